@@ -1,0 +1,45 @@
+"""Dataset distillation for federated and continual learning: distil, hold, encode, judge.
+
+from fedcl_distill import Budget, evaluate, load_data, build_method
+
+data = load_data("digits")
+synthetic = build_method("dm").distil(data.train, 10, seed=0, budget=Budget(seconds=30))
+print(evaluate(synthetic, data.test, seed=0))
+"""
+
+from fedcl_distill.data import LabelledData, Normalisation, Splits
+from fedcl_distill.data import load as load_data
+from fedcl_distill.engine import Budget, ByteBudget, Callback, Distiller, Engine, ProgressBar
+from fedcl_distill.evaluation import FAST, FIELD, Evaluation, Protocol, evaluate
+from fedcl_distill.methods import build_method, list_methods
+from fedcl_distill.networks import Architecture
+from fedcl_distill.synthetic import SyntheticSet, decode, encode, load, save, union
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FAST",
+    "FIELD",
+    "Architecture",
+    "Budget",
+    "ByteBudget",
+    "Callback",
+    "Distiller",
+    "Engine",
+    "Evaluation",
+    "LabelledData",
+    "Normalisation",
+    "ProgressBar",
+    "Protocol",
+    "Splits",
+    "SyntheticSet",
+    "build_method",
+    "decode",
+    "encode",
+    "evaluate",
+    "list_methods",
+    "load",
+    "load_data",
+    "save",
+    "union",
+]

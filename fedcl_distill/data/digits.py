@@ -1,0 +1,33 @@
+"""The handwritten digits inside scikit-learn: real images without any download."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedcl_distill.data.assemble import channels_first, image_splits, int_labels, stratified_split
+from fedcl_distill.data.labelled import Splits
+from fedcl_distill.data.optional import require
+
+_LARGEST_VALUE = 16
+
+
+def load_digits() -> Splits:
+    """Return 1,797 grey images, 8 x 8, of ten digits (test part of the UCI "optical recognition" set).
+
+    The values 0 to 16 become uint8 by ``round(value * 255 / 16)``. About a fifth of each class is held out
+    for testing, always the same samples.
+
+    Raises:
+        DependencyError: scikit-learn is not installed.
+    """
+    bunch = require("sklearn.datasets", "the 'digits' data set").load_digits()
+    pixels = np.rint(bunch.images * (255 / _LARGEST_VALUE)).astype(np.uint8)
+    images, labels = channels_first(pixels), int_labels(bunch.target, "digits")
+    train, test = stratified_split(labels, test_fraction=0.2, seed=0)
+    return image_splits(
+        (images[train], labels[train]),
+        (images[test], labels[test]),
+        name="digits",
+        class_names=[str(digit) for digit in range(10)],
+        mirrorable=False,
+    )

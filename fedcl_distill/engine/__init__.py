@@ -1,0 +1,30 @@
+"""The engine: one loop, four interchangeable parts, one call."""
+
+from fedcl_distill.engine.budget import Budget
+from fedcl_distill.engine.callbacks import Callback, Checkpoints, OnProgress, Progress, ProgressBar
+from fedcl_distill.engine.core_set import CoreSet
+from fedcl_distill.engine.distiller import Distiller
+from fedcl_distill.engine.engine import Engine
+from fedcl_distill.engine.initial import FromReal, Initial, Noise
+from fedcl_distill.engine.optimiser import SGD
+from fedcl_distill.engine.size import AbsentClasses, ByteBudget, Size, count_per_class
+
+__all__ = [
+    "SGD",
+    "AbsentClasses",
+    "Budget",
+    "ByteBudget",
+    "Callback",
+    "Checkpoints",
+    "CoreSet",
+    "Distiller",
+    "Engine",
+    "FromReal",
+    "Initial",
+    "Noise",
+    "OnProgress",
+    "Progress",
+    "ProgressBar",
+    "Size",
+    "count_per_class",
+]

@@ -1,0 +1,30 @@
+"""How much work a distillation may do: a number of steps, or seconds, whichever ends first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedcl_distill.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Optimisation steps or wall-clock seconds (start-up included); at least one of them.
+
+    Only a budget of steps is reproducible bit by bit: how many steps fit into a second is the machine's affair.
+    """
+
+    steps: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.seconds is None:
+            raise SettingsError("a budget needs steps or seconds")
+        if (self.steps is not None and self.steps < 0) or (self.seconds is not None and self.seconds < 0):
+            raise SettingsError(f"a budget cannot be negative: {self}")
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Fraction of the budget that is spent, in [0, 1]; 1 ends the run."""
+        by_steps = 0.0 if self.steps is None else (step / self.steps if self.steps else 1.0)
+        by_seconds = 0.0 if self.seconds is None else (seconds / self.seconds if self.seconds else 1.0)
+        return min(1.0, max(by_steps, by_seconds))

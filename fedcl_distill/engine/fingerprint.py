@@ -1,0 +1,17 @@
+"""Names a run, so that a checkpoint is never continued with other data, settings or seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from fedcl_distill.data.labelled import LabelledData
+
+
+def fingerprint(real: LabelledData, origin: dict[str, Any]) -> str:
+    """SHA-256 over settings, seed, labels and samples."""
+    digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode())
+    for tensor in (real.labels, real.samples):
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()

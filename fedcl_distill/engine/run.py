@@ -1,0 +1,40 @@
+"""One distillation under way: what callbacks see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fedcl_distill.engine.budget import Budget
+from fedcl_distill.engine.callbacks import Progress
+from fedcl_distill.engine.state import DistillationState
+
+
+@dataclass
+class Run:
+    """One run.
+
+    Attributes:
+        state: what is optimised, and how far it is.
+        budget: how far it may go.
+        fingerprint: names data, size, seed and settings; a checkpoint of another fingerprint is refused.
+    """
+
+    state: DistillationState
+    budget: Budget
+    fingerprint: str
+
+    @property
+    def progress(self) -> Progress:
+        state = self.state
+        fraction = self.budget.progress(state.step, state.seconds)
+        return Progress(state.step, state.losses[-1] if state.losses else float("nan"), state.seconds, fraction)
+
+    def summary(self) -> dict[str, Any]:
+        """What provenance records of the run, as JSON values."""
+        state = self.state
+        return {
+            "steps": state.step,
+            "seconds": round(state.seconds, 3),
+            "final_loss": state.losses[-1] if state.losses else None,
+        }

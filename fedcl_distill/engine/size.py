@@ -1,0 +1,94 @@
+"""How large a synthetic set shall be: samples a class, a count for every class, or a number of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.parameterizations import Parameterization
+from fedcl_distill.synthetic import SyntheticSet, encoded_bytes
+
+AbsentClasses = Literal["error", "skip"]
+
+
+@dataclass(frozen=True)
+class ByteBudget:
+    """As many samples as fit into ``total_bytes`` once encoded with ``bits`` a value, provenance left out."""
+
+    total_bytes: int
+    bits: int = 8
+
+
+Size = int | Sequence[int] | ByteBudget
+
+
+def count_per_class(
+    size: Size, real: LabelledData, parameterization: Parameterization, absent_classes: AbsentClasses = "error"
+) -> list[int]:
+    """Samples of each class that a synthetic set of ``real`` gets; never more than the class has real samples.
+
+    Raises:
+        DataError: a class has no samples, and ``absent_classes`` is "error" or ``size`` asks for that class by name.
+        SettingsError: ``size`` is negative, empty, of the wrong length, or too few bytes for a single sample.
+    """
+    available = real.class_counts.tolist()
+    if absent_classes == "error":
+        real.require_every_class()
+    if isinstance(size, ByteBudget):
+        return _counts_in_bytes(size, real, parameterization, available)
+    wanted = [size] * real.num_classes if isinstance(size, int) else [int(count) for count in size]
+    if len(wanted) != real.num_classes:
+        raise SettingsError(f"{real.name} has {real.num_classes} classes, but {len(wanted)} counts were given")
+    if min(wanted) < 0 or max(wanted) == 0:
+        raise SettingsError(f"a synthetic set needs at least one sample and no negative count, got {size}")
+    if not isinstance(size, int):
+        for label, (want, have) in enumerate(zip(wanted, available, strict=True)):
+            if want > 0 and have == 0:
+                raise DataError(
+                    f"{real.name}: {want} samples of class {real.class_names[label]} asked for, it has none"
+                )
+    counts = [min(want, have) for want, have in zip(wanted, available, strict=True)]
+    if sum(counts) == 0:
+        raise DataError(f"{real.name}: there are no samples to distil")
+    return counts
+
+
+def _counts_in_bytes(
+    budget: ByteBudget, real: LabelledData, parameterization: Parameterization, available: list[int]
+) -> list[int]:
+    """The most samples whose encoding fits, found by bisection: the encoded size grows with the number of samples."""
+    low, high = 0, sum(available)
+    while low < high:
+        middle = (low + high + 1) // 2
+        counts = _spread(middle, available)
+        if encoded_bytes(_blank(real, parameterization, counts), budget.bits) <= budget.total_bytes:
+            low = middle
+        else:
+            high = middle - 1
+    if low == 0:
+        one = encoded_bytes(_blank(real, parameterization, _spread(1, available)), budget.bits) if high >= 0 else 0
+        raise SettingsError(f"{budget.total_bytes} bytes hold no sample of {real.name}: a single one takes {one} bytes")
+    return _spread(low, available)
+
+
+def _spread(total: int, available: list[int]) -> list[int]:
+    """``total`` samples spread evenly over the classes; what a small class cannot take goes to the others."""
+    counts = [0] * len(available)
+    present = sorted((label for label, have in enumerate(available) if have), key=lambda one: available[one])
+    for position, label in enumerate(present):
+        share = (total - sum(counts)) // (len(present) - position)
+        counts[label] = min(available[label], share)
+    return counts
+
+
+def _blank(real: LabelledData, parameterization: Parameterization, counts: list[int]) -> SyntheticSet:
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    zeros = torch.zeros(len(labels), *real.sample_shape)
+    return SyntheticSet(
+        parameterization.start(zeros), parameterization, labels, real.class_names, real.normalisation, real.value_range
+    )

@@ -1,0 +1,71 @@
+"""Writing files so that a crash leaves either the old content or the new one, never half of it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from fedcl_distill.errors import StorageError
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
+    """Write ``content`` to ``path`` through a temporary file in the same folder, synced before it is renamed.
+
+    Raises:
+        StorageError: the folder cannot be written or the disk is full; an older file at ``path`` is untouched.
+    """
+    target = Path(path)
+    temporary: str | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise StorageError(f"could not write {target}: {error.strerror or error}") from error
+    return target
+
+
+def append_line(path: str | os.PathLike[str], line: str) -> None:
+    """Append one line to ``path`` in a single synced write; a torn last line of an earlier crash is closed off first.
+
+    One ``write`` on a file opened for appending is atomic on local file systems, so parallel runs may share the file.
+
+    Raises:
+        StorageError: the file cannot be written or the disk is full.
+        ValueError: ``line`` contains a line break.
+    """
+    if "\n" in line:
+        raise ValueError("append_line takes one line, without a line break")
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            data = (("\n" if _lacks_final_break(descriptor) else "") + line + "\n").encode()
+            written = os.write(descriptor, data)
+            if written != len(data):
+                raise OSError("the disk took only a part of the line")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StorageError(f"could not append to {target}: {error.strerror or error}") from error
+
+
+def _lacks_final_break(descriptor: int) -> bool:
+    size = os.fstat(descriptor).st_size
+    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

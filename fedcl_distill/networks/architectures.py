@@ -1,0 +1,87 @@
+"""Networks by name, for any sample shape, with reproducible initial weights."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.networks.base import Network
+from fedcl_distill.networks.convnet import convnet
+from fedcl_distill.networks.lenet import lenet
+from fedcl_distill.networks.mlp import mlp
+from fedcl_distill.networks.resnet import resnet18
+from fedcl_distill.seeding import isolated_rng
+
+_BUILDERS: dict[str, Callable[..., Network]] = {"convnet": convnet, "mlp": mlp, "lenet": lenet, "resnet18": resnet18}
+_FOR_FEATURES = ("mlp",)
+
+
+def list_architectures() -> list[str]:
+    """Names that :class:`Architecture` takes."""
+    return sorted(_BUILDERS)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A kind of network: its name and options such as ``width``; independent of data and weights.
+
+    Raises:
+        SettingsError: on construction, if the name or an option is unknown.
+    """
+
+    name: str = "convnet"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in _BUILDERS:
+            raise SettingsError(f"unknown network {self.name!r}; known: {', '.join(list_architectures())}")
+        known = [
+            p.name for p in inspect.signature(_BUILDERS[self.name]).parameters.values() if p.kind == p.KEYWORD_ONLY
+        ]
+        unknown = sorted(set(self.options) - set(known))
+        if unknown:
+            raise SettingsError(f"network {self.name!r} has no option {', '.join(unknown)}; it has: {', '.join(known)}")
+
+    def __str__(self) -> str:
+        options = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        return f"{self.name}({options})" if options else self.name
+
+    def build(
+        self, sample_shape: tuple[int, ...], num_classes: int, *, seed: int, device: str | torch.device = "cpu"
+    ) -> Network:
+        """A network with fresh weights drawn from ``seed`` alone; the global generator is left as it was.
+
+        Raises:
+            SettingsError: the network cannot read samples of this shape.
+        """
+        if len(sample_shape) == 1 and self.name not in _FOR_FEATURES:
+            raise SettingsError(f"network {self.name!r} needs images, got feature vectors; use 'mlp'")
+        with isolated_rng(seed):
+            network = _BUILDERS[self.name](sample_shape, num_classes, **self.options)
+        return network.to(device)
+
+    @classmethod
+    def parse(cls, text: str) -> Architecture:
+        """Read ``convnet``, ``convnet:width=64`` or ``convnet:width=64,depth=2``.
+
+        Raises:
+            SettingsError: the text is not of that form, or names something unknown.
+        """
+        name, _, rest = text.partition(":")
+        options: dict[str, Any] = {}
+        for item in filter(None, rest.split(",")):
+            key, equals, value = item.partition("=")
+            if not equals or not value.strip().isdigit():
+                raise SettingsError(f"cannot read network option {item!r} in {text!r}; expected key=integer")
+            options[key.strip()] = int(value)
+        return cls(name.strip(), options)
+
+
+def default_architecture(sample_shape: tuple[int, ...], width: int = 128) -> Architecture:
+    """ConvNet for images, MLP for feature vectors, of the given width."""
+    return Architecture("mlp" if len(sample_shape) == 1 else "convnet", {"width": width})

@@ -1,0 +1,57 @@
+"""Distribution matching, DM (Zhao and Bilen 2023): class means of embeddings must agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedcl_distill.objectives.base import RealSide, View
+
+
+@dataclass(frozen=True)
+class ClassMeans:
+    """float32 (classes, embedding) means and bool (classes,): which classes have real samples."""
+
+    means: Tensor
+    present: Tensor
+
+
+@dataclass(frozen=True)
+class DistributionMatching:
+    """Σ over classes of ‖mean embedding of the real − mean embedding of the synthetic samples‖² (equation 6).
+
+    The sum runs over classes that have samples on both sides.
+
+    Attributes:
+        real_per_class: real samples a class in each view.
+        chunk: real samples embedded at a time: bounds memory, and keeps activations in the cache.
+    """
+
+    real_per_class: int = 256
+    chunk: int = 32
+
+    def settings(self) -> dict[str, Any]:
+        return {"objective": "distribution matching", "real_per_class": self.real_per_class}
+
+    @torch.no_grad()
+    def target(self, view: View, real: RealSide) -> ClassMeans:
+        inputs, labels = real.draw(self.real_per_class, view.seed)
+        inputs = view.augment(inputs, labels)
+        embeddings = torch.cat([view.network.embed(part) for part in torch.split(inputs, self.chunk)])
+        return class_means(embeddings, labels, real.data.num_classes)
+
+    def loss(self, view: View, target: ClassMeans, inputs: Tensor, labels: Tensor) -> Tensor:
+        embeddings = view.network.embed(view.augment(inputs, labels))
+        synthetic = class_means(embeddings, labels, len(target.means))
+        both = target.present & synthetic.present
+        return (target.means[both] - synthetic.means[both]).square().sum()
+
+
+def class_means(embeddings: Tensor, labels: Tensor, classes: int) -> ClassMeans:
+    """Mean of ``embeddings`` (n, embedding) over the samples of each class, differentiable; 0 for absent classes."""
+    counts = torch.bincount(labels, minlength=classes)
+    sums = embeddings.new_zeros(classes, embeddings.shape[1]).index_add(0, labels, embeddings)
+    return ClassMeans(sums / counts.clamp(min=1)[:, None], counts > 0)

@@ -1,0 +1,34 @@
+"""Synthetic sets: what they hold, how they are encoded, stored and exported."""
+
+from fedcl_distill.synthetic.decoding import decode
+from fedcl_distill.synthetic.encoding import (
+    PayloadBytes,
+    encode,
+    encoded_bytes,
+    payload_bytes,
+    quantisation_error,
+)
+from fedcl_distill.synthetic.export import as_torch_dataset, image_grid, save_dd_ranking, save_png
+from fedcl_distill.synthetic.limits import Limits
+from fedcl_distill.synthetic.set import SyntheticSet, union
+from fedcl_distill.synthetic.storage import load, save
+from fedcl_distill.synthetic.validation import Expectation
+
+__all__ = [
+    "Expectation",
+    "Limits",
+    "PayloadBytes",
+    "SyntheticSet",
+    "as_torch_dataset",
+    "decode",
+    "encode",
+    "encoded_bytes",
+    "image_grid",
+    "load",
+    "payload_bytes",
+    "quantisation_error",
+    "save",
+    "save_dd_ranking",
+    "save_png",
+    "union",
+]

@@ -1,0 +1,119 @@
+"""Affine quantisation: a float32 array as integer codes on an even grid over its own range.
+
+An array has one range, not one per channel. Stored values are normalised, so the channels of an image span
+nearly the same interval and a range for each would gain a fraction of a bit, while the axes of other stored
+arrays (factors, addresses, latents) mean nothing that a range could belong to. One range also keeps the
+header small and the error bound a single number.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fedcl_distill.errors import PayloadError, SettingsError
+
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+QUANTISED_BITS = (4, 8, 16)
+BITS = (*QUANTISED_BITS, 32)
+_CHUNK = 2**18  # values looked up at once, so that wide indices never exist for the whole array
+
+
+@dataclass(frozen=True)
+class Range:
+    """Smallest and largest value of an array; both are float32 numbers, so that the grid's ends are exact."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise PayloadError(f"a quantisation range must be finite, got [{self.low}, {self.high}]")
+        if self.low > self.high:
+            raise PayloadError(f"a quantisation range must ascend, got [{self.low}, {self.high}]")
+
+    @classmethod
+    def of(cls, values: Floats) -> Range:
+        """The range of ``values``; [0, 0] if there are none."""
+        if values.size == 0:
+            return cls(0.0, 0.0)
+        # Adding 0.0 turns -0.0 into 0.0: which of the two min() returns is a matter of order.
+        return cls(float(values.min()) + 0.0, float(values.max()) + 0.0)
+
+    def to_text(self) -> str:
+        """16 hexadecimal digits. A fixed width keeps the size of a payload independent of its values."""
+        return struct.pack("<2f", self.low, self.high).hex()
+
+    @classmethod
+    def from_text(cls, text: object) -> Range:
+        """The inverse of :meth:`to_text`; raises PayloadError on anything else, NaN and infinity included."""
+        try:
+            if not isinstance(text, str):
+                raise ValueError("not a string")
+            return cls(*struct.unpack("<2f", bytes.fromhex(text)))
+        except (ValueError, struct.error) as error:
+            raise PayloadError(f"bad quantisation range: {error}") from error
+
+
+def check_bits(bits: int) -> None:
+    """Raise SettingsError unless ``bits`` is a known depth."""
+    if not isinstance(bits, int) or bits not in BITS:
+        raise SettingsError(f"bits must be one of {BITS}, got {bits!r}")
+
+
+def grid(span: Range, bits: int) -> Floats:
+    """float32 (2**bits,), ascending: the values that codes stand for. The ends are exactly ``span``."""
+    return np.linspace(span.low, span.high, 2**bits, dtype=np.float64).astype(np.float32)
+
+
+def quantise(values: Floats, span: Range, bits: int) -> Codes:
+    """Codes of the grid values nearest to ``values``, of the same shape: uint8, or uint16 for 16 bits."""
+    levels = grid(span, bits)
+    middles = (levels[:-1].astype(np.float64) + levels[1:]) / 2
+    # Where float32 is coarser than the grid, neighbours coincide. Taking the first of equals makes codes
+    # canonical: quantising what they decode to gives the same codes again.
+    first_equal = np.searchsorted(levels, levels)
+    codes = first_equal[np.searchsorted(middles, values)]
+    return codes.astype(np.uint16) if bits == 16 else codes.astype(np.uint8)
+
+
+def dequantise(codes: Codes, span: Range, bits: int) -> Floats:
+    """float32 grid values of ``codes`` (each below 2**bits), of the same shape, all within ``span``."""
+    levels = grid(span, bits)
+    flat = codes.reshape(-1)
+    values = np.empty(flat.shape, dtype=np.float32)
+    for start in range(0, flat.size, _CHUNK):
+        values[start : start + _CHUNK] = levels[flat[start : start + _CHUNK]]
+    return values.reshape(codes.shape)
+
+
+def error_bound(span: Range, bits: int) -> float:
+    """Largest distance between a value in ``span`` and what it decodes to; 0 at 32 bits and for one value.
+
+    Half a grid step, ``(high - low) / (2 * (2**bits - 1))``, plus the float32 rounding of the grid.
+    """
+    if bits == 32 or span.low == span.high:
+        return 0.0
+    rounding = math.ldexp(max(abs(span.low), abs(span.high)), -23) + math.ldexp(1.0, -149)
+    return (span.high - span.low) / (2 * ((1 << bits) - 1)) + rounding
+
+
+def pack_nibbles(codes: Codes) -> npt.NDArray[np.uint8]:
+    """uint8 (ceil(size / 2),): 4-bit codes, two to a byte, the first in the high half; padded with a 0."""
+    padded = np.zeros(codes.size + codes.size % 2, dtype=np.uint8)
+    padded[: codes.size] = codes.reshape(-1)
+    return padded[0::2] << np.uint8(4) | padded[1::2]
+
+
+def unpack_nibbles(packed: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
+    """uint8 (count,): the inverse of :func:`pack_nibbles`; ``packed`` holds ceil(count / 2) bytes."""
+    codes = np.empty(2 * packed.size, dtype=np.uint8)
+    codes[0::2] = packed >> np.uint8(4)
+    codes[1::2] = packed & np.uint8(0x0F)
+    return codes[:count]

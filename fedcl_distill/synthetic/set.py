@@ -1,0 +1,164 @@
+"""The only thing that travels: a synthetic set, to a file, over the network, into a replay memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedcl_distill.data.labelled import LabelledData, Normalisation
+from fedcl_distill.errors import DataError
+from fedcl_distill.parameterizations import Parameterization, Pixels
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """A few synthetic (or selected) samples that stand for a data set.
+
+    Attributes:
+        arrays: what is stored, float32, in the space of network inputs; its meaning belongs to
+            ``parameterization``.
+        parameterization: decodes ``arrays`` to samples.
+        labels: int64 (n,) hard labels, or float32 (n, classes) soft or learned ones; one for each decoded
+            sample.
+        class_names: one name a class.
+        normalisation: maps unit values to network inputs.
+        value_range: smallest and largest unit value of the real data (decoded samples may leave it: see
+            ``samples``).
+        provenance: where the set came from, as JSON values: method, settings, seed, counts, seconds, privacy
+            spent.
+
+    Raises:
+        DataError: on construction, if labels do not fit the samples or values are not finite.
+    """
+
+    arrays: Mapping[str, Tensor]
+    parameterization: Parameterization
+    labels: Tensor
+    class_names: tuple[str, ...]
+    normalisation: Normalisation
+    value_range: tuple[float, float] = (0.0, 1.0)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, array in self.arrays.items():
+            if array.dtype != torch.float32:
+                raise DataError(f"synthetic set: array {name!r} must be float32, got {array.dtype}")
+            if not torch.isfinite(array).all():
+                raise DataError(f"synthetic set: array {name!r} holds NaN or infinity")
+        self._check_labels()
+        if len(self.normalisation.mean) != self.sample_shape[0]:
+            raise DataError(
+                f"synthetic set: normalisation for {len(self.normalisation.mean)} channels, "
+                f"samples have {self.sample_shape[0]}"
+            )
+
+    def _check_labels(self) -> None:
+        count, classes = len(self), self.num_classes
+        if classes == 0:
+            raise DataError("synthetic set: there are no classes")
+        if self.labels.dtype == torch.int64 and self.labels.shape == (count,):
+            if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < classes:
+                raise DataError(f"synthetic set: labels outside [0, {classes - 1}]")
+        elif self.labels.dtype == torch.float32 and self.labels.shape == (count, classes):
+            if not torch.isfinite(self.labels).all():
+                raise DataError("synthetic set: soft labels hold NaN or infinity")
+        else:
+            raise DataError(
+                f"synthetic set: {count} samples of {classes} classes need int64 ({count},) or float32 "
+                f"({count}, {classes}) labels, got {self.labels.dtype} {tuple(self.labels.shape)}"
+            )
+
+    def __len__(self) -> int:
+        """Number of decoded samples."""
+        return self._decoded_shape[0]
+
+    @property
+    def _decoded_shape(self) -> tuple[int, ...]:
+        return self.parameterization.decoded_shape({name: tuple(a.shape) for name, a in self.arrays.items()})
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one decoded sample: (channels, height, width) or (features,)."""
+        return self._decoded_shape[1:]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def hard_labels(self) -> Tensor:
+        """int64 (n,): the labels, or the most probable class of soft ones."""
+        return self.labels if self.labels.ndim == 1 else self.labels.argmax(dim=1)
+
+    @property
+    def class_counts(self) -> Tensor:
+        """int64 (classes,): decoded samples of each class."""
+        return torch.bincount(self.hard_labels, minlength=self.num_classes)
+
+    def inputs(self) -> Tensor:
+        """float32 (n, …): decoded samples, normalised, ready for a network."""
+        return self.parameterization.decode(self.arrays)
+
+    def samples(self) -> Tensor:
+        """float32 (n, …): decoded samples in unit values; an unclamped method may leave ``value_range``."""
+        return self.normalisation.invert(self.inputs())
+
+    def subset(self, indices: Tensor) -> SyntheticSet:
+        """The chosen decoded samples (int64 (k,)), stored as pixels."""
+        return replace(
+            self,
+            arrays={"pixels": self.inputs()[indices]},
+            parameterization=Pixels(),
+            labels=self.labels[indices],
+        )
+
+    def as_labelled_data(self, name: str = "synthetic") -> LabelledData:
+        """The decoded samples as float data with hard labels, for anything that takes real data."""
+        samples = self.samples()
+        low, high = self.value_range
+        if len(samples):
+            low, high = min(low, float(samples.min())), max(high, float(samples.max()))
+        return LabelledData(samples, self.hard_labels, self.class_names, self.normalisation, (low, high), name)
+
+
+def union(sets: Sequence[SyntheticSet], provenance: Mapping[str, Any] | None = None) -> SyntheticSet:
+    """All decoded samples of ``sets`` in one set, in the order given, stored as pixels.
+
+    Hard labels become one-hot where another set has soft ones.
+
+    Raises:
+        DataError: there is no set, or sets differ in classes, sample shape, normalisation or value range.
+    """
+    if not sets:
+        raise DataError("a union needs at least one synthetic set")
+    first = sets[0]
+    for other in sets[1:]:
+        for what in ("class_names", "sample_shape", "normalisation", "value_range"):
+            if getattr(other, what) != getattr(first, what):
+                raise DataError(
+                    f"cannot unite sets of different {what}: {getattr(first, what)}, {getattr(other, what)}"
+                )
+    soft = any(one.labels.ndim == 2 for one in sets)
+    labels = [_one_hot(one) if soft and one.labels.ndim == 1 else one.labels for one in sets]
+    return SyntheticSet(
+        arrays={"pixels": torch.cat([one.inputs() for one in sets])},
+        parameterization=Pixels(),
+        labels=torch.cat(labels),
+        class_names=first.class_names,
+        normalisation=first.normalisation,
+        value_range=first.value_range,
+        provenance=dict(provenance or {"union_of": [origin for one in sets for origin in _origins(one)]}),
+    )
+
+
+def _origins(one: SyntheticSet) -> list[dict[str, Any]]:
+    """What a set is made of: a union of unions stays a flat list, however often sets are united."""
+    return list(one.provenance.get("union_of", [dict(one.provenance)]))
+
+
+def _one_hot(one: SyntheticSet) -> Tensor:
+    return torch.nn.functional.one_hot(one.labels, one.num_classes).float()

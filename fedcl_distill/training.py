@@ -1,0 +1,126 @@
+"""Training one network on labelled inputs: shared by evaluation, servers, clients and experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedcl_distill.augmentation import Augmentation, NoAugmentation
+from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.errors import DivergenceError, SettingsError
+from fedcl_distill.networks.base import Network
+from fedcl_distill.seeding import generator_for
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: plain SGD with momentum, as the field does.
+
+    Attributes:
+        epochs: passes over the training samples.
+        learning_rate, momentum, weight_decay: of SGD.
+        batch_size: samples a step; the last batch of a pass may be smaller.
+        schedule: "constant", "halfway" (×0.1 after half of the epochs) or "cosine" (to 0, step by step).
+        augmentation: drawn anew for every sample of every batch.
+    """
+
+    epochs: int
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 256
+    schedule: str = "halfway"
+    augmentation: Augmentation = field(default_factory=NoAugmentation)
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.batch_size < 1 or self.learning_rate <= 0:
+            raise SettingsError("a recipe needs epochs ≥ 0, batch_size ≥ 1 and learning_rate > 0")
+        if self.schedule not in ("constant", "halfway", "cosine"):
+            raise SettingsError(f"unknown schedule {self.schedule!r}; known: constant, halfway, cosine")
+
+
+def fit(network: Network, inputs: Tensor, labels: Tensor, recipe: Recipe, *, seed: int) -> float:
+    """Train ``network`` in place and return the mean loss of the last epoch.
+
+    Args:
+        inputs: float32 (n, …) network inputs, on any device; batches move to the network's.
+        labels: int64 (n,) classes, or float32 (n, classes) probabilities.
+        seed: names every draw: batch order and augmentation.
+
+    Raises:
+        SettingsError: there is nothing to train on.
+        DivergenceError: the loss stopped being finite.
+    """
+    if len(inputs) == 0:
+        raise SettingsError("cannot train on an empty set")
+    device = next(network.parameters()).device
+    inputs, labels = inputs.to(device), labels.to(device)
+    optimiser = torch.optim.SGD(
+        network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    network.train()
+    mean_loss = float("nan")
+    steps_per_epoch = -(-len(inputs) // recipe.batch_size)
+    for epoch in range(recipe.epochs):
+        generator = generator_for(seed, "epoch", epoch)
+        total = 0.0
+        for position, batch in enumerate(_batches(len(inputs), recipe.batch_size, generator)):
+            _set_rate(optimiser, recipe, epoch, position / steps_per_epoch)
+            total += _step(network, optimiser, inputs[batch], labels[batch], recipe, generator) * len(batch)
+        mean_loss = total / len(inputs)
+        if not mean_loss < float("inf"):
+            raise DivergenceError(f"training diverged: loss {mean_loss} in epoch {epoch + 1} of {recipe.epochs}")
+    return mean_loss
+
+
+@torch.no_grad()
+def predict(network: Network, data: LabelledData, *, batch_size: int = 256) -> Tensor:
+    """int64 (n,): the class that ``network`` gives to each sample of ``data``."""
+    device = next(network.parameters()).device
+    network.eval()
+    rows = torch.arange(len(data))
+    chunks = [network(data.inputs(part).to(device)).argmax(dim=1).cpu() for part in torch.split(rows, batch_size)]
+    return torch.cat(chunks) if chunks else torch.zeros(0, dtype=torch.int64)
+
+
+def accuracy(network: Network, data: LabelledData, *, batch_size: int = 256) -> float:
+    """Fraction of ``data`` classified correctly, in [0, 1]; NaN where there is no sample."""
+    if len(data) == 0:
+        return float("nan")
+    return float((predict(network, data, batch_size=batch_size) == data.labels).double().mean())
+
+
+def _batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    yield from torch.split(torch.randperm(count, generator=generator), batch_size)
+
+
+def _step(
+    network: Network,
+    optimiser: torch.optim.Optimizer,
+    inputs: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> float:
+    rows = torch.arange(len(inputs))
+    draw = recipe.augmentation.draw(len(inputs), tuple(inputs.shape[1:]), generator)
+    loss = F.cross_entropy(network(draw(inputs, rows)), labels)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    return loss.item()
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, epoch: int, within: float) -> None:
+    progress = (epoch + within) / recipe.epochs
+    rate = recipe.learning_rate
+    if recipe.schedule == "halfway" and progress >= 0.5:
+        rate *= 0.1
+    elif recipe.schedule == "cosine":
+        rate *= 0.5 * (1 + torch.cos(torch.tensor(torch.pi * progress)).item())
+    for group in optimiser.param_groups:
+        group["lr"] = rate

@@ -1,0 +1,21 @@
+"""Fixtures that many tests share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fedcl_distill.data import Splits, load
+
+
+@pytest.fixture(scope="session")
+def digits() -> Splits:
+    return load("digits")
+
+
+@pytest.fixture
+def untouched_global_rng() -> object:
+    """Fails the test if it changed torch's global generator."""
+    before = torch.random.get_rng_state().clone()
+    yield
+    assert torch.equal(before, torch.random.get_rng_state()), "the global generator was used"
