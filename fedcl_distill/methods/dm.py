@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from fedcl_distill.augmentation import Augmentation
-from fedcl_distill.engine import SGD, Budget, Engine, FromReal, Initial
+from fedcl_distill.engine import SGD, Budget, Engine, Initial
+from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial
 from fedcl_distill.networks import Architecture, FreshRandom
 from fedcl_distill.objectives import DistributionMatching
 from fedcl_distill.parameterizations import Parameterization, Pixels
-from fedcl_distill.selection import Random
 
 
 def dm(
     *,
-    architecture: Architecture | None = None,
-    augmentation: Augmentation | None = None,
-    initial: Initial | None = None,
+    architecture: Architecture | str | None = None,
+    augmentation: Augmentation | str | None = None,
+    initial: Initial | str = "random",
     parameterization: Parameterization | None = None,
     learning_rate: float = 1.0,
     momentum: float = 0.5,
@@ -24,14 +24,27 @@ def dm(
     clamp: bool = False,
     budget: Budget | None = None,
 ) -> Engine:
-    """Class means of embeddings under a new random network each step; defaults are the paper's for ipc < 100."""
+    """Class means of embeddings under a new random network each step; defaults are the paper's for ipc < 100.
+
+    Args:
+        architecture: of the random networks; None takes ConvNet-3 of width 128 (an MLP for features).
+        augmentation: on both sides; None takes DSA for images, without flips for digits.
+        initial: first samples: "random" real ones (the paper's), "herding", "k-center" or "noise".
+        parameterization: how samples are stored; None takes pixels.
+        learning_rate, momentum, decay_from: see :class:`~fedcl_distill.engine.SGD`. The paper takes rate 10 from 100
+            images per class on.
+        real_per_class: real samples a class in each view.
+        steps_per_view: synthetic steps for each random network; 5 is about four times as fast for the same quality.
+        clamp: keep pixels inside the data's value range.
+        budget: where a call gives none.
+    """
     return Engine(
         name="dm",
         objective=DistributionMatching(real_per_class),
-        networks=FreshRandom(architecture),
-        augmentation=augmentation,
+        networks=FreshRandom(as_architecture(architecture)),
+        augmentation=as_augmentation(augmentation),
         parameterization=parameterization or Pixels(),
-        initial=initial or FromReal(Random()),
+        initial=as_initial(initial),
         optimiser=SGD(learning_rate, momentum, decay_from),
         budget=budget or Budget(steps=20_000),
         steps_per_view=steps_per_view,

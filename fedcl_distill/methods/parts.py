@@ -1,0 +1,48 @@
+"""Parts of a method by name, so that settings files and messages can say what Python code says with objects."""
+
+from __future__ import annotations
+
+from fedcl_distill.augmentation import Augmentation, NoAugmentation, SiameseAugmentation
+from fedcl_distill.engine import FromReal, Initial, Noise
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.networks import Architecture
+from fedcl_distill.selection import Herding, KCenter, Random
+
+_INITIALS: dict[str, Initial] = {
+    "noise": Noise(),
+    "random": FromReal(Random()),
+    "herding": FromReal(Herding()),
+    "k-center": FromReal(KCenter()),
+}
+_AUGMENTATIONS: dict[str, Augmentation] = {"none": NoAugmentation(), "dsa": SiameseAugmentation()}
+
+
+def as_architecture(value: Architecture | str | None) -> Architecture | None:
+    """Read ``convnet:width=64`` and the like; None leaves the choice to the data."""
+    return Architecture.parse(value) if isinstance(value, str) else value
+
+
+def as_initial(value: Initial | str) -> Initial:
+    """Read noise, random, herding or k-center.
+
+    Raises:
+        SettingsError: the name is unknown.
+    """
+    if not isinstance(value, str):
+        return value
+    if value not in _INITIALS:
+        raise SettingsError(f"unknown initial samples {value!r}; known: {', '.join(_INITIALS)}")
+    return _INITIALS[value]
+
+
+def as_augmentation(value: Augmentation | str | None) -> Augmentation | None:
+    """Read none or dsa (with flips); None leaves the choice to the data.
+
+    Raises:
+        SettingsError: the name is unknown.
+    """
+    if not isinstance(value, str):
+        return value
+    if value not in _AUGMENTATIONS:
+        raise SettingsError(f"unknown augmentation {value!r}; known: {', '.join(_AUGMENTATIONS)}")
+    return _AUGMENTATIONS[value]

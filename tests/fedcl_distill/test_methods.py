@@ -1,0 +1,57 @@
+"""Truth: the paper's settings, and objects built by hand."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fedcl_distill.augmentation import NoAugmentation
+from fedcl_distill.engine import Engine, FromReal, Noise
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.methods import METHODS, build_method, dm
+from fedcl_distill.networks import Architecture, FreshRandom
+from fedcl_distill.selection import Herding
+
+
+def test_dm_has_the_settings_of_its_paper() -> None:
+    engine = build_method("dm")
+    assert isinstance(engine, Engine)
+    settings = engine.settings()
+    assert settings["learning_rate"] == 1.0
+    assert settings["momentum"] == 0.5
+    assert settings["real_per_class"] == 256
+    assert settings["steps_per_view"] == 1
+    assert settings["initial"] == "real (random)"
+    assert engine.budget.steps == 20_000
+
+
+def test_names_mean_the_same_as_objects() -> None:
+    by_name = dm(architecture="convnet:width=16", initial="herding", augmentation="none")
+    by_object = dm(
+        architecture=Architecture("convnet", {"width": 16}),
+        initial=FromReal(Herding()),
+        augmentation=NoAugmentation(),
+    )
+    assert by_name == by_object
+    assert by_name.networks == FreshRandom(Architecture("convnet", {"width": 16}))
+    assert dm(initial="noise").initial == Noise()
+
+
+@pytest.mark.parametrize("settings", [{"initial": "zeros"}, {"augmentation": "mixup"}, {"architecture": "vgg"}])
+def test_unknown_names_are_refused(settings: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match="unknown"):
+        dm(**settings)  # type: ignore[arg-type]
+
+
+def test_every_method_says_what_it_is() -> None:
+    for name, method in METHODS.items():
+        assert build_method(name).name == name
+        assert method.family
+        assert method.choose_when
+
+
+def test_importing_the_core_stays_light() -> None:
+    heavy = "flwr ray avalanche matplotlib torchvision sklearn typer rich"
+    code = f"import sys, fedcl_distill; print([m for m in '{heavy}'.split() if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
