@@ -32,4 +32,4 @@ class DependencyError(FedclDistillError, ImportError):
 
 
 class StorageError(FedclDistillError, OSError):
-    """A result that could not be written, for instance because the disk is full."""
+    """A file that could not be written or read: the disk is full, the folder is missing or not allowed."""
