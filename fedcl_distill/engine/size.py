@@ -10,7 +10,7 @@ import torch
 
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.parameterizations import Parameterization
+from fedcl_distill.parameterizations import Parameterization, Pixels
 from fedcl_distill.synthetic import SyntheticSet, encoded_bytes
 
 AbsentClasses = Literal["error", "skip"]
@@ -40,7 +40,7 @@ def count_per_class(
     if absent_classes == "error":
         real.require_every_class()
     if isinstance(size, ByteBudget):
-        return _counts_in_bytes(size, real, parameterization, available)
+        return spread_in_bytes(size, real, parameterization, available)
     wanted = [size] * real.num_classes if isinstance(size, int) else [int(count) for count in size]
     if len(wanted) != real.num_classes:
         raise SettingsError(f"{real.name} has {real.num_classes} classes, but {len(wanted)} counts were given")
@@ -58,10 +58,16 @@ def count_per_class(
     return counts
 
 
-def _counts_in_bytes(
-    budget: ByteBudget, real: LabelledData, parameterization: Parameterization, available: list[int]
+def spread_in_bytes(
+    budget: ByteBudget, real: LabelledData, parameterization: Parameterization, available: Sequence[int]
 ) -> list[int]:
-    """The most samples whose encoding fits, found by bisection: the encoded size grows with the number of samples."""
+    """Samples of each class: as many as fit into the budget, spread evenly, at most ``available`` of each.
+
+    Found by bisection: the encoded size grows with the number of samples. ``real`` gives shape and classes.
+
+    Raises:
+        SettingsError: the budget does not hold a single sample.
+    """
     low, high = 0, sum(available)
     while low < high:
         middle = (low + high + 1) // 2
@@ -76,7 +82,12 @@ def _counts_in_bytes(
     return _spread(low, available)
 
 
-def _spread(total: int, available: list[int]) -> list[int]:
+def bytes_of_counts(counts: Sequence[int], like: LabelledData, bits: int) -> int:
+    """Exact size of so many samples of each class, stored as pixels with ``bits`` a value and without provenance."""
+    return encoded_bytes(_blank(like, Pixels(), counts), bits)
+
+
+def _spread(total: int, available: Sequence[int]) -> list[int]:
     """``total`` samples spread evenly over the classes; what a small class cannot take goes to the others."""
     counts = [0] * len(available)
     present = sorted((label for label, have in enumerate(available) if have), key=lambda one: available[one])
@@ -86,8 +97,8 @@ def _spread(total: int, available: list[int]) -> list[int]:
     return counts
 
 
-def _blank(real: LabelledData, parameterization: Parameterization, counts: list[int]) -> SyntheticSet:
-    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+def _blank(real: LabelledData, parameterization: Parameterization, counts: Sequence[int]) -> SyntheticSet:
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(list(counts)))
     zeros = torch.zeros(len(labels), *real.sample_shape)
     return SyntheticSet(
         parameterization.start(zeros), parameterization, labels, real.class_names, real.normalisation, real.value_range

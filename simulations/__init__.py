@@ -1,0 +1,1 @@
+"""Scenarios that compare strategies, their results and reports."""

@@ -1,0 +1,98 @@
+"""Federated scenarios in process: one run, or a comparison that can be resumed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from simulations.flower_app import central_test_data, client_app, client_parts
+from simulations.records import Record, append_record, finished_keys, make_record, settings_key
+from simulations.watch import Silent, Stage, Watcher
+from strategies.federated import FederatedResult, FederatedSettings, InProcessGrid, RoundResult, run_server
+
+KIND = "federated"
+
+
+def run_federated(settings: FederatedSettings, watcher: Watcher | None = None) -> Record:
+    """Run server and clients in this process and return the result line.
+
+    Raises:
+        SettingsError, DataError: settings that do not fit each other or the data.
+        QuorumError: too few valid answers in some round.
+    """
+    started = time.monotonic()
+    result = simulate(settings, watcher)
+    return make_record(KIND, settings.as_record(), result.as_record(), time.monotonic() - started)
+
+
+def simulate(settings: FederatedSettings, watcher: Watcher | None = None) -> FederatedResult:
+    """:func:`run_federated`'s run with everything it left behind: weights, synthetic union, ledger."""
+    watcher = watcher or Silent()
+    client_parts(settings)  # what is wrong with the data shall be told here, not by every client
+    with _quiet_flower(), watcher.stage(_describe(settings)) as stage:
+        steps = _Steps(stage, settings.rounds)
+        grid = InProcessGrid(client_app, settings.clients, settings.to_run_config(), on_reply=steps.on_reply)
+        with grid:
+            result = run_server(grid, settings, central_test_data(settings), steps.on_round)
+    watcher.note(f"{_describe(settings)}: {_outcome(result)}")
+    return result
+
+
+def compare_federated(
+    runs: Iterable[FederatedSettings],
+    results_path: str | os.PathLike[str],
+    watcher: Watcher | None = None,
+) -> list[Record]:
+    """Run those of ``runs`` that ``results_path`` does not hold yet, and append each result as soon as it is there.
+
+    A comparison that was interrupted goes on where it stopped. Returns the new results.
+    """
+    watcher = watcher or Silent()
+    done, new = finished_keys(results_path), []
+    todo = [one for one in runs if settings_key(KIND, one.as_record()) not in done]
+    with watcher.stage(f"{len(todo)} federated runs") as stage:
+        for position, settings in enumerate(todo):
+            new.append(run_federated(settings, watcher))
+            append_record(results_path, new[-1])
+            stage.update((position + 1) / len(todo))
+    return new
+
+
+class _Steps:
+    """Turns replies and rounds into the progress of one stage."""
+
+    def __init__(self, stage: Stage, rounds: int) -> None:
+        self._stage, self._rounds, self._done = stage, rounds, 0
+
+    def on_reply(self, replies: int, asked: int) -> None:
+        fraction = (self._done + replies / asked) / self._rounds
+        self._stage.update(fraction, f"round {self._done + 1} of {self._rounds}: {replies} of {asked} clients")
+
+    def on_round(self, result: RoundResult) -> None:
+        self._done = result.server_round
+        self._stage.update(self._done / self._rounds, f"accuracy {100 * result.accuracy:.1f} %")
+
+
+def _describe(settings: FederatedSettings) -> str:
+    return f"{settings.strategy} · {settings.data} · {settings.clients} clients · {settings.partition}"
+
+
+def _outcome(result: FederatedResult) -> str:
+    last = result.rounds[-1]
+    rejected = f", {len(result.rejections)} answers rejected" if result.rejections else ""
+    return f"accuracy {100 * last.accuracy:.1f} %, {last.bytes_up:,} bytes up, {last.bytes_down:,} down{rejected}"
+
+
+@contextmanager
+def _quiet_flower() -> Iterator[None]:
+    """Flower tells about every round on standard error; here the watcher does."""
+    logger = logging.getLogger("flwr")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

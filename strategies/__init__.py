@@ -1,0 +1,1 @@
+"""What runs on Flower (``strategies.federated``) and on Avalanche (``strategies.continual``)."""

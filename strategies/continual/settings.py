@@ -1,0 +1,100 @@
+"""Every setting of a continual run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fedcl_distill.errors import SettingsError
+
+STRATEGIES = ("naive", "reservoir", "distilled", "joint")
+
+
+@dataclass(frozen=True)
+class ContinualSettings:
+    """Settings of one run.
+
+    Attributes:
+        strategy: "naive" (fine-tuning), "reservoir" (random real samples), "distilled" (a memory made by ``method``),
+            or "joint" (all experiences at once: the ceiling).
+        seed: fixes the result (same machine and thread count, distillation budget in steps).
+
+        data: name of the data set.
+        data_root: folder to search first; a place on this computer, and no part of :meth:`as_record`.
+        train_limit: at most so many training samples; None for all.
+        experiences: into which the classes are divided.
+        order_seed: draws the order of classes; None keeps it as numbered.
+
+        method: by which a distilled memory is made: a distillation method or a core set.
+        method_settings: in place of its defaults.
+        images_per_class: size of the memory, as samples for each of all classes; the bytes that these take at
+            ``bits`` are the budget from the first experience on.
+        byte_budget: of the memory, in place of ``images_per_class``.
+        bits: a stored value takes.
+        distil_steps, distil_seconds: of each distillation; the method's own where both are None.
+        redistil: shrink what is held of old classes by distilling it again, instead of dropping samples.
+
+        replay_ratio: remembered samples for each current one.
+        replay_augment: augment remembered samples as suits the data.
+
+        architecture: of the model, such as "convnet:width=64"; None takes a ConvNet (an MLP for features).
+        epochs: for each experience.
+        learning_rate, momentum, weight_decay: of SGD.
+        batch_size: current samples a step.
+        device: where to compute.
+
+    Raises:
+        SettingsError: on construction, if a value is out of range or unknown.
+    """
+
+    strategy: str = "distilled"
+    seed: int = 0
+
+    data: str = "digits"
+    data_root: str | None = None
+    train_limit: int | None = None
+    experiences: int = 5
+    order_seed: int | None = None
+
+    method: str = "dm"
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
+    images_per_class: int = 10
+    byte_budget: int | None = None
+    bits: int = 8
+    distil_steps: int | None = None
+    distil_seconds: float | None = None
+    redistil: bool = True
+
+    replay_ratio: float = 1.0
+    replay_augment: bool = True
+
+    architecture: str | None = None
+    epochs: int = 5
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 64
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise SettingsError(f"unknown strategy {self.strategy!r}; known: {', '.join(STRATEGIES)}")
+        for name in ("experiences", "images_per_class", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.bits not in (4, 8, 16, 32):
+            raise SettingsError(f"bits must be 4, 8, 16 or 32, got {self.bits}")
+        if self.replay_ratio <= 0 or self.learning_rate <= 0:
+            raise SettingsError("replay_ratio and learning_rate must be positive")
+
+    @property
+    def label(self) -> str:
+        """What tables and plots call the run."""
+        return f"distilled ({self.method})" if self.strategy == "distilled" else self.strategy
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON values that name the experiment: everything but places on this computer."""
+        record = asdict(self)
+        del record["data_root"]
+        return record

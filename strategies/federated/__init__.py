@@ -1,0 +1,37 @@
+"""Federated learning on Flower: synthetic sets instead of models, and the baselines they are compared with."""
+
+from strategies.federated.client import make_client_app
+from strategies.federated.fedavg import GuardedFedAvg
+from strategies.federated.in_process import InProcessGrid
+from strategies.federated.learner import Learner
+from strategies.federated.ledger import ByteLedger
+from strategies.federated.metered import MeteredGrid
+from strategies.federated.one_shot import OneShotUnion
+from strategies.federated.reception import QuorumError, Reception
+from strategies.federated.registry import build_strategy, list_strategies
+from strategies.federated.rejections import Rejection
+from strategies.federated.requests import DistilRequest, TrainRequest
+from strategies.federated.result import FederatedResult, RoundResult
+from strategies.federated.server import run_server
+from strategies.federated.settings import FederatedSettings
+
+__all__ = [
+    "ByteLedger",
+    "DistilRequest",
+    "FederatedResult",
+    "FederatedSettings",
+    "GuardedFedAvg",
+    "InProcessGrid",
+    "Learner",
+    "MeteredGrid",
+    "OneShotUnion",
+    "QuorumError",
+    "Reception",
+    "Rejection",
+    "RoundResult",
+    "TrainRequest",
+    "build_strategy",
+    "list_strategies",
+    "make_client_app",
+    "run_server",
+]

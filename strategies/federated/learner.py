@@ -1,0 +1,63 @@
+"""The server's own network: fresh weights, training on a synthetic set, and central evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from flwr.app import ArrayRecord
+
+from fedcl_distill.data import LabelledData
+from fedcl_distill.networks import Architecture, Network
+from fedcl_distill.seeding import derive_seed
+from fedcl_distill.synthetic import SyntheticSet
+from fedcl_distill.training import Recipe, fit, predict
+from strategies.federated.arrays import put_weights, weights_of
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What the server trains, and how.
+
+    Attributes:
+        architecture: of the global model.
+        recipe: of training on synthetic sets.
+        sample_shape, num_classes: of the data.
+        seed: of the run; fixes fresh weights, batch order and augmentation.
+        device: where to compute.
+    """
+
+    architecture: Architecture
+    recipe: Recipe
+    sample_shape: tuple[int, ...]
+    num_classes: int
+    seed: int
+    device: str = "cpu"
+
+    def fresh(self) -> Network:
+        """The global model before the first round: the same for every strategy of this seed."""
+        seed = derive_seed(self.seed, "model")
+        return self.architecture.build(self.sample_shape, self.num_classes, seed=seed, device=self.device)
+
+    def with_weights(self, weights: ArrayRecord) -> Network:
+        """The global model with ``weights``; PayloadError if they are another model's."""
+        network = self.fresh()
+        put_weights(network, weights)
+        return network
+
+    def learn(self, synthetic: SyntheticSet, server_round: int) -> ArrayRecord:
+        """Weights of a fresh global model trained on ``synthetic``.
+
+        Raises:
+            DivergenceError: the loss stopped being finite.
+        """
+        network = self.fresh()
+        seed = derive_seed(self.seed, "server", server_round)
+        fit(network, synthetic.inputs(), synthetic.labels, self.recipe, seed=seed)
+        return weights_of(network)
+
+    def class_accuracies(self, weights: ArrayRecord, test: LabelledData) -> tuple[float, tuple[float, ...]]:
+        """Accuracy on ``test``, and on each of its classes, in [0, 1]; NaN for a class without test samples."""
+        correct = (predict(self.with_weights(weights), test) == test.labels).double()
+        hits = torch.bincount(test.labels, weights=correct, minlength=test.num_classes)
+        return float(correct.mean()), tuple((hits / test.class_counts).tolist())

@@ -1,0 +1,104 @@
+"""One-shot federated learning by dataset distillation.
+
+The server asks every node once to distil its data. Each answers with a synthetic set. The server checks the sets,
+unites them, and trains the global model on the union (the common core of Xiong et al. 2023, FedDM, at one round, and
+of Song et al. 2023, FedD3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedcl_distill.synthetic import Expectation, Limits, SyntheticSet, union
+from strategies.federated.client import DISTIL
+from strategies.federated.internals import log
+from strategies.federated.learner import Learner
+from strategies.federated.messages import unpack_set
+from strategies.federated.reception import Reception
+from strategies.federated.requests import CONFIG, DistilRequest
+
+
+class OneShotUnion(Strategy):
+    """Collects each node's synthetic set, unites them, and trains the global model on the union.
+
+    Args:
+        request: what every node is asked.
+        expectation: what a synthetic set must look like.
+        learner: trains the global model.
+        reception: waits for nodes and turns bad answers away.
+        limits: of a payload; by default, what the request and the expectation leave room for.
+
+    Attributes:
+        synthetic: the union, once the round is over.
+    """
+
+    def __init__(
+        self,
+        request: DistilRequest,
+        expectation: Expectation,
+        learner: Learner,
+        reception: Reception,
+        limits: Limits | None = None,
+    ) -> None:
+        self.request = request
+        self.expectation = expectation
+        self.learner = learner
+        self.reception = reception
+        self.limits = limits_for(request, expectation) if limits is None else limits
+        self.synthetic: SyntheticSet | None = None
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Ask every node to distil its data; the model stays here."""
+        content = RecordDict({CONFIG: self.request.to_record(server_round)})
+        messages = [Message(content, node, DISTIL) for node in self.reception.wait_for_nodes(grid)]
+        self.reception.expect_answers(messages)
+        return messages
+
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
+        """Check the sets, unite them in the order of partitions, and train a fresh model on the union.
+
+        Raises:
+            QuorumError: too few sets could be used.
+        """
+        answers = self.reception.hear(server_round, replies, self._read)
+        provenance = {
+            "union_of": [answer.facts.partition for answer in answers],
+            "method": self.request.method,
+            "seed": self.request.seed,
+        }
+        self.synthetic = union([answer.value for answer in answers], provenance)
+        weights = self.learner.learn(self.synthetic, server_round)
+        return weights, MetricRecord({"sets": len(answers), "samples": len(self.synthetic)})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Nothing: the server evaluates."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> None:
+        """Nothing: the server evaluates."""
+
+    def summary(self) -> None:
+        """Log what nodes are asked."""
+        log.info("every node distils by %s, size %s", self.request.method, self.request.size)
+
+    def _read(self, content: RecordDict) -> SyntheticSet:
+        return unpack_set(content, self.limits, self.expectation)
+
+
+def limits_for(request: DistilRequest, expectation: Expectation) -> Limits:
+    """Bounds that any honest answer to ``request`` keeps: nothing larger is decoded."""
+    if request.byte_budget is not None:
+        return Limits(max_payload_bytes=request.byte_budget)
+    classes = len(expectation.class_names)
+    samples = request.images_per_class * classes
+    values = samples * (math.prod(expectation.sample_shape) + classes)
+    return Limits(max_payload_bytes=4 * values + Limits.max_metadata_bytes, max_samples=samples)

@@ -1,0 +1,146 @@
+"""Where a strategy meets its nodes: it waits for them, hears their answers in a fixed order, and turns some away."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from flwr.app import Message, Metadata, RecordDict
+from flwr.serverapp import Grid
+
+from fedcl_distill.errors import FedclDistillError, PayloadError, SettingsError
+from strategies.federated.internals import log
+from strategies.federated.messages import Facts
+from strategies.federated.rejections import Rejection, one_line
+
+T = TypeVar("T")
+_POLL_SECONDS = 0.5
+_MOST_NAMED = 5  # rejections in an error message
+
+
+class QuorumError(FedclDistillError, RuntimeError):
+    """Too few nodes, or too few of their answers could be used, to go on."""
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """One answer that was used: who gave it, what it says about itself, what was read from it, and the reply."""
+
+    node: int
+    facts: Facts
+    value: T
+    message: Message
+
+
+@dataclass
+class Reception:
+    """Receives the nodes of one run.
+
+    Attributes:
+        nodes: how many shall take part.
+        quorum: fraction of ``nodes``, in [0, 1], whose answers are needed each round; one is always needed.
+        wait_seconds: how long to wait for ``nodes`` nodes to register before a round starts with those that did.
+        rejections: answers that were not used, so far.
+        facts: of the answers that were used, by round, in the order of partitions.
+        partitions: which partition a node said it holds.
+
+    Raises:
+        SettingsError: on construction, if a number is out of range.
+    """
+
+    nodes: int
+    quorum: float = 0.0
+    wait_seconds: float = 60.0
+    rejections: list[Rejection] = field(default_factory=list)
+    facts: dict[int, list[Facts]] = field(default_factory=dict)
+    partitions: dict[int, int] = field(default_factory=dict)
+    _asked: list[Metadata] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.nodes < 1 or not 0 <= self.quorum <= 1 or self.wait_seconds < 0:
+            raise SettingsError(
+                f"expected nodes ≥ 1, quorum in [0, 1] and wait_seconds ≥ 0, "
+                f"got {self.nodes}, {self.quorum} and {self.wait_seconds}"
+            )
+
+    @property
+    def needed(self) -> int:
+        """The fewest answers of a round."""
+        return max(1, math.ceil(self.quorum * self.nodes - 1e-9))  # 0.7 of 10 is 7.000000000000001 in floats
+
+    def wait_for_nodes(self, grid: Grid) -> list[int]:
+        """Ids of all registered nodes, ascending, once there are ``nodes`` of them or the time is up.
+
+        Flower would ask those that happen to be there first: a method with a single round would lose the others.
+
+        Raises:
+            QuorumError: too few registered in time.
+        """
+        deadline = time.monotonic() + self.wait_seconds
+        while len(ids := sorted(grid.get_node_ids())) < self.nodes and time.monotonic() < deadline:
+            log.info("waiting for nodes: %d of %d are here", len(ids), self.nodes)
+            time.sleep(min(_POLL_SECONDS, self.wait_seconds))
+        if len(ids) < self.needed:
+            raise QuorumError(f"{len(ids)} nodes registered within {self.wait_seconds:g} s, {self.needed} are needed")
+        if len(ids) < self.nodes:
+            log.warning("going on with %d nodes, %d were expected", len(ids), self.nodes)
+        return ids
+
+    def expect_answers(self, messages: Sequence[Message]) -> None:
+        """Remember who is asked, so that silence is noticed too."""
+        self._asked = [message.metadata for message in messages]
+
+    def hear(self, server_round: int, replies: Iterable[Message], read: Callable[[RecordDict], T]) -> list[Answer[T]]:
+        """What ``read`` makes of each reply, in the order of partitions, then nodes.
+
+        A reply that carries an error, that answers nothing that was asked, or that ``read`` refuses with any
+        exception, is logged and counted among the rejections, and so is the silence of a node that was asked: one bad
+        node never stops a round.
+
+        Raises:
+            QuorumError: fewer than ``needed`` answers are left; the message names reasons.
+        """
+        silent = {metadata.message_id: metadata.dst_node_id for metadata in self._asked}
+        answers = []
+        for reply in replies:
+            node = silent.pop(reply.metadata.reply_to_message_id, None)
+            if node is None:
+                self._reject(server_round, reply.metadata.src_node_id, "answers nothing that was asked")
+            elif answer := self._read(server_round, node, reply, read):
+                answers.append(answer)
+        for node in silent.values():
+            self._reject(server_round, node, "no reply")
+        answers.sort(key=lambda answer: (answer.facts.partition, answer.node))
+        self.facts[server_round] = [answer.facts for answer in answers]
+        self._require_quorum(server_round, len(answers))
+        return answers
+
+    def _read(self, server_round: int, node: int, reply: Message, read: Callable[[RecordDict], T]) -> Answer[T] | None:
+        try:
+            if reply.has_error():
+                raise PayloadError(reply.error.reason or f"error {reply.error.code}")
+            facts = Facts.of(reply.content)
+            self.partitions[node] = facts.partition
+            return Answer(node, facts, read(reply.content), reply)
+        except PayloadError as error:
+            self._reject(server_round, node, str(error))
+        except Exception as error:  # whatever a node sends, it must not end the run of all others
+            self._reject(server_round, node, f"{type(error).__name__}: {error}")
+        return None
+
+    def _reject(self, server_round: int, node: int, reason: str) -> None:
+        rejection = Rejection(server_round, node, self.partitions.get(node), one_line(reason))
+        self.rejections.append(rejection)
+        log.warning("round %d, rejected %s", server_round, rejection)
+
+    def _require_quorum(self, server_round: int, count: int) -> None:
+        if count >= self.needed:
+            return
+        reasons = [str(one) for one in self.rejections if one.server_round == server_round]
+        named = "; ".join(reasons[:_MOST_NAMED]) + ("; …" if len(reasons) > _MOST_NAMED else "")
+        raise QuorumError(
+            f"round {server_round}: {count} valid answers, {self.needed} are needed; rejected: {named or 'none'}"
+        )

@@ -1,0 +1,147 @@
+"""What the server asks of a node: everything the node needs to know, in one flat configuration record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from flwr.app import ConfigRecord, RecordDict
+
+from fedcl_distill.augmentation import NoAugmentation, augmentation_for
+from fedcl_distill.data import LabelledData, Normalisation
+from fedcl_distill.engine import Budget, ByteBudget, Size
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.methods import build_method
+from fedcl_distill.seeding import derive_seed
+from fedcl_distill.synthetic import SyntheticSet
+from fedcl_distill.training import Recipe
+from strategies.federated.flat import from_flat, to_flat
+
+CONFIG = "config"
+_ROUND_KEY = "server-round"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What every request says.
+
+    Attributes:
+        seed: of the run; a node derives its own from this, the round and its partition.
+        mean, std: the normalisation that all nodes and the server share, in unit values.
+    """
+
+    seed: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def to_record(self, server_round: int) -> ConfigRecord:
+        return ConfigRecord({**to_flat(self), _ROUND_KEY: server_round})
+
+    def with_normalisation(self, data: LabelledData) -> LabelledData:
+        """``data``, normalised as the server asks: a node that measured its own would speak another language."""
+        return replace(data, normalisation=Normalisation(self.mean, self.std))
+
+    def seed_for(self, server_round: int, partition: int) -> int:
+        """The seed of one node in one round, the same wherever and in whatever order nodes run."""
+        return derive_seed(self.seed, "client", server_round, partition)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilRequest(Request):
+    """Distil your data and send the result.
+
+    Attributes:
+        method: name of a method.
+        method_settings: in place of its defaults, as JSON values.
+        images_per_class: samples for each class the node holds; never more than it has real ones.
+        byte_budget: largest payload in bytes, in place of ``images_per_class``; None for no such budget.
+        steps, seconds: when to stop, whichever comes first; the method's own budget where both are None.
+        bits: a stored value is sent in: 4, 8, 16 or 32.
+    """
+
+    method: str = "dm"
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
+    images_per_class: int = 10
+    byte_budget: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    bits: int = 8
+
+    @property
+    def size(self) -> Size:
+        if self.byte_budget is not None:
+            return ByteBudget(self.byte_budget, self.bits)
+        return self.images_per_class
+
+    def distil(self, data: LabelledData, *, seed: int, device: str = "cpu") -> SyntheticSet:
+        """Do as asked; classes that the node does not hold are left out."""
+        no_budget = self.steps is None and self.seconds is None
+        return build_method(self.method, **self.method_settings).distil(
+            self.with_normalisation(data),
+            self.size,
+            seed=seed,
+            budget=None if no_budget else Budget(self.steps, self.seconds),
+            device=device,
+            absent_classes="skip",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest(Request):
+    """Train the model you receive on your data by plain SGD, and send it back.
+
+    Attributes:
+        architecture: of the model, as text for ``Architecture.parse``.
+        epochs, learning_rate, momentum, weight_decay, batch_size: of SGD; the rate is constant.
+        augment: whether to augment as suits the data (DSA for images).
+    """
+
+    architecture: str
+    epochs: int = 1
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 32
+    augment: bool = False
+
+    def recipe_for(self, data: LabelledData) -> Recipe:
+        return Recipe(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            batch_size=self.batch_size,
+            schedule="constant",
+            augmentation=augmentation_for(data) if self.augment else NoAugmentation(),
+        )
+
+
+def config_of(content: RecordDict) -> ConfigRecord:
+    """The configuration in a request.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    config = content.get(CONFIG)
+    if not isinstance(config, ConfigRecord):
+        raise SettingsError(f"request has no configuration {CONFIG!r}")
+    return config
+
+
+def read_distil(content: RecordDict) -> DistilRequest:
+    """The request in a ``train.distil`` message; SettingsError where a value is missing or of another type."""
+    return from_flat(DistilRequest, config_of(content))
+
+
+def read_train(content: RecordDict) -> TrainRequest:
+    """The request in a ``train`` message; SettingsError where a value is missing or of another type."""
+    return from_flat(TrainRequest, config_of(content))
+
+
+def round_of(content: RecordDict) -> int:
+    """The round in which a request was made, from 1."""
+    value = config_of(content).get(_ROUND_KEY)
+    if not isinstance(value, int):
+        raise SettingsError(f"request has no {_ROUND_KEY}")
+    return value

@@ -1,0 +1,102 @@
+"""The server's side of a run, the same on every grid: in process, under Ray, or deployed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp import Grid
+
+from fedcl_distill.data import LabelledData
+from fedcl_distill.networks import Architecture
+from strategies.federated.arrays import weights_of
+from strategies.federated.learner import Learner
+from strategies.federated.metered import MeteredGrid
+from strategies.federated.reception import Reception
+from strategies.federated.registry import build_strategy
+from strategies.federated.result import FederatedResult, RoundResult
+from strategies.federated.settings import FederatedSettings
+
+OnRound = Callable[[RoundResult], None]
+
+
+def run_server(
+    grid: Grid, settings: FederatedSettings, test: LabelledData, on_round: OnRound | None = None
+) -> FederatedResult:
+    """Run the strategy of ``settings`` on ``grid`` and evaluate the global model after every round.
+
+    Args:
+        grid: how nodes are reached.
+        settings: of the run.
+        test: the server's own data for evaluation; their classes, shape and normalisation are the run's.
+        on_round: called after each round, and once before the first.
+
+    Raises:
+        SettingsError: the settings do not fit each other or the data.
+        QuorumError: too few nodes, or too few valid answers in some round.
+        DivergenceError: training on synthetic sets diverged.
+    """
+    metered = MeteredGrid(grid)
+    reception = Reception(settings.clients, settings.quorum, settings.wait_seconds)
+    learner = _learner(settings, test)
+    strategy = build_strategy(settings, test, learner, reception)
+    judge = _Judge(learner, test, metered, reception, on_round)
+    initial = weights_of(learner.fresh())
+    result = strategy.start(metered, initial, settings.rounds, timeout=settings.reply_seconds, evaluate_fn=judge)
+    metered.ledger.partitions.update(reception.partitions)
+    return FederatedResult(
+        rounds=tuple(judge.rounds),
+        rejections=tuple(sorted(reception.rejections, key=lambda one: one.order)),
+        ledger=metered.ledger,
+        weights=result.arrays,
+        synthetic=getattr(strategy, "synthetic", None),
+    )
+
+
+def _learner(settings: FederatedSettings, test: LabelledData) -> Learner:
+    return Learner(
+        architecture=Architecture.parse(settings.architecture_for(test)),
+        recipe=settings.server_protocol.recipe_for(test),
+        sample_shape=test.sample_shape,
+        num_classes=test.num_classes,
+        seed=settings.seed,
+        device=settings.device,
+    )
+
+
+class _Judge:
+    """Flower's ``evaluate_fn``: called before the first round and after each, with the global model's weights."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        test: LabelledData,
+        grid: MeteredGrid,
+        reception: Reception,
+        on_round: OnRound | None,
+    ) -> None:
+        self._learner, self._test, self._grid, self._reception = learner, test, grid, reception
+        self._on_round = on_round
+        self.rounds: list[RoundResult] = []
+
+    def __call__(self, server_round: int, weights: ArrayRecord) -> MetricRecord:
+        now = time.monotonic()
+        accuracy, class_accuracies = self._learner.class_accuracies(weights, self._test)
+        seconds = [facts.seconds for facts in self._reception.facts.get(server_round, [])]
+        ledger = self._grid.ledger
+        result = RoundResult(
+            server_round=server_round,
+            accuracy=accuracy,
+            class_accuracies=class_accuracies,
+            bytes_up=ledger.total("up", up_to_round=server_round),
+            bytes_down=ledger.total("down", up_to_round=server_round),
+            answers=len(seconds),
+            client_seconds=sum(seconds),
+            slowest_client_seconds=max(seconds, default=0.0),
+            server_seconds=now - self._grid.returned_at.get(server_round, now),
+        )
+        self.rounds.append(result)
+        if self._on_round is not None:
+            self._on_round(result)
+        return MetricRecord({"accuracy": accuracy, "class-accuracies": list(class_accuracies)})

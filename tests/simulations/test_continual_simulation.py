@@ -1,0 +1,67 @@
+"""Continual scenarios: records, resuming, and what they tell while they run."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+
+import pytest
+
+from fedcl_distill.errors import DataError
+from simulations.continual import compare_continual, run_continual
+from simulations.records import read_records
+from strategies.continual import ContinualSettings
+
+
+class Recording:
+    """A watcher that keeps what it hears."""
+
+    def __init__(self):
+        self.fractions, self.notes = [], []
+
+    @contextmanager
+    def stage(self, description):
+        yield self
+
+    def update(self, fraction, detail=""):
+        self.fractions.append(fraction)
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def _settings(**changes):
+    settings = {"train_limit": 200, "images_per_class": 2, "epochs": 1, "architecture": "mlp:width=16"}
+    return ContinualSettings(**{**settings, "strategy": "reservoir", **changes})
+
+
+def test_a_record_holds_settings_and_json_values_but_no_place_on_this_computer(tmp_path):
+    record = run_continual(_settings(seed=5, data_root=str(tmp_path)))
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert record["kind"] == "continual"
+    assert record["settings"]["seed"] == 5
+    assert str(tmp_path) not in json.dumps(record)
+    assert [len(row) for row in record["metrics"]["matrix"]] == [5] * 5
+    assert record["metrics"]["memory_bytes"][-1] > 0
+
+
+def test_progress_ascends_to_the_end():
+    watcher = Recording()
+    run_continual(_settings(experiences=2), watcher)
+    assert watcher.fractions == [0.5, 1.0]
+    assert "average accuracy" in watcher.notes[0]
+
+
+def test_a_comparison_resumes_where_it_stopped(tmp_path):
+    path = tmp_path / "results.jsonl"
+    runs = [_settings(), _settings(strategy="naive")]
+    assert len(compare_continual(runs[:1], path)) == 1
+    (second,) = compare_continual(runs, path)
+    assert second["settings"]["strategy"] == "naive"
+    assert compare_continual(runs, path) == []
+    assert len(list(read_records(path))) == 2
+
+
+def test_unknown_data_are_told_at_once():
+    with pytest.raises(DataError, match="no data set"):
+        run_continual(_settings(data="nothing of the kind"))

@@ -1,0 +1,73 @@
+"""Federated scenarios: records, resuming, and what they tell while they run."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+
+import pytest
+
+from fedcl_distill.errors import SettingsError
+from federations import quick
+from simulations.federated import compare_federated, run_federated
+from simulations.records import read_records
+from strategies.federated import FederatedSettings
+
+
+class Recording:
+    """A watcher that keeps what it hears."""
+
+    def __init__(self):
+        self.fractions, self.notes = [], []
+
+    @contextmanager
+    def stage(self, description):
+        yield self
+
+    def update(self, fraction, detail=""):
+        self.fractions.append(fraction)
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def _settings(**changes):
+    return quick(**{"data": "digits", "train_limit": 200, "clients": 3, **changes})
+
+
+def test_a_record_holds_settings_and_json_values():
+    record = run_federated(_settings(seed=5))
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert record["kind"] == "federated"
+    assert record["settings"]["seed"] == 5
+    assert record["metrics"]["accuracy"] > 0.3
+    assert record["metrics"]["bytes_up"] > 0
+    assert [one["round"] for one in record["metrics"]["rounds"]] == [0, 1]
+
+
+def test_progress_ascends_to_the_end():
+    watcher = Recording()
+    run_federated(_settings(strategy="fedavg", rounds=2), watcher)
+    assert watcher.fractions == sorted(watcher.fractions)
+    assert watcher.fractions[-1] == 1
+    assert "accuracy" in watcher.notes[0]
+
+
+def test_a_comparison_resumes_where_it_stopped(tmp_path):
+    path = tmp_path / "results.jsonl"
+    runs = [_settings(), _settings(strategy="fedavg", rounds=2)]
+    assert len(compare_federated(runs[:1], path)) == 1
+    (second,) = compare_federated(runs, path)
+    assert second["settings"]["strategy"] == "fedavg"
+    assert compare_federated(runs, path) == []
+    assert len(list(read_records(path))) == 2
+
+
+def test_an_unknown_strategy_is_refused():
+    with pytest.raises(SettingsError, match="known: fedavg, one-shot"):
+        run_federated(FederatedSettings(strategy="other"))
+
+
+def test_data_that_cannot_be_divided_are_told_at_once():
+    with pytest.raises(SettingsError, match="unknown partitioner"):
+        run_federated(_settings(partition="other"))

@@ -1,0 +1,59 @@
+"""The same app under Flower's own engines reaches what it reaches in process: the same weights' accuracy and bytes."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from simulations.federated import run_federated
+from simulations.records import Record
+from simulations.under_flower import PROJECT, run_deployed, run_simulated
+from strategies.federated import FederatedSettings
+
+SETTINGS = FederatedSettings(
+    clients=3,
+    method_settings={"architecture": "convnet:width=8", "real_per_class": 32},
+    distil_steps=3,
+    images_per_class=3,
+    architecture="mlp:width=16",
+)
+FEDAVG = FederatedSettings(clients=3, strategy="fedavg", rounds=2, architecture="mlp:width=16")
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sums depend on the number of threads, and Flower's clients get one."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _outcome(record: Record) -> dict[str, object]:
+    metrics = record["metrics"]
+    rounds = [{key: one[key] for key in one if "seconds" not in key} for one in metrics["rounds"]]
+    return {"rounds": rounds, "clients": metrics["bytes_by_client"], "rejections": metrics["rejections"]}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("settings", [SETTINGS, FEDAVG], ids=lambda settings: settings.strategy)
+@pytest.mark.parametrize("engine", [run_simulated, run_deployed])
+def test_engine_equals_in_process_run(engine, settings, one_thread):
+    record = engine(settings, timeout=300)
+    in_process = run_federated(settings)
+    assert _outcome(record) == _outcome(in_process)
+    assert record["key"] == in_process["key"]
+
+
+def test_app_configuration_has_every_setting_with_a_valid_default():
+    project = tomllib.loads(Path(PROJECT, "pyproject.toml").read_text())
+    config = project["tool"]["flwr"]["app"]["config"]
+    assert set(config) == {*FederatedSettings().to_run_config(), "results-file"}
+    settings = FederatedSettings.from_run_config(config)
+    assert settings.clients == 2, "Flower simulates two nodes by default"
