@@ -21,7 +21,8 @@ class Expectation:
         normalisation: exactly this one, or the receiver's networks would read something else.
         value_range: smallest and largest unit value of real samples.
         slack: how far decoded values may leave ``value_range`` on either side, as a multiple of its width.
-            Distilled pixels are usually not clamped and do leave it; 1.0 lets pixels of [0, 1] reach [-1, 2].
+            Distilled pixels are usually not clamped and do leave it: on digits, DM with one image per class reached
+            [-1.3, 3.2] after 2,000 steps and 3.7 after 4,000. 10.0 lets pixels of [0, 1] reach [-10, 11].
         label_range: smallest and largest value of soft labels; the default leaves room for logits.
         max_samples: of all classes together, or None for no bound.
         max_samples_per_class: of any class (soft labels count for their largest entry), or None for no bound.
@@ -34,7 +35,7 @@ class Expectation:
     class_names: tuple[str, ...]
     normalisation: Normalisation
     value_range: tuple[float, float] = (0.0, 1.0)
-    slack: float = 1.0
+    slack: float = 10.0
     label_range: tuple[float, float] = (-100.0, 100.0)
     max_samples: int | None = None
     max_samples_per_class: int | None = None
@@ -54,7 +55,7 @@ class Expectation:
         cls,
         data: LabelledData,
         *,
-        slack: float = 1.0,
+        slack: float = 10.0,
         max_samples: int | None = None,
         max_samples_per_class: int | None = None,
     ) -> Expectation:

@@ -39,8 +39,8 @@ def test_a_set_as_expected_is_welcome():
         (unit_set(0, 1, normalisation=Normalisation((0.1307,), (0.3082,))), "normalised with another"),
         (unit_set(0, 1, value_range=(0.0, 2.0)), "value range"),
         (make_set((0, 1, 3, 5)), "no samples"),
-        (unit_set(-1.1, 1), r"samples span \[-1.1, 1\]"),
-        (unit_set(0, 2.1), r"samples span \[0, 2.1\]"),
+        (unit_set(-10.1, 1), r"samples span \[-10.1, 1\]"),
+        (unit_set(0, 11.1), r"samples span \[0, 11.1\]"),
         (
             make_set(pixels=torch.full((4, 1, 3, 5), 3.4e38), normalisation=Normalisation((0.0,), (9e9,))),
             "normalised",
