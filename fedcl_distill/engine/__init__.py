@@ -1,12 +1,14 @@
 """The engine: one loop, four interchangeable parts, one call."""
 
 from fedcl_distill.engine.budget import Budget
-from fedcl_distill.engine.callbacks import Callback, Checkpoints, OnProgress, Progress, ProgressBar
+from fedcl_distill.engine.callbacks import Callback, Checkpoints, OnProgress, ProgressBar
 from fedcl_distill.engine.core_set import CoreSet
 from fedcl_distill.engine.distiller import Distiller
 from fedcl_distill.engine.engine import Engine
 from fedcl_distill.engine.initial import FromReal, Initial, Noise
 from fedcl_distill.engine.optimiser import SGD
+from fedcl_distill.engine.parts import Parts
+from fedcl_distill.engine.run import Progress, Run
 from fedcl_distill.engine.size import AbsentClasses, ByteBudget, Size, count_per_class
 
 __all__ = [
@@ -23,8 +25,10 @@ __all__ = [
     "Initial",
     "Noise",
     "OnProgress",
+    "Parts",
     "Progress",
     "ProgressBar",
+    "Run",
     "Size",
     "count_per_class",
 ]

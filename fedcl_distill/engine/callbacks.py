@@ -5,31 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fedcl_distill.engine.run import Progress, Run
 from fedcl_distill.errors import DependencyError
-
-if TYPE_CHECKING:
-    from fedcl_distill.engine.run import Run
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands: ``fraction`` of its budget in [0, 1], ``rate`` in steps a second, times in seconds."""
-
-    step: int
-    loss: float
-    seconds: float
-    fraction: float
-
-    @property
-    def rate(self) -> float:
-        return self.step / self.seconds if self.seconds else 0.0
-
-    @property
-    def remaining_seconds(self) -> float:
-        return self.seconds * (1 - self.fraction) / self.fraction if self.fraction else float("inf")
 
 
 class Callback:

@@ -5,27 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedcl_distill.augmentation import NoAugmentation
 from fedcl_distill.engine.callbacks import Callback
+from fedcl_distill.engine.parts import Parts
 from fedcl_distill.engine.run import Run
 from fedcl_distill.errors import DivergenceError
 from fedcl_distill.objectives import RealSide, View
 from fedcl_distill.seeding import derive_seed, generator_for
-
-if TYPE_CHECKING:
-    from fedcl_distill.engine.engine import Engine
 
 
 @dataclass
 class Loop:
     """One run of a method on one data set."""
 
-    method: Engine
+    method: Parts
     run_: Run
     real: RealSide
     labels: Tensor

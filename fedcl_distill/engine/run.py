@@ -6,8 +6,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedcl_distill.engine.budget import Budget
-from fedcl_distill.engine.callbacks import Progress
 from fedcl_distill.engine.state import DistillationState
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: ``fraction`` of its budget in [0, 1], ``rate`` in steps a second, times in seconds."""
+
+    step: int
+    loss: float
+    seconds: float
+    fraction: float
+
+    @property
+    def rate(self) -> float:
+        return self.step / self.seconds if self.seconds else 0.0
+
+    @property
+    def remaining_seconds(self) -> float:
+        return self.seconds * (1 - self.fraction) / self.fraction if self.fraction else float("inf")
 
 
 @dataclass
