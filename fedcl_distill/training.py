@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Augmentation, NoAugmentation
+from fedcl_distill.chunks import chunk_size, chunked
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DivergenceError, SettingsError
 from fedcl_distill.networks.base import Network
@@ -78,20 +79,22 @@ def fit(network: Network, inputs: Tensor, labels: Tensor, recipe: Recipe, *, see
 
 
 @torch.no_grad()
-def predict(network: Network, data: LabelledData, *, batch_size: int = 256) -> Tensor:
+def predict(network: Network, data: LabelledData) -> Tensor:
     """int64 (n,): the class that ``network`` gives to each sample of ``data``."""
     device = next(network.parameters()).device
     network.eval()
-    rows = torch.arange(len(data))
-    chunks = [network(data.inputs(part).to(device)).argmax(dim=1).cpu() for part in torch.split(rows, batch_size)]
-    return torch.cat(chunks) if chunks else torch.zeros(0, dtype=torch.int64)
+    if len(data) == 0:
+        return torch.zeros(0, dtype=torch.int64)
+    size = chunk_size(data.samples[:1]) if device.type == "cpu" else 1024
+    parts = torch.split(torch.arange(len(data)), size)
+    return torch.cat([network(data.inputs(part).to(device)).argmax(dim=1).cpu() for part in parts])
 
 
-def accuracy(network: Network, data: LabelledData, *, batch_size: int = 256) -> float:
+def accuracy(network: Network, data: LabelledData) -> float:
     """Fraction of ``data`` classified correctly, in [0, 1]; NaN where there is no sample."""
     if len(data) == 0:
         return float("nan")
-    return float((predict(network, data, batch_size=batch_size) == data.labels).double().mean())
+    return float((predict(network, data) == data.labels).double().mean())
 
 
 def _batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -108,11 +111,14 @@ def _step(
 ) -> float:
     rows = torch.arange(len(inputs))
     draw = recipe.augmentation.draw(len(inputs), tuple(inputs.shape[1:]), generator)
-    loss = F.cross_entropy(network(draw(inputs, rows)), labels)
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    total = 0.0
+    for part, targets in chunked(draw(inputs, rows), labels):
+        loss = F.cross_entropy(network(part), targets, reduction="sum") / len(inputs)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.item()
     optimiser.step()
-    return loss.item()
+    return total
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, epoch: int, within: float) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedcl_distill.chunks import chunked
 from fedcl_distill.objectives.base import RealSide, View
 
 
@@ -27,11 +28,9 @@ class DistributionMatching:
 
     Attributes:
         real_per_class: real samples a class in each view.
-        chunk: real samples embedded at a time: bounds memory, and keeps activations in the cache.
     """
 
     real_per_class: int = 256
-    chunk: int = 32
 
     def settings(self) -> dict[str, Any]:
         return {"objective": "distribution matching", "real_per_class": self.real_per_class}
@@ -40,7 +39,7 @@ class DistributionMatching:
     def target(self, view: View, real: RealSide) -> ClassMeans:
         inputs, labels = real.draw(self.real_per_class, view.seed)
         inputs = view.augment(inputs, labels)
-        embeddings = torch.cat([view.network.embed(part) for part in torch.split(inputs, self.chunk)])
+        embeddings = torch.cat([view.network.embed(part) for (part,) in chunked(inputs)])
         return class_means(embeddings, labels, real.data.num_classes)
 
     def loss(self, view: View, target: ClassMeans, inputs: Tensor, labels: Tensor) -> Tensor:

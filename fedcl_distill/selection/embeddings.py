@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fedcl_distill.chunks import chunked
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.seeding import derive_seed
@@ -37,20 +38,18 @@ class TrainedEmbedding:
     Attributes:
         architecture: of the network.
         recipe: how it is trained.
-        chunk: samples embedded at a time.
     """
 
     architecture: Architecture
     recipe: Recipe
-    chunk: int = 256
 
     def embed(self, real: LabelledData, seed: int) -> Tensor:
         network = self.architecture.build(real.sample_shape, real.num_classes, seed=derive_seed(seed, "weights"))
         fit(network, real.inputs(), real.labels, self.recipe, seed=seed)
-        return _embed(network, real, self.chunk)
+        return _embed(network, real)
 
 
 @torch.no_grad()
-def _embed(network: Network, real: LabelledData, chunk: int) -> Tensor:
+def _embed(network: Network, real: LabelledData) -> Tensor:
     network.eval()
-    return torch.cat([network.embed(real.inputs(rows)) for rows in torch.split(torch.arange(len(real)), chunk)])
+    return torch.cat([network.embed(part) for (part,) in chunked(real.inputs())])

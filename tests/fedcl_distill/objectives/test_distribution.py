@@ -19,7 +19,7 @@ def view_of(network: Network, seed: int = 0) -> View:
 def test_loss_equals_the_formula_class_by_class() -> None:
     data = blobs(per_class=30)
     network = Architecture("convnet", {"width": 4}).build((1, 8, 8), 3, seed=0).requires_grad_(False)
-    objective, real = DistributionMatching(real_per_class=7, chunk=5), RealSide(data, torch.device("cpu"))
+    objective, real = DistributionMatching(real_per_class=7), RealSide(data, torch.device("cpu"))
     view = view_of(network, seed=4)
     synthetic, labels = torch.randn(6, 1, 8, 8), torch.tensor([0, 0, 1, 1, 2, 2])
     loss = objective.loss(view, objective.target(view, real), synthetic, labels)
