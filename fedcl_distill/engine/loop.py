@@ -63,17 +63,25 @@ class Loop:
     def _step(self, view: View, target: Any) -> None:
         method, state = self.method, self.run_.state
         method.optimiser.schedule(state.optimiser, self.run_.progress.fraction)
-        loss = method.objective.loss(view, target, method.parameterization.decode(state.arrays), self.labels)
-        value = loss.item()
+        state.optimiser.zero_grad(set_to_none=True)
+        value = self._differentiate(view, target, method.parameterization.decode(state.arrays))
         if not abs(value) < float("inf"):
             raise DivergenceError(f"{method.name}: loss {value} at step {state.step + 1}; try a smaller learning rate")
-        state.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
         state.optimiser.step()
         if method.clamp:
             self._clamp(state.arrays)
         state.losses.append(value)
         state.step += 1
+
+    def _differentiate(self, view: View, target: Any, decoded: Tensor) -> float:
+        """The loss; its gradient goes through ``decoded`` into the stored arrays, addend by addend up to there."""
+        inputs = decoded.detach().requires_grad_()
+        value = 0.0
+        for loss in self.method.objective.losses(view, target, inputs, self.labels):
+            loss.backward()  # type: ignore[no-untyped-call]
+            value += loss.item()
+        decoded.backward(inputs.grad)  # type: ignore[no-untyped-call]
+        return value
 
     @torch.no_grad()
     def _clamp(self, arrays: dict[str, Tensor]) -> None:

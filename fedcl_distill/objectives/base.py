@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -38,8 +39,12 @@ class Objective(Protocol[TargetT]):
         """What the real data look like in this view; constant, without a graph."""
         ...
 
-    def loss(self, view: View, target: TargetT, inputs: Tensor, labels: Tensor) -> Tensor:
-        """float32 (): disagreement of the synthetic ``inputs`` (n, …) and ``labels`` with the target."""
+    def losses(self, view: View, target: TargetT, inputs: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        """Disagreement of the synthetic ``inputs`` (n, …) and ``labels`` with the target: scalars that add up to it.
+
+        Each is differentiated before the next is asked for, so that its activations are still in the processor's
+        caches and never have to be held all at once. An objective that does not fall into addends yields one.
+        """
         ...
 
     def settings(self) -> dict[str, Any]:

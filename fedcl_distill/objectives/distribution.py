@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedcl_distill.chunks import chunked
+from fedcl_distill.chunks import chunk_size, chunked
 from fedcl_distill.objectives.base import RealSide, View
 
 
@@ -42,11 +43,27 @@ class DistributionMatching:
         embeddings = torch.cat([view.network.embed(part) for (part,) in chunked(inputs)])
         return class_means(embeddings, labels, real.data.num_classes)
 
-    def loss(self, view: View, target: ClassMeans, inputs: Tensor, labels: Tensor) -> Tensor:
-        embeddings = view.network.embed(view.augment(inputs, labels))
-        synthetic = class_means(embeddings, labels, len(target.means))
-        both = target.present & synthetic.present
-        return (target.means[both] - synthetic.means[both]).square().sum()
+    def losses(self, view: View, target: ClassMeans, inputs: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        classes = len(target.means)
+        for members in _groups_of_classes(labels, classes, chunk_size(inputs)):
+            embeddings = view.network.embed(view.augment(inputs[members], labels[members]))
+            synthetic = class_means(embeddings, labels[members], classes)
+            both = target.present & synthetic.present
+            yield (target.means[both] - synthetic.means[both]).square().sum()
+
+
+def _groups_of_classes(labels: Tensor, classes: int, size: int) -> Iterator[Tensor]:
+    """Positions of whole classes, about ``size`` samples at a time: the loss is a sum over classes."""
+    order = labels.argsort(stable=True)
+    counts = torch.bincount(labels, minlength=classes).tolist()
+    start = end = 0
+    for label, count in enumerate(counts):
+        if end > start and end + count - start > size:
+            yield order[start:end]
+            start = end
+        end += count
+        if label == classes - 1 and end > start:
+            yield order[start:end]
 
 
 def class_means(embeddings: Tensor, labels: Tensor, classes: int) -> ClassMeans:

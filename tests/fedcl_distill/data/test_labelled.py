@@ -48,7 +48,9 @@ def test_bad_data_give_one_clear_error(changes: dict[str, Any], match: str) -> N
         make(**changes)
 
 
-@pytest.mark.parametrize(("mean", "std"), [((0.0,), (0.0,)), ((0.0,), (-1.0,)), ((float("nan"),), (1.0,)), ((0.0,), ())])
+@pytest.mark.parametrize(
+    ("mean", "std"), [((0.0,), (0.0,)), ((0.0,), (-1.0,)), ((float("nan"),), (1.0,)), ((0.0,), ())]
+)
 def test_bad_normalisations_are_refused(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     with pytest.raises(DataError, match="normalisation"):
         Normalisation(mean, std)

@@ -56,9 +56,7 @@ def test_checkpoints_are_written_now_and_then_and_removed_when_done(tmp_path: Pa
     path, seen = tmp_path / "run.pt", []
     watch = OnProgress(lambda progress: seen.append(path.exists()))
     method = dm(architecture="mlp:width=8", augmentation="none")
-    method.distil(
-        blobs(), 1, seed=0, budget=Budget(steps=3), callbacks=[Checkpoints(path, every_seconds=0.0), watch]
-    )
+    method.distil(blobs(), 1, seed=0, budget=Budget(steps=3), callbacks=[Checkpoints(path, every_seconds=0.0), watch])
     assert seen == [True, True, True]
     assert not path.exists()
 

@@ -131,9 +131,9 @@ def test_a_reused_view_is_computed_once_and_changes_the_result_only_by_its_reuse
             calls["target"] += 1
             return super().target(view, real)
 
-        def loss(self, *arguments):  # type: ignore[no-untyped-def]
+        def losses(self, *arguments):  # type: ignore[no-untyped-def]
             calls["loss"] += 1
-            return super().loss(*arguments)
+            return super().losses(*arguments)
 
     dataclasses.replace(engine, objective=Counting(16)).distil(blobs(), 1, seed=0, budget=Budget(steps=10))
     assert calls == {"target": 3, "loss": 10}

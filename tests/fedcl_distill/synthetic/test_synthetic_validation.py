@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from synthetic_builders import make_set
 
 from fedcl_distill.data.labelled import LabelledData, Normalisation
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.synthetic import Expectation
+from synthetic_builders import make_set
 
 NORMALISATION = Normalisation((0.1307,), (0.3081,))
 
