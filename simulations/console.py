@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from simulations.formats import seconds
 from simulations.watch import Stage, Watcher
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -64,7 +65,7 @@ class _Bar:
 
 
 class PlainWatcher:
-    """Writes a line when a stage starts, one now and then while it lasts, and one when it ends."""
+    """Writes a line when a stage starts, one now and then while it lasts, and one when all have ended."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -79,7 +80,8 @@ class PlainWatcher:
             yield _Lines(self, f"{indent}{description}")
         finally:
             self._depth -= 1
-        self._print(f"{indent}{description}: done in {time.monotonic() - started:.1f} s")
+        if self._depth == 0:
+            self._print(f"{description}: done in {seconds(time.monotonic() - started)}")
 
     def note(self, text: str) -> None:
         self._print("  " * self._depth + text)

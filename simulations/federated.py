@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from simulations.compare import compare
 from simulations.flower_app import central_test_data, client_app, client_parts
-from simulations.records import Record, append_record, finished_keys, make_record, settings_key
+from simulations.records import Record, make_record
 from simulations.watch import Silent, Stage, Watcher
 from strategies.federated import FederatedResult, FederatedSettings, InProcessGrid, RoundResult, run_server
 
@@ -51,14 +52,7 @@ def compare_federated(
     A comparison that was interrupted goes on where it stopped. Returns the new results.
     """
     watcher = watcher or Silent()
-    done, new = finished_keys(results_path), []
-    todo = [one for one in runs if settings_key(KIND, one.as_record()) not in done]
-    with watcher.stage(f"{len(todo)} federated runs") as stage:
-        for position, settings in enumerate(todo):
-            new.append(run_federated(settings, watcher))
-            append_record(results_path, new[-1])
-            stage.update((position + 1) / len(todo))
-    return new
+    return compare(KIND, runs, lambda one: run_federated(one, watcher), results_path, watcher)
 
 
 class _Steps:

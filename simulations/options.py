@@ -26,6 +26,7 @@ from fedcl_distill.errors import SettingsError
 T = TypeVar("T")
 
 _RUN_TABLES = "run"
+_METHOD, _METHOD_SETTINGS = "method", "method_settings"
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -166,9 +167,9 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     option = typer.Option(
         None,
         f"{setting.flag}/--no-{setting.flag[2:]}" if plain else setting.flag,
-        help=setting.help,
+        help=f"{setting.help} {_shown_default(setting)}".strip(),
         metavar=None if plain else _metavar(setting),
-        show_default=_shown_default(setting),
+        show_default=False,
         rich_help_panel="Settings (several values of one: every combination runs)",
     )
     return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation)
@@ -181,14 +182,14 @@ def _metavar(setting: Setting) -> str:
     return f"{one},…" if setting.shape == "tuple" else one
 
 
-def _shown_default(setting: Setting) -> str | bool:
+def _shown_default(setting: Setting) -> str:
     if setting.required:
-        return "required"
+        return "(required)"
     if setting.default in (None, "", (), {}):
-        return False
+        return ""
     if setting.shape == "tuple":
-        return ",".join(map(str, setting.default))
-    return str(setting.default).lower() if setting.type is bool else str(setting.default)
+        return f"(default: {','.join(map(str, setting.default))})"
+    return f"(default: {str(setting.default).lower() if setting.type is bool else setting.default})"
 
 
 def _analyse(hint: Any, where: str) -> tuple[type, Literal["one", "tuple", "mapping"], tuple[Any, ...]]:
@@ -219,7 +220,7 @@ def _attribute_help(kind: type) -> dict[str, str]:
         return {}
     helps = {}
     for names, text in re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8}.*)*)", section[1], re.MULTILINE):
-        sentence = re.sub(r"\s+", " ", text).replace("``", "").strip()
+        sentence = re.sub(r":\w+:`~?([^`]*)`", r"\1", re.sub(r"\s+", " ", text)).replace("``", "").strip()
         for name in names.split(","):
             helps[name.strip()] = sentence[:1].upper() + sentence[1:]
     return helps
@@ -264,7 +265,25 @@ def _combine(kind: type[T], values: Mapping[str, list[Any]], known: Mapping[str,
     if missing:
         raise SettingsError(f"{', '.join(missing)} must be given")
     for combination in itertools.product(*values.values()):
-        yield kind(**dict(zip(values, combination, strict=True)))
+        chosen = dict(zip(values, combination, strict=True))
+        if _METHOD_SETTINGS in chosen:
+            method = chosen.get(_METHOD, known[_METHOD].default)
+            chosen[_METHOD_SETTINGS] = _that_concern(method, chosen[_METHOD_SETTINGS])
+        yield kind(**chosen)
+
+
+def _that_concern(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of ``method``: ``dm.clamp`` and ``{"dm": {"clamp": …}}`` are for dm alone, ``clamp`` for every method."""
+    found = {}
+    for key, value in settings.items():
+        owner, dot, name = key.partition(".")
+        if isinstance(value, Mapping):
+            found.update(value if key == method else {})
+        elif not dot:
+            found[key] = value
+        elif owner == method:
+            found[name] = value
+    return found
 
 
 def _read_mapping(value: Any, setting: Setting, source: str) -> dict[str, Any]:

@@ -52,14 +52,19 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
     """Yield the results in ``path``; a line that a crash tore is passed over, an absent file holds none."""
     if not Path(path).exists():
         return
-    with open(path, encoding="utf-8") as lines:
+    with open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(record, dict) and {"kind", "key", "settings", "metrics"} <= set(record):
+            if _is_record(record):
                 yield record
+
+
+def _is_record(value: Any) -> bool:
+    parts = {"kind": str, "key": str, "settings": dict, "metrics": dict}
+    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in parts.items())
 
 
 def finished_keys(path: str | os.PathLike[str]) -> set[str]:

@@ -1,0 +1,95 @@
+"""The command line: ``fedcl-distill``, or ``python -m simulations``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+try:
+    import typer
+    from rich.console import Console
+    from typer.core import TyperCommand, TyperGroup
+except ImportError as error:
+    sys.exit(f"the command line needs {error.name}: pip install 'fedcl-distill[all]'")
+
+from simulations.commands import COMMANDS
+
+_USER_ERROR, _INTERRUPTED = 2, 130
+
+
+class _LateCommand(TyperCommand):
+    """A subcommand that is imported when it is called, because Flower and Avalanche take seconds to import."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        module = importlib.import_module(f"simulations.commands.{str(self.name).replace('-', '_')}")
+        command = typer.main.get_command(module.app)
+        return command.make_context(info_name, args, parent, **extra)
+
+
+class _Commands(TyperGroup):
+    """The subcommands; what a user did wrong becomes one line, not a traceback."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return _LateCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _say("interrupted; what was finished is saved, the same command goes on from there")
+            raise typer.Exit(_INTERRUPTED) from None
+        except ImportError as error:
+            _say(f"this needs {error.name or error}: pip install 'fedcl-distill[all]'" if error.name else str(error))
+            raise typer.Exit(_USER_ERROR) from error
+        except Exception as error:
+            if not _is_ours(error):
+                raise
+            _say(str(error))
+            raise typer.Exit(_USER_ERROR) from error
+
+
+app = typer.Typer(cls=_Commands, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder for the small comparison.", metavar="DIR")] = Path("runs"),
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Dataset distillation for federated and continual learning, simulated and measured.
+
+    Without a subcommand, runs a small comparison of both worlds on 8x8 digits (about three minutes on two cores) and
+    writes its report.
+    """
+    if version:
+        from fedcl_distill import __version__
+
+        Console().print(f"fedcl-distill {__version__}", highlight=False)
+    elif ctx.invoked_subcommand is None:
+        from simulations.small_comparison import show_small_comparison
+
+        show_small_comparison(out)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    from simulations.machine import tune_allocator
+
+    tune_allocator()
+    app(prog_name="fedcl-distill")
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(f"fedcl-distill: {' '.join(text.split())}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _is_ours(error: Exception) -> bool:
+    from fedcl_distill.errors import FedclDistillError
+
+    return isinstance(error, FedclDistillError)

@@ -1,0 +1,16 @@
+"""The subcommands: one module each, imported only when it is called.
+
+A module holds a typer application called ``app`` with the one command. To add a subcommand, write such a module and
+name it here; the help of the program is made from this table alone, so that it appears at once.
+"""
+
+from __future__ import annotations
+
+COMMANDS = {
+    "distil": "Distil a data set with one or more methods and judge the result.",
+    "federated": "Simulate federated learning: synthetic sets or models sent, accuracy against bytes.",
+    "continual": "Simulate continual learning: what a memory of synthetic or real samples saves from oblivion.",
+    "report": "Write results as one HTML page with tables, plots and synthetic images.",
+    "methods": "List the methods of distillation and selection, and when to choose which.",
+}
+"""Subcommand to the line that explains it; its module is ``simulations.commands.<name>``, hyphens as underscores."""

@@ -1,0 +1,29 @@
+"""``fedcl-distill continual``."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console
+
+from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, records_of, show_results, watching
+from simulations.continual import KIND, compare_continual
+from simulations.options import takes_settings
+from simulations.records import settings_key
+from strategies.continual import ContinualSettings
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@takes_settings(ContinualSettings)
+def continual(cells: list[ContinualSettings], out: Out = DEFAULT_OUT) -> None:
+    """Train on one experience after the other and measure what is still known of each.
+
+    Repeat a setting to compare, for instance: --strategy naive --strategy reservoir --strategy distilled.
+    Results that the folder already holds are not computed again.
+    """
+    console, results = Console(), out / RESULTS
+    with watching(console) as watcher:
+        compare_continual(cells, results, watcher)
+    keys = [settings_key(KIND, cell.as_record()) for cell in cells]
+    show_results(console, records_of(results, keys), KIND, results)

@@ -1,0 +1,27 @@
+"""``fedcl-distill distil``."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console
+
+from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, records_of, show_results, watching
+from simulations.distil import KIND, DistilSettings, compare_distil
+from simulations.options import takes_settings
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@takes_settings(DistilSettings)
+def distil(cells: list[DistilSettings], out: Out = DEFAULT_OUT) -> None:
+    """Distil a data set, save what is to be sent, and judge exactly that on real test data.
+
+    Repeat a setting to compare, for instance: --method dm --method herding --method random --seed 0 --seed 1.
+    Results that the folder already holds are not computed again; Ctrl-C leaves a checkpoint to go on from.
+    """
+    console, results = Console(), out / RESULTS
+    with watching(console) as watcher:
+        compare_distil(cells, results, watcher)
+    show_results(console, records_of(results, [cell.key for cell in cells]), KIND, results)
+    console.print(f"[dim]sets and pictures:[/] {out / 'sets'}", highlight=False, soft_wrap=True)

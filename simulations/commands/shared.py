@@ -1,0 +1,64 @@
+"""What subcommands share: where results go, and how they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from simulations.arms import scenarios
+from simulations.console import watcher_for
+from simulations.interrupts import InsistentInterrupts
+from simulations.records import Record, read_records
+from simulations.tables import Table, table_of
+from simulations.watch import Watcher
+
+RESULTS = "results.jsonl"
+REPORT = "report.html"
+
+Out = Annotated[
+    Path, typer.Option(help="Folder for results, one JSON line each, and for synthetic sets.", metavar="DIR")
+]
+DEFAULT_OUT = Path("runs")
+
+
+@contextmanager
+def watching(console: Console) -> Iterator[Watcher]:
+    """A watcher on ``console``; Ctrl-C ends what runs inside the block."""
+    with InsistentInterrupts(watcher_for(console)) as watcher:
+        yield watcher
+
+
+def records_of(results: Path, keys: Iterable[str]) -> list[Record]:
+    """The results that belong to ``keys``, also those of earlier calls."""
+    wanted = set(keys)
+    return [record for record in read_records(results) if record["key"] in wanted]
+
+
+def show_results(console: Console, records: Iterable[Record], kind: str, results: Path) -> None:
+    """Print a table for every scenario among ``records``, and where the results are."""
+    for scenario in scenarios(records, kind):
+        console.print(rich_table(table_of(scenario)))
+    console.print(f"[dim]results:[/] {results}", highlight=False, soft_wrap=True)
+
+
+def rich_table(table: Table) -> RichTable:
+    """The table for a terminal: first column to the left, numbers to the right."""
+    drawn = RichTable(title=_plain(table.title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    drawn.caption, drawn.caption_justify = _plain("\n".join(table.notes)), "left"
+    for position, column in enumerate(table.columns):
+        drawn.add_column(_plain(column), justify="left" if position == 0 else "right")
+    for row in table.rows:
+        drawn.add_row(*map(_plain, row))
+    return drawn
+
+
+def _plain(text: str) -> str:
+    """``text`` with nothing in it that rich takes for markup."""
+    return text.replace("[", r"\[")

@@ -1,0 +1,68 @@
+"""Continual scenarios: one run, or a comparison that can be resumed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+
+from simulations.compare import compare
+from simulations.records import Record, make_record
+from simulations.scenario_data import load_splits
+from simulations.watch import Silent, Watcher
+from strategies.continual import ContinualResult, ContinualSettings
+
+KIND = "continual"
+
+
+def run_continual(settings: ContinualSettings, watcher: Watcher | None = None) -> Record:
+    """Train through the stream and return the result line.
+
+    Raises:
+        SettingsError, DataError: settings that do not fit each other or the data.
+    """
+    started = time.monotonic()
+    result = simulate(settings, watcher)
+    return make_record(KIND, settings.as_record(), result.as_record(), time.monotonic() - started)
+
+
+def simulate(settings: ContinualSettings, watcher: Watcher | None = None) -> ContinualResult:
+    """:func:`run_continual`'s run with everything it left behind: the accuracy matrix and the memory."""
+    from strategies.continual import run_stream  # here, because importing Avalanche takes ten seconds
+
+    watcher = watcher or Silent()
+    splits = load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit)
+    with watcher.stage(_describe(settings)) as stage:
+
+        def on_stage(index: int, accuracies: tuple[float, ...]) -> None:
+            seen = 100 * sum(accuracies[: index + 1]) / (index + 1)
+            stage.update((index + 1) / settings.experiences, f"accuracy on what was seen {seen:.1f} %")
+
+        result = run_stream(settings, splits, on_stage)
+    watcher.note(f"{_describe(settings)}: {_outcome(result)}")
+    return result
+
+
+def compare_continual(
+    runs: Iterable[ContinualSettings],
+    results_path: str | os.PathLike[str],
+    watcher: Watcher | None = None,
+) -> list[Record]:
+    """Run those of ``runs`` that ``results_path`` does not hold yet, and append each result as soon as it is there.
+
+    A comparison that was interrupted goes on where it stopped. Returns the new results.
+    """
+    watcher = watcher or Silent()
+    return compare(KIND, runs, lambda one: run_continual(one, watcher), results_path, watcher)
+
+
+def _describe(settings: ContinualSettings) -> str:
+    return f"{settings.label} · {settings.data} · {settings.experiences} experiences"
+
+
+def _outcome(result: ContinualResult) -> str:
+    matrix = result.matrix
+    return (
+        f"average accuracy {100 * matrix.average_accuracy:.1f} %, forgetting {100 * matrix.forgetting:.1f} %, "
+        f"{result.bytes_kept[-1]:,} bytes kept"
+    )

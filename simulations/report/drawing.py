@@ -1,0 +1,137 @@
+"""Plots as SVG inside the page: their colours are the page's, so that they follow its light and its dark theme."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from simulations.formats import byte_size
+
+_SERIES = 8
+_INK, _FAINT, _LINE = "#010101", "#020202", "#030303"
+_VARIABLES = {_INK: "ink", _FAINT: "faint", _LINE: "line", **{f"#0a0a{i:02x}": f"series-{i}" for i in range(_SERIES)}}
+"""Colours drawn with, and the variables of the page's style sheet that take their place."""
+
+_MARKERS = "osD^vPX*"
+_DASHES = ("-", "--", "-.", ":")
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",  # texts stay texts: smaller, searchable, in the page's font
+    "svg.hashsalt": "fedcl-distill",
+    "font.size": 11,
+    "text.color": _INK,
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": _FAINT,
+    "axes.titlecolor": _INK,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.labelpad": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.7,
+    "xtick.color": _LINE,
+    "ytick.color": _LINE,
+    "xtick.labelcolor": _FAINT,
+    "ytick.labelcolor": _FAINT,
+    "ytick.major.size": 0,
+    "lines.linewidth": 1.9,
+    "lines.markersize": 6.5,
+    "legend.frameon": False,
+    "errorbar.capsize": 3,
+    "figure.constrained_layout.use": True,
+    "path.simplify": True,
+}
+
+_numbers = itertools.count()
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the page's style inside the block."""
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of so many inches that no window system knows of."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasSVG(figure)
+    return figure
+
+
+def look(index: int) -> dict[str, Any]:
+    """Colour, marker and dashes of the series number ``index``: three ways to tell it from the others."""
+    dashes = _DASHES[index // _SERIES % len(_DASHES)]
+    return {"color": f"#0a0a{index % _SERIES:02x}", "marker": _MARKERS[index % len(_MARKERS)], "linestyle": dashes}
+
+
+def show_legend(figure: Figure, axes: Axes) -> None:
+    """All series of ``axes`` in one legend below the figure."""
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        columns = max(1, min(len(labels), int(95 // (max(map(len, labels)) + 6))))
+        figure.legend(handles, labels, loc="outside lower left", ncols=columns, fontsize=10)
+
+
+def use_byte_axis(axes: Axes, label: str) -> None:
+    """A logarithmic axis of bytes with ticks such as "10 kB"."""
+    axes.set_xscale("log")
+    axes.set_xlabel(label)
+    low, high = axes.get_xlim()
+    few_decades = high / low < 100
+    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if few_decades else (1.0,), numticks=9))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _round_bytes(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(visible=False, which="minor")
+
+
+def use_percent_axis(axes: Axes, label: str) -> None:
+    """A vertical axis in per cent of values that are already per cent."""
+    axes.set_ylabel(label)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+
+
+def to_svg(figure: Figure, description: str) -> str:
+    """The figure as markup for an HTML page, without anything it would fetch; ``description`` is for screen readers."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg role="img" viewBox="\1">{_title(description)}', svg, count=1)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return _with_own_ids(svg)
+
+
+def _title(text: str) -> str:
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return f"<title>{escaped}</title>"
+
+
+def _with_own_ids(svg: str) -> str:
+    """Names that no other drawing on the page has, because references would lead to the first one."""
+    prefix = f"plot{next(_numbers)}-"
+    svg = re.sub(r'(\sid=")', rf"\1{prefix}", svg)
+    svg = re.sub(r"url\(#", f"url(#{prefix}", svg)
+    return re.sub(r'xlink:href="#', f'href="#{prefix}', svg)
+
+
+def _round_bytes(value: float) -> str:
+    return byte_size(value).replace(".00", "").replace(".0 ", " ")

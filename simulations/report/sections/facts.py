@@ -1,0 +1,28 @@
+"""The settings behind a scenario, so that a reader can repeat it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from simulations.arms import Scenario
+from simulations.report.blocks import Block, Facts, Grid
+from simulations.tables import Table
+
+
+def settings_blocks(scenario: Scenario) -> list[Block]:
+    """What all arms share, folded away, and a table of what they differ in."""
+    first = scenario.arms[0].settings
+    shared = tuple((name, _show(value)) for name, value in first.items() if name not in scenario.varying)
+    seeds = sorted({_show(record["settings"].get("seed")) for arm in scenario.arms for record in arm.records})
+    blocks: list[Block] = [Facts("Settings that all arms share", (*shared, ("seeds", ", ".join(seeds))))]
+    if scenario.varying:
+        rows = tuple((arm.label, *(_show(arm.settings.get(name)) for name in scenario.varying)) for arm in scenario.arms)
+        blocks.append(Grid(Table("Settings in which arms differ", ("arm", *scenario.varying), rows)))
+    return blocks
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "default"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

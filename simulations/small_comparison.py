@@ -1,0 +1,82 @@
+"""Both worlds on 8x8 digits in about three minutes: what ``fedcl-distill`` without a subcommand runs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from simulations.arms import scenarios
+from simulations.commands.shared import REPORT, RESULTS, rich_table, watching
+from simulations.continual import compare_continual
+from simulations.distil import DistilSettings, compare_distil
+from simulations.federated import compare_federated
+from simulations.formats import seconds
+from simulations.records import read_records
+from simulations.report import write_report
+from simulations.tables import table_of
+from simulations.watch import Watcher
+from strategies.continual import ContinualSettings
+from strategies.federated import FederatedSettings
+
+_SMALL_NETWORK = "convnet:width=32"
+_QUICK_DM = {"architecture": _SMALL_NETWORK, "steps_per_view": 5}
+
+DISTIL = [
+    DistilSettings(
+        method=method,
+        method_settings=_QUICK_DM if method == "dm" else {},
+        images_per_class=10,
+        distil_steps=300,
+        architecture=_SMALL_NETWORK,
+        networks=2,
+    )
+    for method in ("dm", "herding", "random")
+]
+
+_FEDERATED = {"clients": 4, "partition": "dirichlet:0.1", "architecture": _SMALL_NETWORK}
+
+FEDERATED = [
+    FederatedSettings(method="dm", method_settings=_QUICK_DM, distil_steps=150, **_FEDERATED),
+    FederatedSettings(method="random", **_FEDERATED),
+    FederatedSettings(strategy="fedavg", rounds=1, **_FEDERATED),
+    FederatedSettings(strategy="fedavg", rounds=10, **_FEDERATED),
+]
+
+_CONTINUAL = {"experiences": 5, "images_per_class": 5, "architecture": _SMALL_NETWORK, "epochs": 3}
+
+CONTINUAL = [
+    ContinualSettings(strategy="naive", **_CONTINUAL),
+    ContinualSettings(strategy="reservoir", **_CONTINUAL),
+    ContinualSettings(strategy="distilled", method_settings=_QUICK_DM, distil_steps=150, **_CONTINUAL),
+]
+
+
+def show_small_comparison(out: Path) -> None:
+    """Run what ``out`` does not hold yet, print the tables, write the report and say where it is."""
+    started, console = time.monotonic(), Console()
+    console.print("[bold]A small comparison of both worlds[/] on 8x8 digits\n", highlight=False)
+    with watching(console) as watcher:
+        run_small_comparison(out, watcher)
+    records = list(read_records(out / RESULTS))
+    for kind in ("distil", "federated", "continual"):
+        for scenario in scenarios(records, kind):
+            console.print(f"\n[bold cyan]{kind}[/]")
+            console.print(rich_table(table_of(scenario)))
+    page = write_report(out / RESULTS, out / REPORT)
+    console.print(f"[bold green]done[/] in {seconds(time.monotonic() - started)}", highlight=False)
+    console.print(f"[dim]results:[/] {out / RESULTS}", highlight=False, soft_wrap=True)
+    console.print(f"[dim]report:[/]  {page}", highlight=False, soft_wrap=True)
+
+
+def run_small_comparison(out: Path, watcher: Watcher) -> None:
+    """Append the results that are missing to those in ``out``."""
+    results = out / RESULTS
+    with watcher.stage("small comparison") as stage:
+        compare_distil(DISTIL, results, watcher)
+        stage.update(1 / 3)
+        compare_federated(FEDERATED, results, watcher)
+        stage.update(2 / 3)
+        compare_continual(CONTINUAL, results, watcher)
+        stage.update(1.0)

@@ -1,0 +1,169 @@
+"""The tables of a comparison, for the terminal and for the report alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from simulations.arms import REAL_SAMPLES_MARK, REAL_SAMPLES_NOTE, Arm, Scenario
+from simulations.formats import ABSENT, byte_size, mean, number, numbers, percent, plural, seconds
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows.
+
+    Attributes:
+        title: says what is compared, and under which circumstances.
+        columns: titles, with units.
+        rows: as many texts as there are columns.
+        notes: below the table.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+Cell = Callable[[Arm], str]
+
+
+def table_of(scenario: Scenario) -> Table:
+    """The table that belongs to the scenario's kind, best arm first."""
+    columns = _COLUMNS[scenario.kind]
+    arms = sorted(scenario.arms, key=_ORDER[scenario.kind])
+    rows = tuple(tuple(show(arm) for show in columns.values()) for arm in arms)
+    return Table(describe(scenario), tuple(columns), rows, _notes(scenario))
+
+
+def describe(scenario: Scenario) -> str:
+    """The task in a few words: "digits · 4 clients · dirichlet:0.1"."""
+    task = scenario.settings
+    parts = [str(task.get("data"))]
+    if task.get("train_limit") is not None:
+        parts.append(f"{task['train_limit']} training samples")
+    if scenario.kind == "federated":
+        parts += [f"{task.get('clients')} clients", f"partition {task.get('partition')}"]
+    if scenario.kind == "continual":
+        parts.append(f"{task.get('experiences')} experiences")
+        if task.get("order_seed") is not None:
+            parts.append(f"class order {task['order_seed']}")
+    if scenario.kind == "distil":
+        parts.append(f"{protocol_of(scenario)} protocol")
+    return " · ".join(parts)
+
+
+def protocol_of(scenario: Scenario) -> str:
+    """How a distil scenario was judged: "fast, convnet(width=64), 3 networks"."""
+    metrics = scenario.arms[0].records[0]["metrics"]
+    networks = len(numbers(metrics.get("accuracies")))
+    named = [metrics.get("protocol") or scenario.settings.get("protocol"), metrics.get("architecture")]
+    return ", ".join([*(str(one) for one in named if one), *([plural(networks, "network")] if networks else [])])
+
+
+def distil_accuracies(arm: Arm) -> list[float]:
+    """Accuracy of every network of every seed."""
+    return [value for record in arm.records for value in numbers(record["metrics"].get("accuracies"))]
+
+
+def total_bytes(arm: Arm) -> list[float]:
+    """Bytes up and down together, for each seed."""
+    pairs = [(number(r["metrics"].get("bytes_up")), number(r["metrics"].get("bytes_down"))) for r in arm.records]
+    return [up + down for up, down in pairs if up is not None and down is not None]
+
+
+def final_memory_bytes(arm: Arm) -> float | None:
+    """Bytes of the memory after the last experience, mean over seeds."""
+    memories = [numbers(record["metrics"].get("memory_bytes")) for record in arm.records]
+    return mean([memory[-1] for memory in memories if memory])
+
+
+def _size(arm: Arm) -> str:
+    if arm.settings.get("byte_budget") is not None:
+        return f"≤ {byte_size(number(arm.settings['byte_budget']))}"
+    return f"{arm.settings.get('images_per_class', ABSENT)} ipc"
+
+
+def _rejections(arm: Arm) -> str:
+    lists = [record["metrics"].get("rejections") for record in arm.records]
+    return str(sum(len(one) for one in lists if isinstance(one, list)))
+
+
+def _rounds(arm: Arm) -> str:
+    return str(arm.settings.get("rounds", ABSENT))
+
+
+def _seeds(arm: Arm) -> str:
+    return str(len(arm.records))
+
+
+def _bytes(metric: str) -> Cell:
+    return lambda arm: byte_size(mean(arm.values(metric)))
+
+
+def _seconds(metric: str) -> Cell:
+    return lambda arm: seconds(mean(arm.values(metric)))
+
+
+def _percent(metric: str) -> Cell:
+    return lambda arm: percent(arm.values(metric))
+
+
+_COLUMNS: dict[str, dict[str, Cell]] = {
+    "distil": {
+        "method": lambda arm: arm.label,
+        "size": _size,
+        "payload": _bytes("payload_bytes"),
+        "bits": lambda arm: str(arm.settings.get("bits", ABSENT)),
+        "accuracy (%)": lambda arm: percent(distil_accuracies(arm)),
+        "took": _seconds("distil_seconds"),
+        "steps": lambda arm: ABSENT if not arm.values("steps") else f"{mean(arm.values('steps')):,.0f}",
+        "seeds": _seeds,
+    },
+    "federated": {
+        "strategy": lambda arm: arm.label,
+        "rounds": _rounds,
+        "accuracy (%)": _percent("accuracy"),
+        "up, all clients": _bytes("bytes_up"),
+        "down, all clients": _bytes("bytes_down"),
+        "slowest clients": _seconds("slowest_client_seconds"),
+        "server": _seconds("server_seconds"),
+        "rejected": _rejections,
+        "seeds": _seeds,
+    },
+    "continual": {
+        "strategy": lambda arm: arm.label,
+        "average accuracy (%)": _percent("average_accuracy"),
+        "forgetting (%)": _percent("forgetting"),
+        "memory": lambda arm: byte_size(final_memory_bytes(arm)),
+        "replayed samples": lambda arm: ABSENT if not arm.values("replayed") else f"{mean(arm.values('replayed')):,.0f}",
+        "run took": lambda arm: seconds(mean(arm.seconds)),
+        "seeds": _seeds,
+    },
+}
+
+
+def _negative_mean(metric: str) -> Callable[[Arm], float]:
+    return lambda arm: -(mean(arm.values(metric)) or 0.0)
+
+
+_ORDER: dict[str, Callable[[Arm], Any]] = {
+    "distil": lambda arm: (mean(arm.values("payload_bytes")) or 0.0, -(mean(distil_accuracies(arm)) or 0.0)),
+    "federated": _negative_mean("accuracy"),
+    "continual": _negative_mean("average_accuracy"),
+}
+
+
+def _notes(scenario: Scenario) -> tuple[str, ...]:
+    notes = []
+    if scenario.kind == "distil":
+        notes.append("Accuracy: mean ± standard deviation over all networks of all seeds, on real test data.")
+    elif scenario.seed_count > 1:
+        notes.append("Mean ± standard deviation over seeds.")
+    else:
+        notes.append("One seed: differences of a few per cent may be chance.")
+    if any(arm.label.endswith(REAL_SAMPLES_MARK) for arm in scenario.arms):
+        notes.append(REAL_SAMPLES_NOTE)
+    return tuple(notes)
