@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -123,7 +123,7 @@ def _sends_real_samples(kind: str, record: Record) -> bool:
     return _uses_method(kind, record) and holds_real_samples(record["settings"].get("method"))
 
 
-def _varying(settings: list[Mapping[str, Any]]) -> tuple[str, ...]:
+def _varying(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     names = dict.fromkeys(name for one in settings for name in one)
     return tuple(name for name in names if len({_text(one.get(name)) for one in settings}) > 1)
 

@@ -86,7 +86,9 @@ def main() -> None:
 
 
 def _say(text: str) -> None:
-    Console(stderr=True).print(f"fedcl-distill: {' '.join(text.split())}", markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=True).print(
+        f"fedcl-distill: {' '.join(text.split())}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def _is_ours(error: Exception) -> bool:

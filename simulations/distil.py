@@ -110,7 +110,9 @@ class DistilSettings:
         return f"{self.method} · {self.data} · {size} · seed {self.seed}"
 
 
-def run_distil(settings: DistilSettings, watcher: Watcher | None = None, out_dir: str | os.PathLike[str] = "runs") -> Record:
+def run_distil(
+    settings: DistilSettings, watcher: Watcher | None = None, out_dir: str | os.PathLike[str] = "runs"
+) -> Record:
     """Distil, save the set and its picture below ``out_dir``, judge the saved set and return the result line.
 
     An interrupted run leaves a checkpoint below ``out_dir``; the same settings then go on from there.

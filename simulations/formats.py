@@ -66,7 +66,7 @@ def seconds(value: float | None) -> str:
 
 
 def plural(count: int, noun: str, several: str | None = None) -> str:
-    """"1 seed", "2 seeds"."""
+    """ "1 seed", "2 seeds"."""
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
 
 

@@ -273,8 +273,8 @@ def _combine(kind: type[T], values: Mapping[str, list[Any]], known: Mapping[str,
 
 
 def _that_concern(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of ``method``: ``dm.clamp`` and ``{"dm": {"clamp": …}}`` are for dm alone, ``clamp`` for every method."""
-    found = {}
+    """Settings of ``method``: ``dm.clamp`` and ``{"dm": {"clamp": …}}`` are for dm alone, ``clamp`` for all methods."""
+    found: dict[str, Any] = {}
     for key, value in settings.items():
         owner, dot, name = key.partition(".")
         if isinstance(value, Mapping):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -23,33 +24,29 @@ from strategies.federated import FederatedSettings
 _SMALL_NETWORK = "convnet:width=32"
 _QUICK_DM = {"architecture": _SMALL_NETWORK, "steps_per_view": 5}
 
+_DISTIL = DistilSettings(images_per_class=1, distil_steps=500, architecture=_SMALL_NETWORK)
+
 DISTIL = [
-    DistilSettings(
-        method=method,
-        method_settings=_QUICK_DM if method == "dm" else {},
-        images_per_class=10,
-        distil_steps=300,
-        architecture=_SMALL_NETWORK,
-        networks=2,
-    )
-    for method in ("dm", "herding", "random")
+    replace(_DISTIL, method="dm", method_settings=_QUICK_DM),
+    replace(_DISTIL, method="herding"),
+    replace(_DISTIL, method="random"),
 ]
 
-_FEDERATED = {"clients": 4, "partition": "dirichlet:0.1", "architecture": _SMALL_NETWORK}
+_FEDERATED = FederatedSettings(clients=4, partition="dirichlet:0.1", architecture=_SMALL_NETWORK)
+_ONE_SHOT = replace(_FEDERATED, strategy="one-shot", images_per_class=1)
 
 FEDERATED = [
-    FederatedSettings(method="dm", method_settings=_QUICK_DM, distil_steps=150, **_FEDERATED),
-    FederatedSettings(method="random", **_FEDERATED),
-    FederatedSettings(strategy="fedavg", rounds=1, **_FEDERATED),
-    FederatedSettings(strategy="fedavg", rounds=10, **_FEDERATED),
+    replace(_ONE_SHOT, method="dm", method_settings=_QUICK_DM, distil_steps=300),
+    replace(_ONE_SHOT, method="random"),
+    replace(_FEDERATED, strategy="fedavg", rounds=20, local_epochs=5),
 ]
 
-_CONTINUAL = {"experiences": 5, "images_per_class": 5, "architecture": _SMALL_NETWORK, "epochs": 3}
+_CONTINUAL = ContinualSettings(experiences=5, images_per_class=1, architecture=_SMALL_NETWORK, epochs=10)
 
 CONTINUAL = [
-    ContinualSettings(strategy="naive", **_CONTINUAL),
-    ContinualSettings(strategy="reservoir", **_CONTINUAL),
-    ContinualSettings(strategy="distilled", method_settings=_QUICK_DM, distil_steps=150, **_CONTINUAL),
+    replace(_CONTINUAL, strategy="naive"),
+    replace(_CONTINUAL, strategy="reservoir"),
+    replace(_CONTINUAL, strategy="distilled", method="dm", method_settings=_QUICK_DM, distil_steps=300),
 ]
 
 

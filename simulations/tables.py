@@ -138,7 +138,9 @@ _COLUMNS: dict[str, dict[str, Cell]] = {
         "average accuracy (%)": _percent("average_accuracy"),
         "forgetting (%)": _percent("forgetting"),
         "memory": lambda arm: byte_size(final_memory_bytes(arm)),
-        "replayed samples": lambda arm: ABSENT if not arm.values("replayed") else f"{mean(arm.values('replayed')):,.0f}",
+        "replayed samples": lambda arm: (
+            ABSENT if not arm.values("replayed") else f"{mean(arm.values('replayed')):,.0f}"
+        ),
         "run took": lambda arm: seconds(mean(arm.seconds)),
         "seeds": _seeds,
     },

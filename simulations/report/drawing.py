@@ -25,7 +25,7 @@ _VARIABLES = {_INK: "ink", _FAINT: "faint", _LINE: "line", **{f"#0a0a{i:02x}": f
 _MARKERS = "osD^vPX*"
 _DASHES = ("-", "--", "-.", ":")
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # texts stay texts: smaller, searchable, in the page's font
     "svg.hashsalt": "fedcl-distill",
     "font.size": 11,
@@ -110,11 +110,15 @@ def use_percent_axis(axes: Axes, label: str) -> None:
 def to_svg(figure: Figure, description: str) -> str:
     """The figure as markup for an HTML page, without anything it would fetch; ``description`` is for screen readers."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    figure.savefig(
+        buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    )
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg role="img" viewBox="\1">{_title(description)}', svg, count=1)
+    svg = re.sub(
+        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg role="img" viewBox="\1">{_title(description)}', svg, count=1
+    )
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
     return _with_own_ids(svg)

@@ -70,8 +70,8 @@ def _average_accuracy(scenario: Scenario) -> str:
             deviations = [spread(column) for column in columns]
             axes.errorbar(
                 places,
-                [mean(column) for column in columns],
-                yerr=deviations if any(deviations) else None,
+                [mean(column) or 0.0 for column in columns],
+                yerr=[value or 0.0 for value in deviations] if any(deviations) else None,
                 label=arm.label,
                 **look(index),
             )
@@ -105,7 +105,7 @@ def _forgetting(scenario: Scenario) -> str:
             places,
             [mean(column) or 0.0 for column in columns],
             width=0.92 * width,
-            yerr=deviations if any(deviations) else None,
+            yerr=[value or 0.0 for value in deviations] if any(deviations) else None,
             color=look(index)["color"],
             ecolor="#020202",
             label=arm.label,
@@ -127,9 +127,7 @@ def _heat_map(arm: Arm) -> HeatMap:
         for i, row in enumerate(shape)
     ]
     names = [str(i + 1) for i in range(len(shape))] if len(shape) == len(shape[0]) else ["all"] * len(shape)
-    rows = tuple(
-        (name, tuple(heat_cell(value) for value in row)) for name, row in zip(names, averaged, strict=True)
-    )
+    rows = tuple((name, tuple(heat_cell(value) for value in row)) for name, row in zip(names, averaged, strict=True))
     average = percent(arm.values("average_accuracy"))
     return HeatMap(f"{arm.label}: {average} %", tuple(str(j + 1) for j in range(len(shape[0]))), rows)
 

@@ -38,7 +38,9 @@ def _blocks(scenario: Scenario, sources: Sequence[Sourced]) -> list[Block]:
         )
     pictures = tuple(picture for arm in scenario.arms if (picture := _picture(arm, sources)) is not None)
     if pictures:
-        caption = "One row for each class, up to ten images each, as decoded; values outside the data's range are clipped."
+        caption = (
+            "One row for each class, up to ten images each, as decoded; values outside the data's range are clipped."
+        )
         blocks.append(Pictures("The samples themselves", pictures, caption))
     return [*blocks, *settings_blocks(scenario)]
 

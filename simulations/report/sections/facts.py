@@ -17,7 +17,9 @@ def settings_blocks(scenario: Scenario) -> list[Block]:
     seeds = sorted({_show(record["settings"].get("seed")) for arm in scenario.arms for record in arm.records})
     blocks: list[Block] = [Facts("Settings that all arms share", (*shared, ("seeds", ", ".join(seeds))))]
     if scenario.varying:
-        rows = tuple((arm.label, *(_show(arm.settings.get(name)) for name in scenario.varying)) for arm in scenario.arms)
+        rows = tuple(
+            (arm.label, *(_show(arm.settings.get(name)) for name in scenario.varying)) for arm in scenario.arms
+        )
         blocks.append(Grid(Table("Settings in which arms differ", ("arm", *scenario.varying), rows)))
     return blocks
 

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.ticker import MaxNLocator
+
 from simulations.arms import Arm, Scenario, scenarios
 from simulations.formats import mean, number, spread
 from simulations.report.blocks import Block, Chapter, Grid, Plot, Section
@@ -75,7 +77,7 @@ def _over_rounds(scenario: Scenario) -> str:
             last = max(last, points[-1][0])
     if not last:
         return ""
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(-0.04 * last, 1.04 * last)
     axes.set_xlabel("communication round")
     use_percent_axis(axes, "test accuracy (%)")
