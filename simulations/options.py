@@ -14,7 +14,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -124,7 +124,7 @@ def read_cells(kind: type[T], file: Path | None, flags: Mapping[str, Any]) -> li
     runs = common.pop(_RUN_TABLES, [{}])
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
         raise SettingsError(f"{file}: {_RUN_TABLES!r} must be a list of tables, written [[{_RUN_TABLES}]]")
-    given = {known[name]: values for name, values in flags.items() if values is not None}
+    given = [(known[name], values) for name, values in flags.items() if values is not None]
     cells: dict[str, T] = {}
     for run in runs:
         values = {**_alternatives({**common, **run}, known, str(file)), **_flag_alternatives(given)}
@@ -250,9 +250,9 @@ def _alternatives(table: Mapping[str, Any], known: Mapping[str, Setting], source
     return found
 
 
-def _flag_alternatives(given: Mapping[Setting, Any]) -> dict[str, list[Any]]:
+def _flag_alternatives(given: Iterable[tuple[Setting, Any]]) -> dict[str, list[Any]]:
     found = {}
-    for setting, values in given.items():
+    for setting, values in given:
         if setting.shape == "mapping" or not isinstance(values, list):
             found[setting.name] = [setting.read(values, setting.flag)]
         else:

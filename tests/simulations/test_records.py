@@ -1,0 +1,63 @@
+"""Truth: what is in the file afterwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from simulations.compare import compare
+from simulations.records import append_record, environment, finished_keys, make_record, read_records, settings_key
+from simulations.watch import Silent
+
+
+def test_a_torn_line_is_passed_over_and_nothing_else_is_lost(tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    one, two = (make_record("distil", {"seed": seed}, {"accuracy": 0.5}, 1.0) for seed in (0, 1))
+    append_record(results, one)
+    with results.open("a") as stream:
+        stream.write(json.dumps(two)[:40])  # a crash in the middle of a line
+    append_record(results, two)
+    assert list(read_records(results)) == [one, two]
+    assert finished_keys(results) == {one["key"], two["key"]}
+    assert list(read_records(tmp_path / "absent")) == []
+
+
+def test_keys_name_settings_whatever_their_order() -> None:
+    assert settings_key("distil", {"a": 1, "b": 2}) == settings_key("distil", {"b": 2, "a": 1})
+    assert settings_key("distil", {"a": 1}) != settings_key("distil", {"a": 2})
+    assert settings_key("distil", {"a": 1}) != settings_key("federated", {"a": 1})
+
+
+def test_the_environment_names_versions_and_machine() -> None:
+    found = environment()
+    assert found["versions"]["torch"]
+    assert found["cores"] >= 1
+    assert json.loads(json.dumps(found)) == found
+
+
+class Cell:
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def as_record(self) -> dict[str, int]:
+        return {"seed": self.seed}
+
+
+def test_a_comparison_skips_what_is_done_and_keeps_what_was_finished_before_an_error(tmp_path: Path) -> None:
+    results, ran = tmp_path / "results.jsonl", []
+
+    def run(cell: Cell) -> dict[str, object]:
+        if cell.seed == 2 and len(ran) < 3:
+            ran.append(cell.seed)
+            raise KeyboardInterrupt
+        ran.append(cell.seed)
+        return make_record("distil", cell.as_record(), {}, 0.0)
+
+    cells = [Cell(seed) for seed in range(4)]
+    try:
+        compare("distil", cells, run, results, Silent())
+    except KeyboardInterrupt:
+        pass
+    compare("distil", cells, run, results, Silent())
+    assert ran == [0, 1, 2, 2, 3]
+    assert [record["settings"]["seed"] for record in read_records(results)] == [0, 1, 2, 3]
