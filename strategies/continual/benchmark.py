@@ -40,7 +40,9 @@ def class_incremental(splits: Splits, experiences: int, *, order_seed: int | Non
     """
     classes = splits.train.num_classes
     if not 1 <= experiences <= classes:
-        raise SettingsError(f"{splits.train.name} has {classes} classes, so 1 to {classes} experiences; got {experiences}")
+        raise SettingsError(
+            f"{splits.train.name} has {classes} classes, so 1 to {classes} experiences; got {experiences}"
+        )
     splits.train.require_every_class()
     share, rest = divmod(classes, experiences)
     return nc_benchmark(

@@ -21,10 +21,13 @@ from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture, Network, default_architecture
 from fedcl_distill.seeding import derive_seed, isolated_rng
 from fedcl_distill.training import accuracy
+from strategies.continual.balance import BalancedCrossEntropy
 from strategies.continual.benchmark import class_incremental
-from strategies.continual.memory import DistilledMemory, Memory, ReservoirMemory
+from strategies.continual.distilled_memory import DistilledMemory
+from strategies.continual.memory import Memory
 from strategies.continual.metrics import AccuracyMatrix
 from strategies.continual.replay import Replay
+from strategies.continual.reservoir_memory import ReservoirMemory
 from strategies.continual.result import ContinualResult
 from strategies.continual.settings import ContinualSettings
 
@@ -130,7 +133,7 @@ def _strategy(settings: ContinualSettings, network: Network, replay: Replay | No
     return template(
         model=network,
         optimizer=optimiser,
-        criterion=nn.CrossEntropyLoss(),
+        criterion=BalancedCrossEntropy() if settings.balanced else nn.CrossEntropyLoss(),
         train_mb_size=settings.batch_size,
         train_epochs=settings.epochs,
         device=settings.device,

@@ -8,7 +8,6 @@ from avalanche.benchmarks.utils import AvalancheDataset, as_classification_datas
 from avalanche.benchmarks.utils.classification_dataset import (
     _make_taskaware_classification_dataset as with_tasks,
 )
-
 from avalanche.training.storage_policy import ExemplarsBuffer
 
 from fedcl_distill.data import LabelledData

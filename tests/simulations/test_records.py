@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -54,10 +55,8 @@ def test_a_comparison_skips_what_is_done_and_keeps_what_was_finished_before_an_e
         return make_record("distil", cell.as_record(), {}, 0.0)
 
     cells = [Cell(seed) for seed in range(4)]
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         compare("distil", cells, run, results, Silent())
-    except KeyboardInterrupt:
-        pass
     compare("distil", cells, run, results, Silent())
     assert ran == [0, 1, 2, 2, 3]
     assert [record["settings"]["seed"] for record in read_records(results)] == [0, 1, 2, 3]

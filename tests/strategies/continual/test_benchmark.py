@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from avalanche.benchmarks.utils import as_classification_dataset
 
 from builders import blobs
-from fedcl_distill.data import Splits
+from fedcl_distill.data import Normalisation, Splits
 from fedcl_distill.errors import DataError, SettingsError
 from strategies.continual import class_incremental, class_order, inputs_dataset, labelled_data
 
@@ -47,6 +50,21 @@ def test_data_survive_the_way_to_avalanche_and_back(shape):
         assert getattr(back, what) == getattr(data, what)
 
 
+def test_images_normalised_otherwise_are_refused_instead_of_rounded():
+    data = blobs((3, 8, 8))
+    other = replace(data, normalisation=Normalisation((0.5, 0.5, 0.5), (0.31, 0.31, 0.31)))
+    with pytest.raises(DataError, match="does not hold 8-bit images normalised as blobs"):
+        labelled_data(inputs_dataset(data), other)
+
+
+def test_random_views_of_training_are_not_what_a_memory_gets():
+    data = blobs()
+    dataset = as_classification_dataset(
+        inputs_dataset(data), transform_groups={"train": (lambda inputs: inputs + 9, None), "eval": (None, None)}
+    )
+    assert torch.equal(labelled_data(dataset.train(), data).samples, data.samples)
+
+
 def test_classes_come_as_numbered_or_in_an_order_that_a_seed_fixes():
     assert class_order(6, None) == [0, 1, 2, 3, 4, 5]
     assert class_order(20, 1) == class_order(20, 1) != class_order(20, 2)
@@ -56,7 +74,8 @@ def test_classes_come_as_numbered_or_in_an_order_that_a_seed_fixes():
 @pytest.mark.usefixtures("untouched_global_rng")
 def test_the_global_generator_is_left_alone():
     data = blobs(classes=4, per_class=3)
-    class_incremental(Splits(data, data), 2, order_seed=3)
+    benchmark = class_incremental(Splits(data, data), 2, order_seed=3)
+    labelled_data(benchmark.train_stream[0].dataset, data)
 
 
 @pytest.mark.parametrize("experiences", [0, 4])
