@@ -34,7 +34,8 @@ def dm(
         learning_rate, momentum, decay_from: see :class:`~fedcl_distill.engine.SGD`. The paper takes rate 10 from 100
             images per class on.
         real_per_class: real samples a class in each view.
-        steps_per_view: synthetic steps for each random network; 5 is about four times as fast for the same quality.
+        steps_per_view: synthetic steps for each random network. 1 is the paper; 5 computes the costly real side a fifth
+            as often.
         clamp: keep pixels inside the data's value range.
         budget: where a call gives none.
     """

@@ -21,9 +21,7 @@ def _only(data, *labels):
 
 def _memory(byte_budget, method="dm", **changes):
     settings = {"architecture": "mlp:width=8", "real_per_class": 8} if method == "dm" else {}
-    return DistilledMemory(
-        byte_budget, distiller=build_method(method, **settings), budget=Budget(steps=2), **changes
-    )
+    return DistilledMemory(byte_budget, distiller=build_method(method, **settings), budget=Budget(steps=2), **changes)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
