@@ -15,6 +15,12 @@ from simulations.watch import Stage, Watcher
 _SECONDS_BETWEEN_LINES = 30.0
 
 
+def open_console() -> Console:
+    """Standard output; 120 columns wide where no terminal says how wide it is, so that tables keep their words."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
 def watcher_for(console: Console) -> Watcher:
     """Bars on a terminal, plain lines elsewhere."""
     return RichWatcher(console) if console.is_terminal else PlainWatcher(console)

@@ -6,10 +6,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 from simulations.arms import scenarios
 from simulations.commands.shared import REPORT, RESULTS, rich_table, watching
+from simulations.console import open_console
 from simulations.continual import compare_continual
 from simulations.distil import DistilSettings, compare_distil
 from simulations.federated import compare_federated
@@ -52,7 +51,7 @@ CONTINUAL = [
 
 def show_small_comparison(out: Path) -> None:
     """Run what ``out`` does not hold yet, print the tables, write the report and say where it is."""
-    started, console = time.monotonic(), Console()
+    started, console = time.monotonic(), open_console()
     console.print("[bold]A small comparison of both worlds[/] on 8x8 digits\n", highlight=False)
     with watching(console) as watcher:
         run_small_comparison(out, watcher)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, records_of, show_results, watching
+from simulations.console import open_console
 from simulations.distil import KIND, DistilSettings, compare_distil
 from simulations.options import takes_settings
 
@@ -20,7 +20,7 @@ def distil(cells: list[DistilSettings], out: Out = DEFAULT_OUT) -> None:
     Repeat a setting to compare, for instance: --method dm --method herding --method random --seed 0 --seed 1.
     Results that the folder already holds are not computed again; Ctrl-C leaves a checkpoint to go on from.
     """
-    console, results = Console(), out / RESULTS
+    console, results = open_console(), out / RESULTS
     with watching(console) as watcher:
         compare_distil(cells, results, watcher)
     show_results(console, records_of(results, [cell.key for cell in cells]), KIND, results)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, records_of, show_results, watching
+from simulations.console import open_console
 from simulations.federated import KIND, compare_federated
 from simulations.options import takes_settings
 from simulations.records import settings_key
@@ -22,7 +22,7 @@ def federated(cells: list[FederatedSettings], out: Out = DEFAULT_OUT) -> None:
     Repeat a setting to compare, for instance: --method dm --method random --seed 0 --seed 1.
     Results that the folder already holds are not computed again.
     """
-    console, results = Console(), out / RESULTS
+    console, results = open_console(), out / RESULTS
     with watching(console) as watcher:
         compare_federated(cells, results, watcher)
     keys = [settings_key(KIND, cell.as_record()) for cell in cells]

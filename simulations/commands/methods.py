@@ -6,10 +6,10 @@ import inspect
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from fedcl_distill.methods import METHODS, Method
+from simulations.console import open_console
 
 app = typer.Typer(add_completion=False)
 
@@ -22,7 +22,7 @@ def methods() -> None:
         table.add_column(title, overflow="fold", no_wrap=title == "method")
     for method in METHODS.values():
         table.add_row(method.name, method.family, method.choose_when, _settings(method), method.paper)
-    Console().print(table)
+    open_console().print(table)
 
 
 def _settings(method: Method) -> str:

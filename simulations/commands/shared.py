@@ -53,7 +53,7 @@ def rich_table(table: Table) -> RichTable:
     drawn = RichTable(title=_plain(table.title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     drawn.caption, drawn.caption_justify = _plain("\n".join(table.notes)), "left"
     for position, column in enumerate(table.columns):
-        drawn.add_column(_plain(column), justify="left" if position == 0 else "right")
+        drawn.add_column(_plain(column), justify="left" if position == 0 else "right", overflow="fold")
     for row in table.rows:
         drawn.add_row(*map(_plain, row))
     return drawn
