@@ -134,7 +134,7 @@ def test_replay_beats_naive_on_digits(digits):
             distil_steps=60,
             images_per_class=10,
             epochs=4,
-            learning_rate=0.05,
+            learning_rate=0.02,
             batch_size=32,
             **changes,
         )
