@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -45,7 +46,16 @@ def append_record(path: str | os.PathLike[str], record: Record) -> None:
     Raises:
         StorageError: it could not be written.
     """
-    append_line(path, json.dumps(record, sort_keys=True))
+    append_line(path, json.dumps(_without_nan(record), sort_keys=True, allow_nan=False))
+
+
+def _without_nan(value: Any) -> Any:
+    """``value`` with null for NaN and infinity, which JSON does not know (a class without test samples, say)."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(one) for key, one in value.items()}
+    return [_without_nan(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:

@@ -19,6 +19,7 @@ class ReservoirMemory(EncodedMemory):
     """A uniform random sample of everything seen (Vitter 1985), the baseline of replay.
 
     Every sample seen draws a random key, and the smallest keys stay: no sample is favoured, whatever the order.
+    Keys are bookkeeping and not counted: Vitter's algorithm R would choose as uniformly without them.
 
     Attributes:
         seed: fixes the keys.

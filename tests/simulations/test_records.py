@@ -6,6 +6,8 @@ import contextlib
 import json
 from pathlib import Path
 
+import pytest
+
 from simulations.compare import compare
 from simulations.records import append_record, environment, finished_keys, make_record, read_records, settings_key
 from simulations.watch import Silent
@@ -21,6 +23,13 @@ def test_a_torn_line_is_passed_over_and_nothing_else_is_lost(tmp_path: Path) -> 
     assert list(read_records(results)) == [one, two]
     assert finished_keys(results) == {one["key"], two["key"]}
     assert list(read_records(tmp_path / "absent")) == []
+
+
+def test_what_is_not_a_number_is_null(tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    append_record(results, make_record("distil", {}, {"class_accuracies": [0.5, float("nan")]}, 1.0))
+    json.loads(results.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert next(read_records(results))["metrics"]["class_accuracies"] == [0.5, None]
 
 
 def test_keys_name_settings_whatever_their_order() -> None:
