@@ -16,8 +16,8 @@ def convnet(sample_shape: tuple[int, ...], num_classes: int, *, width: int = 128
     """Blocks of 3×3 convolution, instance norm, ReLU and 2×2 average pooling, then a linear classifier.
 
     A 28×28 grey image is padded to 32×32 by the first convolution, as in the authors' code. ``depth`` defaults to 3,
-    fewer where that would leave less than 2×2 pixels: on the 8×8 digits, 100 random samples train depth 2 to 96 % and
-    depth 3, which sees a single pixel at the end, to 89 %.
+    fewer where that would leave less than 2×2 pixels: on the 8×8 digits, 100 random samples train depth 2 to 95 % and
+    depth 3, which sees a single pixel at the end, to 89 % (docs/reproducibility.md).
 
     Raises:
         SettingsError: ``depth`` halves the image to nothing.
