@@ -93,7 +93,7 @@ def _arms(kind: str, groups: list[list[Record]]) -> tuple[Arm, ...]:
     arms = []
     for group, base, own in zip(groups, bases, settings, strict=True):
         namesakes = [other for other, label in zip(settings, bases, strict=True) if label == base]
-        differences = [f"{name.replace('_', ' ')} {_show(own.get(name))}" for name in _varying(namesakes)]
+        differences = [_difference(name, own.get(name)) for name in _varying(namesakes)]
         label = ", ".join([base, *differences])
         if _sends_real_samples(kind, group[0]):
             label += REAL_SAMPLES_MARK
@@ -126,6 +126,12 @@ def _sends_real_samples(kind: str, record: Record) -> bool:
 def _varying(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     names = dict.fromkeys(name for one in settings for name in one)
     return tuple(name for name in names if len({_text(one.get(name)) for one in settings}) > 1)
+
+
+def _difference(name: str, value: Any) -> str:
+    if name == "images_per_class":
+        return f"{value} ipc"
+    return f"{name.replace('_', ' ')} {_show(value)}"
 
 
 def _show(value: Any) -> str:

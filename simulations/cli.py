@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,7 @@ class _Commands(TyperGroup):
         return _LateCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
 
     def invoke(self, ctx: Any) -> Any:
+        warnings.filterwarnings("ignore", message="no QP solver found")  # Avalanche imports one; nothing here uses it
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulations.arms import REAL_SAMPLES_MARK, REAL_SAMPLES_NOTE, Arm, Scenario
-from simulations.formats import ABSENT, byte_size, mean, number, numbers, percent, plural, seconds
+from simulations.formats import ABSENT, byte_size, mean, number, numbers, percent, seconds
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,16 @@ def describe(scenario: Scenario) -> str:
         if task.get("order_seed") is not None:
             parts.append(f"class order {task['order_seed']}")
     if scenario.kind == "distil":
-        parts.append(f"{protocol_of(scenario)} protocol")
+        parts.append(protocol_of(scenario))
     return " · ".join(parts)
 
 
 def protocol_of(scenario: Scenario) -> str:
-    """How a distil scenario was judged: "fast, convnet(width=64), 3 networks"."""
+    """How a distil scenario was judged: "fast protocol (3 × convnet(width=64))"."""
     metrics = scenario.arms[0].records[0]["metrics"]
-    networks = len(numbers(metrics.get("accuracies")))
-    named = [metrics.get("protocol") or scenario.settings.get("protocol"), metrics.get("architecture")]
-    return ", ".join([*(str(one) for one in named if one), *([plural(networks, "network")] if networks else [])])
+    name = metrics.get("protocol") or scenario.settings.get("protocol")
+    networks, architecture = len(numbers(metrics.get("accuracies"))), metrics.get("architecture")
+    return f"{name} protocol" + (f": {networks} × {architecture}" if networks and architecture else "")
 
 
 def distil_accuracies(arm: Arm) -> list[float]:
@@ -99,6 +99,11 @@ def _seeds(arm: Arm) -> str:
     return str(len(arm.records))
 
 
+def _count(arm: Arm, metric: str) -> str:
+    value = mean(arm.values(metric))
+    return ABSENT if value is None else f"{value:,.0f}"
+
+
 def _bytes(metric: str) -> Cell:
     return lambda arm: byte_size(mean(arm.values(metric)))
 
@@ -119,29 +124,27 @@ _COLUMNS: dict[str, dict[str, Cell]] = {
         "bits": lambda arm: str(arm.settings.get("bits", ABSENT)),
         "accuracy (%)": lambda arm: percent(distil_accuracies(arm)),
         "took": _seconds("distil_seconds"),
-        "steps": lambda arm: ABSENT if not arm.values("steps") else f"{mean(arm.values('steps')):,.0f}",
+        "steps": lambda arm: _count(arm, "steps"),
         "seeds": _seeds,
     },
     "federated": {
         "strategy": lambda arm: arm.label,
         "rounds": _rounds,
         "accuracy (%)": _percent("accuracy"),
-        "up, all clients": _bytes("bytes_up"),
-        "down, all clients": _bytes("bytes_down"),
-        "slowest clients": _seconds("slowest_client_seconds"),
+        "up": _bytes("bytes_up"),
+        "down": _bytes("bytes_down"),
+        "clients": _seconds("slowest_client_seconds"),
         "server": _seconds("server_seconds"),
         "rejected": _rejections,
         "seeds": _seeds,
     },
     "continual": {
         "strategy": lambda arm: arm.label,
-        "average accuracy (%)": _percent("average_accuracy"),
+        "accuracy (%)": _percent("average_accuracy"),
         "forgetting (%)": _percent("forgetting"),
         "memory": lambda arm: byte_size(final_memory_bytes(arm)),
-        "replayed samples": lambda arm: (
-            ABSENT if not arm.values("replayed") else f"{mean(arm.values('replayed')):,.0f}"
-        ),
-        "run took": lambda arm: seconds(mean(arm.seconds)),
+        "replayed": lambda arm: _count(arm, "replayed"),
+        "took": lambda arm: seconds(mean(arm.seconds)),
         "seeds": _seeds,
     },
 }
@@ -158,14 +161,22 @@ _ORDER: dict[str, Callable[[Arm], Any]] = {
 }
 
 
+_NOTES = {
+    "distil": "Accuracy on real test data: mean ± standard deviation over all networks of all seeds. "
+    "Payload: what would be sent, at the stated bits a value. ipc: images per class.",
+    "federated": "Accuracy of the final model on central test data. Up, down: bytes of all clients and rounds. "
+    "Clients: seconds of the slowest client of each round, summed. Rejected: answers that were not used.",
+    "continual": "Accuracy: mean over all experiences after the last one. Memory: bytes kept after the last one. "
+    "Replayed: remembered samples added to training batches.",
+}
+
+
 def _notes(scenario: Scenario) -> tuple[str, ...]:
-    notes = []
-    if scenario.kind == "distil":
-        notes.append("Accuracy: mean ± standard deviation over all networks of all seeds, on real test data.")
-    elif scenario.seed_count > 1:
-        notes.append("Mean ± standard deviation over seeds.")
-    else:
+    notes = [_NOTES[scenario.kind]]
+    if scenario.seed_count == 1:
         notes.append("One seed: differences of a few per cent may be chance.")
+    elif scenario.kind != "distil":
+        notes.append("Mean ± standard deviation over seeds.")
     if any(arm.label.endswith(REAL_SAMPLES_MARK) for arm in scenario.arms):
         notes.append(REAL_SAMPLES_NOTE)
     return tuple(notes)

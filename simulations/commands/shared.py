@@ -26,6 +26,7 @@ Out = Annotated[
     Path, typer.Option(help="Folder for results, one JSON line each, and for synthetic sets.", metavar="DIR")
 ]
 DEFAULT_OUT = Path("runs")
+_LABEL_WIDTH = 24
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def show_results(console: Console, records: Iterable[Record], kind: str, results
 
 
 def rich_table(table: Table) -> RichTable:
-    """The table for a terminal: first column to the left, numbers to the right."""
+    """The table for a terminal: names to the left, numbers to the right."""
     drawn = RichTable(title=_plain(table.title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     drawn.caption, drawn.caption_justify = _plain("\n".join(table.notes)), "left"
     for position, column in enumerate(table.columns):

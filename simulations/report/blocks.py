@@ -78,10 +78,11 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values, folded away until someone asks."""
+    """Names and values, and a table, folded away until someone asks."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
+    table: Table | None = None
     kind: str = "facts"
 
 

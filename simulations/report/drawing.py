@@ -28,12 +28,12 @@ _DASHES = ("-", "--", "-.", ":")
 _STYLE: Any = {
     "svg.fonttype": "none",  # texts stay texts: smaller, searchable, in the page's font
     "svg.hashsalt": "fedcl-distill",
-    "font.size": 11,
+    "font.size": 10,
     "text.color": _INK,
     "axes.edgecolor": _LINE,
     "axes.labelcolor": _FAINT,
     "axes.titlecolor": _INK,
-    "axes.titlesize": 11,
+    "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlepad": 10,
@@ -86,16 +86,18 @@ def show_legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if labels:
         columns = max(1, min(len(labels), int(95 // (max(map(len, labels)) + 6))))
-        figure.legend(handles, labels, loc="outside lower left", ncols=columns, fontsize=10)
+        figure.legend(handles, labels, loc="outside lower left", ncols=columns, fontsize=9.5)
 
 
 def use_byte_axis(axes: Axes, label: str) -> None:
     """A logarithmic axis of bytes with ticks such as "10 kB"."""
     axes.set_xscale("log")
     axes.set_xlabel(label)
-    low, high = axes.get_xlim()
-    few_decades = high / low < 100
-    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if few_decades else (1.0,), numticks=9))
+    low, high = (place * factor for place, factor in zip(axes.dataLim.intervalx, (1 / 1.7, 1.7), strict=True))
+    if 0 < low < high < float("inf"):
+        axes.set_xlim(low, high)
+        few_decades = high / low < 200
+        axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if few_decades else (1.0,), numticks=12))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _round_bytes(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(visible=False, which="minor")

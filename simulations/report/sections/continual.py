@@ -10,7 +10,7 @@ from simulations.formats import mean, numbers, percent, spread
 from simulations.report.blocks import Block, Chapter, Grid, HeatMap, HeatMaps, Plot, Section
 from simulations.report.drawing import look, new_figure, show_legend, style, to_svg, use_percent_axis
 from simulations.report.heat import heat_cell
-from simulations.report.sections.facts import settings_blocks
+from simulations.report.sections.facts import settings_facts
 from simulations.report.source import Sourced
 from simulations.tables import describe, table_of
 
@@ -55,11 +55,11 @@ def _blocks(scenario: Scenario) -> list[Block]:
                 caption="Mean over seeds. Right of the diagonal are experiences that were still to come.",
             )
         )
-    return [*blocks, *settings_blocks(scenario)]
+    return [*blocks, settings_facts(scenario)]
 
 
 def _average_accuracy(scenario: Scenario) -> str:
-    figure = new_figure(9.2, 3.7)
+    figure = new_figure(10.5, 3.9)
     axes = figure.subplots()
     stages = 0
     for index, arm in enumerate(scenario.arms):
@@ -83,7 +83,7 @@ def _average_accuracy(scenario: Scenario) -> str:
     axes.set_xticks(range(1, stages + 1))
     axes.set_ylim(0, 103)
     axes.set_xlabel("experiences trained on")
-    use_percent_axis(axes, "mean accuracy on seen experiences (%)")
+    use_percent_axis(axes, "mean test accuracy (%)")
     show_legend(figure, axes)
     return to_svg(figure, "Average accuracy after each experience")
 
@@ -94,7 +94,7 @@ def _forgetting(scenario: Scenario) -> str:
     experiences = max((len(one) for _, _, lists in shown for one in lists), default=0)
     if not experiences:
         return ""
-    figure = new_figure(9.2, 3.5)
+    figure = new_figure(10.5, 3.6)
     axes = figure.subplots()
     width = _BARS_SHARE / len(shown)
     for position, (index, arm, lists) in enumerate(shown):
@@ -114,7 +114,7 @@ def _forgetting(scenario: Scenario) -> str:
     axes.grid(visible=False, axis="x")
     axes.set_xticks(range(1, experiences + 1))
     axes.set_xlabel("experience")
-    use_percent_axis(axes, "forgetting (percentage points)")
+    axes.set_ylabel("forgetting (percentage points)")
     show_legend(figure, axes)
     return to_svg(figure, "Forgetting of each experience")
 

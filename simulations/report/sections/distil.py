@@ -9,7 +9,7 @@ from simulations.arms import Arm, Scenario, scenarios
 from simulations.formats import byte_size, mean, percent, spread
 from simulations.report.blocks import Block, Chapter, Grid, Picture, Pictures, Plot, Section
 from simulations.report.drawing import look, new_figure, show_legend, style, to_svg, use_byte_axis, use_percent_axis
-from simulations.report.sections.facts import settings_blocks
+from simulations.report.sections.facts import settings_facts
 from simulations.report.source import Sourced, picture_of
 from simulations.tables import describe, distil_accuracies, table_of
 
@@ -42,7 +42,7 @@ def _blocks(scenario: Scenario, sources: Sequence[Sourced]) -> list[Block]:
             "One row for each class, up to ten images each, as decoded; values outside the data's range are clipped."
         )
         blocks.append(Pictures("The samples themselves", pictures, caption))
-    return [*blocks, *settings_blocks(scenario)]
+    return [*blocks, settings_facts(scenario)]
 
 
 def _against_bytes(scenario: Scenario) -> str:
@@ -54,7 +54,7 @@ def _against_bytes(scenario: Scenario) -> str:
             lines[str(arm.settings.get("method"))].append((size, mean(accuracies) or 0.0, spread(accuracies)))
     if len({round(size) for points in lines.values() for size, _, _ in points}) < 2:
         return ""
-    figure = new_figure(9.2, 3.9)
+    figure = new_figure(10.5, 4.0)
     axes = figure.subplots()
     for index, (method, points) in enumerate(lines.items()):
         xs, ys, deviations = (list(values) for values in zip(*sorted(points), strict=True))

@@ -6,22 +6,18 @@ import json
 from typing import Any
 
 from simulations.arms import Scenario
-from simulations.report.blocks import Block, Facts, Grid
+from simulations.report.blocks import Facts
 from simulations.tables import Table
 
 
-def settings_blocks(scenario: Scenario) -> list[Block]:
-    """What all arms share, folded away, and a table of what they differ in."""
+def settings_facts(scenario: Scenario) -> Facts:
+    """What all arms share, and a table of what they differ in."""
     first = scenario.arms[0].settings
     shared = tuple((name, _show(value)) for name, value in first.items() if name not in scenario.varying)
     seeds = sorted({_show(record["settings"].get("seed")) for arm in scenario.arms for record in arm.records})
-    blocks: list[Block] = [Facts("Settings that all arms share", (*shared, ("seeds", ", ".join(seeds))))]
-    if scenario.varying:
-        rows = tuple(
-            (arm.label, *(_show(arm.settings.get(name)) for name in scenario.varying)) for arm in scenario.arms
-        )
-        blocks.append(Grid(Table("Settings in which arms differ", ("arm", *scenario.varying), rows)))
-    return blocks
+    rows = tuple((arm.label, *(_show(arm.settings.get(name)) for name in scenario.varying)) for arm in scenario.arms)
+    differing = Table("Where arms differ", ("arm", *scenario.varying), rows) if scenario.varying else None
+    return Facts("All settings", (*shared, ("seeds", ", ".join(seeds))), differing)
 
 
 def _show(value: Any) -> str:

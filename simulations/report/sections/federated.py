@@ -12,7 +12,7 @@ from simulations.arms import Arm, Scenario, scenarios
 from simulations.formats import mean, number, spread
 from simulations.report.blocks import Block, Chapter, Grid, Plot, Section
 from simulations.report.drawing import look, new_figure, show_legend, style, to_svg, use_byte_axis, use_percent_axis
-from simulations.report.sections.facts import settings_blocks
+from simulations.report.sections.facts import settings_facts
 from simulations.report.source import Sourced
 from simulations.tables import describe, table_of
 
@@ -44,12 +44,12 @@ def _blocks(scenario: Scenario) -> list[Block]:
         svg = _over_rounds(scenario)
         if svg:
             blocks.append(Plot("Accuracy over rounds", svg, f"{_seeds(scenario)} Round 0 is the untrained model."))
-    return [*blocks, *settings_blocks(scenario)]
+    return [*blocks, settings_facts(scenario)]
 
 
 def _against_bytes(scenario: Scenario) -> str:
     """Two panels: what clients sent, and what was sent to them."""
-    figure = new_figure(9.2, 3.9)
+    figure = new_figure(10.5, 4.0)
     panels = figure.subplots(1, 2, sharey=True)
     drawn = False
     titles = {"bytes_up": "Sent by clients (up)", "bytes_down": "Sent to clients (down)"}
@@ -60,14 +60,14 @@ def _against_bytes(scenario: Scenario) -> str:
                 _draw_path(axes, points, arm.label, index)
                 drawn = True
         axes.set_title(title)
-        use_byte_axis(axes, "bytes, all clients and rounds (log scale)")
+        use_byte_axis(axes, "bytes of all clients and rounds (log scale)")
     use_percent_axis(panels[0], "test accuracy (%)")
     show_legend(figure, panels[0])
     return to_svg(figure, "Accuracy against bytes sent up and down") if drawn else ""
 
 
 def _over_rounds(scenario: Scenario) -> str:
-    figure = new_figure(9.2, 3.7)
+    figure = new_figure(10.5, 3.9)
     axes = figure.subplots()
     last = 0.0
     for index, arm in enumerate(scenario.arms):
