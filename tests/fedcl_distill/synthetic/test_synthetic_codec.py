@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as numpy_arrays
 from safetensors.numpy import load as safetensors_load
 from safetensors.numpy import save as safetensors_save
-from synthetic_builders import KEY, Scaled, make_set, take_apart
 
 from fedcl_distill.data.labelled import Normalisation
 from fedcl_distill.errors import DataError, PayloadError, SettingsError
@@ -27,6 +26,7 @@ from fedcl_distill.synthetic import (
     payload_bytes,
     quantisation_error,
 )
+from synthetic_builders import KEY, Scaled, make_set, take_apart
 
 BITS = [4, 8, 16, 32]
 QUICK = settings(max_examples=60, deadline=None)

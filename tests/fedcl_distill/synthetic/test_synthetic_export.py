@@ -8,11 +8,11 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from synthetic_builders import make_set
 
 from fedcl_distill.data.labelled import Normalisation
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.synthetic import as_torch_dataset, image_grid, save_dd_ranking, save_png
+from synthetic_builders import make_set
 
 RGB = Normalisation((0.5, 0.4, 0.3), (0.2, 0.1, 0.3))
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic_builders import KEY, make_set, put_together, take_apart, with_header
 
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.synthetic import Limits, SyntheticSet, decode, encode
+from synthetic_builders import KEY, make_set, put_together, take_apart, with_header
 
 HARD = make_set((3, 1, 3, 3), labels=torch.tensor([1, 0, 1]))
 SOFT = make_set((3, 3), labels=torch.tensor([[0.2, 0.8], [1.0, 0.0], [0.5, 0.5]]))

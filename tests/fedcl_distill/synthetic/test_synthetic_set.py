@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from synthetic_builders import Scaled, make_set
 
 from fedcl_distill.data.labelled import Normalisation
 from fedcl_distill.errors import DataError
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.synthetic import decode, encode, union
+from synthetic_builders import Scaled, make_set
 
 
 def test_samples_are_inputs_in_unit_values():

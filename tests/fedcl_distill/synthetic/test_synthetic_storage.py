@@ -6,10 +6,10 @@ import os
 
 import pytest
 import torch
-from synthetic_builders import make_set
 
 from fedcl_distill.errors import PayloadError, StorageError
 from fedcl_distill.synthetic import Limits, encode, load, save
+from synthetic_builders import make_set
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16, 32])
