@@ -36,7 +36,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
 def append_line(path: str | os.PathLike[str], line: str) -> None:
     """Append one line to ``path`` in a single synced write; a torn last line of an earlier crash is closed off first.
 
-    One ``write`` on a file opened for appending is atomic on local file systems, so parallel runs may share the file.
+    Parallel runs may share the file: it is locked meanwhile, for a write under way can look like a torn line.
 
     Raises:
         StorageError: the file cannot be written or the disk is full.
@@ -49,6 +49,7 @@ def append_line(path: str | os.PathLike[str], line: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
+            _lock(descriptor)
             data = (("\n" if _lacks_final_break(descriptor) else "") + line + "\n").encode()
             written = os.write(descriptor, data)
             if written != len(data):
@@ -58,6 +59,15 @@ def append_line(path: str | os.PathLike[str], line: str) -> None:
             os.close(descriptor)
     except OSError as error:
         raise StorageError(f"could not append to {target}: {error.strerror or error}") from error
+
+
+def _lock(descriptor: int) -> None:
+    """Wait until no other process appends; closing the file lets the next one in. Nothing where there are no locks."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _lacks_final_break(descriptor: int) -> bool:
