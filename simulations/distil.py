@@ -24,7 +24,7 @@ from simulations.watch import Silent, Stage, Watcher
 KIND = "distil"
 BIT_DEPTHS = (32, 16, 8, 4)
 _PICTURE_COLUMNS = 10
-_PICTURE_ROW_PIXELS = 112
+_PICTURE_PIXELS, _LARGEST_IMAGE_PIXELS = 360, 72  # wide as a whole; high, a single image
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,8 @@ def _save(settings: DistilSettings, synthetic: SyntheticSet, folder: Path) -> di
     save(synthetic, folder / files["set"], settings.bits)
     if len(synthetic.sample_shape) == 3 and synthetic.sample_shape[0] in (1, 3):
         files["picture"] = f"sets/{name}.png"
-        scale = max(1, _PICTURE_ROW_PIXELS // synthetic.sample_shape[1] // 2)
+        side_by_side = min(_PICTURE_COLUMNS, int(synthetic.class_counts.max()))
+        scale = max(1, min(_LARGEST_IMAGE_PIXELS, _PICTURE_PIXELS // side_by_side) // synthetic.sample_shape[1])
         save_png(load(folder / files["set"]), folder / files["picture"], columns=_PICTURE_COLUMNS, scale=scale)
     return files
 

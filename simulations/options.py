@@ -133,11 +133,18 @@ def read_cells(kind: type[T], file: Path | None, flags: Mapping[str, Any]) -> li
     return list(cells.values())
 
 
-def takes_settings(kind: type[T]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command flags for every field of ``kind``; its first argument becomes the list of combinations."""
+def takes_settings(
+    kind: type[T], *, helps: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command flags for every field of ``kind``; its first argument becomes the list of combinations.
+
+    Args:
+        kind: the dataclass.
+        helps: explanations in place of the docstring's, where that speaks to programmers.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        settings = settings_of(kind)
+        settings = [dataclasses.replace(one, help=(helps or {}).get(one.name, one.help)) for one in settings_of(kind)]
         names = [setting.name for setting in settings]
 
         def run(**given: Any) -> None:

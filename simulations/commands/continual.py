@@ -9,13 +9,20 @@ from simulations.console import open_console
 from simulations.continual import KIND, compare_continual
 from simulations.options import takes_settings
 from simulations.records import settings_key
-from strategies.continual import ContinualSettings
+from strategies.continual import STRATEGIES, ContinualSettings
 
 app = typer.Typer(add_completion=False)
 
+_HELPS = {
+    "strategy": f"One of {', '.join(STRATEGIES)}.",
+    "method": "The memory of the strategy 'distilled' is made by this; see fedcl-distill methods.",
+    "method_settings": "What the method shall do in its own way, such as initial=noise; dm.clamp=true is for dm alone.",
+    "bits": "Of each remembered value: 4, 8, 16 or 32.",
+}
+
 
 @app.command()
-@takes_settings(ContinualSettings)
+@takes_settings(ContinualSettings, helps=_HELPS)
 def continual(cells: list[ContinualSettings], out: Out = DEFAULT_OUT) -> None:
     """Train on one experience after the other and measure what is still known of each.
 

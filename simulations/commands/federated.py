@@ -9,13 +9,20 @@ from simulations.console import open_console
 from simulations.federated import KIND, compare_federated
 from simulations.options import takes_settings
 from simulations.records import settings_key
-from strategies.federated import FederatedSettings
+from strategies.federated import FederatedSettings, list_strategies
 
 app = typer.Typer(add_completion=False)
 
+_HELPS = {
+    "strategy": f"One of {', '.join(list_strategies())}.",
+    "method": "Clients distil by this; see fedcl-distill methods.",
+    "method_settings": "What the method shall do in its own way, such as initial=noise; dm.clamp=true is for dm alone.",
+    "bits": "Of each sent value: 4, 8, 16 or 32.",
+}
+
 
 @app.command()
-@takes_settings(FederatedSettings)
+@takes_settings(FederatedSettings, helps=_HELPS)
 def federated(cells: list[FederatedSettings], out: Out = DEFAULT_OUT) -> None:
     """Run server and clients in this process and measure accuracy and every byte sent.
 

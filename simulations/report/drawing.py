@@ -85,7 +85,7 @@ def show_legend(figure: Figure, axes: Axes) -> None:
     """All series of ``axes`` in one legend below the figure."""
     handles, labels = axes.get_legend_handles_labels()
     if labels:
-        columns = max(1, min(len(labels), int(95 // (max(map(len, labels)) + 6))))
+        columns = max(1, min(len(labels), int(130 // (max(map(len, labels)) + 6))))
         figure.legend(handles, labels, loc="outside lower left", ncols=columns, fontsize=9.5)
 
 

@@ -62,7 +62,10 @@ class DistilledMemory(EncodedMemory):
 
     def _distil(self, data: LabelledData, counts: list[int], what: str) -> SyntheticSet:
         seed = derive_seed(self.seed, what, self._experiences)
-        return self.distiller.distil(data, counts, seed=seed, budget=self.budget, absent_classes="skip")
+        distilled = self.distiller.distil(data, counts, seed=seed, budget=self.budget, absent_classes="skip")
+        if distilled.provenance.get("interrupted"):
+            raise KeyboardInterrupt  # distillers return what they have; a memory must not pass it off as finished
+        return distilled
 
 
 def _by_class(held: SyntheticSet) -> SyntheticSet:

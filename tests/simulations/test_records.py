@@ -25,6 +25,16 @@ def test_a_torn_line_is_passed_over_and_nothing_else_is_lost(tmp_path: Path) -> 
     assert list(read_records(tmp_path / "absent")) == []
 
 
+def test_lines_that_are_no_results_are_passed_over(tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    foreign = [b'{"kind": "distil"}', b"[1, 2]", b"\xff\xfe", b"[" * 100_000]
+    foreign.append(b'{"kind": 1, "key": [], "settings": {}, "metrics": {}}')
+    results.write_bytes(b"\n".join(foreign))
+    record = make_record("distil", {"seed": 0}, {}, 1.0)
+    append_record(results, record)
+    assert list(read_records(results)) == [record]
+
+
 def test_what_is_not_a_number_is_null(tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     append_record(results, make_record("distil", {}, {"class_accuracies": [0.5, float("nan")]}, 1.0))

@@ -43,7 +43,13 @@ def _blocks(scenario: Scenario) -> list[Block]:
             blocks.append(Plot("Accuracy against bytes", svg, over_seeds))
         svg = _over_rounds(scenario)
         if svg:
-            blocks.append(Plot("Accuracy over rounds", svg, f"{_seeds(scenario)} Round 0 is the untrained model."))
+            blocks.append(
+                Plot(
+                    "Accuracy over rounds",
+                    svg,
+                    f"{_seeds(scenario)} Round 0 is the untrained model; dotted: the level of a single round.",
+                )
+            )
     return [*blocks, settings_facts(scenario)]
 
 
@@ -72,9 +78,14 @@ def _over_rounds(scenario: Scenario) -> str:
     last = 0.0
     for index, arm in enumerate(scenario.arms):
         points = _by_round(arm, "round")
-        if len(points) > 1:
+        if not points:
+            continue
+        last = max(last, points[-1][0])
+        if points[-1][0] > 1:
             _draw_path(axes, points, arm.label, index)
-            last = max(last, points[-1][0])
+        else:  # a single round: a mark, and its level for the comparison with all later rounds
+            _draw_path(axes, points[-1:], arm.label, index)
+            axes.axhline(points[-1][1], color=look(index)["color"], linestyle=":", linewidth=1.2, alpha=0.8)
     if not last:
         return ""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,127 @@
+"""Settings from flags and TOML files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from fedcl_distill.errors import SettingsError
+from simulations.options import read_cells, settings_of, takes_settings
+
+
+@dataclass(frozen=True)
+class Example:
+    """Some settings.
+
+    Attributes:
+        name: what it is called, and
+            where it is :class:`known`.
+        count, limit: how many, in [0, 9].
+        rate: in steps a second.
+        speed: one of two.
+        sizes: of the layers.
+        quick: or thorough.
+        method: chosen.
+        method_settings: of the method.
+    """
+
+    name: str
+    count: int = 1
+    limit: int | None = None
+    rate: float = 0.5
+    speed: Literal["slow", "fast"] = "fast"
+    sizes: tuple[int, ...] = (3, 4)
+    quick: bool = False
+    method: str = "a"
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _cells(tmp_path, toml=None, **flags):
+    file = None
+    if toml is not None:
+        file = tmp_path / "settings.toml"
+        file.write_text(toml)
+    return read_cells(Example, file, flags)
+
+
+def test_fields_are_named_typed_and_explained():
+    settings = {one.name: one for one in settings_of(Example)}
+    assert settings["name"].help == "What it is called, and where it is known."
+    assert settings["name"].required
+    assert settings["count"].help == settings["limit"].help == "How many, in [0, 9]."
+    assert settings["limit"].type is int
+    assert settings["speed"].choices == ("slow", "fast")
+    assert (settings["sizes"].shape, settings["sizes"].default) == ("tuple", (3, 4))
+    assert settings["method_settings"].shape == "mapping"
+
+
+def test_several_values_make_every_combination(tmp_path):
+    cells = _cells(tmp_path, name=["x"], count=[1, 2], rate=[0.1, 0.2])
+    assert [(one.count, one.rate) for one in cells] == [(1, 0.1), (1, 0.2), (2, 0.1), (2, 0.2)]
+    assert cells[0].limit is None
+
+
+def test_flags_go_before_the_file(tmp_path):
+    toml = 'name = "file"\ncount = [5, 6]\nrate = 1\nsizes = [7, 8]'
+    cells = _cells(tmp_path, toml, count=[9])
+    assert cells == [Example("file", count=9, rate=1.0, sizes=(7, 8))]
+
+
+def test_tables_of_runs_stand_on_what_the_file_says(tmp_path):
+    toml = 'name = "x"\ncount = 3\n[[run]]\nspeed = ["slow", "fast"]\n[[run]]\ncount = 4\n[[run]]\ncount = 4'
+    cells = _cells(tmp_path, toml)
+    assert [(one.count, one.speed) for one in cells] == [(3, "slow"), (3, "fast"), (4, "fast")]
+
+
+@pytest.mark.parametrize(
+    ("toml", "fragments"),
+    [
+        ('name = "x"\ncount = "two"', ["count must be a whole number, got 'two'"]),
+        ('name = "x"\ncount = true', ["count must be a whole number"]),
+        ('name = "x"\nspeed = "warp"', ["speed must be slow or fast"]),
+        ('name = "x"\nsizes = ["a"]', ["sizes must be a list of a whole number"]),
+        ('name = "x"\ncount = []', ["count has no value"]),
+        ('name = "x"\nrun = 3', ["[[run]]"]),
+        ("count = 1", ["--name must be given"]),
+    ],
+)
+def test_what_does_not_fit_is_told(tmp_path, toml, fragments):
+    with pytest.raises(SettingsError) as error:
+        _cells(tmp_path, toml)
+    assert all(fragment in str(error.value) for fragment in fragments)
+
+
+def test_method_settings_may_be_for_one_method(tmp_path):
+    flags = {"name": ["x"], "method": ["a", "b"], "method_settings": ["a.rate=0.5", "clamp=true", "start=noise"]}
+    first, second = _cells(tmp_path, **flags)
+    assert first.method_settings == {"rate": 0.5, "clamp": True, "start": "noise"}
+    assert second.method_settings == {"clamp": True, "start": "noise"}
+    toml = 'name = "x"\nmethod = ["a", "b"]\n[method_settings]\nclamp = true\n[method_settings.b]\nrate = 2'
+    first, second = _cells(tmp_path, toml)
+    assert (first.method_settings, second.method_settings) == ({"clamp": True}, {"clamp": True, "rate": 2})
+
+
+def test_a_command_gets_a_flag_for_each_field():
+    heard = []
+    app = typer.Typer()
+
+    @app.command()
+    @takes_settings(Example, helps={"rate": "How fast."})
+    def command(cells: list[Example], out: str = "here") -> None:
+        """Do it."""
+        heard.extend([cells, out])
+
+    arguments = ["--name", "x", "--name", "y", "--count", "2", "--sizes", "1,2", "--quick"]
+    arguments += ["--method-settings", "k=v", "--out", "there"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    expected = [Example(name, 2, sizes=(1, 2), quick=True, method_settings={"k": "v"}) for name in "xy"]
+    assert heard == [expected, "there"]
+    text = " ".join(CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output.split())
+    assert "How many, in [0, 9]. (default: 1)" in text
+    assert "How fast. (default: 0.5)" in text
+    assert "slow|fast" in text
