@@ -97,6 +97,12 @@ def accuracy(network: Network, data: LabelledData) -> float:
     return float((predict(network, data) == data.labels).double().mean())
 
 
+def class_accuracies(predicted: Tensor, data: LabelledData) -> Tensor:
+    """float64 (classes,): fraction of each class that ``predicted``, int64 (n,), has right; NaN for absent classes."""
+    correct = (predicted == data.labels).double()
+    return torch.bincount(data.labels, weights=correct, minlength=data.num_classes) / data.class_counts
+
+
 def _batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     yield from torch.split(torch.randperm(count, generator=generator), batch_size)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcl_distill.data import Splits
-from fedcl_distill.engine import Budget, ByteBudget, OnProgress, Progress, Size
+from fedcl_distill.engine import Budget, ByteBudget, OnProgress, Progress, Size, finished
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import PROTOCOLS, Evaluation, evaluate
 from fedcl_distill.methods import build_method
@@ -87,9 +87,7 @@ class DistilSettings:
     @property
     def budget(self) -> Budget | None:
         """Steps and seconds; None for the method's own."""
-        if self.distil_steps is None and self.distil_seconds is None:
-            return None
-        return Budget(self.distil_steps, self.distil_seconds)
+        return Budget.if_given(self.distil_steps, self.distil_seconds)
 
     @property
     def size(self) -> Size:
@@ -157,7 +155,7 @@ def _distil(settings: DistilSettings, splits: Splits, stage: Stage, checkpoint: 
     def report(now: Progress) -> None:
         stage.update(now.fraction, f"step {now.step:,} · {now.rate:.1f}/s · loss {now.loss:.4g}")
 
-    synthetic = build_method(settings.method, **settings.method_settings).distil(
+    distilled = build_method(settings.method, **settings.method_settings).distil(
         splits.train,
         settings.size,
         seed=settings.seed,
@@ -166,9 +164,7 @@ def _distil(settings: DistilSettings, splits: Splits, stage: Stage, checkpoint: 
         callbacks=[OnProgress(report)],
         checkpoint=checkpoint,
     )
-    if synthetic.provenance.get("interrupted"):
-        raise KeyboardInterrupt
-    return synthetic
+    return finished(distilled)
 
 
 def _save(settings: DistilSettings, synthetic: SyntheticSet, folder: Path) -> dict[str, str]:

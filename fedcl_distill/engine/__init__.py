@@ -3,7 +3,7 @@
 from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.callbacks import Callback, Checkpoints, OnProgress, ProgressBar
 from fedcl_distill.engine.core_set import CoreSet
-from fedcl_distill.engine.distiller import Distiller
+from fedcl_distill.engine.distiller import Distiller, finished
 from fedcl_distill.engine.engine import Engine
 from fedcl_distill.engine.initial import FromReal, Initial, Noise
 from fedcl_distill.engine.optimiser import SGD
@@ -31,4 +31,5 @@ __all__ = [
     "Run",
     "Size",
     "count_per_class",
+    "finished",
 ]

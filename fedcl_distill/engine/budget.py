@@ -23,6 +23,11 @@ class Budget:
         if (self.steps is not None and self.steps < 0) or (self.seconds is not None and self.seconds < 0):
             raise SettingsError(f"a budget cannot be negative: {self}")
 
+    @classmethod
+    def if_given(cls, steps: int | None, seconds: float | None) -> Budget | None:
+        """A budget, or None where neither is given: a method then takes its own."""
+        return None if steps is None and seconds is None else cls(steps, seconds)
+
     def progress(self, step: int, seconds: float) -> float:
         """Fraction of the budget that is spent, in [0, 1]; 1 ends the run."""
         by_steps = 0.0 if self.steps is None else (step / self.steps if self.steps else 1.0)

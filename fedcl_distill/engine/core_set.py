@@ -44,13 +44,8 @@ class CoreSet:
         started = time.monotonic()
         counts = count_per_class(size, real, Pixels(), absent_classes)
         chosen = select(real, counts, self.criterion, seed=seed)
-        return SyntheticSet(
-            arrays=Pixels().start(real.inputs(chosen)),
-            parameterization=Pixels(),
-            labels=real.labels[chosen],
-            class_names=real.class_names,
-            normalisation=real.normalisation,
-            value_range=real.value_range,
+        return SyntheticSet.of_real(
+            real.subset(chosen),
             provenance={
                 "method": self.name,
                 "data": real.name,

@@ -15,6 +15,20 @@ from fedcl_distill.engine.size import AbsentClasses, Size
 from fedcl_distill.synthetic import SyntheticSet
 
 
+def finished(synthetic: SyntheticSet) -> SyntheticSet:
+    """``synthetic``, unless Ctrl-C ended its distillation early.
+
+    Distillers then return what they have. Who must not pass that off as the whole, such as a result, a client's answer
+    or a memory, asks here.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted.
+    """
+    if synthetic.provenance.get("interrupted"):
+        raise KeyboardInterrupt
+    return synthetic
+
+
 class Distiller(Protocol):
     """Turns real data into a small set that stands for them."""
 

@@ -73,7 +73,7 @@ class Engine(Parts):
         arrays = self.parameterization.start(samples)
         arrays = {name: array.detach().to(device).requires_grad_() for name, array in arrays.items()}
         state = DistillationState(arrays, self.optimiser.build(arrays.values()), step=0, seconds=0.0, losses=[])
-        return Run(state, self.budget, fingerprint(real, self._origin(real, counts, seed)))
+        return Run(state, self.budget, lambda: fingerprint(real, self._origin(real, counts, seed)))
 
     def _origin(self, real: LabelledData, counts: list[int], seed: int) -> dict[str, Any]:
         return {

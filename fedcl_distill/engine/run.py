@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from fedcl_distill.engine.budget import Budget
@@ -34,12 +36,17 @@ class Run:
     Attributes:
         state: what is optimised, and how far it is.
         budget: how far it may go.
-        fingerprint: names data, size, seed and settings; a checkpoint of another fingerprint is refused.
+        name: computes ``fingerprint``; asked for only where there are checkpoints, since it reads all data.
     """
 
     state: DistillationState
     budget: Budget
-    fingerprint: str
+    name: Callable[[], str]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names data, size, seed and settings; a checkpoint of another fingerprint is refused."""
+        return self.name()
 
     @property
     def progress(self) -> Progress:

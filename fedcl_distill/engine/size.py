@@ -77,7 +77,7 @@ def spread_in_bytes(
         else:
             high = middle - 1
     if low == 0:
-        one = encoded_bytes(_blank(real, parameterization, _spread(1, available)), budget.bits) if high >= 0 else 0
+        one = encoded_bytes(_blank(real, parameterization, _spread(1, available)), budget.bits)
         raise SettingsError(f"{budget.total_bytes} bytes hold no sample of {real.name}: a single one takes {one} bytes")
     return _spread(low, available)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError
@@ -17,7 +16,7 @@ from fedcl_distill.evaluation.protocol import FAST, Protocol
 from fedcl_distill.networks import Architecture
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
-from fedcl_distill.training import fit, predict
+from fedcl_distill.training import class_accuracies, fit, predict
 
 
 @dataclass(frozen=True)
@@ -96,26 +95,20 @@ def evaluate(
     started = time.monotonic()
     architecture = architecture or protocol.architecture_for(test)
     recipe = protocol.recipe_for(test)
-    accuracies, hits = [], []
+    accuracies, by_class = [], []
     for index in range(networks or protocol.networks):
         one = derive_seed(seed, "evaluation", index)
         network = architecture.build(synthetic.sample_shape, synthetic.num_classes, seed=one, device=device)
         fit(network, synthetic.inputs(), synthetic.labels, recipe, seed=one)
-        correct = predict(network, test) == test.labels
-        accuracies.append(float(correct.double().mean()))
-        hits.append(_by_class(correct, test))
+        predicted = predict(network, test)
+        accuracies.append(float((predicted == test.labels).double().mean()))
+        by_class.append(class_accuracies(predicted, test))
         if on_network is not None:
             on_network(index + 1, accuracies[-1])
     return Evaluation(
         accuracies=tuple(accuracies),
-        class_accuracies=tuple(torch.stack(hits).mean(dim=0).tolist()),
+        class_accuracies=tuple(torch.stack(by_class).mean(dim=0).tolist()),
         protocol=protocol.name,
         architecture=str(architecture),
         seconds=time.monotonic() - started,
     )
-
-
-def _by_class(correct: Tensor, test: LabelledData) -> Tensor:
-    """float64 (classes,): fraction of correct answers in each class."""
-    totals = test.class_counts.double()
-    return torch.bincount(test.labels, weights=correct.double(), minlength=test.num_classes) / totals

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from fedcl_distill.augmentation import NoAugmentation, augmentation_for
 from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import Architecture, default_architecture
 from fedcl_distill.training import Recipe
 
 
@@ -34,7 +34,7 @@ class Protocol:
 
     def architecture_for(self, data: LabelledData) -> Architecture:
         """The network to train where the caller names none."""
-        return Architecture("convnet" if data.is_image else "mlp", {"width": self.width})
+        return default_architecture(data.sample_shape, self.width)
 
 
 FIELD = Protocol("field", Recipe(epochs=1000, schedule="halfway"), networks=5, width=128)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 from fedcl_distill.augmentation import Augmentation, NoAugmentation, SiameseAugmentation
 from fedcl_distill.engine import FromReal, Initial, Noise
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture
 from fedcl_distill.selection import Herding, KCenter, Random
+
+T = TypeVar("T")
 
 _INITIALS: dict[str, Initial] = {
     "noise": Noise(),
@@ -28,11 +33,7 @@ def as_initial(value: Initial | str) -> Initial:
     Raises:
         SettingsError: the name is unknown.
     """
-    if not isinstance(value, str):
-        return value
-    if value not in _INITIALS:
-        raise SettingsError(f"unknown initial samples {value!r}; known: {', '.join(_INITIALS)}")
-    return _INITIALS[value]
+    return _named("initial samples", value, _INITIALS) if isinstance(value, str) else value
 
 
 def as_augmentation(value: Augmentation | str | None) -> Augmentation | None:
@@ -41,8 +42,10 @@ def as_augmentation(value: Augmentation | str | None) -> Augmentation | None:
     Raises:
         SettingsError: the name is unknown.
     """
-    if not isinstance(value, str):
-        return value
-    if value not in _AUGMENTATIONS:
-        raise SettingsError(f"unknown augmentation {value!r}; known: {', '.join(_AUGMENTATIONS)}")
-    return _AUGMENTATIONS[value]
+    return _named("augmentation", value, _AUGMENTATIONS) if isinstance(value, str) else value
+
+
+def _named(what: str, name: str, known: Mapping[str, T]) -> T:
+    if name not in known:
+        raise SettingsError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+    return known[name]

@@ -116,6 +116,19 @@ class SyntheticSet:
             labels=self.labels[indices],
         )
 
+    @classmethod
+    def of_real(cls, data: LabelledData, provenance: Mapping[str, Any] | None = None) -> SyntheticSet:
+        """The samples of ``data`` themselves, stored as pixels: what a core set or an exemplar memory holds."""
+        return cls(
+            arrays=Pixels().start(data.inputs()),
+            parameterization=Pixels(),
+            labels=data.labels,
+            class_names=data.class_names,
+            normalisation=data.normalisation,
+            value_range=data.value_range,
+            provenance=dict(provenance or {}),
+        )
+
     def as_labelled_data(self, name: str = "synthetic") -> LabelledData:
         """The decoded samples as float data with hard labels, for anything that takes real data."""
         samples = self.samples()

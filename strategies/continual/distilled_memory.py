@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from fedcl_distill.data import LabelledData
-from fedcl_distill.engine import Budget, Distiller
+from fedcl_distill.engine import Budget, Distiller, finished
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.synthetic import SyntheticSet, union
 from strategies.continual.memory import EncodedMemory
@@ -62,10 +62,7 @@ class DistilledMemory(EncodedMemory):
 
     def _distil(self, data: LabelledData, counts: list[int], what: str) -> SyntheticSet:
         seed = derive_seed(self.seed, what, self._experiences)
-        distilled = self.distiller.distil(data, counts, seed=seed, budget=self.budget, absent_classes="skip")
-        if distilled.provenance.get("interrupted"):
-            raise KeyboardInterrupt  # distillers return what they have; a memory must not pass it off as finished
-        return distilled
+        return finished(self.distiller.distil(data, counts, seed=seed, budget=self.budget, absent_classes="skip"))
 
 
 def _by_class(held: SyntheticSet) -> SyntheticSet:

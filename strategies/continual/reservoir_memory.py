@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.data import LabelledData
-from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.synthetic import SyntheticSet, encoded_bytes, union
 from strategies.continual.memory import EncodedMemory
@@ -35,7 +34,7 @@ class ReservoirMemory(EncodedMemory):
         keys, rows = keys.sort()
         room = self.byte_budget * 8 // self.bits + 1  # values: more samples than fit, whatever their size
         keys, rows = keys[:room], rows[:room]
-        newcomers = _as_set(data.subset(rows))
+        newcomers = SyntheticSet.of_real(data.subset(rows))
         held = self.recall()
         everyone = newcomers if held is None else union([held, newcomers], provenance={})
         keys = torch.cat([self._keys, keys])
@@ -55,14 +54,3 @@ class ReservoirMemory(EncodedMemory):
 
 def _all_of_one_class(data: LabelledData, count: int) -> list[int]:
     return [count] + [0] * (data.num_classes - 1)
-
-
-def _as_set(data: LabelledData) -> SyntheticSet:
-    return SyntheticSet(
-        Pixels().start(data.inputs()),
-        Pixels(),
-        data.labels,
-        data.class_names,
-        data.normalisation,
-        data.value_range,
-    )

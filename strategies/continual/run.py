@@ -85,12 +85,11 @@ def build_memory(settings: ContinualSettings, like: LabelledData) -> Memory:
     budget = memory_bytes(settings, like)
     if settings.strategy == "reservoir":
         return ReservoirMemory(budget, settings.bits, seed=seed)
-    limited = settings.distil_steps is not None or settings.distil_seconds is not None
     return DistilledMemory(
         budget,
         settings.bits,
         distiller=build_method(settings.method, **settings.method_settings),
-        budget=Budget(settings.distil_steps, settings.distil_seconds) if limited else None,
+        budget=Budget.if_given(settings.distil_steps, settings.distil_seconds),
         seed=seed,
         redistil=settings.redistil,
     )

@@ -9,6 +9,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedcl_distill.data import LabelledData
+from fedcl_distill.engine import finished
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture
 from fedcl_distill.training import fit
@@ -39,9 +40,7 @@ def make_client_app(load_data: LoadData) -> ClientApp:
         request, server_round = read_distil(message.content), round_of(message.content)
         data, partition = load_data(context), partition_of(context)
         seed = request.seed_for(server_round, partition)
-        synthetic = request.distil(data, seed=seed, device=device_of(context))
-        if synthetic.provenance.get("interrupted"):
-            raise KeyboardInterrupt  # Ctrl-C was meant for the run, not for one node's share of it
+        synthetic = finished(request.distil(data, seed=seed, device=device_of(context)))
         facts = Facts(partition, len(data), time.monotonic() - started)
         return Message(pack_set(synthetic, request.bits, facts), reply_to=message)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from flwr.app import ArrayRecord
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
-from fedcl_distill.training import Recipe, fit, predict
+from fedcl_distill.training import Recipe, class_accuracies, fit, predict
 from strategies.federated.arrays import put_weights, weights_of
 
 
@@ -58,6 +57,6 @@ class Learner:
 
     def class_accuracies(self, weights: ArrayRecord, test: LabelledData) -> tuple[float, tuple[float, ...]]:
         """Accuracy on ``test``, and on each of its classes, in [0, 1]; NaN for a class without test samples."""
-        correct = (predict(self.with_weights(weights), test) == test.labels).double()
-        hits = torch.bincount(test.labels, weights=correct, minlength=test.num_classes)
-        return float(correct.mean()), tuple((hits / test.class_counts).tolist())
+        predicted = predict(self.with_weights(weights), test)
+        correct = (predicted == test.labels).double()
+        return float(correct.mean()), tuple(class_accuracies(predicted, test).tolist())

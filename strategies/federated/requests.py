@@ -76,12 +76,11 @@ class DistilRequest(Request):
 
     def distil(self, data: LabelledData, *, seed: int, device: str = "cpu") -> SyntheticSet:
         """Do as asked; classes that the node does not hold are left out."""
-        no_budget = self.steps is None and self.seconds is None
         return build_method(self.method, **self.method_settings).distil(
             self.with_normalisation(data),
             self.size,
             seed=seed,
-            budget=None if no_budget else Budget(self.steps, self.seconds),
+            budget=Budget.if_given(self.steps, self.seconds),
             device=device,
             absent_classes="skip",
         )

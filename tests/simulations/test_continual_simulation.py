@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 
 import pytest
 
@@ -11,23 +10,7 @@ from fedcl_distill.errors import DataError
 from simulations.continual import compare_continual, run_continual
 from simulations.records import read_records
 from strategies.continual import ContinualSettings
-
-
-class Recording:
-    """A watcher that keeps what it hears."""
-
-    def __init__(self):
-        self.fractions, self.notes = [], []
-
-    @contextmanager
-    def stage(self, description):
-        yield self
-
-    def update(self, fraction, detail=""):
-        self.fractions.append(fraction)
-
-    def note(self, text):
-        self.notes.append(text)
+from watchers import Recording
 
 
 def _settings(**changes):
