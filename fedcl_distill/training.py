@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -44,13 +44,22 @@ class Recipe:
             raise SettingsError(f"unknown schedule {self.schedule!r}; known: constant, halfway, cosine")
 
 
-def fit(network: Network, inputs: Tensor, labels: Tensor, recipe: Recipe, *, seed: int) -> float:
+def fit(
+    network: Network,
+    inputs: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    *,
+    seed: int,
+    keep_going: Callable[[], bool] | None = None,
+) -> float:
     """Train ``network`` in place and return the mean loss of the last epoch.
 
     Args:
         inputs: float32 (n, …) network inputs, on any device; batches move to the network's.
         labels: int64 (n,) classes, or float32 (n, classes) probabilities.
         seed: names every draw: batch order and augmentation.
+        keep_going: asked after every step; training ends early where it says no.
 
     Raises:
         SettingsError: there is nothing to train on.
@@ -68,10 +77,13 @@ def fit(network: Network, inputs: Tensor, labels: Tensor, recipe: Recipe, *, see
     steps_per_epoch = -(-len(inputs) // recipe.batch_size)
     for epoch in range(recipe.epochs):
         generator = generator_for(seed, "epoch", epoch)
-        total = 0.0
+        total, seen = 0.0, 0
         for position, batch in enumerate(_batches(len(inputs), recipe.batch_size, generator)):
             _set_rate(optimiser, recipe, epoch, position / steps_per_epoch)
             total += _step(network, optimiser, inputs[batch], labels[batch], recipe, generator) * len(batch)
+            seen += len(batch)
+            if keep_going is not None and not keep_going():
+                return total / seen
         mean_loss = total / len(inputs)
         if not mean_loss < float("inf"):
             raise DivergenceError(f"training diverged: loss {mean_loss} in epoch {epoch + 1} of {recipe.epochs}")

@@ -6,7 +6,7 @@ from fedcl_distill.engine.core_set import CoreSet
 from fedcl_distill.engine.distiller import Distiller, finished
 from fedcl_distill.engine.engine import Engine
 from fedcl_distill.engine.initial import FromReal, Initial, Noise
-from fedcl_distill.engine.optimiser import SGD
+from fedcl_distill.engine.optimiser import SGD, Adam, Group, Optimiser
 from fedcl_distill.engine.parts import Parts
 from fedcl_distill.engine.run import Progress, Run
 from fedcl_distill.engine.size import AbsentClasses, ByteBudget, Size, count_per_class
@@ -14,6 +14,7 @@ from fedcl_distill.engine.size import AbsentClasses, ByteBudget, Size, count_per
 __all__ = [
     "SGD",
     "AbsentClasses",
+    "Adam",
     "Budget",
     "ByteBudget",
     "Callback",
@@ -22,9 +23,11 @@ __all__ = [
     "Distiller",
     "Engine",
     "FromReal",
+    "Group",
     "Initial",
     "Noise",
     "OnProgress",
+    "Optimiser",
     "Parts",
     "Progress",
     "ProgressBar",

@@ -1,4 +1,4 @@
-"""The engine: one loop that runs every distillation method, given its four parts."""
+"""The engine: one loop that runs every distillation method, given its parts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedcl_distill.augmentation import augmentation_for
 from fedcl_distill.data.labelled import LabelledData
@@ -17,11 +18,11 @@ from fedcl_distill.engine.callbacks import Callback, Checkpoints
 from fedcl_distill.engine.fingerprint import fingerprint
 from fedcl_distill.engine.loop import Loop
 from fedcl_distill.engine.parts import Parts
+from fedcl_distill.engine.prepare import prepare
 from fedcl_distill.engine.run import Run
 from fedcl_distill.engine.size import AbsentClasses, Size, count_per_class
-from fedcl_distill.engine.state import DistillationState
-from fedcl_distill.objectives import RealSide
-from fedcl_distill.seeding import derive_seed
+from fedcl_distill.problem import Problem
+from fedcl_distill.sides import RealSide
 from fedcl_distill.synthetic import SyntheticSet
 
 
@@ -49,31 +50,29 @@ class Engine(Parts):
         started = time.monotonic()
         method = replace(self, augmentation=self.augmentation or augmentation_for(real), budget=budget or self.budget)
         counts = count_per_class(size, real, self.parameterization, absent_classes)
-        labels = torch.repeat_interleave(torch.arange(real.num_classes), torch.tensor(counts))
-        run = method._open(real, counts, seed, torch.device(device))
+        problem = Problem(real, seed, torch.device(device))
+        ready = prepare(method, problem, counts, started)
+        origin = method._origin(real, counts, seed)
+        run = Run(ready.state, method.budget, lambda: fingerprint(real, origin))
         hooks = list(callbacks)
         if checkpoint is not None:
             hooks.append(Checkpoints(checkpoint))
             if os.path.exists(checkpoint):
                 run.state.load(checkpoint, run.fingerprint)
-        loop = Loop(method, run, RealSide(real, torch.device(device)), labels.to(device), seed)
-        interrupted = loop.run(hooks, started)
+        preparation = {"preparation_seconds": round(time.monotonic() - started, 3)}
+        interrupted = Loop(method, run, RealSide(real, problem.device), ready.classes, seed).run(hooks, started)
+        summary = {**preparation, **run.summary(), "interrupted": interrupted}
+        with torch.no_grad():
+            labels = ready.labelling.final(self.parameterization.decode(run.state.arrays), run.state.labels)
         return SyntheticSet(
-            arrays={name: array.detach().cpu() for name, array in run.state.arrays.items()},
+            arrays=_on_cpu(run.state.arrays),
             parameterization=self.parameterization,
-            labels=labels,
+            labels=labels.detach().cpu(),
             class_names=real.class_names,
             normalisation=real.normalisation,
             value_range=real.value_range,
-            provenance={**method._origin(real, counts, seed), **run.summary(), "interrupted": interrupted},
+            provenance={**origin, **summary},
         )
-
-    def _open(self, real: LabelledData, counts: list[int], seed: int, device: torch.device) -> Run:
-        samples = self.initial.samples(real, counts, seed=derive_seed(seed, "initial"))
-        arrays = self.parameterization.start(samples)
-        arrays = {name: array.detach().to(device).requires_grad_() for name, array in arrays.items()}
-        state = DistillationState(arrays, self.optimiser.build(arrays.values()), step=0, seconds=0.0, losses=[])
-        return Run(state, self.budget, lambda: fingerprint(real, self._origin(real, counts, seed)))
 
     def _origin(self, real: LabelledData, counts: list[int], seed: int) -> dict[str, Any]:
         return {
@@ -83,3 +82,7 @@ class Engine(Parts):
             "synthetic_counts": counts,
             "seed": seed,
         }
+
+
+def _on_cpu(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: array.detach().cpu() for name, array in arrays.items()}

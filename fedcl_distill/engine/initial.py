@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,8 +17,8 @@ from fedcl_distill.selection import Criterion, select
 class Initial(Protocol):
     """Gives the first synthetic samples."""
 
-    def samples(self, real: LabelledData, counts: list[int], *, seed: int) -> Tensor:
-        """float32 (sum of counts, …) network inputs, in order of class."""
+    def samples(self, real: LabelledData, counts: Sequence[int], *, seed: int) -> Tensor:
+        """float32 (sum of counts, …) network inputs, in order of class; counts may exceed what a class has."""
         ...
 
     def settings(self) -> dict[str, Any]:
@@ -27,12 +28,15 @@ class Initial(Protocol):
 
 @dataclass(frozen=True)
 class FromReal:
-    """Real samples, chosen by a core-set criterion (random in most papers)."""
+    """Real samples, chosen by a core-set criterion (random in most papers); repeated where a class has too few."""
 
     criterion: Criterion
 
-    def samples(self, real: LabelledData, counts: list[int], *, seed: int) -> Tensor:
-        return real.inputs(select(real, counts, self.criterion, seed=seed))
+    def samples(self, real: LabelledData, counts: Sequence[int], *, seed: int) -> Tensor:
+        distinct = [min(count, have) for count, have in zip(counts, real.class_counts.tolist(), strict=True)]
+        chosen = torch.split(select(real, distinct, self.criterion, seed=seed), distinct)
+        repeated = [rows[torch.arange(count) % len(rows)] for rows, count in zip(chosen, counts, strict=True) if count]
+        return real.inputs(torch.cat(repeated))
 
     def settings(self) -> dict[str, Any]:
         return {"initial": f"real ({self.criterion.name})"}
@@ -42,7 +46,7 @@ class FromReal:
 class Noise:
     """Gaussian noise of the normalised data's mean and deviation: no real sample is the start of a synthetic one."""
 
-    def samples(self, real: LabelledData, counts: list[int], *, seed: int) -> Tensor:
+    def samples(self, real: LabelledData, counts: Sequence[int], *, seed: int) -> Tensor:
         return torch.randn(sum(counts), *real.sample_shape, generator=generator_for(seed, "noise"))
 
     def settings(self) -> dict[str, Any]:

@@ -15,18 +15,24 @@ from fedcl_distill.engine.callbacks import Callback
 from fedcl_distill.engine.parts import Parts
 from fedcl_distill.engine.run import Run
 from fedcl_distill.errors import DivergenceError
-from fedcl_distill.objectives import RealSide, View
+from fedcl_distill.labels import on_simplex
+from fedcl_distill.objectives import View
 from fedcl_distill.seeding import derive_seed, generator_for
+from fedcl_distill.sides import RealSide, SyntheticSide
 
 
 @dataclass
 class Loop:
-    """One run of a method on one data set."""
+    """One run of a method on one data set.
+
+    Attributes:
+        classes: int64 (n,): the class of each decoded sample.
+    """
 
     method: Parts
     run_: Run
     real: RealSide
-    labels: Tensor
+    classes: Tensor
     seed: int
 
     def run(self, hooks: Sequence[Callback], started: float) -> bool:
@@ -37,10 +43,13 @@ class Loop:
             hook.on_start(run)
         try:
             while run.progress.fraction < 1:
-                if view is None or state.step % self.method.steps_per_view == 0:
-                    view = self._view(state.step // self.method.steps_per_view)
+                index, within = divmod(state.step, self.method.steps_per_view)
+                if view is None or within == 0:
+                    view = self._view(index)
                     target = self.method.objective.target(view, self.real)
                 self._step(view, target)
+                if within == self.method.steps_per_view - 1:
+                    state.supply.learn(index, view.seed, self._side().detached())
                 state.seconds = before + time.monotonic() - started
                 for hook in hooks:
                     hook.on_step(run)
@@ -55,39 +64,54 @@ class Loop:
         """The view number ``index``: the same one whenever it is asked for, so that a resumed run goes on exactly."""
         seed = derive_seed(self.seed, "view", index)
         data = self.real.data
-        network = self.method.networks.draw(data, seed=seed, device=self.real.device)
+        drawn = self.run_.state.supply.draw(index, seed)
         augmentation = self.method.augmentation or NoAugmentation()
         draw = augmentation.draw(data.num_classes, data.sample_shape, generator_for(seed, "augmentation"))
-        return View(network, draw, seed)
+        return View(drawn.network, draw, seed, drawn.goal)
+
+    def _side(self) -> SyntheticSide:
+        state = self.run_.state
+        return SyntheticSide(
+            self.method.parameterization.decode(state.arrays), self.classes, state.labels, state.learned
+        )
 
     def _step(self, view: View, target: Any) -> None:
         method, state = self.method, self.run_.state
-        method.optimiser.schedule(state.optimiser, self.run_.progress.fraction)
         state.optimiser.zero_grad(set_to_none=True)
-        value = self._differentiate(view, target, method.parameterization.decode(state.arrays))
+        value = self._differentiate(view, target)
         if not abs(value) < float("inf"):
             raise DivergenceError(f"{method.name}: loss {value} at step {state.step + 1}; try a smaller learning rate")
-        state.optimiser.step()
-        if method.clamp:
-            self._clamp(state.arrays)
+        method.optimiser.step(state.optimiser, self.run_.progress.fraction)
+        self._project()
         state.losses.append(value)
         state.step += 1
 
-    def _differentiate(self, view: View, target: Any, decoded: Tensor) -> float:
-        """The loss; its gradient goes through ``decoded`` into the stored arrays, addend by addend up to there."""
-        inputs = decoded.detach().requires_grad_()
+    def _differentiate(self, view: View, target: Any) -> float:
+        """The loss; its gradient goes through decoded samples into the stored arrays, addend by addend up to there."""
+        side = self._side()
+        decoded = side.inputs
+        side = SyntheticSide(decoded.detach().requires_grad_(), side.classes, side.labels, side.learned)
         value = 0.0
-        for loss in self.method.objective.losses(view, target, inputs, self.labels):
+        for loss in self.method.objective.losses(view, target, side):
             loss.backward()  # type: ignore[no-untyped-call]
             value += loss.item()
-        decoded.backward(inputs.grad)  # type: ignore[no-untyped-call]
+        if side.inputs.grad is not None and decoded.requires_grad:
+            decoded.backward(side.inputs.grad)  # type: ignore[no-untyped-call]
         return value
 
     @torch.no_grad()
-    def _clamp(self, arrays: dict[str, Tensor]) -> None:
+    def _project(self) -> None:
+        """Back to where values are allowed: pixels into their range, learned labels onto the simplex."""
+        state = self.run_.state
+        if state.labels.requires_grad:
+            state.labels.copy_(on_simplex(state.labels))
+        if self.method.clamp:
+            for name in self.method.parameterization.pixel_arrays:
+                self._clamp(state.arrays[name])
+
+    def _clamp(self, array: Tensor) -> None:
         data = self.real.data
         corners = torch.tensor(data.value_range)[:, None].expand(2, data.sample_shape[0])
         corners = data.normalisation.apply(corners).to(self.real.device)
-        for array in arrays.values():
-            shape = (1, -1) + (1,) * (array.ndim - 2)
-            array.clamp_(corners[0].view(shape), corners[1].view(shape))
+        shape = (1, -1) + (1,) * (array.ndim - 2)
+        array.clamp_(corners[0].view(shape), corners[1].view(shape))

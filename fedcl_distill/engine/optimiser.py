@@ -1,8 +1,9 @@
-"""The optimiser of the stored arrays, and its schedule."""
+"""The optimisers of what is learned, and their schedule."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,35 +13,95 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class SGD:
-    """SGD with momentum.
+class Group:
+    """Tensors that are learned at the same rate; None takes the optimiser's own."""
+
+    tensors: tuple[Tensor, ...]
+    learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Optimiser(ABC):
+    """What every optimiser has.
 
     Attributes:
-        learning_rate: in the space of network inputs.
-        momentum: of SGD.
-        decay_from: fraction of the budget after which the rate falls to 0 along a half cosine; 1 keeps it constant,
-            as the papers do. Falling averages out the noise of single views.
+        learning_rate: of the stored arrays, in the space of network inputs.
+        decay_from: fraction of the budget after which all rates fall to 0 along a half cosine; 1 keeps them constant.
+            Falling averages out the noise of single views.
+        largest_norm: gradients of the stored arrays, taken together, are scaled down to this Euclidean norm; None
+            leaves them.
     """
 
     learning_rate: float = 1.0
-    momentum: float = 0.5
     decay_from: float = 1.0
+    largest_norm: float | None = None
 
-    def build(self, arrays: Iterable[Tensor]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(list(arrays), lr=self.learning_rate, momentum=self.momentum)
+    @abstractmethod
+    def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer: ...
 
-    def schedule(self, optimiser: torch.optim.Optimizer, progress: float) -> None:
-        """Set the rate for the step that starts at ``progress`` in [0, 1] of the budget."""
-        rate = self.learning_rate
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What provenance records, as JSON values."""
+
+    def build(self, groups: Iterable[Group]) -> torch.optim.Optimizer:
+        """A torch optimiser of these groups."""
+        named = []
+        for group in groups:
+            rate = self.learning_rate if group.learning_rate is None else group.learning_rate
+            named.append({"params": list(group.tensors), "lr": rate, "full_rate": rate})
+        return self._build(named)
+
+    def step(self, optimiser: torch.optim.Optimizer, progress: float) -> None:
+        """One step that starts at ``progress`` in [0, 1] of the budget."""
+        falling = 1.0
         if progress > self.decay_from:
-            rate *= 0.5 * (1 + math.cos(math.pi * (progress - self.decay_from) / (1 - self.decay_from)))
+            falling = 0.5 * (1 + math.cos(math.pi * (progress - self.decay_from) / (1 - self.decay_from)))
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = group["full_rate"] * falling
+        if self.largest_norm is not None:
+            torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], self.largest_norm)
+        optimiser.step()
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "learning_rate": self.learning_rate,
+            "decay_from": self.decay_from,
+            "largest_norm": self.largest_norm,
+        }
+
+
+@dataclass(frozen=True)
+class SGD(Optimiser):
+    """SGD with momentum.
+
+    Attributes:
+        momentum: of SGD.
+    """
+
+    momentum: float = 0.5
+
+    def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(groups, momentum=self.momentum)
 
     def settings(self) -> dict[str, Any]:
-        return {
-            "optimiser": "sgd",
-            "learning_rate": self.learning_rate,
-            "momentum": self.momentum,
-            "decay_from": self.decay_from,
-        }
+        return {"optimiser": "sgd", "momentum": self.momentum, **self._common()}
+
+
+@dataclass(frozen=True)
+class Adam(Optimiser):
+    """Adam (Kingma and Ba 2015) with decoupled weight decay (Loshchilov and Hutter 2019), none by default.
+
+    Attributes:
+        betas: decay of the running mean and of the running square.
+        weight_decay: pull towards 0 (the data's mean, in the space of network inputs).
+    """
+
+    learning_rate: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+
+    def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(groups, betas=self.betas, weight_decay=self.weight_decay)
+
+    def settings(self) -> dict[str, Any]:
+        return {"optimiser": "adam", "betas": list(self.betas), "weight_decay": self.weight_decay, **self._common()}

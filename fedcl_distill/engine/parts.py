@@ -7,16 +7,18 @@ from typing import Any
 
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.engine.budget import Budget
+from fedcl_distill.engine.fit_together import check_parts
 from fedcl_distill.engine.initial import Initial
-from fedcl_distill.engine.optimiser import SGD
-from fedcl_distill.networks import NetworkSource
+from fedcl_distill.engine.optimiser import SGD, Optimiser
+from fedcl_distill.labels import HardLabels, Labels
+from fedcl_distill.network_sources import NetworkSource
 from fedcl_distill.objectives import Objective
 from fedcl_distill.parameterizations import Parameterization, Pixels
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The four interchangeable parts of a method, and what belongs to the engine.
+    """The interchangeable parts of a method, and what belongs to the engine.
 
     Attributes:
         name: of the method.
@@ -26,10 +28,14 @@ class Parts:
         budget: the method's own, where a call gives none.
         augmentation: what is done alike to both sides; None takes what suits the data.
         parameterization: how the synthetic data are stored and decoded.
-        optimiser: of the stored arrays.
+        labels: what the samples are labelled with.
+        optimiser: of everything learned.
         steps_per_view: synthetic steps for each network, augmentation and real batch; the real side, which costs
             most, is computed once a view. 1 is the published loop.
-        clamp: keep stored values inside the real data's value range.
+        clamp: keep stored pixels inside the real data's value range.
+
+    Raises:
+        SettingsError: on construction, if the parts cannot work together; the message says why.
     """
 
     name: str
@@ -39,21 +45,29 @@ class Parts:
     budget: Budget
     augmentation: Augmentation | None = None
     parameterization: Parameterization = field(default_factory=Pixels)
-    optimiser: SGD = field(default_factory=SGD)
+    labels: Labels = field(default_factory=HardLabels)
+    optimiser: Optimiser = field(default_factory=SGD)
     steps_per_view: int = 1
     clamp: bool = False
 
+    def __post_init__(self) -> None:
+        check_parts(
+            self.objective, self.networks, self.parameterization, self.labels, self.steps_per_view, clamp=self.clamp
+        )
+
     def settings(self) -> dict[str, Any]:
         """Every setting of the method, as JSON values."""
-        return {
-            "method": self.name,
-            **self.objective.settings(),
-            **self.networks.settings(),
-            **({} if self.augmentation is None else self.augmentation.settings()),
-            "parameterization": self.parameterization.name,
-            **self.parameterization.settings(),
-            **self.initial.settings(),
-            **self.optimiser.settings(),
-            "steps_per_view": self.steps_per_view,
-            "clamp": self.clamp,
-        }
+        merged: dict[str, Any] = {}
+        for part in (
+            {"method": self.name, "steps_per_view": self.steps_per_view, "clamp": self.clamp},
+            self.objective.settings(),
+            self.networks.settings(),
+            {} if self.augmentation is None else self.augmentation.settings(),
+            {"parameterization": self.parameterization.name, **self.parameterization.settings()},
+            self.labels.settings(),
+            self.initial.settings(),
+            self.optimiser.settings(),
+        ):
+            assert not set(merged) & set(part), f"two parts have a setting called {set(merged) & set(part)}"
+            merged |= part
+        return merged

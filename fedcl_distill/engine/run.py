@@ -61,4 +61,5 @@ class Run:
             "steps": state.step,
             "seconds": round(state.seconds, 3),
             "final_loss": state.losses[-1] if state.losses else None,
+            **({"learned": {name: one.tolist() for name, one in state.learned.items()}} if state.learned else {}),
         }

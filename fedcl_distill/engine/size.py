@@ -98,8 +98,8 @@ def _spread(total: int, available: Sequence[int]) -> list[int]:
 
 
 def _blank(real: LabelledData, parameterization: Parameterization, counts: Sequence[int]) -> SyntheticSet:
-    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(list(counts)))
-    zeros = torch.zeros(len(labels), *real.sample_shape)
-    return SyntheticSet(
-        parameterization.start(zeros), parameterization, labels, real.class_names, real.normalisation, real.value_range
-    )
+    decoded = torch.tensor(parameterization.decoded_counts(counts, real.sample_shape))
+    labels = torch.repeat_interleave(torch.arange(len(counts)), decoded)
+    shapes = parameterization.shapes(counts, real.sample_shape)
+    zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    return SyntheticSet(zeros, parameterization, labels, real.class_names, real.normalisation, real.value_range)

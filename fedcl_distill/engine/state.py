@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from fedcl_distill.errors import CheckpointError
 from fedcl_distill.files import write_atomically
+from fedcl_distill.network_sources import Supply
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass
@@ -22,18 +23,24 @@ class DistillationState:
     """Where a run stands. Random draws need no state: each is named by the seed and its view (see ``seeding``).
 
     Attributes:
-        arrays: the stored arrays being optimised (leaves that require gradients).
-        optimiser: optimises ``arrays``.
+        arrays: the stored arrays; those being optimised are leaves that require gradients.
+        labels: of the decoded samples; a leaf where they are learned.
+        learned: what the objective learns beside them, by name; leaves.
+        optimiser: of all leaves.
+        supply: hands out the networks, which may learn as well.
         step: synthetic steps done.
         seconds: wall-clock seconds spent, over all sittings.
         losses: loss of every step done.
     """
 
     arrays: dict[str, Tensor]
+    labels: Tensor
+    learned: dict[str, Tensor]
     optimiser: torch.optim.Optimizer
-    step: int
-    seconds: float
-    losses: list[float]
+    supply: Supply
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
 
     def save(self, path: str | os.PathLike[str], fingerprint: str) -> None:
         """Write a checkpoint atomically; ``fingerprint`` names the run it belongs to.
@@ -45,8 +52,9 @@ class DistillationState:
         content = {
             "format": _FORMAT,
             "fingerprint": fingerprint,
-            "arrays": {name: array.detach().cpu() for name, array in self.arrays.items()},
+            "tensors": {name: tensor.detach().cpu() for name, tensor in self._tensors().items()},
             "optimiser": self.optimiser.state_dict(),
+            "supply": self.supply.state(),
             "step": self.step,
             "seconds": self.seconds,
             "losses": self.losses,
@@ -66,10 +74,15 @@ class DistillationState:
                 f"checkpoint {path} belongs to another run (other data, size, seed or settings); remove it to restart"
             )
         with torch.no_grad():
-            for name, array in self.arrays.items():
-                array.copy_(content["arrays"][name])
+            for name, tensor in self._tensors().items():
+                tensor.copy_(content["tensors"][name])
         self.optimiser.load_state_dict(content["optimiser"])
+        self.supply.restore(content["supply"])
         self.step, self.seconds, self.losses = content["step"], content["seconds"], content["losses"]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        arrays = {f"array {name}": array for name, array in self.arrays.items()}
+        return {**arrays, "labels": self.labels, **{f"learned {name}": one for name, one in self.learned.items()}}
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:

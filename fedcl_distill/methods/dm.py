@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.engine import SGD, Budget, Engine, Initial
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial
-from fedcl_distill.networks import Architecture, FreshRandom
+from fedcl_distill.labels import Labels
+from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial, as_labels, as_parameterization
+from fedcl_distill.network_sources import FreshRandom
+from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import DistributionMatching
-from fedcl_distill.parameterizations import Parameterization, Pixels
+from fedcl_distill.parameterizations import Parameterization
 
 
 def dm(
@@ -15,7 +17,8 @@ def dm(
     architecture: Architecture | str | None = None,
     augmentation: Augmentation | str | None = None,
     initial: Initial | str = "random",
-    parameterization: Parameterization | None = None,
+    parameterization: Parameterization | str | None = None,
+    labels: Labels | str | None = None,
     learning_rate: float = 1.0,
     momentum: float = 0.5,
     decay_from: float = 1.0,
@@ -30,7 +33,8 @@ def dm(
         architecture: of the random networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: on both sides; None takes DSA for images, without flips for digits.
         initial: first samples: "random" real ones (the paper's), "herding", "k-center" or "noise".
-        parameterization: how samples are stored; None takes pixels.
+        parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
+        labels: "hard" ones, or a teacher's ("teacher:temperature=4"); None takes hard ones.
         learning_rate, momentum, decay_from: see :class:`~fedcl_distill.engine.SGD`. The paper takes rate 10 from 100
             images per class on.
         real_per_class: real samples a class in each view.
@@ -44,9 +48,10 @@ def dm(
         objective=DistributionMatching(real_per_class),
         networks=FreshRandom(as_architecture(architecture)),
         augmentation=as_augmentation(augmentation),
-        parameterization=parameterization or Pixels(),
+        parameterization=as_parameterization(parameterization),
+        labels=as_labels(labels),
         initial=as_initial(initial),
-        optimiser=SGD(learning_rate, momentum, decay_from),
+        optimiser=SGD(learning_rate=learning_rate, momentum=momentum, decay_from=decay_from),
         budget=budget or Budget(steps=20_000),
         steps_per_view=steps_per_view,
         clamp=clamp,

@@ -8,7 +8,10 @@ from typing import TypeVar
 from fedcl_distill.augmentation import Augmentation, NoAugmentation, SiameseAugmentation
 from fedcl_distill.engine import FromReal, Initial, Noise
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.labels import HardLabels, Labels
+from fedcl_distill.named import read_named
 from fedcl_distill.networks import Architecture
+from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization, Pixels
 from fedcl_distill.selection import Herding, KCenter, Random
 
 T = TypeVar("T")
@@ -20,6 +23,7 @@ _INITIALS: dict[str, Initial] = {
     "k-center": FromReal(KCenter()),
 }
 _AUGMENTATIONS: dict[str, Augmentation] = {"none": NoAugmentation(), "dsa": SiameseAugmentation()}
+_LABELS = {"hard": HardLabels}
 
 
 def as_architecture(value: Architecture | str | None) -> Architecture | None:
@@ -28,7 +32,7 @@ def as_architecture(value: Architecture | str | None) -> Architecture | None:
 
 
 def as_initial(value: Initial | str) -> Initial:
-    """Read noise, random, herding or k-center.
+    """Read noise, random, herding, k-center or closest-to-mean.
 
     Raises:
         SettingsError: the name is unknown.
@@ -43,6 +47,28 @@ def as_augmentation(value: Augmentation | str | None) -> Augmentation | None:
         SettingsError: the name is unknown.
     """
     return _named("augmentation", value, _AUGMENTATIONS) if isinstance(value, str) else value
+
+
+def as_parameterization(value: Parameterization | str | None) -> Parameterization:
+    """Read ``pixels``, ``tiles``, ``addressing:bases=16`` and the like; None takes pixels.
+
+    Raises:
+        SettingsError: the name or a setting is unknown.
+    """
+    if value is None:
+        return Pixels()
+    return read_named("parameterization", value, PARAMETERIZATIONS) if isinstance(value, str) else value
+
+
+def as_labels(value: Labels | str | None) -> Labels:
+    """Read ``hard``, ``teacher:temperature=4``, ``learned:learning_rate=0.01``; None takes hard labels.
+
+    Raises:
+        SettingsError: the name or a setting is unknown.
+    """
+    if value is None:
+        return HardLabels()
+    return read_named("labels", value, _LABELS) if isinstance(value, str) else value
 
 
 def _named(what: str, name: str, known: Mapping[str, T]) -> T:

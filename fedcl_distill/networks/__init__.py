@@ -1,7 +1,6 @@
-"""Networks for any sample shape, and the sources that hand them to an objective."""
+"""Networks for any sample shape."""
 
 from fedcl_distill.networks.architectures import Architecture, default_architecture, list_architectures
 from fedcl_distill.networks.base import Network
-from fedcl_distill.networks.sources import FreshRandom, NetworkSource
 
-__all__ = ["Architecture", "FreshRandom", "Network", "NetworkSource", "default_architecture", "list_architectures"]
+__all__ = ["Architecture", "Network", "default_architecture", "list_architectures"]

@@ -32,10 +32,11 @@ def convnet(sample_shape: tuple[int, ...], num_classes: int, *, width: int = 128
             f"a ConvNet of depth {depth} needs images of at least {2 ** max(depth, 1)} pixels a side, "
             f"got {height}×{width_px}"
         )
-    layers: list[nn.Module] = []
+    stages: list[nn.Module] = []
     for block in range(depth):
         convolution = nn.Conv2d(channels, width, 3, padding=padding if block == 0 else 1)
-        layers += [convolution, instance_norm(width), nn.ReLU(), nn.AvgPool2d(2)]
+        stages.append(nn.Sequential(convolution, instance_norm(width), nn.ReLU(), nn.AvgPool2d(2)))
         channels, size = width, (size[0] // 2, size[1] // 2)
-    body = nn.Sequential(*layers, nn.Flatten())
-    return Network(body.to(memory_format=torch.channels_last), channels * size[0] * size[1], num_classes)
+    network = Network(stages, channels * size[0] * size[1], num_classes)
+    network.body.to(memory_format=torch.channels_last)
+    return network

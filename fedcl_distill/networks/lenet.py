@@ -20,9 +20,10 @@ def lenet(sample_shape: tuple[int, ...], num_classes: int) -> Network:
     if min(height, width) < 4:
         raise SettingsError(f"LeNet needs images of at least 4×4 pixels, got {height}×{width}")
     flat = 16 * (height // 4) * (width // 4)
-    body = nn.Sequential(
-        nn.Conv2d(channels, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(flat, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
-    )  # fmt: skip
-    return Network(body, 84, num_classes)
+    stages = [
+        nn.Sequential(nn.Conv2d(channels, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.Sequential(nn.Conv2d(6, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.Sequential(nn.Flatten(), nn.Linear(flat, 120), nn.ReLU()),
+        nn.Sequential(nn.Linear(120, 84), nn.ReLU()),
+    ]
+    return Network(stages, 84, num_classes)

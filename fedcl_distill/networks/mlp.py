@@ -13,7 +13,5 @@ from fedcl_distill.networks.base import Network
 def mlp(sample_shape: tuple[int, ...], num_classes: int, *, width: int = 128, depth: int = 2) -> Network:
     """``depth`` hidden layers of ``width`` units with ReLU; images are flattened."""
     sizes = [math.prod(sample_shape)] + [width] * depth
-    layers: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return Network(nn.Sequential(*layers), width, num_classes)
+    stages = [nn.Sequential(nn.Flatten(), nn.Linear(inputs, outputs), nn.ReLU()) for inputs, outputs in pairwise(sizes)]
+    return Network(stages, width, num_classes)

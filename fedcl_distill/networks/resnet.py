@@ -15,14 +15,16 @@ def resnet18(sample_shape: tuple[int, ...], num_classes: int, *, width: int = 64
     Instance norm instead of batch norm: a handful of synthetic samples gives no usable batch statistics.
     """
     channels = sample_shape[0]
-    layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=False), instance_norm(width), nn.ReLU()]
+    stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), instance_norm(width), nn.ReLU())
+    stages = [stem]
     inputs = width
     for stage in range(4):
         outputs = width * 2**stage
-        layers += [ResidualBlock(inputs, outputs, 1 if stage == 0 else 2), ResidualBlock(outputs, outputs, 1)]
+        blocks = [ResidualBlock(inputs, outputs, 1 if stage == 0 else 2), ResidualBlock(outputs, outputs, 1)]
+        stages.append(nn.Sequential(*blocks))
         inputs = outputs
-    body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return Network(body, inputs, num_classes)
+    stages[-1].append(nn.AdaptiveAvgPool2d(1))
+    return Network(stages, inputs, num_classes)
 
 
 class ResidualBlock(nn.Module):

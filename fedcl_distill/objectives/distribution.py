@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.chunks import chunk_size, chunked
-from fedcl_distill.objectives.base import RealSide, View
+from fedcl_distill.objectives.base import Objective, View
+from fedcl_distill.sides import RealSide, SyntheticSide
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class ClassMeans:
 
 
 @dataclass(frozen=True)
-class DistributionMatching:
+class DistributionMatching(Objective[ClassMeans]):
     """Σ over classes of ‖mean embedding of the real − mean embedding of the synthetic samples‖² (equation 6).
 
     The sum runs over classes that have samples on both sides.
@@ -43,16 +44,16 @@ class DistributionMatching:
         embeddings = torch.cat([view.network.embed(part) for (part,) in chunked(inputs)])
         return class_means(embeddings, labels, real.data.num_classes)
 
-    def losses(self, view: View, target: ClassMeans, inputs: Tensor, labels: Tensor) -> Iterator[Tensor]:
-        classes = len(target.means)
-        for members in _groups_of_classes(labels, classes, chunk_size(inputs)):
-            embeddings = view.network.embed(view.augment(inputs[members], labels[members]))
-            synthetic = class_means(embeddings, labels[members], classes)
-            both = target.present & synthetic.present
-            yield (target.means[both] - synthetic.means[both]).square().sum()
+    def losses(self, view: View, target: ClassMeans, synthetic: SyntheticSide) -> Iterator[Tensor]:
+        inputs, classes = synthetic.inputs, synthetic.classes
+        for members in groups_of_classes(classes, len(target.means), chunk_size(inputs)):
+            embeddings = view.network.embed(view.augment(inputs[members], classes[members]))
+            means = class_means(embeddings, classes[members], len(target.means))
+            both = target.present & means.present
+            yield (target.means[both] - means.means[both]).square().sum()
 
 
-def _groups_of_classes(labels: Tensor, classes: int, size: int) -> Iterator[Tensor]:
+def groups_of_classes(labels: Tensor, classes: int, size: int) -> Iterator[Tensor]:
     """Positions of whole classes, about ``size`` samples at a time: the loss is a sum over classes."""
     order = labels.argsort(stable=True)
     counts = torch.bincount(labels, minlength=classes).tolist()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 from torch import Tensor
+
+from fedcl_distill.problem import Problem
 
 Shape = tuple[int, ...]
 Arrays = dict[str, Tensor]
@@ -17,16 +19,45 @@ class Parameterization(Protocol):
 
     Stored arrays live in the space of network inputs (normalised values), so that learning rates of the literature
     apply as they are; :class:`~fedcl_distill.synthetic.SyntheticSet` maps decoded samples back to unit values.
+
+    The size of a set is always counted in whole samples stored as pixels: for a size of ``counts`` a class, no
+    parameterization stores more values than as many pixels, labels and what :attr:`frozen` names left aside. From the
+    same storage it may decode more samples.
+
+    Attributes:
+        pixel_arrays: arrays that hold pixel values with channels as their second dimension, so that they can be
+            clamped to the value range.
+        frozen: arrays that decoding needs but optimisation leaves alone.
     """
 
     name: ClassVar[str]
+    pixel_arrays: ClassVar[frozenset[str]]
+    frozen: ClassVar[frozenset[str]]
 
     def settings(self) -> dict[str, Setting]:
         """What rebuilds this object: keyword arguments of its class, as JSON scalars."""
         ...
 
-    def start(self, samples: Tensor) -> Arrays:
-        """Arrays that decode as closely as possible to ``samples``, float32 (n, …) network inputs."""
+    def decoded_counts(self, counts: Sequence[int], sample_shape: Shape) -> list[int]:
+        """Samples of each class that storage for ``counts`` whole samples decodes to; 0 stays 0.
+
+        Raises:
+            SettingsError: samples of this shape cannot be stored so, or so few whole samples do not suffice.
+        """
+        ...
+
+    def shapes(self, counts: Sequence[int], sample_shape: Shape) -> dict[str, Shape]:
+        """Shapes of the arrays that are stored for ``counts`` whole samples: what :meth:`start` returns."""
+        ...
+
+    def start(self, samples: Tensor, counts: Sequence[int], problem: Problem) -> Arrays:
+        """Arrays that decode as closely as possible to ``samples``.
+
+        Args:
+            samples: float32 network inputs, as many of each class as :meth:`decoded_counts` says, in order of class.
+            counts: the size, in whole samples of each class.
+            problem: the real data and so on, for parameterizations that must learn how to decode.
+        """
         ...
 
     def decode(self, arrays: Mapping[str, Tensor]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedcl_distill.errors import PayloadError
 from fedcl_distill.parameterizations.base import Arrays, Setting, Shape
+from fedcl_distill.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,19 @@ class Pixels:
     """Samples stored as they are, in one array ``pixels`` (n, channels, height, width) or (n, features)."""
 
     name: ClassVar[str] = "pixels"
+    pixel_arrays: ClassVar[frozenset[str]] = frozenset({"pixels"})
+    frozen: ClassVar[frozenset[str]] = frozenset()
 
     def settings(self) -> dict[str, Setting]:
         return {}
 
-    def start(self, samples: Tensor) -> Arrays:
+    def decoded_counts(self, counts: Sequence[int], sample_shape: Shape) -> list[int]:
+        return list(counts)
+
+    def shapes(self, counts: Sequence[int], sample_shape: Shape) -> dict[str, Shape]:
+        return {"pixels": (sum(counts), *sample_shape)}
+
+    def start(self, samples: Tensor, counts: Sequence[int], problem: Problem) -> Arrays:
         return {"pixels": samples.clone()}
 
     def decode(self, arrays: Mapping[str, Tensor]) -> Tensor:

@@ -120,7 +120,7 @@ class SyntheticSet:
     def of_real(cls, data: LabelledData, provenance: Mapping[str, Any] | None = None) -> SyntheticSet:
         """The samples of ``data`` themselves, stored as pixels: what a core set or an exemplar memory holds."""
         return cls(
-            arrays=Pixels().start(data.inputs()),
+            arrays={"pixels": data.inputs()},
             parameterization=Pixels(),
             labels=data.labels,
             class_names=data.class_names,

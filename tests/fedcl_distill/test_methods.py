@@ -9,7 +9,8 @@ from fedcl_distill.augmentation import NoAugmentation
 from fedcl_distill.engine import Engine, FromReal, Noise
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import METHODS, build_method, dm
-from fedcl_distill.networks import Architecture, FreshRandom
+from fedcl_distill.network_sources import FreshRandom
+from fedcl_distill.networks import Architecture
 from fedcl_distill.selection import Herding
 
 

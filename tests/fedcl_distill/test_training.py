@@ -17,7 +17,7 @@ from fedcl_distill.training import Recipe, accuracy, fit, predict
 
 
 def linear(inputs: int, classes: int) -> Network:
-    return Network(nn.Flatten(), inputs, classes)
+    return Network([nn.Flatten()], inputs, classes)
 
 
 def test_full_batch_steps_equal_momentum_sgd_by_hand() -> None:

@@ -18,6 +18,7 @@ from fedcl_distill.engine import (
     Callback,
     Engine,
     FromReal,
+    Group,
     Noise,
     OnProgress,
     count_per_class,
@@ -155,13 +156,13 @@ def test_divergence_is_told() -> None:
 
 def test_the_optimiser_is_momentum_sgd_with_a_cosine_end() -> None:
     settings = SGD(learning_rate=2.0, momentum=0.5, decay_from=0.5)
-    parameter = torch.zeros(1, requires_grad=True)
-    optimiser = settings.build([parameter])
+    parameter, slower = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+    optimiser = settings.build([Group((parameter,)), Group((slower,), learning_rate=0.5)])
     rates = []
     for progress in (0.0, 0.5, 0.75, 1.0):
-        settings.schedule(optimiser, progress)
-        rates.append(optimiser.param_groups[0]["lr"])
-    assert rates == pytest.approx([2.0, 2.0, 1.0, 0.0])
+        settings.step(optimiser, progress)
+        rates.append([group["lr"] for group in optimiser.param_groups])
+    assert rates == [pytest.approx([full, full / 4]) for full in (2.0, 2.0, 1.0, 0.0)]
 
 
 @pytest.mark.parametrize(

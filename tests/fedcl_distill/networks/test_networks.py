@@ -6,7 +6,9 @@ from torch import nn
 
 from builders import blobs
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.networks import Architecture, FreshRandom, default_architecture
+from fedcl_distill.network_sources import FreshRandom
+from fedcl_distill.networks import Architecture, default_architecture
+from fedcl_distill.problem import Problem
 
 IMAGES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 24, 40), (1, 9, 13), (4, 64, 16)]
 
@@ -47,7 +49,7 @@ def test_convnet_pads_28_to_32() -> None:
 def test_instance_norm_equals_the_definition() -> None:
     network = Architecture("convnet", {"width": 4, "depth": 1}).build((1, 8, 8), 2, seed=0)
     inputs = torch.randn(3, 1, 8, 8)
-    convolution = next(layer for layer in network.body if isinstance(layer, nn.Conv2d))
+    convolution = next(layer for layer in network.body[0] if isinstance(layer, nn.Conv2d))
     hidden = convolution(inputs)
     mean, var = hidden.mean((2, 3), keepdim=True), hidden.var((2, 3), keepdim=True, unbiased=False)
     expected = nn.functional.avg_pool2d(((hidden - mean) / (var + 1e-5).sqrt()).relu(), 2).flatten(1)
@@ -61,8 +63,8 @@ def test_weights_come_from_the_seed_alone(untouched_global_rng: None) -> None:
 
 
 def test_fresh_networks_differ_from_view_to_view() -> None:
-    source = FreshRandom(Architecture("convnet", {"width": 4}))
-    one, other = (source.draw(blobs(), seed=s, device=torch.device("cpu")) for s in (1, 2))
+    source = FreshRandom(Architecture("convnet", {"width": 4})).open(Problem(blobs(), 0, torch.device("cpu")))
+    one, other = (source.draw(index=0, seed=s).network for s in (1, 2))
     assert not torch.equal(one.classifier.weight, other.classifier.weight)
     assert not any(p.requires_grad for p in one.parameters())
 

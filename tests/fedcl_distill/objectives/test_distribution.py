@@ -11,12 +11,17 @@ from torch import nn
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.objectives import DistributionMatching, RealSide, View, class_means
-from fedcl_distill.objectives.distribution import _groups_of_classes
+from fedcl_distill.objectives import DistributionMatching, View, class_means
+from fedcl_distill.objectives.distribution import groups_of_classes
+from fedcl_distill.sides import RealSide, SyntheticSide
 
 
 def total(losses: Iterator[torch.Tensor]) -> torch.Tensor:
     return torch.stack(list(losses)).sum()
+
+
+def side(inputs: torch.Tensor, labels: torch.Tensor) -> SyntheticSide:
+    return SyntheticSide(inputs, classes=labels, labels=labels)
 
 
 def view_of(network: Network, seed: int = 0) -> View:
@@ -29,7 +34,7 @@ def test_loss_equals_the_formula_class_by_class() -> None:
     objective, real = DistributionMatching(real_per_class=7), RealSide(data, torch.device("cpu"))
     view = view_of(network, seed=4)
     synthetic, labels = torch.randn(6, 1, 8, 8), torch.tensor([0, 0, 1, 1, 2, 2])
-    loss = total(objective.losses(view, objective.target(view, real), synthetic, labels))
+    loss = total(objective.losses(view, objective.target(view, real), side(synthetic, labels)))
 
     inputs, targets = real.draw(7, seed=4)
     expected = 0.0
@@ -45,9 +50,8 @@ def test_equal_sides_agree_perfectly() -> None:
     network = Architecture("mlp", {"width": 4}).build((1, 8, 8), 3, seed=0)
     objective = DistributionMatching(real_per_class=10)
     view = view_of(network)
-    loss = total(
-        objective.losses(view, objective.target(view, RealSide(data, torch.device("cpu"))), data.inputs(), data.labels)
-    )
+    target = objective.target(view, RealSide(data, torch.device("cpu")))
+    loss = total(objective.losses(view, target, side(data.inputs(), data.labels)))
     assert loss.item() < 1e-9
 
 
@@ -58,20 +62,23 @@ def test_absent_classes_take_no_part() -> None:
     objective, view = DistributionMatching(), view_of(network)
     target = objective.target(view, RealSide(present, torch.device("cpu")))
     inputs, labels = torch.randn(3, 1, 8, 8, requires_grad=True), torch.tensor([0, 1, 2])
-    total(objective.losses(view, target, inputs, labels)).backward()
+    total(objective.losses(view, target, side(inputs, labels))).backward()
     assert inputs.grad is not None
     assert inputs.grad[:2].abs().sum() > 0
     assert inputs.grad[2].abs().sum() == 0
 
 
 def test_gradient_is_right() -> None:
-    body = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.Tanh()).double()
-    network = Network(body, 5, 2).double()
+    network = Network([nn.Flatten(), nn.Linear(4, 5), nn.Tanh()], 5, 2).double()
     view = View(network, NoAugmentation().draw(2, (4,), torch.Generator()), 0)
     target = class_means(torch.randn(6, 5, dtype=torch.float64), torch.tensor([0, 0, 0, 1, 1, 1]), 2)
     labels = torch.tensor([0, 1, 1])
     inputs = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: total(DistributionMatching().losses(view, target, x, labels)), (inputs,))
+
+    def loss(inputs: torch.Tensor) -> torch.Tensor:
+        return total(DistributionMatching().losses(view, target, side(inputs, labels)))
+
+    assert torch.autograd.gradcheck(loss, (inputs,))
 
 
 def test_real_batches_have_distinct_samples_of_every_class(untouched_global_rng: None) -> None:
@@ -104,9 +111,9 @@ def test_every_sample_is_equally_likely() -> None:
 
 def test_addends_hold_whole_classes_and_miss_none() -> None:
     labels = torch.arange(10).repeat_interleave(20)[torch.randperm(200, generator=torch.Generator().manual_seed(0))]
-    groups = list(_groups_of_classes(labels, 12, size=50))
+    groups = list(groups_of_classes(labels, 12, size=50))
     assert sorted(torch.cat(groups).tolist()) == list(range(200))
     classes = [set(labels[group].tolist()) for group in groups]
     assert [len(members) for members in classes] == [2, 2, 2, 2, 2]
     assert len(set().union(*classes)) == 10
-    assert [len(group) for group in _groups_of_classes(torch.zeros(7, dtype=torch.int64), 3, size=2)] == [7]
+    assert [len(group) for group in groups_of_classes(torch.zeros(7, dtype=torch.int64), 3, size=2)] == [7]

@@ -1,0 +1,58 @@
+"""Which networks an objective looks through: the third of the engine's parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from fedcl_distill.networks import Network
+from fedcl_distill.problem import Problem
+from fedcl_distill.sides import SyntheticSide
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The network of a view, and where it knows that: the same network after (more) training on the real data."""
+
+    network: Network
+    goal: Network | None = None
+
+
+class Supply:
+    """Hands out the networks of one run. Every hook but :meth:`draw` does nothing unless overridden.
+
+    To resume a run exactly, what :meth:`draw` returns must follow from its arguments, the problem and :meth:`state`
+    alone, and asking again for the same view must give the same network as long as :meth:`learn` was not called.
+    """
+
+    def draw(self, index: int, seed: int) -> Drawn:
+        """The network of view number ``index``, whose random draws are named by ``seed``."""
+        raise NotImplementedError
+
+    def learn(self, index: int, seed: int, synthetic: SyntheticSide) -> None:
+        """After the last step of view ``index``: let networks learn from the synthetic samples as they are now."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold: numbers, texts, tensors and containers of these."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` returned."""
+
+
+class NetworkSource(Protocol):
+    """Settings of a supply; itself without state.
+
+    Attributes:
+        gives_goal: what it draws has a goal.
+    """
+
+    gives_goal: ClassVar[bool]
+
+    def open(self, problem: Problem) -> Supply:
+        """Prepare the networks for one run."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What provenance records, as JSON values."""
+        ...

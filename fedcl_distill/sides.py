@@ -1,0 +1,80 @@
+"""The two sides that an objective compares: real data, and what stands for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.seeding import generator_for
+
+
+@dataclass(frozen=True)
+class SyntheticSide:
+    """The synthetic samples in one step.
+
+    Attributes:
+        inputs: float32 (n, …) decoded network inputs, in order of class; a leaf whose gradient is asked for.
+        classes: int64 (n,): the class each sample stands for.
+        labels: int64 (n,), or float32 (n, classes) probabilities where labels are soft; a leaf where they are learned.
+        learned: what else the objective learns, such as a learning rate, by name (see :meth:`Objective.learned`).
+    """
+
+    inputs: Tensor
+    classes: Tensor
+    labels: Tensor
+    learned: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def probabilities(self, num_classes: int) -> Tensor:
+        """float (n, num_classes): the labels, one-hot where they are hard; in the dtype of ``inputs``."""
+        labels = self.labels if self.labels.ndim == 2 else F.one_hot(self.labels, num_classes)
+        return labels.to(self.inputs.dtype)
+
+    def detached(self) -> SyntheticSide:
+        """The same values without a graph, for training networks on them."""
+        return SyntheticSide(self.inputs.detach(), self.classes, self.labels.detach(), self.learned)
+
+
+class RealSide:
+    """The real data as objectives draw from them."""
+
+    def __init__(self, data: LabelledData, device: torch.device) -> None:
+        self.data = data
+        self.device = device
+        self._rows = [data.indices_of(label) for label in range(data.num_classes)]
+
+    def draw(self, per_class: int, seed: int) -> tuple[Tensor, Tensor]:
+        """``per_class`` samples of every class without replacement, all of them where a class has fewer.
+
+        Returns:
+            float32 (n, …) network inputs and int64 (n,) labels, in order of class.
+        """
+        generator = generator_for(seed, "real batch")
+        picks = [rows[_choose(len(rows), per_class, generator)] for rows in self._rows]
+        return self._take(torch.cat(picks))
+
+    def batch(self, size: int, seed: int) -> tuple[Tensor, Tensor]:
+        """``size`` samples of all classes together without replacement, all of them where there are fewer.
+
+        Returns:
+            float32 (n, …) network inputs and int64 (n,) labels, in random order.
+        """
+        return self._take(_choose(len(self.data), size, generator_for(seed, "real batch")))
+
+    def _take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        return self.data.inputs(chosen).to(self.device), self.data.labels[chosen].to(self.device)
+
+
+def _choose(available: int, wanted: int, generator: torch.Generator) -> Tensor:
+    """int64 (min(available, wanted),): distinct positions below ``available``."""
+    if wanted >= available:
+        return torch.arange(available)
+    if wanted * 20 < available:  # few of many: rejecting doubles is cheaper than permuting all
+        picks: Tensor = torch.unique(torch.randint(available, (wanted * 2,), generator=generator))
+        if len(picks) >= wanted:
+            return picks[torch.randperm(len(picks), generator=generator)[:wanted]]
+    return torch.randperm(available, generator=generator)[:wanted]
