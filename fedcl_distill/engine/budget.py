@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from typing import Literal
 
 from fedcl_distill.errors import SettingsError
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Optimisation steps or wall-clock seconds (start-up included); at least one of them.
+    """Optimisation steps or seconds (start-up included); at least one of them.
 
     Only a budget of steps is reproducible bit by bit: how many steps fit into a second is the machine's affair.
+
+    Attributes:
+        steps: optimisation steps.
+        seconds: by ``clock``.
+        clock: "wall", or "processor": seconds of all threads of this process, which hang less on what else the machine
+            does.
     """
 
     steps: int | None = None
     seconds: float | None = None
+    clock: Literal["wall", "processor"] = "wall"
 
     def __post_init__(self) -> None:
         if self.steps is None and self.seconds is None:
             raise SettingsError("a budget needs steps or seconds")
         if (self.steps is not None and self.steps < 0) or (self.seconds is not None and self.seconds < 0):
             raise SettingsError(f"a budget cannot be negative: {self}")
+
+    def now(self) -> float:
+        """The clock's reading, in seconds; only differences mean anything."""
+        return time.process_time() if self.clock == "processor" else time.monotonic()
 
     @classmethod
     def if_given(cls, steps: int | None, seconds: float | None) -> Budget | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,10 +46,10 @@ class Engine(Parts):
         The latest set is the best so far: every view estimates the loss on a new network, so that a small loss says
         more about the view than about the set.
         """
-        started = time.monotonic()
         method = replace(self, augmentation=self.augmentation or augmentation_for(real), budget=budget or self.budget)
-        counts = count_per_class(size, real, self.parameterization, absent_classes)
+        started = method.budget.now()
         problem = Problem(real, seed, torch.device(device))
+        counts = count_per_class(size, real, self.parameterization, absent_classes)
         ready = prepare(method, problem, counts, started)
         origin = method._origin(real, counts, seed)
         run = Run(ready.state, method.budget, lambda: fingerprint(real, origin))
@@ -59,7 +58,7 @@ class Engine(Parts):
             hooks.append(Checkpoints(checkpoint))
             if os.path.exists(checkpoint):
                 run.state.load(checkpoint, run.fingerprint)
-        preparation = {"preparation_seconds": round(time.monotonic() - started, 3)}
+        preparation = {"preparation_seconds": round(method.budget.now() - started, 3)}
         interrupted = Loop(method, run, RealSide(real, problem.device), ready.classes, seed).run(hooks, started)
         summary = {**preparation, **run.summary(), "interrupted": interrupted}
         with torch.no_grad():

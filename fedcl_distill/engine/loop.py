@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +35,7 @@ class Loop:
     seed: int
 
     def run(self, hooks: Sequence[Callback], started: float) -> bool:
-        """Step until the budget is spent; True if the user interrupted it. ``started`` is a monotonic time."""
+        """Step until the budget is spent; True if the user interrupted it. Its clock began at ``started``."""
         run, state, before = self.run_, self.run_.state, self.run_.state.seconds
         view, target = None, None
         for hook in hooks:
@@ -50,7 +49,7 @@ class Loop:
                 self._step(view, target)
                 if within == self.method.steps_per_view - 1:
                     state.supply.learn(index, view.seed, self._side().detached())
-                state.seconds = before + time.monotonic() - started
+                state.seconds = before + self.method.budget.now() - started
                 for hook in hooks:
                     hook.on_step(run)
         except KeyboardInterrupt:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.optimiser import Group
 from fedcl_distill.engine.parts import Parts
 from fedcl_distill.engine.state import DistillationState
@@ -30,12 +30,12 @@ class Ready:
 
 
 def prepare(method: Parts, problem: Problem, counts: Sequence[int], started: float) -> Ready:
-    """Let every part of ``method`` prepare itself; ``started`` is the monotonic time when the budget began to run."""
+    """Let every part of ``method`` prepare itself; ``started`` is when its budget's clock began."""
 
     def until(fraction: float, path: str) -> Problem:
-        seconds = method.budget.seconds
-        deadline = math.inf if seconds is None else started + fraction * seconds
-        return replace(problem, seed=derive_seed(problem.seed, path), prepare_until=deadline)
+        return replace(
+            problem, seed=derive_seed(problem.seed, path), has_time=_deadline(method.budget, started, fraction)
+        )
 
     real, device, how = problem.real, problem.device, method.parameterization
     decoded = how.decoded_counts(counts, real.sample_shape)
@@ -55,6 +55,13 @@ def prepare(method: Parts, problem: Problem, counts: Sequence[int], started: flo
         supply=method.networks.open(until(_NETWORKS_UNTIL, "networks")),
     )
     return Ready(state, classes, labelling)
+
+
+def _deadline(budget: Budget, started: float, fraction: float) -> Callable[[], bool]:
+    if budget.seconds is None:
+        return lambda: True
+    until = started + fraction * budget.seconds
+    return lambda: budget.now() < until
 
 
 def _groups(method: Parts, arrays: dict[str, Tensor], labels: Tensor, learned: dict[str, Tensor]) -> list[Group]:

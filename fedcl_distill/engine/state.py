@@ -29,7 +29,7 @@ class DistillationState:
         optimiser: of all leaves.
         supply: hands out the networks, which may learn as well.
         step: synthetic steps done.
-        seconds: wall-clock seconds spent, over all sittings.
+        seconds: spent by the budget's clock, over all sittings.
         losses: loss of every step done.
     """
 

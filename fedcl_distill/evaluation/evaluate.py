@@ -94,7 +94,7 @@ def evaluate(
         )
     started = time.monotonic()
     architecture = architecture or protocol.architecture_for(test)
-    recipe = protocol.recipe_for(test)
+    recipe = protocol.recipe_for(test, len(synthetic))
     accuracies, by_class = [], []
     for index in range(networks or protocol.networks):
         one = derive_seed(seed, "evaluation", index)

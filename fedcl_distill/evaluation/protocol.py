@@ -20,6 +20,8 @@ class Protocol:
         networks: how many networks are trained, each from its own seed.
         width: of the ConvNet (or MLP), where no architecture is given.
         augment: train with the augmentation that suits the data (DSA for images).
+        most_samples: a network sees at most so many samples, each pass counted, so that a large set does not take hours:
+            it gets fewer epochs, yet as many steps. None: no bound.
     """
 
     name: str
@@ -27,10 +29,15 @@ class Protocol:
     networks: int
     width: int
     augment: bool = True
+    most_samples: int | None = None
 
-    def recipe_for(self, data: LabelledData) -> Recipe:
-        """The recipe with the augmentation that suits ``data``."""
-        return replace(self.recipe, augmentation=augmentation_for(data) if self.augment else NoAugmentation())
+    def recipe_for(self, data: LabelledData, samples: int = 1) -> Recipe:
+        """The recipe for a set of so many samples, with the augmentation that suits ``data``."""
+        epochs = self.recipe.epochs
+        if self.most_samples is not None:
+            epochs = max(1, min(epochs, self.most_samples // max(samples, 1)))
+        augmentation = augmentation_for(data) if self.augment else NoAugmentation()
+        return replace(self.recipe, epochs=epochs, augmentation=augmentation)
 
     def architecture_for(self, data: LabelledData) -> Architecture:
         """The network to train where the caller names none."""
@@ -40,7 +47,11 @@ class Protocol:
 FIELD = Protocol("field", Recipe(epochs=1000, schedule="halfway"), networks=5, width=128)
 """The field's own (Zhao et al. 2021 and code of their successors): 1000 epochs with DSA, SGD 0.01, ×0.1 half way."""
 
-FAST = Protocol("fast", Recipe(epochs=300, learning_rate=0.02, schedule="cosine"), networks=3, width=64)
+_FAST_RECIPE = Recipe(epochs=300, learning_rate=0.02, schedule="cosine")
+FAST = Protocol("fast", _FAST_RECIPE, networks=3, width=64)
 """For small machines: a narrower network, a third of the epochs, a cosine schedule."""
 
-PROTOCOLS = {protocol.name: protocol for protocol in (FIELD, FAST)}
+QUICK = Protocol("quick", _FAST_RECIPE, networks=3, width=64, most_samples=60_000)
+"""As fast, but sets of more than 200 samples get fewer epochs: for tables of many cells, where some decode thousands."""
+
+PROTOCOLS = {protocol.name: protocol for protocol in (FIELD, FAST, QUICK)}
