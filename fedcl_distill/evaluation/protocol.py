@@ -20,8 +20,8 @@ class Protocol:
         networks: how many networks are trained, each from its own seed.
         width: of the ConvNet (or MLP), where no architecture is given.
         augment: train with the augmentation that suits the data (DSA for images).
-        most_samples: a network sees at most so many samples, each pass counted, so that a large set does not take hours:
-            it gets fewer epochs, yet as many steps. None: no bound.
+        most_samples: a network sees at most so many samples, passes multiplied, so that a large set does not take
+            hours: it gets fewer epochs, yet as many steps. None: no bound.
     """
 
     name: str
@@ -52,6 +52,6 @@ FAST = Protocol("fast", _FAST_RECIPE, networks=3, width=64)
 """For small machines: a narrower network, a third of the epochs, a cosine schedule."""
 
 QUICK = Protocol("quick", _FAST_RECIPE, networks=3, width=64, most_samples=60_000)
-"""As fast, but sets of more than 200 samples get fewer epochs: for tables of many cells, where some decode thousands."""
+"""As fast, but sets of more than 200 samples get fewer epochs: for tables of many cells."""
 
 PROTOCOLS = {protocol.name: protocol for protocol in (FIELD, FAST, QUICK)}

@@ -23,6 +23,9 @@ class Method:
         family: of the field: core set, distribution matching, …
         paper: where it comes from.
         choose_when: one sentence of advice.
+        needs: what it costs beside a network's forward and backward passes: "double backward" (second derivatives),
+            "training on the real data" (before or while distilling), memory that grows with something, real samples in
+            the result.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Method:
     family: str
     paper: str
     choose_when: str
+    needs: tuple[str, ...] = ()
 
 
 _METHODS = (
