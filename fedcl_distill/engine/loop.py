@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from fedcl_distill.labels import on_simplex
 from fedcl_distill.objectives import View
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.sides import RealSide, SyntheticSide
+
+_LARGEST_INPUT = 1e6  # in deviations of the real data; norms inside a network would hide that samples ran away
 
 
 @dataclass
@@ -77,16 +80,19 @@ class Loop:
     def _step(self, view: View, target: Any) -> None:
         method, state = self.method, self.run_.state
         state.optimiser.zero_grad(set_to_none=True)
-        value = self._differentiate(view, target)
-        if not abs(value) < float("inf"):
-            raise DivergenceError(f"{method.name}: loss {value} at step {state.step + 1}; try a smaller learning rate")
+        value, size = self._differentiate(view, target)
+        if not (abs(value) < math.inf and size < _LARGEST_INPUT):
+            raise DivergenceError(
+                f"{method.name}: loss {value:g}, largest input {size:g} at step {state.step + 1}; "
+                "try a smaller learning rate"
+            )
         method.optimiser.step(state.optimiser, self.run_.progress.fraction)
         self._project()
         state.losses.append(value)
         state.step += 1
 
-    def _differentiate(self, view: View, target: Any) -> float:
-        """The loss; its gradient goes through decoded samples into the stored arrays, addend by addend up to there."""
+    def _differentiate(self, view: View, target: Any) -> tuple[float, float]:
+        """Loss and largest absolute input; the gradient goes through decoded samples into the stored arrays."""
         side = self._side()
         decoded = side.inputs
         side = SyntheticSide(decoded.detach().requires_grad_(), side.classes, side.labels, side.learned)
@@ -96,7 +102,7 @@ class Loop:
             value += loss.item()
         if side.inputs.grad is not None and decoded.requires_grad:
             decoded.backward(side.inputs.grad)  # type: ignore[no-untyped-call]
-        return value
+        return value, float(decoded.detach().abs().max())
 
     @torch.no_grad()
     def _project(self) -> None:

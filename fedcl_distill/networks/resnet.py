@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedcl_distill.networks.base import Network
-from fedcl_distill.networks.norms import instance_norm
+from fedcl_distill.networks.norms import InstanceNorm
 
 
 def resnet18(sample_shape: tuple[int, ...], num_classes: int, *, width: int = 64) -> Network:
@@ -15,7 +15,7 @@ def resnet18(sample_shape: tuple[int, ...], num_classes: int, *, width: int = 64
     Instance norm instead of batch norm: a handful of synthetic samples gives no usable batch statistics.
     """
     channels = sample_shape[0]
-    stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), instance_norm(width), nn.ReLU())
+    stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), InstanceNorm(width), nn.ReLU())
     stages = [stem]
     inputs = width
     for stage in range(4):
@@ -33,12 +33,12 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.norm1 = instance_norm(outputs)
+        self.norm1 = InstanceNorm(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = instance_norm(outputs)
+        self.norm2 = InstanceNorm(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), instance_norm(outputs))
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), InstanceNorm(outputs))
 
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = F.relu(self.norm1(self.conv1(inputs)))
