@@ -17,6 +17,7 @@ from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import SyntheticSet, encoded_bytes, load, save, save_png
 from simulations.compare import compare
+from simulations.costs import Meter
 from simulations.records import Record, make_record, settings_key
 from simulations.scenario_data import load_splits
 from simulations.watch import Silent, Stage, Watcher
@@ -103,17 +104,25 @@ class DistilSettings:
         del record["data_root"]
         return record
 
+    @property
+    def size_text(self) -> str:
+        return f"{self.images_per_class} a class" if self.byte_budget is None else f"{self.byte_budget:,} bytes"
+
     def __str__(self) -> str:
-        size = f"{self.images_per_class} a class" if self.byte_budget is None else f"{self.byte_budget:,} bytes"
-        return f"{self.method} · {self.data} · {size} · seed {self.seed}"
+        return f"{self.method} · {self.data} · {self.size_text} · seed {self.seed}"
 
 
 def run_distil(
-    settings: DistilSettings, watcher: Watcher | None = None, out_dir: str | os.PathLike[str] = "runs"
+    settings: DistilSettings,
+    watcher: Watcher | None = None,
+    out_dir: str | os.PathLike[str] = "runs",
+    *,
+    checkpoints: bool = True,
 ) -> Record:
     """Distil, save the set and its picture below ``out_dir``, judge the saved set and return the result line.
 
-    An interrupted run leaves a checkpoint below ``out_dir``; the same settings then go on from there.
+    An interrupted run leaves a checkpoint below ``out_dir``; the same settings then go on from there. Without
+    ``checkpoints`` it starts anew: CPU-seconds and peak memory are those of one sitting.
 
     Raises:
         SettingsError, DataError: settings that do not fit each other or the data.
@@ -122,15 +131,22 @@ def run_distil(
     """
     started, watcher, folder = time.monotonic(), watcher or Silent(), Path(out_dir)
     splits = load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit)
+    checkpoint = folder / "checkpoints" / f"{settings.key}.pt" if checkpoints else None
     with watcher.stage(str(settings)) as stage:
-        synthetic = _distil(settings, splits, stage, folder / "checkpoints" / f"{settings.key}.pt")
+        meter = Meter(settings.device)
+        synthetic = _distil(settings, splits, stage, checkpoint)
+        distillation = meter.cost()
     files = _save(settings, synthetic, folder)
     with watcher.stage(f"judging {settings}") as stage:
+        meter = Meter(settings.device)
         judgement = _judge(settings, load(folder / files["set"]), splits, stage)
+        evaluation = meter.cost()
     watcher.note(f"{settings}: {judgement}")
     metrics = {
         **judgement.as_record(),
         **_costs(settings, synthetic),
+        **distillation.as_record("distil"),
+        **evaluation.as_record("evaluation"),
         "files": files,
         "class_names": list(synthetic.class_names),
     }
@@ -151,7 +167,7 @@ def compare_distil(
     return compare(KIND, runs, lambda one: run_distil(one, watcher, folder), results_path, watcher)
 
 
-def _distil(settings: DistilSettings, splits: Splits, stage: Stage, checkpoint: Path) -> SyntheticSet:
+def _distil(settings: DistilSettings, splits: Splits, stage: Stage, checkpoint: Path | None) -> SyntheticSet:
     def report(now: Progress) -> None:
         stage.update(now.fraction, f"step {now.step:,} · {now.rate:.1f}/s · loss {now.loss:.4g}")
 

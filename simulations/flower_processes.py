@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -12,15 +11,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from fedcl_distill.errors import DependencyError, FedclDistillError
 from simulations.credentials import LOOPBACK
+from simulations.processes import stop_with_children
 
 _START_SECONDS = 60.0
-_STOP_SECONDS = 10.0
 _TAIL = 2000  # characters of a log in an error message
 
 
@@ -46,7 +44,7 @@ class FlowerProcesses:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for process in reversed(self._started):
-            _stop_with_children(process)
+            stop_with_children(process)
 
     def start(self, program: str, *options: str, log: str) -> subprocess.Popen[bytes]:
         """Start ``program`` in the background; what it prints goes into the file ``log`` in the home."""
@@ -148,13 +146,3 @@ def _is_healthy(address: str, authority: Path | None) -> bool:
             return bool(answer.status == 200)
     except OSError:  # nobody listens yet
         return False
-
-
-def _stop_with_children(process: subprocess.Popen[bytes]) -> None:
-    """End the process group that ``process`` leads, politely first; one that ended is left alone, with its number."""
-    for request in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        os.killpg(process.pid, request)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_SECONDS)

@@ -10,11 +10,10 @@ import dataclasses
 import inspect
 import itertools
 import json
-import re
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -22,6 +21,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import typer
 
 from fedcl_distill.errors import SettingsError
+from simulations.docstrings import explained
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class Setting:
 
 def settings_of(kind: type) -> tuple[Setting, ...]:
     """The settings that the dataclass ``kind`` has, in the order of its fields."""
-    hints, helps = typing.get_type_hints(kind), _attribute_help(kind)
+    hints, helps = typing.get_type_hints(kind), explained(kind, "Attributes")
     found = []
     for field in dataclasses.fields(kind):
         if not field.init:
@@ -111,10 +111,13 @@ def settings_of(kind: type) -> tuple[Setting, ...]:
     return tuple(found)
 
 
-def read_cells(kind: type[T], file: Path | None, flags: Mapping[str, Any]) -> list[T]:
+def read_cells(
+    kind: type[T], file: Path | None, flags: Mapping[str, Any], defaults: Mapping[str, Sequence[Any]] | None = None
+) -> list[T]:
     """One ``kind`` for every combination of the given values; a flag replaces what the file says of its setting.
 
     A file may hold tables ``[[run]]``: each is a list of combinations of its own, on top of the file's other keys.
+    ``defaults`` are the values of settings that neither file nor flag names, in place of the class's.
 
     Raises:
         SettingsError: an unreadable file, an unknown key, a value that does not fit, a missing required setting.
@@ -127,29 +130,41 @@ def read_cells(kind: type[T], file: Path | None, flags: Mapping[str, Any]) -> li
     given = [(known[name], values) for name, values in flags.items() if values is not None]
     cells: dict[str, T] = {}
     for run in runs:
-        values = {**_alternatives({**common, **run}, known, str(file)), **_flag_alternatives(given)}
+        values = {
+            **{name: list(several) for name, several in (defaults or {}).items()},
+            **_alternatives({**common, **run}, known, str(file)),
+            **_flag_alternatives(given),
+        }
         for cell in _combine(kind, values, known):
             cells.setdefault(json.dumps(dataclasses.asdict(cell), sort_keys=True, default=str), cell)  # type: ignore[call-overload]
     return list(cells.values())
 
 
 def takes_settings(
-    kind: type[T], *, helps: Mapping[str, str] | None = None
+    kind: type[T], *, helps: Mapping[str, str] | None = None, defaults: Mapping[str, Sequence[Any]] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command flags for every field of ``kind``; its first argument becomes the list of combinations.
 
     Args:
         kind: the dataclass.
         helps: explanations in place of the docstring's, where that speaks to programmers.
+        defaults: values of settings that are not given, in place of the class's.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        settings = [dataclasses.replace(one, help=(helps or {}).get(one.name, one.help)) for one in settings_of(kind)]
+        settings = [
+            dataclasses.replace(
+                one,
+                help=(helps or {}).get(one.name, one.help),
+                default=_shown_together((defaults or {}).get(one.name)) or one.default,
+            )
+            for one in settings_of(kind)
+        ]
         names = [setting.name for setting in settings]
 
         def run(**given: Any) -> None:
             flags = {name: _none_if_empty(given.pop(name)) for name in names}
-            command(read_cells(kind, given.pop("settings"), flags), **given)
+            command(read_cells(kind, given.pop("settings"), flags, defaults), **given)
 
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
         parameters = [*own, _settings_file(), *(_parameter(setting) for setting in settings)]
@@ -160,6 +175,10 @@ def takes_settings(
         return run
 
     return decorate
+
+
+def _shown_together(values: Sequence[Any] | None) -> str:
+    return ", ".join(map(str, values or ()))
 
 
 def _settings_file() -> inspect.Parameter:
@@ -218,19 +237,6 @@ def _analyse(hint: Any, where: str) -> tuple[type, Literal["one", "tuple", "mapp
     if hint is dict or get_origin(hint) in (dict, Mapping):
         return str, "mapping", ()
     raise TypeError(f"{where}: no flag can be made for {hint}")
-
-
-def _attribute_help(kind: type) -> dict[str, str]:
-    """What the section "Attributes" of the docstring says about each field."""
-    section = re.search(r"^Attributes:\n((?:[ ]{4}.*\n?|\n)+)", inspect.getdoc(kind) or "", re.MULTILINE)
-    if section is None:
-        return {}
-    helps = {}
-    for names, text in re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8}.*)*)", section[1], re.MULTILINE):
-        sentence = re.sub(r":\w+:`~?([^`]*)`", r"\1", re.sub(r"\s+", " ", text)).replace("``", "").strip()
-        for name in names.split(","):
-            helps[name.strip()] = sentence[:1].upper() + sentence[1:]
-    return helps
 
 
 def _read_toml(file: Path) -> dict[str, Any]:

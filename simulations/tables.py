@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from simulations.arms import REAL_SAMPLES_MARK, REAL_SAMPLES_NOTE, Arm, Scenario
@@ -25,6 +25,13 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+
+
+def without(table: Table, column: str) -> Table:
+    """``table`` without a column that a narrow place has no room for."""
+    kept = [place for place, name in enumerate(table.columns) if name != column]
+    rows = tuple(tuple(row[place] for place in kept) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[place] for place in kept), rows=rows)
 
 
 Cell = Callable[[Arm], str]

@@ -1,6 +1,29 @@
 """Judging a synthetic set: train from scratch on it, test on real data."""
 
 from fedcl_distill.evaluation.evaluate import Evaluation, evaluate
+from fedcl_distill.evaluation.kernel_regression import kernel_accuracy, kernel_predictions
 from fedcl_distill.evaluation.protocol import FAST, FIELD, PROTOCOLS, QUICK, Protocol
+from fedcl_distill.evaluation.scores import (
+    Scores,
+    augmentation_robust_score,
+    label_robust_score,
+    real_accuracy,
+    score,
+)
 
-__all__ = ["FAST", "FIELD", "PROTOCOLS", "QUICK", "Evaluation", "Protocol", "evaluate"]
+__all__ = [
+    "FAST",
+    "FIELD",
+    "PROTOCOLS",
+    "QUICK",
+    "Evaluation",
+    "Protocol",
+    "Scores",
+    "augmentation_robust_score",
+    "evaluate",
+    "kernel_accuracy",
+    "kernel_predictions",
+    "label_robust_score",
+    "real_accuracy",
+    "score",
+]

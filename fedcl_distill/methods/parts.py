@@ -8,11 +8,11 @@ from typing import TypeVar
 from fedcl_distill.augmentation import Augmentation, NoAugmentation, SiameseAugmentation
 from fedcl_distill.engine import FromReal, Initial, Noise
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.labels import HardLabels, Labels
+from fedcl_distill.labels import HardLabels, Labels, LearnedLabels, TeacherLabels
 from fedcl_distill.named import read_named
 from fedcl_distill.networks import Architecture
 from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization, Pixels
-from fedcl_distill.selection import Herding, KCenter, Random
+from fedcl_distill.selection import ClosestToMean, Herding, KCenter, Random
 
 T = TypeVar("T")
 
@@ -21,9 +21,10 @@ _INITIALS: dict[str, Initial] = {
     "random": FromReal(Random()),
     "herding": FromReal(Herding()),
     "k-center": FromReal(KCenter()),
+    "closest-to-mean": FromReal(ClosestToMean()),
 }
 _AUGMENTATIONS: dict[str, Augmentation] = {"none": NoAugmentation(), "dsa": SiameseAugmentation()}
-_LABELS = {"hard": HardLabels}
+_LABELS = {"hard": HardLabels, "learned": LearnedLabels, "teacher": TeacherLabels}
 
 
 def as_architecture(value: Architecture | str | None) -> Architecture | None:

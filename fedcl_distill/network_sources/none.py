@@ -10,6 +10,7 @@ from torch import nn
 from fedcl_distill.network_sources.base import Drawn, Supply
 from fedcl_distill.networks import Network
 from fedcl_distill.problem import Problem
+from fedcl_distill.seeding import isolated_rng
 
 
 @dataclass(frozen=True)
@@ -27,4 +28,5 @@ class NoNetwork:
 
 class _NoSupply(Supply):
     def draw(self, index: int, seed: int) -> Drawn:
-        return Drawn(Network([nn.Identity()], 1, 1))
+        with isolated_rng(0):  # the classifier draws its weights
+            return Drawn(Network([nn.Identity()], 1, 1))

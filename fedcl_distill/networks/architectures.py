@@ -10,14 +10,23 @@ from typing import Any
 import torch
 
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.networks.alexnet import alexnet
 from fedcl_distill.networks.base import Network
 from fedcl_distill.networks.convnet import convnet
 from fedcl_distill.networks.lenet import lenet
 from fedcl_distill.networks.mlp import mlp
 from fedcl_distill.networks.resnet import resnet18
+from fedcl_distill.networks.vgg import vgg11
 from fedcl_distill.seeding import isolated_rng
 
-_BUILDERS: dict[str, Callable[..., Network]] = {"convnet": convnet, "mlp": mlp, "lenet": lenet, "resnet18": resnet18}
+_BUILDERS: dict[str, Callable[..., Network]] = {
+    "convnet": convnet,
+    "mlp": mlp,
+    "lenet": lenet,
+    "resnet18": resnet18,
+    "vgg11": vgg11,
+    "alexnet": alexnet,
+}
 _FOR_FEATURES = ("mlp",)
 
 

@@ -30,7 +30,7 @@ class InstanceNorm(nn.Module):
 
 
 class _Normalise(torch.autograd.Function):
-    """(x − mean) / deviation · weight + bias with the closed form of its gradient, which can be differentiated again."""
+    """(x − mean) / deviation · weight + bias with its gradient in closed form, which can be differentiated again."""
 
     generate_vmap_rule = True
 

@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedcl_distill.errors import PayloadError
+from fedcl_distill.parameterizations.addressing import Addressing
 from fedcl_distill.parameterizations.base import Arrays, Parameterization, Setting, Shape
+from fedcl_distill.parameterizations.fixed import FixedPixels
+from fedcl_distill.parameterizations.generator import GeneratorLatents
+from fedcl_distill.parameterizations.low_rank import LowRank
 from fedcl_distill.parameterizations.pixels import Pixels
+from fedcl_distill.parameterizations.tiles import Tiles
 
-PARAMETERIZATIONS: dict[str, type[Parameterization]] = {Pixels.name: Pixels}
+PARAMETERIZATIONS: dict[str, type[Parameterization]] = {
+    Pixels.name: Pixels,
+    FixedPixels.name: FixedPixels,
+    Tiles.name: Tiles,
+    Addressing.name: Addressing,
+    LowRank.name: LowRank,
+    GeneratorLatents.name: GeneratorLatents,
+}
 
 
 def build_parameterization(name: str, settings: Mapping[str, Setting]) -> Parameterization:
@@ -25,4 +37,17 @@ def build_parameterization(name: str, settings: Mapping[str, Setting]) -> Parame
         raise PayloadError(f"parameterization {name!r} does not take these settings: {error}") from error
 
 
-__all__ = ["PARAMETERIZATIONS", "Arrays", "Parameterization", "Pixels", "Setting", "Shape", "build_parameterization"]
+__all__ = [
+    "PARAMETERIZATIONS",
+    "Addressing",
+    "Arrays",
+    "FixedPixels",
+    "GeneratorLatents",
+    "LowRank",
+    "Parameterization",
+    "Pixels",
+    "Setting",
+    "Shape",
+    "Tiles",
+    "build_parameterization",
+]

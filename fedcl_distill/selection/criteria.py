@@ -50,6 +50,24 @@ class Herding:
 
 
 @dataclass(frozen=True)
+class ClosestToMean:
+    """The samples nearest to the mean of their class, each by itself (as some continual-learning memories do).
+
+    Unlike herding it does not look at what was chosen already, so that several samples may be much alike.
+    """
+
+    name: ClassVar[str] = "closest-to-mean"
+    embedding: Embedding = field(default_factory=Inputs)
+
+    def embed(self, real: LabelledData, seed: int) -> Tensor:
+        return self.embedding.embed(real, seed)
+
+    def choose(self, embeddings: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        distances = (embeddings - embeddings.mean(dim=0)).square().sum(dim=1)
+        return distances.argsort(stable=True)[:count]
+
+
+@dataclass(frozen=True)
 class KCenter:
     """Greedily covers the class: each sample is the farthest from those chosen (Sener and Savarese 2018).
 

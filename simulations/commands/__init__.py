@@ -8,6 +8,8 @@ from __future__ import annotations
 
 COMMANDS = {
     "distil": "Distil a data set with one or more methods and judge the result.",
+    "distil-table": "Compare all methods at one budget, each run in a process of its own.",
+    "cross-architecture": "Judge saved sets with several kinds of networks, and by DD-Ranking's scores.",
     "federated": "Simulate federated learning: synthetic sets or models sent, accuracy against bytes.",
     "continual": "Simulate continual learning: what a memory of synthetic or real samples saves from oblivion.",
     "report": "Write results as one HTML page with tables, plots and synthetic images.",

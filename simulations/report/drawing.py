@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from simulations.formats import byte_size
+from simulations.formats import byte_size, seconds
 
 _SERIES = 8
 _INK, _FAINT, _LINE = "#010101", "#020202", "#030303"
@@ -91,6 +91,15 @@ def show_legend(figure: Figure, axes: Axes) -> None:
 
 def use_byte_axis(axes: Axes, label: str) -> None:
     """A logarithmic axis of bytes with ticks such as "10 kB"."""
+    _use_log_axis(axes, label, _round_bytes)
+
+
+def use_seconds_axis(axes: Axes, label: str) -> None:
+    """A logarithmic axis of durations with ticks such as "50 s" and "3 min 20 s"."""
+    _use_log_axis(axes, label, seconds)
+
+
+def _use_log_axis(axes: Axes, label: str, show: Callable[[float], str]) -> None:
     axes.set_xscale("log")
     axes.set_xlabel(label)
     low, high = (place * factor for place, factor in zip(axes.dataLim.intervalx, (1 / 1.7, 1.7), strict=True))
@@ -98,7 +107,7 @@ def use_byte_axis(axes: Axes, label: str) -> None:
         axes.set_xlim(low, high)
         few_decades = high / low < 200
         axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if few_decades else (1.0,), numticks=12))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _round_bytes(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(visible=False, which="minor")
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from typer.testing import CliRunner
 
 from fedcl_distill.engine.loop import Loop
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.methods import METHODS
 from fedcl_distill.synthetic import load
 from simulations.cli import app
+from simulations.commands import COMMANDS
 from simulations.options import read_cells, settings_of
 from simulations.records import read_records
 
@@ -27,7 +30,7 @@ def call(*arguments: str | Path) -> object:
     return CliRunner().invoke(app, [str(one) for one in arguments])
 
 
-@pytest.mark.parametrize("command", ["distil", "federated", "continual", "report", "methods"])
+@pytest.mark.parametrize("command", list(COMMANDS))
 def test_every_command_explains_itself(command: str) -> None:
     result = call(command, "--help")
     assert result.exit_code == 0
@@ -39,6 +42,17 @@ def test_methods_are_listed() -> None:
     result = call("methods")
     assert result.exit_code == 0
     assert all(name in result.output for name in ("dm", "herding", "k-center", "random"))
+
+
+def test_a_method_is_shown_with_all_its_settings() -> None:
+    result = call("methods", "dm")
+    assert result.exit_code == 0
+    assert all(name in result.output for name in signature(METHODS["dm"].preset).parameters)
+    assert "Class means of embeddings" in result.output
+    assert "256" in result.output
+    refused = call("methods", "magic")
+    assert refused.exit_code == 2
+    assert "unknown method 'magic'" in refused.output
 
 
 def test_distil_saves_set_picture_and_result_and_skips_what_is_done(tmp_path: Path) -> None:

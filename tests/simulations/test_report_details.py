@@ -207,3 +207,13 @@ def test_matrices_give_the_fields_numbers():
     matrix = [[0.9, 0.0, 0.0], [0.5, 0.8, 0.0], [0.3, 0.4, 0.7]]
     assert _seen_so_far(matrix) == pytest.approx([0.9, 0.65, 1.4 / 3])
     assert _forgotten(matrix) == pytest.approx([0.6, 0.4])
+
+
+def test_accuracy_stands_against_cpu_time_where_distillation_cost_some(tmp_path):
+    (tmp_path / "free").mkdir()
+    free = [_distil("random", 1, distil_cpu_seconds=0.001), _distil("dm", 1, distil_cpu_seconds=600.0)]
+    _, page = _write(tmp_path / "free", free)
+    assert "Accuracy against CPU time" not in page.text
+    _, page = _write(tmp_path, [*free, _distil("mtt", 1, distil_cpu_seconds=1200.0)])
+    assert "Accuracy against CPU time" in page.text
+    assert "10 min 00 s" in page.text or "8 min 20 s" in page.text

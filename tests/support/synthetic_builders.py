@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from fedcl_distill.data.labelled import Normalisation
 from fedcl_distill.errors import PayloadError
 from fedcl_distill.parameterizations import Arrays, Pixels, Setting, Shape
+from fedcl_distill.problem import Problem
 from fedcl_distill.synthetic import SyntheticSet
 
 KEY = "fedcl_distill"
@@ -49,11 +50,19 @@ class Scaled:
 
     factor: float = 1.0
     name: ClassVar[str] = "scaled"
+    pixel_arrays: ClassVar[frozenset[str]] = frozenset()
+    frozen: ClassVar[frozenset[str]] = frozenset({"gain"})
 
     def settings(self) -> dict[str, Setting]:
         return {"factor": self.factor}
 
-    def start(self, samples: Tensor) -> Arrays:
+    def decoded_counts(self, counts: Sequence[int], sample_shape: Shape) -> list[int]:
+        return list(counts)
+
+    def shapes(self, counts: Sequence[int], sample_shape: Shape) -> dict[str, Shape]:
+        return {"base": (sum(counts), *sample_shape), "gain": (sum(counts),)}
+
+    def start(self, samples: Tensor, counts: Sequence[int] | None = None, problem: Problem | None = None) -> Arrays:
         return {"base": samples / self.factor, "gain": torch.ones(len(samples))}
 
     def decode(self, arrays: Mapping[str, Tensor]) -> Tensor:

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from simulations.arms import Arm, Scenario, scenarios
 from simulations.formats import byte_size, mean, percent, spread
 from simulations.report.blocks import Block, Chapter, Grid, Picture, Pictures, Plot, Section
-from simulations.report.drawing import look, new_figure, show_legend, style, to_svg, use_byte_axis, use_percent_axis
+from simulations.report.drawing import (
+    look,
+    new_figure,
+    show_legend,
+    style,
+    to_svg,
+    use_byte_axis,
+    use_percent_axis,
+    use_seconds_axis,
+)
 from simulations.report.sections.facts import settings_facts
 from simulations.report.source import Sourced, picture_of
 from simulations.tables import describe, distil_accuracies, table_of
+
+Point = tuple[float, float, float]
+"""Where, mean accuracy and its standard deviation, both in per cent."""
+
+_CHEAP_SECONDS = 0.1  # selections of real samples cost nothing worth drawing
 
 
 def distil_section(sources: Sequence[Sourced]) -> Section | None:
@@ -30,12 +47,14 @@ def distil_section(sources: Sequence[Sourced]) -> Section | None:
 
 def _blocks(scenario: Scenario, sources: Sequence[Sourced]) -> list[Block]:
     blocks: list[Block] = [Grid(table_of(scenario))]
+    caption = "Mean and standard deviation over all networks of all seeds."
     with style():
-        svg = _against_bytes(scenario)
-    if svg:
-        blocks.append(
-            Plot("Accuracy against payload", svg, "Mean and standard deviation over all networks of all seeds.")
-        )
+        for title, draw in (
+            ("Accuracy against payload", _against_bytes),
+            ("Accuracy against CPU time", _against_cpu_seconds),
+        ):
+            if svg := draw(scenario):
+                blocks.append(Plot(title, svg, caption))
     pictures = tuple(picture for arm in scenario.arms if (picture := _picture(arm, sources)) is not None)
     if pictures:
         caption = (
@@ -47,22 +66,48 @@ def _blocks(scenario: Scenario, sources: Sequence[Sourced]) -> list[Block]:
 
 def _against_bytes(scenario: Scenario) -> str:
     """A line for each method through its sizes; nothing where all arms have the same size."""
-    lines = defaultdict(list)
-    for arm in scenario.arms:
-        size, accuracies = mean(arm.values("payload_bytes")), [100 * value for value in distil_accuracies(arm)]
-        if size and accuracies:
-            lines[str(arm.settings.get("method"))].append((size, mean(accuracies) or 0.0, spread(accuracies)))
-    if len({round(size) for points in lines.values() for size, _, _ in points}) < 2:
+    points = _points(scenario, "payload_bytes")
+    if len({round(size) for line in points.values() for size, _, _ in line}) < 2:
         return ""
-    figure = new_figure(10.5, 4.0)
-    axes = figure.subplots()
-    for index, (method, points) in enumerate(lines.items()):
-        xs, ys, deviations = (list(values) for values in zip(*sorted(points), strict=True))
-        axes.errorbar(xs, ys, yerr=deviations if any(deviations) else None, label=method, **look(index))
+    figure, axes = _lines(points)
     use_byte_axis(axes, "payload (bytes, log scale)")
-    use_percent_axis(axes, "test accuracy (%)")
     show_legend(figure, axes)
     return to_svg(figure, "Accuracy against payload bytes")
+
+
+def _against_cpu_seconds(scenario: Scenario) -> str:
+    """A mark for each arm, one colour for each method; nothing where fewer than two arms were distilled at a cost."""
+    points = _points(scenario, "distil_cpu_seconds")
+    points = {
+        method: dear for method, line in points.items() if (dear := [one for one in line if one[0] >= _CHEAP_SECONDS])
+    }
+    if sum(map(len, points.values())) < 2:
+        return ""
+    figure, axes = _lines(points, joined=False)
+    use_seconds_axis(axes, "CPU-seconds of the distillation (log scale)")
+    show_legend(figure, axes)
+    return to_svg(figure, "Accuracy against CPU-seconds")
+
+
+def _points(scenario: Scenario, metric: str) -> dict[str, list[Point]]:
+    """For each method, the metric of each arm with its accuracy."""
+    points = defaultdict(list)
+    for arm in scenario.arms:
+        place, accuracies = mean(arm.values(metric)), [100 * value for value in distil_accuracies(arm)]
+        if place and accuracies:
+            points[str(arm.settings.get("method"))].append((place, mean(accuracies) or 0.0, spread(accuracies)))
+    return points
+
+
+def _lines(points: Mapping[str, list[Point]], *, joined: bool = True) -> tuple[Figure, Axes]:
+    figure = new_figure(10.5, 4.0)
+    axes = figure.subplots()
+    for index, (method, line) in enumerate(points.items()):
+        xs, ys, deviations = (list(values) for values in zip(*sorted(line), strict=True))
+        looks = look(index) if joined else {**look(index), "linestyle": ""}
+        axes.errorbar(xs, ys, yerr=deviations if any(deviations) else None, label=method, **looks)
+    use_percent_axis(axes, "test accuracy (%)")
+    return figure, axes
 
 
 def _picture(arm: Arm, sources: Sequence[Sourced]) -> Picture | None:

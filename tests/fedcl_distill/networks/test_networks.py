@@ -1,5 +1,7 @@
 """Truth: published layer sizes, and shapes of every kind of data."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -14,9 +16,9 @@ IMAGES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 24, 40), (1, 9, 13), (4, 64, 
 
 
 @pytest.mark.parametrize("shape", IMAGES)
-@pytest.mark.parametrize("name", ["convnet", "mlp", "lenet", "resnet18"])
+@pytest.mark.parametrize("name", ["convnet", "mlp", "lenet", "resnet18", "vgg11", "alexnet"])
 def test_every_network_reads_every_image(name: str, shape: tuple[int, ...]) -> None:
-    options = {"width": 8} if name != "lenet" else {}
+    options = {"width": 8} if name in ("convnet", "mlp", "resnet18") else {}
     network = Architecture(name, options).build(shape, 7, seed=0)
     inputs = torch.randn(2, *shape)
     assert network(inputs).shape == (2, 7)
@@ -39,6 +41,28 @@ def test_convnet_has_the_published_number_of_parameters() -> None:
     network = Architecture("convnet").build((3, 32, 32), 10, seed=0)
     count = sum(p.numel() for p in network.parameters())
     assert count == convolutions + norms + linear == 320_010
+
+
+def test_vgg11_and_alexnet_have_the_published_number_of_parameters() -> None:
+    """For CIFAR-10, layer by layer: 3×3 (VGG-11, with norm) and 5×5 or 3×3 convolutions (AlexNet, without)."""
+    widths = [3, 64, 128, 256, 256, 512, 512, 512, 512]
+    convolutions = sum(9 * before * after + after for before, after in pairwise(widths))
+    vgg = convolutions + 2 * sum(widths[1:]) + 512 * 10 + 10
+    alexnet = (3 * 25 + 1) * 128 + (128 * 25 + 1) * 192 + (192 * 9 + 1) * 256 + (256 * 9 + 1) * 192
+    alexnet += (192 * 9 + 1) * 192 + (192 * 4 * 4 + 1) * 10
+    for name, expected in (("vgg11", vgg), ("alexnet", alexnet)):
+        for shape, extra in (((3, 32, 32), 0), ((1, 28, 28), 2)):
+            network = Architecture(name).build(shape, 10, seed=0)
+            first = next(layer for layer in network.body.modules() if isinstance(layer, nn.Conv2d)).weight
+            assert sum(p.numel() for p in network.parameters()) == expected - extra * first[:, 0].numel()
+
+
+def test_vgg11_keeps_the_signal_of_small_images() -> None:
+    """Instance norm of a single pixel is zero: whatever the input, the output would be the same."""
+    for shape in ((1, 8, 8), (3, 4, 4), (1, 9, 13)):
+        network = Architecture("vgg11").build(shape, 3, seed=0)
+        one, other = network(torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)))
+        assert not torch.allclose(one, other, atol=1e-4)
 
 
 def test_convnet_pads_28_to_32() -> None:

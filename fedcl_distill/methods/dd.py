@@ -1,0 +1,132 @@
+"""DD: dataset distillation by unrolled training (Wang et al. 2018), of samples or of labels (Bohdal et al. 2020)."""
+
+from __future__ import annotations
+
+from fedcl_distill.augmentation import Augmentation
+from fedcl_distill.engine import Adam, Budget, Engine, Initial
+from fedcl_distill.labels import Labels, LearnedLabels
+from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial, as_labels, as_parameterization
+from fedcl_distill.network_sources import FreshRandom
+from fedcl_distill.networks import Architecture
+from fedcl_distill.objectives import (
+    FixedBatches,
+    LearnedRate,
+    LearnedRates,
+    NoTruncation,
+    RandomTruncation,
+    UnrolledTraining,
+)
+from fedcl_distill.parameterizations import FixedPixels, Parameterization
+
+
+def dd(
+    *,
+    architecture: Architecture | str | None = None,
+    augmentation: Augmentation | str | None = "none",
+    initial: Initial | str = "random",
+    parameterization: Parameterization | str | None = None,
+    labels: Labels | str | None = None,
+    learning_rate: float = 0.01,
+    decay_from: float = 1.0,
+    largest_norm: float | None = None,
+    inner_steps: int = 10,
+    inner_epochs: int = 3,
+    inner_learning_rate: float = 0.02,
+    inner_momentum: float = 0.0,
+    truncation_window: int | None = None,
+    real_per_batch: int = 1024,
+    clamp: bool = False,
+    budget: Budget | None = None,
+) -> Engine:
+    """A fresh network trained on the set must do well on real data; the gradient passes the whole training.
+
+    Settings are the paper's, except that first samples are real ones, which serve a small budget better than its noise.
+    Each class's samples are dealt out to ``inner_steps`` batches, one step each; the rates of all steps are learned and
+    found in the provenance. A set works best with those rates.
+
+    Args:
+        architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
+        augmentation: of the real batch; the paper has none.
+        initial: first samples: "random" real ones, "herding", "k-center" or "noise" (the paper's).
+        parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
+        labels: "hard" ones, "learned:learning_rate=0.01" and the like, or a teacher's; None takes hard ones.
+        learning_rate, decay_from, largest_norm: see :class:`~fedcl_distill.engine.Adam`.
+        inner_steps, inner_epochs, inner_momentum: see :class:`~fedcl_distill.objectives.UnrolledTraining`.
+        inner_learning_rate: of every step, before it is learned.
+        truncation_window: how many steps the gradient passes, at a random place of the training
+            (:class:`~fedcl_distill.objectives.RandomTruncation`); None takes all.
+        real_per_batch: real samples in each view, of all classes together.
+        clamp: keep pixels inside the data's value range.
+        budget: where a call gives none.
+    """
+    return Engine(
+        name="dd",
+        objective=UnrolledTraining(
+            steps=inner_steps,
+            epochs=inner_epochs,
+            batches=FixedBatches(inner_steps),
+            rates=LearnedRates(inner_learning_rate, learning_rate),
+            momentum=inner_momentum,
+            truncation=NoTruncation() if truncation_window is None else RandomTruncation(truncation_window),
+            real_per_batch=real_per_batch,
+        ),
+        networks=FreshRandom(as_architecture(architecture)),
+        augmentation=as_augmentation(augmentation),
+        parameterization=as_parameterization(parameterization),
+        labels=as_labels(labels),
+        initial=as_initial(initial),
+        optimiser=Adam(
+            learning_rate=learning_rate, decay_from=decay_from, largest_norm=largest_norm, betas=(0.5, 0.999)
+        ),
+        budget=budget or Budget(steps=2000),
+        clamp=clamp,
+    )
+
+
+def label_distillation(
+    *,
+    architecture: Architecture | str | None = None,
+    augmentation: Augmentation | str | None = "none",
+    initial: Initial | str = "random",
+    label_learning_rate: float = 0.01,
+    decay_from: float = 1.0,
+    inner_steps: int = 20,
+    inner_learning_rate: float = 0.02,
+    inner_momentum: float = 0.9,
+    real_per_batch: int = 1024,
+    budget: Budget | None = None,
+) -> Engine:
+    """Samples stay as they are, and their labels are learned, such that training on them does well on real data.
+
+    The idea and its second-order objective are those of Bohdal et al. (2020); they train one network on and on, with a
+    step on the labels after each of its steps and a restart when validation says so, where fresh networks are trained
+    here as in :func:`dd`. By default the samples are real: what is shared then is not synthetic.
+
+    Args:
+        architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
+        augmentation: of the real batch; the paper has none.
+        initial: the samples: "random" real ones (the paper's), "herding", "k-center" or "noise".
+        label_learning_rate, decay_from: of the labels, see :class:`~fedcl_distill.engine.Adam`.
+        inner_steps: on all samples together.
+        inner_learning_rate: before it is learned; one for all steps.
+        inner_momentum: of the inner SGD.
+        real_per_batch: real samples in each view, of all classes together.
+        budget: where a call gives none.
+    """
+    return Engine(
+        name="label-distillation",
+        objective=UnrolledTraining(
+            steps=inner_steps,
+            epochs=1,
+            rates=LearnedRate(inner_learning_rate, label_learning_rate),
+            momentum=inner_momentum,
+            real_per_batch=real_per_batch,
+        ),
+        networks=FreshRandom(as_architecture(architecture)),
+        augmentation=as_augmentation(augmentation),
+        parameterization=FixedPixels(),
+        labels=LearnedLabels(label_learning_rate),
+        initial=as_initial(initial),
+        optimiser=Adam(learning_rate=label_learning_rate, decay_from=decay_from),
+        budget=budget or Budget(steps=1000),
+    )

@@ -1,0 +1,203 @@
+"""Ways to differentiate the end of a training run by the samples it was trained on.
+
+A student of weights θ_0 takes N steps θ_{i+1} = θ_i − α g_i, where g_i is the gradient of its loss at θ_i on the
+synthetic samples x, and ends at a loss L(θ_N). With the adjoints λ_N = ∂L/∂θ_N and λ_i = λ_{i+1} − α H_i λ_{i+1}, H_i
+the Hessian of step i, the derivatives are
+
+    ∂L/∂x = −α Σ_i (∂g_i/∂x)ᵀ λ_{i+1}    and    ∂L/∂α = −Σ_i g_iᵀ λ_{i+1}.
+
+:class:`Unrolled` lets autograd keep the graph of all steps, :class:`Replayed` computes the same from the θ_i alone, and
+:class:`Tesla` puts λ_N in the place of every λ_{i+1}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fedcl_distill.objectives.student import Student, Weights
+
+EndLoss = Callable[[Weights], Tensor]
+"""The loss at the weights after the last step, differentiable."""
+
+
+class TrajectoryGradient(Protocol):
+    """Turns a student, a number of steps and a loss at their end into a scalar that can be differentiated."""
+
+    def loss(self, student: Student, start: Weights, steps: int, learning_rate: Tensor, end: EndLoss) -> Tensor:
+        """The loss after ``steps`` steps from ``start``.
+
+        Differentiable in the student's inputs, in its labels where these require a gradient, and in ``learning_rate``,
+        a scalar.
+        """
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What provenance records, as JSON values."""
+        ...
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """Exact, by autograd through all steps at once (Cazenavette et al. 2022).
+
+    Its memory holds the activations of every step.
+    """
+
+    def loss(self, student: Student, start: Weights, steps: int, learning_rate: Tensor, end: EndLoss) -> Tensor:
+        weights = _leaves(start)
+        for step in range(steps):
+            total = torch.stack(list(student.addends(weights, step))).sum()
+            gradient = torch.autograd.grad(total, weights, create_graph=True, materialize_grads=True)
+            weights = tuple(w - learning_rate * g for w, g in zip(weights, gradient, strict=True))
+        return end(weights)
+
+    def settings(self) -> dict[str, Any]:
+        return {"trajectory_gradient": "unrolled"}
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Exact as well, by replaying the steps backwards from their stored weights.
+
+    Its memory holds N times the weights and the activations of one part of a batch. On a CPU it is the faster one
+    too, for the parts fit the caches. Equal to :class:`Unrolled` but for rounding.
+    """
+
+    def loss(self, student: Student, start: Weights, steps: int, learning_rate: Tensor, end: EndLoss) -> Tensor:
+        visited = [start]
+        for step in range(steps):
+            visited.append(_descend(student, visited[-1], step, learning_rate))
+        value, adjoint = _value_and_gradient(end, visited.pop())
+        gathered = _Gathered.zeros(student, learning_rate)
+        for step in reversed(range(steps)):
+            weights = _leaves(visited.pop())
+            _, back = _pull(student, weights, step, adjoint, gathered, through_weights=True)
+            adjoint = tuple(a + b for a, b in zip(adjoint, back, strict=True))
+        return gathered.attached_to(value, student, learning_rate)
+
+    def settings(self) -> dict[str, Any]:
+        return {"trajectory_gradient": "replayed"}
+
+
+@dataclass(frozen=True)
+class Tesla:
+    """Approximate, with memory constant in the number of steps (Cui et al. 2023, equations 5 and 6).
+
+    The squared distance is expanded into terms, each differentiated by the sample it holds *at constant θ_i*: how
+    earlier steps move later gradients, through θ_i, is left out, i.e. the factors (I − α H_j), j > i, of the adjoints
+    above (λ_N in place of λ_{i+1}), for the samples and the learning rate alike. Therefore it equals the exact
+    gradient for one step, and for any number of steps up to a relative error of the order α N ‖H‖. The loss itself is
+    exact. The authors' code loses a factor of 2 in the sample gradient (its issue 5), which a learning rate absorbs.
+
+    The weights are not stored: the second pass walks forwards once more.
+    """
+
+    def loss(self, student: Student, start: Weights, steps: int, learning_rate: Tensor, end: EndLoss) -> Tensor:
+        weights = start
+        for step in range(steps):
+            weights = _descend(student, weights, step, learning_rate)
+        value, adjoint = _value_and_gradient(end, weights)
+        gathered = _Gathered.zeros(student, learning_rate)
+        weights = start
+        for step in range(steps):
+            gradient, _ = _pull(student, _leaves(weights), step, adjoint, gathered, through_weights=False)
+            weights = _stepped(weights, gradient, learning_rate)
+        return gathered.attached_to(value, student, learning_rate)
+
+    def settings(self) -> dict[str, Any]:
+        return {"trajectory_gradient": "tesla"}
+
+
+@dataclass
+class _Gathered:
+    """The derivative of the loss by inputs, labels (None where they are not learned) and learning rate, as it grows."""
+
+    inputs: Tensor
+    labels: Tensor | None
+    learning_rate: Tensor
+    scale: Tensor
+
+    @classmethod
+    def zeros(cls, student: Student, learning_rate: Tensor) -> _Gathered:
+        labels = torch.zeros_like(student.labels) if student.labels.requires_grad else None
+        rate = learning_rate.detach()
+        return cls(torch.zeros_like(student.inputs), labels, torch.zeros_like(rate), rate)
+
+    def add(self, rows: Tensor, inputs: Tensor, labels: Tensor | None, along: Tensor) -> None:
+        """Add what the samples ``rows`` contribute: derivatives of ``along`` = −gᵀλ, which α multiplies."""
+        self.inputs.index_add_(0, rows, inputs * self.scale)
+        if self.labels is not None and labels is not None:
+            self.labels.index_add_(0, rows, labels * self.scale)
+        self.learning_rate += along.to(self.learning_rate.dtype)
+
+    def attached_to(self, value: Tensor, student: Student, learning_rate: Tensor) -> Tensor:
+        """``value``, as a function that has these derivatives."""
+        pairs = [(student.inputs, self.inputs), (learning_rate, self.learning_rate)]
+        if self.labels is not None:
+            pairs.append((student.labels, self.labels))
+        for variable, derivative in pairs:
+            value = value + ((variable - variable.detach()) * derivative).sum()
+        return value
+
+
+def _leaves(weights: Weights) -> Weights:
+    return tuple(weight.detach().requires_grad_() for weight in weights)
+
+
+def _stepped(weights: Weights, gradient: Weights, learning_rate: Tensor) -> Weights:
+    return tuple(w - learning_rate.detach() * g for w, g in zip(weights, gradient, strict=True))
+
+
+def _descend(student: Student, weights: Weights, step: int, learning_rate: Tensor) -> Weights:
+    """The weights after step number ``step``, without a graph."""
+    leaves = _leaves(weights)
+    gradient = tuple(torch.zeros_like(weight) for weight in weights)
+    constant = replace(student, inputs=student.inputs.detach(), labels=student.labels.detach())
+    for loss in constant.addends(leaves, step):
+        parts = torch.autograd.grad(loss, leaves, materialize_grads=True)
+        gradient = tuple(g + part for g, part in zip(gradient, parts, strict=True))
+    return _stepped(weights, gradient, learning_rate)
+
+
+def _value_and_gradient(end: EndLoss, weights: Weights) -> tuple[Tensor, Weights]:
+    leaves = _leaves(weights)
+    value = end(leaves)
+    return value.detach(), torch.autograd.grad(value, leaves, materialize_grads=True)
+
+
+def _pull(
+    student: Student, weights: Weights, step: int, adjoint: Weights, gathered: _Gathered, *, through_weights: bool
+) -> tuple[Weights, Weights]:
+    """Gather what step ``step`` contributes; returns its gradient g and, if asked for, −α H λ (else zeros)."""
+    gradient = [torch.zeros_like(weight) for weight in weights]
+    back = [torch.zeros_like(weight) for weight in weights]
+    batch = student.batch(step)
+    for positions in student.positions(batch):
+        rows = batch.rows[positions]
+        inputs, labels = student.inputs.detach()[rows].requires_grad_(), student.labels.detach()[rows]
+        samples = [inputs]
+        if gathered.labels is not None:
+            samples.append(labels.requires_grad_())
+        loss = student.loss(weights, batch, positions, inputs, labels)
+        parts = torch.autograd.grad(loss, weights, create_graph=True, materialize_grads=True)
+        along = -_inner_product(parts, adjoint)
+        wanted = (*samples, *weights) if through_weights else tuple(samples)
+        pulled = torch.autograd.grad(along, wanted, materialize_grads=True)
+        gathered.add(rows, pulled[0], pulled[1] if len(samples) == 2 else None, along.detach())
+        _accumulate(gradient, [part.detach() for part in parts])
+        _accumulate(back, [gathered.scale * one for one in pulled[len(samples) :]])
+    return tuple(gradient), tuple(back)
+
+
+def _accumulate(totals: list[Tensor], parts: Sequence[Tensor]) -> None:
+    for total, part in zip(totals, parts, strict=False):  # no parts where they were not asked for
+        total += part
+
+
+def _inner_product(left: Weights, right: Weights) -> Tensor:
+    return torch.stack([(one * other).sum() for one, other in zip(left, right, strict=True)]).sum()

@@ -1,0 +1,54 @@
+"""``fedcl-distill cross-architecture``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedcl_distill.files import write_atomically
+from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, rich_table, watching
+from simulations.console import open_console
+from simulations.cross_architecture import ARCHITECTURES, CrossSettings, compare_architectures, find_sets, score_sets
+from simulations.cross_tables import cross_tables
+from simulations.markdown import markdown_table
+from simulations.options import takes_settings
+
+app = typer.Typer(add_completion=False)
+
+Sets = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="Saved sets, or folders with results, whose sets are all taken; by default runs/.", show_default=False
+    ),
+]
+WithScores = Annotated[bool, typer.Option("--scores", help="Also the label- and augmentation-robust scores (costly).")]
+Markdown = Annotated[Path | None, typer.Option("--markdown", help="Write the tables there too.", metavar="FILE.md")]
+
+
+@app.command("cross-architecture")
+@takes_settings(CrossSettings, defaults={"architecture": ARCHITECTURES})
+def cross_architecture(
+    cells: list[CrossSettings],
+    sets: Sets = None,
+    out: Out = DEFAULT_OUT,
+    scores: WithScores = False,
+    markdown: Markdown = None,
+) -> None:
+    """Judge saved sets with several kinds of networks, and score them fairly whatever their labels and augmentation.
+
+    Results that the folder already holds are not computed again.
+    """
+    console, results = open_console(), out / RESULTS
+    paths = find_sets(sets or [out])
+    with watching(console) as watcher:
+        records = compare_architectures(paths, cells, results, watcher)
+        if scores:
+            records += score_sets(paths, cells, results, watcher)
+    tables = cross_tables(records)
+    for table in tables:
+        console.print(rich_table(table))
+    if markdown is not None:
+        write_atomically(markdown, "\n".join(markdown_table(table) for table in tables).encode())
+    console.print(f"[dim]results:[/] {results}", highlight=False, soft_wrap=True)

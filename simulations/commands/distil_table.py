@@ -1,0 +1,86 @@
+"""``fedcl-distill distil-table``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedcl_distill.files import write_atomically
+from fedcl_distill.methods import list_methods
+from simulations.cell_processes import Workers
+from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, rich_table, watching
+from simulations.console import open_console
+from simulations.distil import DistilSettings
+from simulations.distil_table import DEFAULT_SECONDS, baselines, records_of_cells, run_table, with_budget
+from simulations.distil_tables import markdown_page, tables_of
+from simulations.options import takes_settings
+from simulations.tables import without
+
+app = typer.Typer(add_completion=False)
+
+_DEFAULTS: dict[str, Sequence[Any]] = {"method": list_methods(), "data": ["fashion-mnist"], "images_per_class": [1, 10]}
+_HELPS = {
+    "distil_seconds": "Budget in seconds; --seconds goes first.",
+    "distil_steps": "Budget in optimisation steps.",
+}
+
+Seconds = Annotated[
+    float | None,
+    typer.Option(
+        "--seconds", min=0, help=f"Budget of every cell (default: what the settings say, else {DEFAULT_SECONDS:g})."
+    ),
+]
+
+Count = Annotated[int, typer.Option("--workers", min=1, help="Cells at a time, each in a process of its own.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of each process.")]
+Longest = Annotated[
+    float | None,
+    typer.Option(
+        "--longest-seconds", help="End a cell, evaluation and all, that takes longer.", show_default=False, min=0
+    ),
+]
+Markdown = Annotated[
+    Path | None, typer.Option("--markdown", help="Write the tables to this file too.", metavar="FILE.md")
+]
+RandomToo = Annotated[
+    bool, typer.Option("--random-at-equal-bytes", help="Also judge random real samples of each payload's size.")
+]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try cells again that failed in an earlier call.")]
+
+
+@app.command("distil-table")
+@takes_settings(DistilSettings, helps=_HELPS, defaults=_DEFAULTS)
+def distil_table(
+    cells: list[DistilSettings],
+    out: Out = DEFAULT_OUT,
+    seconds: Seconds = None,
+    workers: Count = 1,
+    threads: Threads = 1,
+    longest_seconds: Longest = None,
+    markdown: Markdown = None,
+    random_at_equal_bytes: RandomToo = False,
+    retry_failed: RetryFailed = False,
+) -> None:
+    """Compare all methods at one budget: accuracy beside published numbers, CPU-seconds, peak memory and bytes.
+
+    Each cell (method, data set, size, seed) runs in a fresh process. What the folder already holds is not run again;
+    a cell that fails becomes a line with the reason. Ctrl-C keeps what is done; the same command goes on from there.
+    """
+    console, results, wanted = open_console(), out / RESULTS, with_budget(cells, seconds)
+    pool = Workers(out, workers, threads, longest_seconds)
+    with watching(console) as watcher:
+        run_table(wanted, results, pool, watcher, retry_failed=retry_failed)
+        if random_at_equal_bytes:
+            beside = baselines(wanted, results)
+            run_table(beside, results, pool, watcher, retry_failed=retry_failed)
+            wanted = with_budget([*wanted, *beside])
+    records = records_of_cells(wanted, results)
+    for table in tables_of(records):
+        console.print(rich_table(without(table, "family")))
+    if markdown is not None:
+        write_atomically(markdown, markdown_page(records).encode())
+        console.print(f"[dim]table:[/] {markdown}", highlight=False, soft_wrap=True)
+    console.print(f"[dim]results:[/] {results}", highlight=False, soft_wrap=True)

@@ -1,0 +1,99 @@
+"""What a phase of work costs this process: seconds, CPU-seconds and peak memory."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RESTART_PEAK = "5"  # see proc(5): resets the peak of resident memory
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one phase.
+
+    Attributes:
+        seconds: of wall-clock time.
+        cpu_seconds: of all threads of this process, user and system time together.
+        peak_bytes: most resident memory of the whole process meanwhile, interpreter and data included; None where
+            the system does not say. It tells something about the phase in a process that did nothing else before,
+            for freed memory may stay with the process.
+        start_bytes: resident memory when the phase began, so that the difference is the phase's own.
+        device_peak_bytes: most memory that PyTorch held on the accelerator; None without one.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int | None
+    start_bytes: int | None = None
+    device_peak_bytes: int | None = None
+
+    def as_record(self, phase: str) -> dict[str, Any]:
+        """JSON values, named after the phase: ``distil_cpu_seconds`` and so on."""
+        record: dict[str, Any] = {
+            f"{phase}_cpu_seconds": round(self.cpu_seconds, 3),
+            f"{phase}_peak_bytes": self.peak_bytes,
+            f"{phase}_start_bytes": self.start_bytes,
+        }
+        if self.device_peak_bytes is not None:
+            record[f"{phase}_device_peak_bytes"] = self.device_peak_bytes
+        return record
+
+
+class Meter:
+    """Measures from its making on; one at a time, since a process has a single peak."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = torch.device(device)
+        _restart_peak()
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        self._start_bytes = _status_bytes("VmRSS")
+        self._started, self._cpu = time.monotonic(), time.process_time()
+
+    def cost(self) -> Cost:
+        """What was spent since the meter was made."""
+        on_cuda = self._device.type == "cuda"
+        return Cost(
+            seconds=time.monotonic() - self._started,
+            cpu_seconds=time.process_time() - self._cpu,
+            peak_bytes=_peak_bytes(),
+            start_bytes=self._start_bytes,
+            device_peak_bytes=int(torch.cuda.max_memory_allocated(self._device)) if on_cuda else None,
+        )
+
+
+def _restart_peak() -> None:
+    """Let the peak start from now; where that is refused it stays that of the whole process."""
+    try:
+        _CLEAR.write_text(_RESTART_PEAK)
+    except OSError:
+        return
+
+
+def _peak_bytes() -> int | None:
+    """Linux says it for this program; getrusage, asked elsewhere, may count what started the program too."""
+    peak = _status_bytes("VmHWM")
+    if peak is not None:
+        return peak
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return None
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024
+
+
+def _status_bytes(name: str) -> int | None:
+    """A line of this process's status on Linux, given there in kB; None elsewhere."""
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
