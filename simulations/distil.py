@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fedcl_distill.data import Splits
 from fedcl_distill.engine import Budget, ByteBudget, OnProgress, Progress, Size, finished
@@ -43,6 +43,8 @@ class DistilSettings:
         byte_budget: largest payload in bytes at ``bits`` a value, in place of images per class.
         distil_steps: optimisation steps; the method's own number where neither steps nor seconds are given.
         distil_seconds: seconds after which distillation stops (not reproducible bit by bit).
+        distil_clock: of these seconds: ``wall``, or ``processor`` for the CPU time of all threads, which hangs less on
+            what else the machine does.
         bits: of each stored value, 4, 8, 16 or 32; what is judged is what is left after rounding to these.
         protocol: by which networks are trained on the result: ``field`` is the literature's, ``fast`` is for small
             machines.
@@ -64,6 +66,7 @@ class DistilSettings:
     byte_budget: int | None = None
     distil_steps: int | None = None
     distil_seconds: float | None = None
+    distil_clock: Literal["wall", "processor"] = "wall"
     bits: int = 8
     protocol: str = "fast"
     networks: int | None = None
@@ -88,7 +91,7 @@ class DistilSettings:
     @property
     def budget(self) -> Budget | None:
         """Steps and seconds; None for the method's own."""
-        return Budget.if_given(self.distil_steps, self.distil_seconds)
+        return Budget.if_given(self.distil_steps, self.distil_seconds, self.distil_clock)
 
     @property
     def size(self) -> Size:

@@ -157,7 +157,8 @@ def _reasons(arm: Arm) -> list[str]:
 def _busy_machine(arm: Arm) -> list[str]:
     """A budget in seconds is of the clock: who shared the processor with others got less than the table says."""
     spent, got = mean(arm.values("distil_seconds")), mean(arm.values("distil_cpu_seconds"))
-    by_clock = arm.settings.get("distil_seconds") is not None and arm.settings.get("device") == "cpu"
+    by_clock = arm.settings.get("distil_seconds") is not None and arm.settings.get("distil_clock") == "wall"
+    by_clock = by_clock and arm.settings.get("device") == "cpu"
     if not by_clock or not arm.values("steps") or not spent or got is None or got >= _FULL_SHARE * spent:
         return []
     if mean(arm.values("steps")) == 0:  # a selection, which no budget bounds
@@ -227,7 +228,8 @@ def _budgets(settings: Sequence[Mapping[str, Any]]) -> str:
 def _budget(settings: Mapping[str, Any]) -> str:
     steps, limit = settings.get("distil_steps"), number(settings.get("distil_seconds"))
     texts = [] if steps is None else [f"{steps:,} steps"]
-    texts += [] if limit is None else [f"{limit:g} s of wall-clock time"]
+    clock = "CPU time" if settings.get("distil_clock") == "processor" else "wall-clock time"
+    texts += [] if limit is None else [f"{limit:g} s of {clock}"]
     return " or ".join(texts) or "the method's own"
 
 

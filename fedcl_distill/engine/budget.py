@@ -37,9 +37,11 @@ class Budget:
         return time.process_time() if self.clock == "processor" else time.monotonic()
 
     @classmethod
-    def if_given(cls, steps: int | None, seconds: float | None) -> Budget | None:
-        """A budget, or None where neither is given: a method then takes its own."""
-        return None if steps is None and seconds is None else cls(steps, seconds)
+    def if_given(
+        cls, steps: int | None, seconds: float | None, clock: Literal["wall", "processor"] = "wall"
+    ) -> Budget | None:
+        """A budget, or None where neither steps nor seconds are given: a method then takes its own."""
+        return None if steps is None and seconds is None else cls(steps, seconds, clock)
 
     def progress(self, step: int, seconds: float) -> float:
         """Fraction of the budget that is spent, in [0, 1]; 1 ends the run."""

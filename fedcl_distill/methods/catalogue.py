@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from fedcl_distill.engine import Distiller
 from fedcl_distill.methods.cafe import cafe
 from fedcl_distill.methods.core_sets import closest_to_mean, forgetting, herding, k_center, random
+from fedcl_distill.methods.dc import dc, dcc, dsa
 from fedcl_distill.methods.dd import dd, label_distillation
 from fedcl_distill.methods.dm import dm
 from fedcl_distill.methods.frepo import frepo
+from fedcl_distill.methods.idc import accdd, idc
 from fedcl_distill.methods.it_gan import it_gan
 from fedcl_distill.methods.kip import kip
 from fedcl_distill.methods.mtt import mtt, mtt_pruned, tesla
@@ -68,6 +70,48 @@ _DISTRIBUTION = (
         "Wang et al. 2025, Dataset Distillation with Neural Characteristic Function",
         "means say too little of a class: it compares whole distributions, and what it needs of the data is a sum",
         (_REAL_TRAINING,),
+    ),
+)
+_GRADIENTS = (
+    Method(
+        "dc",
+        dc,
+        "gradient matching",
+        "Zhao et al. 2021, Dataset Condensation with Gradient Matching",
+        "as the classic that every paper compares with; dsa is the better choice",
+        (_DOUBLE,),
+    ),
+    Method(
+        "dsa",
+        dsa,
+        "gradient matching",
+        "Zhao and Bilen 2021, Dataset Condensation with Differentiable Siamese Augmentation",
+        "whoever trains on the set will augment it, and you have hours of CPU or a GPU",
+        (_DOUBLE,),
+    ),
+    Method(
+        "dcc",
+        dcc,
+        "gradient matching",
+        "Lee et al. 2022, Dataset Condensation with Contrastive Signals",
+        "classes look alike: it matches what tells them apart",
+        (_DOUBLE,),
+    ),
+    Method(
+        "idc",
+        idc,
+        "gradient matching",
+        "Kim et al. 2022, Dataset Condensation via Efficient Synthetic-Data Parameterization",
+        "bytes are few: four samples in the room of one, matched on networks that learn from real data",
+        (_DOUBLE, _REAL_TRAINING),
+    ),
+    Method(
+        "accdd",
+        accdd,
+        "gradient matching",
+        "Zhang et al. 2022, Accelerating Dataset Distillation via Model Augmentation",
+        "as idc, with networks trained once and perturbed instead of trained again and again",
+        (_DOUBLE, _REAL_TRAINING),
     ),
 )
 _TRAJECTORIES = (
@@ -189,4 +233,4 @@ _CORE_SETS = (
         (_REAL_SAMPLES, _REAL_TRAINING),
     ),
 )
-CATALOGUE = (*_DISTRIBUTION, *_TRAJECTORIES, *_PERFORMANCE, *_GENERATIVE, *_CORE_SETS)
+CATALOGUE = (*_DISTRIBUTION, *_GRADIENTS, *_TRAJECTORIES, *_PERFORMANCE, *_GENERATIVE, *_CORE_SETS)

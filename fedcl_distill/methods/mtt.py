@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.engine import SGD, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial, as_labels, as_parameterization
+from fedcl_distill.methods.variants import variant_of, with_objective
 from fedcl_distill.network_sources import ExpertTrajectories
 from fedcl_distill.networks import Architecture
-from fedcl_distill.objectives import Coordinates, PrunedCoordinates, Tesla, TrajectoryGradient, TrajectoryMatching
+from fedcl_distill.objectives import AllCoordinates, PrunedCoordinates, Tesla, TrajectoryMatching
 from fedcl_distill.parameterizations import Parameterization
 
 
@@ -30,6 +30,7 @@ def mtt(
     student_batch_size: int | None = None,
     student_learning_rate: float = 0.01,
     student_learning_rate_rate: float = 1e-5,
+    pruning_threshold: float | None = None,
     expert_runs: int = 100,
     expert_latest_start: int = 8,
     expert_segment: int = 2,
@@ -61,6 +62,8 @@ def mtt(
         learning_rate, momentum, decay_from, largest_norm: see :class:`~fedcl_distill.engine.SGD`.
         student_steps, student_batch_size, student_learning_rate, student_learning_rate_rate: see
             :class:`~fedcl_distill.objectives.TrajectoryMatching`.
+        pruning_threshold: weights whose similarity is below it are left out: see
+            :class:`~fedcl_distill.objectives.PrunedCoordinates`; None keeps all.
         expert_runs, expert_latest_start, expert_segment, expert_samples_per_snapshot, expert_learning_rate,
             expert_momentum, expert_batch_size, expert_seed, expert_cache: see
             :class:`~fedcl_distill.network_sources.ExpertTrajectories`.
@@ -76,6 +79,7 @@ def mtt(
             learning_rate=student_learning_rate,
             learning_rate_rate=student_learning_rate_rate,
             augmentation=augmented,
+            coordinates=AllCoordinates() if pruning_threshold is None else PrunedCoordinates(pruning_threshold),
         ),
         networks=ExpertTrajectories(
             architecture=as_architecture(architecture),
@@ -100,138 +104,17 @@ def mtt(
     )
 
 
-def mtt_pruned(
-    *,
-    pruning_threshold: float = 0.1,
-    architecture: Architecture | str | None = None,
-    augmentation: Augmentation | str | None = None,
-    initial: Initial | str = "random",
-    parameterization: Parameterization | str | None = None,
-    labels: Labels | str | None = None,
-    learning_rate: float = 1000.0,
-    momentum: float = 0.5,
-    decay_from: float = 1.0,
-    largest_norm: float | None = None,
-    student_steps: int = 10,
-    student_batch_size: int | None = None,
-    student_learning_rate: float = 0.01,
-    student_learning_rate_rate: float = 1e-5,
-    expert_runs: int = 100,
-    expert_latest_start: int = 8,
-    expert_segment: int = 2,
-    expert_samples_per_snapshot: int | None = 2048,
-    expert_learning_rate: float = 0.01,
-    expert_momentum: float = 0.0,
-    expert_batch_size: int = 64,
-    expert_seed: int | None = None,
-    expert_cache: str | os.PathLike[str] | None = None,
-    clamp: bool = False,
-    budget: Budget | None = None,
-) -> Engine:
-    """MTT on the weights that the student can match (Li et al. 2022, Dataset distillation using parameter pruning).
-
-    Args:
-        pruning_threshold: see :class:`~fedcl_distill.objectives.PrunedCoordinates`.
-
-    The others are those of :func:`mtt`.
-    """
-    engine = mtt(
-        architecture=architecture,
-        augmentation=augmentation,
-        initial=initial,
-        parameterization=parameterization,
-        labels=labels,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        decay_from=decay_from,
-        largest_norm=largest_norm,
-        student_steps=student_steps,
-        student_batch_size=student_batch_size,
-        student_learning_rate=student_learning_rate,
-        student_learning_rate_rate=student_learning_rate_rate,
-        expert_runs=expert_runs,
-        expert_latest_start=expert_latest_start,
-        expert_segment=expert_segment,
-        expert_samples_per_snapshot=expert_samples_per_snapshot,
-        expert_learning_rate=expert_learning_rate,
-        expert_momentum=expert_momentum,
-        expert_batch_size=expert_batch_size,
-        expert_seed=expert_seed,
-        expert_cache=expert_cache,
-        clamp=clamp,
-        budget=budget,
-    )
-    return _with(engine, "mtt-pruned", coordinates=PrunedCoordinates(pruning_threshold))
+@variant_of(mtt, pruning_threshold=0.1)
+def mtt_pruned(engine: Engine) -> Engine:
+    """MTT on the weights that the student can match (Li et al. 2022, Dataset distillation using parameter pruning)."""
+    return with_objective(engine, "mtt-pruned")
 
 
-def tesla(
-    *,
-    architecture: Architecture | str | None = None,
-    augmentation: Augmentation | str | None = None,
-    initial: Initial | str = "random",
-    parameterization: Parameterization | str | None = None,
-    labels: Labels | str | None = None,
-    learning_rate: float = 1000.0,
-    momentum: float = 0.5,
-    decay_from: float = 1.0,
-    largest_norm: float | None = None,
-    student_steps: int = 10,
-    student_batch_size: int | None = None,
-    student_learning_rate: float = 0.01,
-    student_learning_rate_rate: float = 1e-5,
-    expert_runs: int = 100,
-    expert_latest_start: int = 8,
-    expert_segment: int = 2,
-    expert_samples_per_snapshot: int | None = 2048,
-    expert_learning_rate: float = 0.01,
-    expert_momentum: float = 0.0,
-    expert_batch_size: int = 64,
-    expert_seed: int | None = None,
-    expert_cache: str | os.PathLike[str] | None = None,
-    clamp: bool = False,
-    budget: Budget | None = None,
-) -> Engine:
+@variant_of(mtt)
+def tesla(engine: Engine) -> Engine:
     """MTT by a gradient whose memory is constant in the student's steps (Cui et al. 2023).
 
     See :class:`~fedcl_distill.objectives.Tesla` for what that gradient leaves out. Soft labels, which the paper takes
-    for many classes, are ``labels="teacher"``. The arguments are those of :func:`mtt`.
+    for many classes, are ``labels="teacher"``.
     """
-    engine = mtt(
-        architecture=architecture,
-        augmentation=augmentation,
-        initial=initial,
-        parameterization=parameterization,
-        labels=labels,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        decay_from=decay_from,
-        largest_norm=largest_norm,
-        student_steps=student_steps,
-        student_batch_size=student_batch_size,
-        student_learning_rate=student_learning_rate,
-        student_learning_rate_rate=student_learning_rate_rate,
-        expert_runs=expert_runs,
-        expert_latest_start=expert_latest_start,
-        expert_segment=expert_segment,
-        expert_samples_per_snapshot=expert_samples_per_snapshot,
-        expert_learning_rate=expert_learning_rate,
-        expert_momentum=expert_momentum,
-        expert_batch_size=expert_batch_size,
-        expert_seed=expert_seed,
-        expert_cache=expert_cache,
-        clamp=clamp,
-        budget=budget,
-    )
-    return _with(engine, "tesla", gradient=Tesla())
-
-
-def _with(
-    engine: Engine, name: str, coordinates: Coordinates | None = None, gradient: TrajectoryGradient | None = None
-) -> Engine:
-    """``engine`` under another name, with other parts of its objective."""
-    objective = engine.objective
-    assert isinstance(objective, TrajectoryMatching)
-    objective = replace(
-        objective, coordinates=coordinates or objective.coordinates, gradient=gradient or objective.gradient
-    )
-    return replace(engine, name=name, objective=objective)
+    return with_objective(engine, "tesla", gradient=Tesla())

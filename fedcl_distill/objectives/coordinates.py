@@ -39,8 +39,9 @@ class PrunedCoordinates:
     """Only weights that the student can match (Li et al. 2022, Dataset distillation using parameter pruning).
 
     A weight is left out of both norms of the loss where the similarity of the student's and the expert's value is
-    below a threshold. The similarity of two numbers is here the ratio of the smaller to the larger magnitude: 1 for
-    equal ones, falling to 0 for ones of different scale; 0 for opposite signs, 1 for two zeros.
+    below a threshold. The similarity of two numbers is the ratio of the smaller to the larger magnitude: 1 for equal
+    ones, falling to 0 for ones of different scale; 0 for opposite signs, 1 for two zeros. The paper could not be read
+    for its exact measure: both this one and the default threshold are of our choosing.
 
     Attributes:
         threshold: the smallest similarity that is kept, in [0, 1]; 0 keeps all.
