@@ -45,7 +45,12 @@ class SiameseAugmentation:
             raise SettingsError(f"DSA takes operations out of {', '.join(OPERATIONS)}; got {self.operations}")
 
     def settings(self) -> dict[str, Any]:
-        return {"augmentation": "dsa", "dsa_operations": "_".join(self.operations)}
+        names = ("brightness", "saturation", "contrast", "crop", "cutout", "scale", "rotate")
+        return {
+            "augmentation": "dsa",
+            "dsa_operations": "_".join(self.operations),
+            "dsa_strengths": {name: getattr(self, name) for name in names},
+        }
 
     def draw(self, groups: int, sample_shape: tuple[int, ...], generator: torch.Generator) -> Draw:
         if len(sample_shape) != 3:

@@ -50,7 +50,8 @@ def dd(
         initial: first samples: "random" real ones, "herding", "k-center" or "noise" (the paper's).
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, "learned:learning_rate=0.01" and the like, or a teacher's; None takes hard ones.
-        learning_rate, decay_from, largest_norm: see :class:`~fedcl_distill.engine.Adam`.
+        learning_rate, decay_from, largest_norm: see :class:`~fedcl_distill.engine.Adam`. In minutes on a CPU, 0.05
+            gets further than the paper's 0.01.
         inner_steps, inner_epochs, inner_momentum: see :class:`~fedcl_distill.objectives.UnrolledTraining`.
         inner_learning_rate: of every step, before it is learned.
         truncation_window: how many steps the gradient passes, at a random place of the training

@@ -36,7 +36,7 @@ def rtp(
     Of the authors' settings (150 inner steps, 32 samples a class in each, SGD at 0.1 with momentum 0.5 for bases and
     addresses, 500,000 steps) the inner ones are ``inner_steps=150`` and ``inner_batch_size=320`` for ten classes; the
     defaults are for a CPU, where a step still takes seconds at width 32 (an inner step costs some twelve forward passes
-    of its batch). Momentum lets few steps reach far (their section 4.2). Their penalty on the
+    of its batch). Momentum lets few steps reach far. Their penalty on the
     addresses' norm (1e-4) is left out.
 
     Args:

@@ -22,7 +22,7 @@ class OnlinePool:
     """Each view looks through one network of a pool; then that network takes a step of training on the synthetic set.
 
     So networks of many ages, and therefore many degrees of training, are looked through, and no expert is needed
-    (Zhou et al. 2022, algorithm 1). As in the authors' code, first ages are staggered, a network past
+    (Zhou et al. 2022). As in the authors' code, first ages are staggered, a network past
     ``steps_at_most`` is replaced by a fresh one instead of being trained, and the training is Adam on ½ squared error
     from labels minus 1/classes, without augmentation.
 

@@ -2,8 +2,8 @@
 
 With g_t the gradient of the student's loss at θ_t on batch t, torch's SGD takes v_{t+1} = μ v_t + g_t and
 θ_{t+1} = θ_t − α_t v_{t+1} from v_0 = 0. Let λ_t be the derivative of the end loss by θ_t, and m_t by v_t, the latter
-through later steps too. Then, from the last step to the first (Maclaurin et al. 2015; Deng and Russakovsky 2022,
-section 4.2),
+through later steps too. Then, from the last step to the first (Maclaurin et al. 2015; Deng and Russakovsky
+2022),
 
     m_{t+1} = μ m_{t+2} − α_t λ_{t+1},    ∂L/∂α_t = −⟨v_{t+1}, λ_{t+1}⟩,
     ∂L/∂x += (∂g_t/∂x)ᵀ m_{t+1},          λ_t = λ_{t+1} + H_t m_{t+1},

@@ -31,8 +31,8 @@ class RepresentedBatch:
 class KernelRidgeRegression(Objective[RepresentedBatch]):
     """Loss on a real batch of K_ts (K_ss + λ·tr(K_ss)/n·I)⁻¹ y: of a ridge regression fitted to the synthetic samples.
 
-    Here y are the synthetic labels as probabilities minus 1/classes (Nguyen et al. 2021, equation 7; Zhou et al. 2022,
-    equation 4; Loo et al. 2022, equation 3). No gradient passes the real side, and no second derivative is needed.
+    Here y are the synthetic labels as probabilities minus 1/classes (Nguyen et al. 2021; Zhou et al. 2022; Loo et
+    al. 2022). No gradient passes the real side, and no second derivative is needed.
 
     Attributes:
         kernel: K.

@@ -45,9 +45,9 @@ def gram(kernel: Kernel, represented: Tensor) -> Tensor:
 class NetworkFeatures:
     """``scale`` · ⟨f(x), f(y)⟩ / embedding size + ``bias``, for embeddings f of the view's network.
 
-    With a network trained for a while it is the kernel of FRePo (Zhou et al. 2022, equation 4); with many random ones
+    With a network trained for a while it is the kernel of FRePo (Zhou et al. 2022); with many random ones
     it estimates their Gaussian-process kernel, where ``scale`` and ``bias`` are the variances of the last layer
-    (Loo et al. 2022, section 3).
+    (Loo et al. 2022).
     """
 
     scale: float = 1.0
@@ -73,7 +73,7 @@ class NetworkFeatures:
 
 @dataclass(frozen=True)
 class FullyConnectedNTK:
-    """Neural tangent kernel of an infinitely wide ReLU network (Jacot et al. 2018; Lee et al. 2019, appendix E).
+    """Neural tangent kernel of an infinitely wide ReLU network (Jacot et al. 2018; Lee et al. 2019).
 
     In the parametrisation in which a layer maps x to σ_w W x / √(fan in) + σ_b b, with standard Gaussian W and b.
 
@@ -123,7 +123,7 @@ class FullyConnectedNTK:
 
 
 def relu_covariance(covariance: Tensor, of_left: Tensor, of_right: Tensor) -> tuple[Tensor, Tensor]:
-    """E[ReLU(u) ReLU(v)] and E[ReLU′(u) ReLU′(v)] for centred Gaussian u, v (Cho and Saul 2009, equations 3-6).
+    """E[ReLU(u) ReLU(v)] and E[ReLU′(u) ReLU′(v)] for centred Gaussian u, v (Cho and Saul 2009).
 
     Args:
         covariance: float64 (n, m) of u and v.

@@ -45,7 +45,7 @@ class _LearnsNothing:
 
 @dataclass(frozen=True)
 class SquaredError(_LearnsNothing):
-    """½ mean over samples and classes of the squared error (Nguyen et al. 2021, equation 7)."""
+    """½ mean over samples and classes of the squared error (Nguyen et al. 2021)."""
 
     def __call__(
         self, predictions: Tensor, classes: Tensor, probabilities: Tensor, learned: Mapping[str, Tensor]
@@ -76,7 +76,7 @@ class SquaredErrorWithMargin(_LearnsNothing):
 
 @dataclass(frozen=True)
 class PlattScaling:
-    """Cross entropy of exp(k) · predictions, with k learned (Loo et al. 2022, section 3.3; Platt 1999).
+    """Cross entropy of exp(k) · predictions, with k learned (Loo et al. 2022; Platt 1999).
 
     Attributes:
         scale_learning_rate: of k, which starts at 0; the authors' code takes ten times the samples' rate.

@@ -64,8 +64,8 @@ class Unrolled:
 class Replayed:
     """Exact as well, by replaying the steps backwards from their stored weights.
 
-    Its memory holds N times the weights and the activations of one part of a batch. On a CPU it is the faster one
-    too, for the parts fit the caches. Equal to :class:`Unrolled` but for rounding.
+    Its memory holds N times the weights and the activations of one part of a batch, and it takes as long as
+    :class:`Unrolled`, which it equals but for rounding.
     """
 
     def loss(self, student: Student, start: Weights, steps: int, learning_rate: Tensor, end: EndLoss) -> Tensor:

@@ -36,9 +36,9 @@ class RealBatch:
 class UnrolledTraining(Objective[RealBatch]):
     """Cross entropy on a real batch of the view's network after ``steps`` × ``epochs`` SGD steps on the samples.
 
-    Its gradient is exact (within the truncation) and passes the whole training, momentum included (Wang et al. 2018,
-    equation 4; Deng and Russakovsky 2022, equation 5). The steps are replayed backwards from stored weights, so that
-    memory holds the weights and velocities of every differentiated step, but the activations of one chunk alone.
+    Its gradient is exact (within the truncation) and passes the whole training, momentum included (Wang et al. 2018;
+    Deng and Russakovsky 2022). The steps are replayed backwards from stored weights, so that memory holds the weights
+    and velocities of every differentiated step, but the activations of one chunk alone.
     Labels enter the cross entropy: they can be soft, or learned (Bohdal et al. 2020). The inner training starts from
     the weights of the view's network; the view's augmentation is for the real batch alone.
 

@@ -29,7 +29,7 @@ def unit_circle(*angles: float) -> torch.Tensor:
 def test_one_hidden_layer_without_bias_has_the_textbook_tangent_kernel_on_the_sphere(angle: float) -> None:
     kernel = FullyConnectedNTK(depth=1, bias_std=0.0)
     value = kernel.between(unit_circle(0.0), unit_circle(angle))
-    u = math.cos(angle)  # of He-initialised networks, inputs of variance 1: Bietti and Mairal 2019, equation 5, doubled
+    u = math.cos(angle)  # of He-initialised networks, inputs of variance 1: Bietti and Mairal 2019, doubled
     first = (u * (math.pi - angle) + math.sqrt(1 - u * u)) / math.pi
     zeroth = (math.pi - angle) / math.pi
     assert value.item() == pytest.approx(2 * (first + u * zeroth), abs=1e-7)
