@@ -8,6 +8,7 @@ from fedcl_distill.methods.dd import dd, label_distillation
 from fedcl_distill.methods.dm import dm
 from fedcl_distill.methods.frepo import frepo
 from fedcl_distill.methods.idc import accdd, idc
+from fedcl_distill.methods.it_gan import it_gan
 from fedcl_distill.methods.kip import kip
 from fedcl_distill.methods.mtt import mtt, mtt_pruned, tesla
 from fedcl_distill.methods.ncfm import ncfm
@@ -31,6 +32,7 @@ __all__ = [
     "frepo",
     "herding",
     "idc",
+    "it_gan",
     "k_center",
     "kip",
     "label_distillation",
