@@ -5,24 +5,42 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.callbacks import Callback
 from fedcl_distill.engine.size import AbsentClasses, Size, count_per_class
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.labels import HardLabels, Labelling, Labels
 from fedcl_distill.parameterizations import Pixels
+from fedcl_distill.problem import Problem
+from fedcl_distill.seeding import derive_seed
 from fedcl_distill.selection import Criterion, select
 from fedcl_distill.synthetic import SyntheticSet
 
 
 @dataclass(frozen=True)
 class CoreSet:
-    """Chooses real samples by a criterion; itself a :class:`Distiller`."""
+    """Chooses real samples by a criterion; itself a :class:`Distiller`.
+
+    Attributes:
+        criterion: which samples stand best for their class.
+        labels: what they are labelled with: their class, or what a teacher says.
+
+    Raises:
+        SettingsError: on construction, if labels are to be learned: a selection has no steps to learn in.
+    """
 
     criterion: Criterion
+    labels: Labels = field(default_factory=HardLabels)
+
+    def __post_init__(self) -> None:
+        if self.labels.learning_rate is not None:
+            raise SettingsError(f"{self.name} selects samples in no steps, in which labels could be learned")
 
     @property
     def name(self) -> str:
@@ -44,7 +62,7 @@ class CoreSet:
         started = time.monotonic()
         counts = count_per_class(size, real, Pixels(), absent_classes)
         chosen = select(real, counts, self.criterion, seed=seed)
-        return SyntheticSet.of_real(
+        selection = SyntheticSet.of_real(
             real.subset(chosen),
             provenance={
                 "method": self.name,
@@ -54,5 +72,15 @@ class CoreSet:
                 "seed": seed,
                 "seconds": round(time.monotonic() - started, 3),
                 "holds_real_samples": True,
+                **self.labels.settings(),
             },
         )
+        labelling = self.labels.open(Problem(real, derive_seed(seed, "labels"), torch.device(device)))
+        return replace(selection, labels=_relabelled(labelling, selection, torch.device(device)))
+
+
+@torch.no_grad()
+def _relabelled(labelling: Labelling, selection: SyntheticSet, device: torch.device) -> Tensor:
+    inputs = selection.inputs().to(device)
+    labels = labelling.initial(inputs, selection.labels.to(device))
+    return labelling.final(inputs, labels).cpu()

@@ -12,7 +12,7 @@ from fedcl_distill.labels import HardLabels, Labels, LearnedLabels, TeacherLabel
 from fedcl_distill.named import read_named
 from fedcl_distill.networks import Architecture
 from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization, Pixels
-from fedcl_distill.selection import ClosestToMean, Herding, KCenter, Random
+from fedcl_distill.selection import ClosestToMean, Embedding, Herding, Inputs, KCenter, Random, TrainedEmbedding
 
 T = TypeVar("T")
 
@@ -24,6 +24,7 @@ _INITIALS: dict[str, Initial] = {
     "closest-to-mean": FromReal(ClosestToMean()),
 }
 _AUGMENTATIONS: dict[str, Augmentation] = {"none": NoAugmentation(), "dsa": SiameseAugmentation()}
+_EMBEDDINGS: dict[str, Embedding] = {"inputs": Inputs(), "trained": TrainedEmbedding()}
 _LABELS = {"hard": HardLabels, "learned": LearnedLabels, "teacher": TeacherLabels}
 
 
@@ -48,6 +49,17 @@ def as_augmentation(value: Augmentation | str | None) -> Augmentation | None:
         SettingsError: the name is unknown.
     """
     return _named("augmentation", value, _AUGMENTATIONS) if isinstance(value, str) else value
+
+
+def as_embedding(value: Embedding | str | None) -> Embedding:
+    """Read inputs or trained; None takes inputs.
+
+    Raises:
+        SettingsError: the name is unknown.
+    """
+    if value is None:
+        return Inputs()
+    return _named("embedding", value, _EMBEDDINGS) if isinstance(value, str) else value
 
 
 def as_parameterization(value: Parameterization | str | None) -> Parameterization:

@@ -1,4 +1,4 @@
-"""Networks close to a given one: parameter perturbation of AccDD (Zhang et al. 2023, section 3.3)."""
+"""Networks close to a given one: parameter perturbation of AccDD (Zhang et al. 2023)."""
 
 from __future__ import annotations
 

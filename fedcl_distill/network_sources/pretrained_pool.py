@@ -24,7 +24,7 @@ class PretrainedPool:
     """Each view draws one of a few networks in an early stage of training, and moves it a little in a random direction.
 
     Few networks, made many by perturbation, replace the many random ones that gradient matching starts from (Zhang et
-    al. 2023, Accelerating dataset distillation via model augmentation, section 3). Training is SGD at a constant rate
+    al. 2023, Accelerating dataset distillation via model augmentation). Training is SGD at a constant rate
     with ordinary batches; the authors' also mixes them. Where the budget ends it early, there are fewer networks; one
     has been trained for a step at least.
 

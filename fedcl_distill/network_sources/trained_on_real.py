@@ -1,4 +1,4 @@
-"""Networks that learn from the real data while synthetic samples are made: IDC (Kim et al. 2022, section 4.2)."""
+"""Networks that learn from the real data while synthetic samples are made: IDC (Kim et al. 2022)."""
 
 from __future__ import annotations
 

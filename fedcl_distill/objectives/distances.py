@@ -23,7 +23,7 @@ class Distance(Protocol):
 
 @dataclass(frozen=True)
 class CosineDistance:
-    """Σ over output rows of 1 − cosine (Zhao et al. 2021, equation 10): of directions alone, so of any scale.
+    """Σ over output rows of 1 − cosine (Zhao et al. 2021): of directions alone, so of any scale.
 
     A row without a gradient counts 1; the 1e-6 of the authors' code keeps it finite.
     """

@@ -27,9 +27,9 @@ Gradient = Sequence[Tensor]
 class GradientMatching(Objective[Mapping[int, Gradient]]):
     """Distance between the gradients of cross entropy on real and on synthetic samples, in a network's weights.
 
-    With ``over="class"`` it is summed over classes, each compared by itself (Zhao et al. 2021, equation 9). With
+    With ``over="class"`` it is summed over classes, each compared by itself (Zhao et al. 2021). With
     ``over="all"``, the gradients of all classes are averaged first, so that what they have in common cannot drown
-    what tells them apart (Lee et al. 2022, equation 6). Classes without samples on either side take no part. The target
+    what tells them apart (Lee et al. 2022). Classes without samples on either side take no part. The target
     is the gradient of each class with real samples.
 
     Labels may be soft and learned: they enter the synthetic side's cross entropy.

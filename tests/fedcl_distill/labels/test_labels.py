@@ -18,7 +18,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import FAST, evaluate
 from fedcl_distill.labels import Labelling, LearnedLabels, TeacherLabels
 from fedcl_distill.labels.teacher import softened
-from fedcl_distill.methods import dm
+from fedcl_distill.methods import build_method, dm
 from fedcl_distill.network_sources import NoNetwork
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import Objective, View
@@ -170,3 +170,13 @@ def test_learned_labels_may_start_from_a_teacher_and_stay_learned() -> None:
     started, learned = (learning(LearnedLabels(0.5, teacher), steps) for steps in (0, 1))
     assert 0.34 < started.max() < 0.99
     torch.testing.assert_close(learned, 1 / 3 + (started - 1 / 3) * 0.5)
+
+
+def test_selected_samples_can_have_a_teachers_labels() -> None:
+    data = blobs(per_class=20)
+    hard = build_method("random").distil(data, 2, seed=0)
+    soft = build_method("random", labels="teacher:temperature=2").distil(data, 2, seed=0)
+    assert torch.equal(soft.inputs(), hard.inputs())
+    torch.testing.assert_close(soft.labels.sum(dim=1), torch.ones(6))
+    with pytest.raises(SettingsError, match="no steps"):
+        build_method("random", labels="learned:learning_rate=0.1")

@@ -106,7 +106,7 @@ def test_accdd_is_idc_from_a_pretrained_pool_at_twice_the_rate() -> None:
 def test_the_rate_of_idc_follows_the_distance_unless_given() -> None:
     assert idc(distance="absolute").optimiser.learning_rate == 1e-3
     assert idc(distance="absolute", learning_rate=2.0).optimiser.learning_rate == 2.0
-    assert accdd(distance="absolute").optimiser.learning_rate == 2e-3
+    assert accdd(distance="absolute").optimiser.learning_rate == 1e-3
 
 
 @pytest.mark.parametrize(("preset", "settings"), SMALL)
