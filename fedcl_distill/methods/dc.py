@@ -43,8 +43,8 @@ def dc(
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: on both sides and when networks learn: "none" is DC; None takes DSA for images, without flips
             for digits.
-        initial: first samples: "noise" (the authors'), "random" real ones, which are ahead for thousands of steps,
-            "herding", "k-center".
+        initial: first samples: "noise" (the authors'), "random" real ones, which suit short runs better,
+            "herding" or "k-center".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, "learned" ones or a teacher's ("teacher:temperature=4"); None takes hard ones.
         learning_rate, momentum, decay_from, largest_norm: see :class:`~fedcl_distill.engine.SGD`.

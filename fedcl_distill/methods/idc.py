@@ -16,7 +16,7 @@ from fedcl_distill.parameterizations import Parameterization
 
 # The authors' rates are for pixels in [0, 1]. In the space of network inputs, that is for values divided by a deviation
 # of about 0.25 (CIFAR, squared) or 0.3 (MNIST, absolute), the same steps take their rate over its square.
-_IDC_RATES = {"cosine": 0.1, "squared": 0.08, "absolute": 1e-3}
+_IDC_RATES = {"squared": 0.08, "absolute": 1e-3}
 _ACCDD_RATES = {**_IDC_RATES, "squared": 0.16}
 _OTHERWISE = 0.1
 # Theirs grow with the samples a class, and are these at 10 stored ones: 40 once decoded by tiles of factor 2.
@@ -57,7 +57,8 @@ def idc(
         initial: first samples: "random" real ones (the authors'), "herding", "k-center" or "noise".
         parameterization: how samples are stored: "tiles" of factor 2 (the authors' IDC), "pixels" (their IDC-I).
         labels: "hard" ones, "learned" ones or a teacher's ("teacher:temperature=4"); None takes hard ones.
-        learning_rate: of SGD; None takes the authors': 0.08 for squared, 0.001 for absolute distances (and 0.1 for others).
+        learning_rate: of SGD; None takes the authors': 0.08 for squared, 0.001 for absolute distances;
+            0.1 for others.
         momentum, decay_from, largest_norm: see :class:`~fedcl_distill.engine.SGD`.
         distance: of gradients: "squared" (the authors' for colour images), "absolute" (theirs for grey ones), "cosine".
         real_per_class: real samples a class in each view.
