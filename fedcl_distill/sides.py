@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -22,12 +22,19 @@ class SyntheticSide:
         classes: int64 (n,): the class each sample stands for.
         labels: int64 (n,), or float32 (n, classes) probabilities where labels are soft; a leaf where they are learned.
         learned: what else the objective learns, such as a learning rate, by name (see :meth:`Objective.learned`).
+        given_starts: float32 (n, …): the samples that these were meant to be before the first step; see ``starts``.
     """
 
     inputs: Tensor
     classes: Tensor
     labels: Tensor
     learned: Mapping[str, Tensor] = field(default_factory=dict)
+    given_starts: Tensor | None = None
+
+    @property
+    def starts(self) -> Tensor:
+        """float32 (n, …): what these samples started from; without a start, what they are now."""
+        return self.inputs.detach() if self.given_starts is None else self.given_starts
 
     def probabilities(self, num_classes: int) -> Tensor:
         """float (n, num_classes): the labels, one-hot where they are hard; in the dtype of ``inputs``."""
@@ -36,7 +43,7 @@ class SyntheticSide:
 
     def detached(self) -> SyntheticSide:
         """The same values without a graph, for training networks on them."""
-        return SyntheticSide(self.inputs.detach(), self.classes, self.labels.detach(), self.learned)
+        return replace(self, inputs=self.inputs.detach(), labels=self.labels.detach())
 
 
 class RealSide:

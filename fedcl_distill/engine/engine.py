@@ -59,7 +59,9 @@ class Engine(Parts):
             if os.path.exists(checkpoint):
                 run.state.load(checkpoint, run.fingerprint)
         preparation = {"preparation_seconds": round(method.budget.now() - started, 3)}
-        interrupted = Loop(method, run, RealSide(real, problem.device), ready.classes, seed).run(hooks, started)
+        interrupted = Loop(method, run, RealSide(real, problem.device), ready.classes, ready.starts, seed).run(
+            hooks, started
+        )
         summary = {**preparation, **run.summary(), "interrupted": interrupted}
         with torch.no_grad():
             labels = ready.labelling.final(self.parameterization.decode(run.state.arrays), run.state.labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,12 +29,14 @@ class Loop:
 
     Attributes:
         classes: int64 (n,): the class of each decoded sample.
+        starts: float32 (n, …): what each was meant to be before the first step.
     """
 
     method: Parts
     run_: Run
     real: RealSide
     classes: Tensor
+    starts: Tensor
     seed: int
 
     def run(self, hooks: Sequence[Callback], started: float) -> bool:
@@ -74,7 +76,7 @@ class Loop:
     def _side(self) -> SyntheticSide:
         state = self.run_.state
         return SyntheticSide(
-            self.method.parameterization.decode(state.arrays), self.classes, state.labels, state.learned
+            self.method.parameterization.decode(state.arrays), self.classes, state.labels, state.learned, self.starts
         )
 
     def _step(self, view: View, target: Any) -> None:
@@ -95,7 +97,7 @@ class Loop:
         """Loss and largest absolute input; the gradient goes through decoded samples into the stored arrays."""
         side = self._side()
         decoded = side.inputs
-        side = SyntheticSide(decoded.detach().requires_grad_(), side.classes, side.labels, side.learned)
+        side = replace(side, inputs=decoded.detach().requires_grad_())
         value = 0.0
         for loss in self.method.objective.losses(view, target, side):
             loss.backward()  # type: ignore[no-untyped-call]

@@ -22,10 +22,11 @@ _DECODER_UNTIL, _TEACHER_UNTIL, _NETWORKS_UNTIL = 1 / 3, 0.4, 0.5
 
 @dataclass(frozen=True)
 class Ready:
-    """All that a run starts from; ``classes``, int64 (n,), are those of the decoded samples."""
+    """All that a run starts from; ``classes``, int64 (n,), and ``starts`` (n, …) belong to the decoded samples."""
 
     state: DistillationState
     classes: Tensor
+    starts: Tensor
     labelling: Labelling
 
 
@@ -54,7 +55,7 @@ def prepare(method: Parts, problem: Problem, counts: Sequence[int], started: flo
         optimiser=method.optimiser.build(_groups(method, arrays, labels, learned)),
         supply=method.networks.open(until(_NETWORKS_UNTIL, "networks")),
     )
-    return Ready(state, classes, labelling)
+    return Ready(state, classes, samples.to(device), labelling)
 
 
 def _deadline(budget: Budget, started: float, fraction: float) -> Callable[[], bool]:

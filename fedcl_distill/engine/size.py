@@ -71,8 +71,7 @@ def spread_in_bytes(
     low, high = 0, sum(available)
     while low < high:
         middle = (low + high + 1) // 2
-        counts = _spread(middle, available)
-        if encoded_bytes(_blank(real, parameterization, counts), budget.bits) <= budget.total_bytes:
+        if _bytes(real, parameterization, _spread(middle, available), budget.bits) <= budget.total_bytes:
             low = middle
         else:
             high = middle - 1
@@ -85,6 +84,14 @@ def spread_in_bytes(
 def bytes_of_counts(counts: Sequence[int], like: LabelledData, bits: int) -> int:
     """Exact size of so many samples of each class, stored as pixels with ``bits`` a value and without provenance."""
     return encoded_bytes(_blank(like, Pixels(), counts), bits)
+
+
+def _bytes(real: LabelledData, parameterization: Parameterization, counts: Sequence[int], bits: int) -> int:
+    """Encoded size; 0 where the parameterization needs more whole samples than these to store anything."""
+    try:
+        return encoded_bytes(_blank(real, parameterization, counts), bits)
+    except SettingsError:
+        return 0
 
 
 def _spread(total: int, available: Sequence[int]) -> list[int]:

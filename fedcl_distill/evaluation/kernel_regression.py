@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.networks import Network
-from fedcl_distill.objectives.kernels import Kernel, gram
-from fedcl_distill.objectives.ridge import ridge_coefficients
+from fedcl_distill.objectives.kernel_ridge.kernels import Kernel, gram
+from fedcl_distill.objectives.kernel_ridge.ridge import ridge_coefficients
 from fedcl_distill.seeding import isolated_rng
 from fedcl_distill.sides import SyntheticSide
 from fedcl_distill.synthetic import SyntheticSet

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.engine import SGD, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial, as_labels, as_parameterization
+from fedcl_distill.methods.variants import variant_of, with_objective
 from fedcl_distill.network_sources import FreshRandom, TrainedOnSynthetic
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import Distance, GradientMatching
-from fedcl_distill.objectives.distances import as_distance
+from fedcl_distill.objectives.gradients.distances import as_distance
 from fedcl_distill.parameterizations import Parameterization
 
 
@@ -79,98 +78,18 @@ def dc(
     )
 
 
-def dsa(
-    *,
-    architecture: Architecture | str | None = None,
-    augmentation: Augmentation | str | None = None,
-    initial: Initial | str = "random",
-    parameterization: Parameterization | str | None = None,
-    labels: Labels | str | None = None,
-    learning_rate: float = 0.1,
-    momentum: float = 0.5,
-    decay_from: float = 1.0,
-    largest_norm: float | None = None,
-    distance: Distance | str = "cosine",
-    real_per_class: int = 256,
-    views_per_network: int | None = None,
-    passes_between: int | None = None,
-    network_learning_rate: float = 0.01,
-    steps_per_view: int = 1,
-    clamp: bool = False,
-    budget: Budget | None = None,
-) -> Engine:
-    """DC with the same random augmentation on both sides (Zhao and Bilen 2021), from real samples.
-
-    The arguments are those of :func:`dc`.
-    """
-    engine = dc(
-        architecture=architecture,
-        augmentation=augmentation,
-        initial=initial,
-        parameterization=parameterization,
-        labels=labels,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        decay_from=decay_from,
-        largest_norm=largest_norm,
-        distance=distance,
-        real_per_class=real_per_class,
-        views_per_network=views_per_network,
-        passes_between=passes_between,
-        network_learning_rate=network_learning_rate,
-        steps_per_view=steps_per_view,
-        clamp=clamp,
-        budget=budget,
-    )
-    return replace(engine, name="dsa")
+@variant_of(dc, augmentation=None, initial="random")
+def dsa(engine: Engine) -> Engine:
+    """DC with the same random augmentation on both sides (Zhao and Bilen 2021), from real samples."""
+    return with_objective(engine, "dsa")
 
 
-def dcc(
-    *,
-    architecture: Architecture | str | None = None,
-    augmentation: Augmentation | str | None = None,
-    initial: Initial | str = "random",
-    parameterization: Parameterization | str | None = None,
-    labels: Labels | str | None = None,
-    learning_rate: float = 0.1,
-    momentum: float = 0.5,
-    decay_from: float = 1.0,
-    largest_norm: float | None = None,
-    distance: Distance | str = "cosine",
-    real_per_class: int = 256,
-    views_per_network: int | None = None,
-    passes_between: int | None = None,
-    network_learning_rate: float = 0.01,
-    steps_per_view: int = 1,
-    clamp: bool = False,
-    budget: Budget | None = None,
-) -> Engine:
+@variant_of(dc, augmentation=None, initial="random")
+def dcc(engine: Engine) -> Engine:
     """DSA on the mean gradient of all classes, which keeps what tells them apart (Lee et al. 2022; their DSAC).
 
     With ``augmentation="none"`` it is their DCC. Their first 250 of 1,000 networks match class by class, for a start
     without too much noise; here all match as one. At one sample a class they take ``views_per_network=10`` and
     ``passes_between=5`` instead of 1 and 1.
-
-    The arguments are those of :func:`dc`.
     """
-    engine = dc(
-        architecture=architecture,
-        augmentation=augmentation,
-        initial=initial,
-        parameterization=parameterization,
-        labels=labels,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        decay_from=decay_from,
-        largest_norm=largest_norm,
-        distance=distance,
-        real_per_class=real_per_class,
-        views_per_network=views_per_network,
-        passes_between=passes_between,
-        network_learning_rate=network_learning_rate,
-        steps_per_view=steps_per_view,
-        clamp=clamp,
-        budget=budget,
-    )
-    objective = GradientMatching(distance=as_distance(distance), over="all", real_per_class=real_per_class)
-    return replace(engine, name="dcc", objective=objective)
+    return with_objective(engine, "dcc", over="all")

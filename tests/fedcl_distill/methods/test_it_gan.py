@@ -10,7 +10,7 @@ from fedcl_distill.engine import Adam, Budget, Callback, Engine
 from fedcl_distill.engine.run import Run
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods.it_gan import it_gan
-from fedcl_distill.objectives import DistributionMatching
+from fedcl_distill.objectives import DistributionMatching, WithPairs
 from fedcl_distill.parameterizations import GeneratorLatents
 from fedcl_distill.synthetic import decode, encode
 
@@ -37,7 +37,8 @@ def quick(generator: GeneratorLatents = GENERATOR, learning_rate: float = 0.1) -
 
 def test_it_is_distribution_matching_of_codes() -> None:
     engine = it_gan()
-    assert engine.objective == DistributionMatching(256)
+    assert engine.objective == WithPairs(DistributionMatching(256), 0.1)
+    assert it_gan(pair_weight=0).objective == DistributionMatching(256)
     assert engine.parameterization == GeneratorLatents()
     assert isinstance(engine.optimiser, Adam)
     assert engine.settings()["initial"] == "real (random)"

@@ -15,8 +15,8 @@ from fedcl_distill.augmentation import NoAugmentation
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import CharacteristicFunction, DistributionMatching, View, WithCrossEntropy
-from fedcl_distill.objectives import characteristic as module
-from fedcl_distill.objectives.characteristic import CharacteristicMeans, characteristic_means
+from fedcl_distill.objectives.distribution import characteristic as module
+from fedcl_distill.objectives.distribution.characteristic import CharacteristicMeans, characteristic_means
 from fedcl_distill.sides import RealSide, SyntheticSide
 
 CPU = torch.device("cpu")

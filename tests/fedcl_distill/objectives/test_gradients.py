@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import fedcl_distill.chunks
-import fedcl_distill.objectives.gradients
+import fedcl_distill.objectives.gradients.matching
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation, SiameseAugmentation
 from fedcl_distill.errors import SettingsError
@@ -148,7 +148,7 @@ def test_cutting_into_parts_changes_neither_loss_nor_gradients(over: str, monkey
     synthetic = synthetic_of([0, 0, 0, 1, 1, 2, 2, 2, 2, 2])
     target = objective.target(view, real)
     value, gradient = run(objective, view, real, synthetic)
-    for module in (fedcl_distill.chunks, fedcl_distill.objectives.gradients):
+    for module in (fedcl_distill.chunks, fedcl_distill.objectives.gradients.matching):
         monkeypatch.setattr(module, "chunk_size", lambda inputs: 2)
     for label, of_class in objective.target(view, real).items():
         torch.testing.assert_close(list(of_class), list(target[label]))

@@ -14,16 +14,16 @@ from fedcl_distill.augmentation import NoAugmentation
 from fedcl_distill.errors import DivergenceError, SettingsError
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import View
-from fedcl_distill.objectives.kernel_ridge import KernelRidgeRegression, RepresentedBatch
-from fedcl_distill.objectives.kernels import FullyConnectedNTK, Kernel, NetworkFeatures, gram
-from fedcl_distill.objectives.regression_losses import (
+from fedcl_distill.objectives.kernel_ridge.kernels import FullyConnectedNTK, Kernel, NetworkFeatures, gram
+from fedcl_distill.objectives.kernel_ridge.losses import (
     PlattScaling,
     RegressionLoss,
     SquaredError,
     SquaredErrorWithMargin,
     margin_loss,
 )
-from fedcl_distill.objectives.ridge import ridge_coefficients
+from fedcl_distill.objectives.kernel_ridge.regression import KernelRidgeRegression, RepresentedBatch
+from fedcl_distill.objectives.kernel_ridge.ridge import ridge_coefficients
 from fedcl_distill.sides import RealSide, SyntheticSide
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import LayerMeans, View
-from fedcl_distill.objectives import layer_means as module
+from fedcl_distill.objectives.distribution import layer_means as module
 from fedcl_distill.sides import RealSide, SyntheticSide
 
 CPU = torch.device("cpu")

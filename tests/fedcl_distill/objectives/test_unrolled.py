@@ -17,10 +17,10 @@ from fedcl_distill.augmentation import NoAugmentation, SiameseAugmentation
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import View
-from fedcl_distill.objectives.inner_batches import FixedBatches, RandomBatches
-from fedcl_distill.objectives.inner_rates import FixedRate, LearnedRate, LearnedRates, inverse_softplus
-from fedcl_distill.objectives.truncation import LastSteps, NoTruncation, RandomTruncation
-from fedcl_distill.objectives.unrolled import RealBatch, UnrolledTraining
+from fedcl_distill.objectives.unrolled.batches import FixedBatches, RandomBatches
+from fedcl_distill.objectives.unrolled.rates import FixedRate, LearnedRate, LearnedRates, inverse_softplus
+from fedcl_distill.objectives.unrolled.training import RealBatch, UnrolledTraining
+from fedcl_distill.objectives.unrolled.truncation import LastSteps, NoTruncation, RandomTruncation
 from fedcl_distill.sides import RealSide, SyntheticSide
 
 CLASSES = torch.tensor([0, 0, 1, 1, 2, 2])

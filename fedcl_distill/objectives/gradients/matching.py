@@ -15,8 +15,8 @@ from fedcl_distill.chunks import chunk_size, chunked
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks.base import Network
 from fedcl_distill.objectives.base import Objective, View
-from fedcl_distill.objectives.distances import CosineDistance, Distance
-from fedcl_distill.objectives.layers import AllWeights, Layers
+from fedcl_distill.objectives.gradients.distances import CosineDistance, Distance
+from fedcl_distill.objectives.gradients.layers import AllWeights, Layers
 from fedcl_distill.sides import RealSide, SyntheticSide
 
 Gradient = Sequence[Tensor]

@@ -12,9 +12,9 @@ from torch import Tensor
 from fedcl_distill.chunks import chunked
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.objectives.base import Learned, Objective, View
-from fedcl_distill.objectives.kernels import Kernel, NetworkFeatures, gram
-from fedcl_distill.objectives.regression_losses import RegressionLoss, SquaredError
-from fedcl_distill.objectives.ridge import ridge_coefficients
+from fedcl_distill.objectives.kernel_ridge.kernels import Kernel, NetworkFeatures, gram
+from fedcl_distill.objectives.kernel_ridge.losses import RegressionLoss, SquaredError
+from fedcl_distill.objectives.kernel_ridge.ridge import ridge_coefficients
 from fedcl_distill.sides import RealSide, SyntheticSide
 
 

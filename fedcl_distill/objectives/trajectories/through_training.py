@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fedcl_distill.objectives.student import Student, Weights
+from fedcl_distill.objectives.trajectories.student import Student, Weights
 
 EndLoss = Callable[[Weights], Tensor]
 """The loss at the weights after the last step, differentiable."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fedcl_distill.chunks import chunk_size, chunked
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.objectives.base import Objective, View
-from fedcl_distill.objectives.distribution import ClassMeans, class_means, groups_of_classes
+from fedcl_distill.objectives.distribution.class_means import ClassMeans, class_means, groups_of_classes
 from fedcl_distill.sides import RealSide, SyntheticSide
 
 

@@ -1,0 +1,1 @@
+"""Gradient matching: both sides must pull a network the same way."""

@@ -1,0 +1,1 @@
+"""Unrolled training: whoever trains on the synthetic samples must do well on real ones."""
