@@ -12,8 +12,8 @@ from torch import Tensor
 from fedcl_distill.augmentation import Augmentation, augmentation_for
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.objectives.base import Learned, Objective, View
+from fedcl_distill.objectives.inner_training.student import Student, Weights, weights_of
 from fedcl_distill.objectives.trajectories.coordinates import AllCoordinates, Coordinates
-from fedcl_distill.objectives.trajectories.student import Student, Weights, weights_of
 from fedcl_distill.objectives.trajectories.through_training import Replayed, TrajectoryGradient
 from fedcl_distill.sides import RealSide, SyntheticSide
 

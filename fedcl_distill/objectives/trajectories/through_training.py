@@ -12,14 +12,15 @@ the Hessian of step i, the derivatives are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from fedcl_distill.objectives.trajectories.student import Student, Weights
+from fedcl_distill.objectives.inner_training.adjoint import InnerTraining, with_derivatives
+from fedcl_distill.objectives.inner_training.student import Student, Weights
 
 EndLoss = Callable[[Weights], Tensor]
 """The loss at the weights after the last step, differentiable."""
@@ -69,16 +70,8 @@ class Replayed:
     """
 
     def loss(self, student: Student, start: Weights, steps: int, learning_rate: Tensor, end: EndLoss) -> Tensor:
-        visited = [start]
-        for step in range(steps):
-            visited.append(_descend(student, visited[-1], step, learning_rate))
-        value, adjoint = _value_and_gradient(end, visited.pop())
-        gathered = _Gathered.zeros(student, learning_rate)
-        for step in reversed(range(steps)):
-            weights = _leaves(visited.pop())
-            _, back = _pull(student, weights, step, adjoint, gathered, through_weights=True)
-            adjoint = tuple(a + b for a, b in zip(adjoint, back, strict=True))
-        return gathered.attached_to(value, student, learning_rate)
+        training = InnerTraining(student, learning_rate.expand(steps))
+        return training.loss(start, range(steps), lambda weights: [end(weights)])
 
     def settings(self) -> dict[str, Any]:
         return {"trajectory_gradient": "replayed"}
@@ -105,7 +98,7 @@ class Tesla:
         gathered = _Gathered.zeros(student, learning_rate)
         weights = start
         for step in range(steps):
-            gradient, _ = _pull(student, _leaves(weights), step, adjoint, gathered, through_weights=False)
+            gradient = _gather(student, _leaves(weights), step, adjoint, gathered)
             weights = _stepped(weights, gradient, learning_rate)
         return gathered.attached_to(value, student, learning_rate)
 
@@ -140,9 +133,7 @@ class _Gathered:
         pairs = [(student.inputs, self.inputs), (learning_rate, self.learning_rate)]
         if self.labels is not None:
             pairs.append((student.labels, self.labels))
-        for variable, derivative in pairs:
-            value = value + ((variable - variable.detach()) * derivative).sum()
-        return value
+        return with_derivatives(value, pairs)
 
 
 def _leaves(weights: Weights) -> Weights:
@@ -170,33 +161,24 @@ def _value_and_gradient(end: EndLoss, weights: Weights) -> tuple[Tensor, Weights
     return value.detach(), torch.autograd.grad(value, leaves, materialize_grads=True)
 
 
-def _pull(
-    student: Student, weights: Weights, step: int, adjoint: Weights, gathered: _Gathered, *, through_weights: bool
-) -> tuple[Weights, Weights]:
-    """Gather what step ``step`` contributes; returns its gradient g and, if asked for, −α H λ (else zeros)."""
+def _gather(student: Student, weights: Weights, step: int, adjoint: Weights, gathered: _Gathered) -> Weights:
+    """Add what step ``step`` contributes at constant ``weights`` (leaves) to ``gathered``; returns its gradient g."""
     gradient = [torch.zeros_like(weight) for weight in weights]
-    back = [torch.zeros_like(weight) for weight in weights]
     batch = student.batch(step)
     for positions in student.positions(batch):
         rows = batch.rows[positions]
-        inputs, labels = student.inputs.detach()[rows].requires_grad_(), student.labels.detach()[rows]
-        samples = [inputs]
+        samples = [student.inputs.detach()[rows].requires_grad_()]
+        labels = student.labels.detach()[rows]
         if gathered.labels is not None:
             samples.append(labels.requires_grad_())
-        loss = student.loss(weights, batch, positions, inputs, labels)
+        loss = student.loss(weights, batch, positions, samples[0], labels)
         parts = torch.autograd.grad(loss, weights, create_graph=True, materialize_grads=True)
         along = -_inner_product(parts, adjoint)
-        wanted = (*samples, *weights) if through_weights else tuple(samples)
-        pulled = torch.autograd.grad(along, wanted, materialize_grads=True)
+        pulled = torch.autograd.grad(along, samples, materialize_grads=True)
         gathered.add(rows, pulled[0], pulled[1] if len(samples) == 2 else None, along.detach())
-        _accumulate(gradient, [part.detach() for part in parts])
-        _accumulate(back, [gathered.scale * one for one in pulled[len(samples) :]])
-    return tuple(gradient), tuple(back)
-
-
-def _accumulate(totals: list[Tensor], parts: Sequence[Tensor]) -> None:
-    for total, part in zip(totals, parts, strict=False):  # no parts where they were not asked for
-        total += part
+        for total, part in zip(gradient, parts, strict=True):
+            total += part.detach()
+    return tuple(gradient)
 
 
 def _inner_product(left: Weights, right: Weights) -> Tensor:

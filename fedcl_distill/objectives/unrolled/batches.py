@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.objectives.trajectories.student import Batch, Student
+from fedcl_distill.objectives.inner_training.student import Batch, Student
 from fedcl_distill.seeding import generator_for
 
 

@@ -16,8 +16,8 @@ from fedcl_distill.chunks import chunked
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Network
 from fedcl_distill.objectives.base import Learned, Objective, View
-from fedcl_distill.objectives.trajectories.student import Weights, weights_of
-from fedcl_distill.objectives.unrolled.adjoint import InnerTraining
+from fedcl_distill.objectives.inner_training.adjoint import InnerTraining
+from fedcl_distill.objectives.inner_training.student import Weights, weights_of
 from fedcl_distill.objectives.unrolled.batches import InnerBatches, RandomBatches, ScheduledStudent
 from fedcl_distill.objectives.unrolled.rates import InnerRates, LearnedRates
 from fedcl_distill.objectives.unrolled.truncation import NoTruncation, Truncation

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fedcl_distill.objectives.trajectories.student import Student, Weights
+from fedcl_distill.objectives.inner_training.student import Student, Weights
 
 EndLoss = Callable[[Weights], Iterable[Tensor]]
 """Scalars that add up to the loss at the weights after the last step, differentiable."""
