@@ -109,7 +109,7 @@ _GRADIENTS = (
         "accdd",
         accdd,
         "gradient matching",
-        "Zhang et al. 2022, Accelerating Dataset Distillation via Model Augmentation",
+        "Zhang et al. 2023, Accelerating Dataset Distillation via Model Augmentation",
         "as idc, with networks trained once and perturbed instead of trained again and again",
         (_DOUBLE, _REAL_TRAINING),
     ),
