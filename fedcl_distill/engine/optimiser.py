@@ -30,11 +30,14 @@ class Optimiser(ABC):
             Falling averages out the noise of single views.
         largest_norm: gradients of the stored arrays, taken together, are scaled down to this Euclidean norm; None
             leaves them.
+        largest_step: the same, to the norm at which learning rate times gradient is this much in the root mean square
+            over stored values (before momentum, or Adam's own scaling). Unlike a norm it suits sets of any size.
     """
 
     learning_rate: float = 1.0
     decay_from: float = 1.0
     largest_norm: float | None = None
+    largest_step: float | None = None
 
     @abstractmethod
     def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer: ...
@@ -58,15 +61,24 @@ class Optimiser(ABC):
             falling = 0.5 * (1 + math.cos(math.pi * (progress - self.decay_from) / (1 - self.decay_from)))
         for group in optimiser.param_groups:
             group["lr"] = group["full_rate"] * falling
-        if self.largest_norm is not None:
-            torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], self.largest_norm)
+        self._bound(optimiser.param_groups[0])
         optimiser.step()
+
+    def _bound(self, group: dict[str, Any]) -> None:
+        """Scale the gradients of ``group`` down to what is allowed."""
+        limits = [] if self.largest_norm is None else [self.largest_norm]
+        if self.largest_step is not None and group["lr"] > 0:
+            values = sum(tensor.numel() for tensor in group["params"])
+            limits.append(self.largest_step * math.sqrt(values) / group["lr"])
+        if limits:
+            torch.nn.utils.clip_grad_norm_(group["params"], min(limits))
 
     def _common(self) -> dict[str, Any]:
         return {
             "learning_rate": self.learning_rate,
             "decay_from": self.decay_from,
             "largest_norm": self.largest_norm,
+            "largest_step": self.largest_step,
         }
 
 

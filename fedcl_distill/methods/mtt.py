@@ -25,7 +25,7 @@ def mtt(
     learning_rate: float = 1000.0,
     momentum: float = 0.5,
     decay_from: float = 1.0,
-    largest_norm: float | None = None,
+    largest_step: float | None = 0.1,
     student_steps: int = 10,
     student_batch_size: int | None = None,
     student_learning_rate: float = 0.01,
@@ -59,7 +59,8 @@ def mtt(
         initial: first samples: "random" real ones (the paper's), "herding", "k-center" or "noise".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, "learned" ones, or a teacher's; None takes hard ones.
-        learning_rate, momentum, decay_from, largest_norm: see :class:`~fedcl_distill.engine.SGD`.
+        learning_rate, momentum, decay_from: see :class:`~fedcl_distill.engine.SGD`.
+        largest_step: see there; the authors have no such bound, and vary the rate from one data set to the next instead.
         student_steps, student_batch_size, student_learning_rate, student_learning_rate_rate: see
             :class:`~fedcl_distill.objectives.TrajectoryMatching`.
         pruning_threshold: weights whose similarity is below it are left out: see
@@ -98,7 +99,7 @@ def mtt(
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
         initial=as_initial(initial),
-        optimiser=SGD(learning_rate=learning_rate, momentum=momentum, decay_from=decay_from, largest_norm=largest_norm),
+        optimiser=SGD(learning_rate=learning_rate, momentum=momentum, decay_from=decay_from, largest_step=largest_step),
         budget=budget or Budget(steps=5_000),
         clamp=clamp,
     )

@@ -179,6 +179,16 @@ def test_the_gradient_norm_is_bounded() -> None:
     assert float((after - before).norm()) == pytest.approx(0.1, rel=1e-4)
 
 
+def test_a_step_is_bounded_in_the_root_mean_square() -> None:
+    data = blobs(per_class=4)
+    before = pull().distil(data, 1, seed=0, budget=Budget(steps=0)).inputs()
+    optimiser = SGD(learning_rate=1.0, momentum=0, largest_step=0.25)
+    after = pull(optimiser=optimiser).distil(data, 1, seed=0).inputs()
+    assert float((after - before).square().mean().sqrt()) == pytest.approx(0.25, rel=1e-4)
+    unbounded = SGD(learning_rate=1.0, momentum=0, largest_step=100.0)
+    torch.testing.assert_close(pull(optimiser=unbounded).distil(data, 1, seed=0).inputs(), torch.ones_like(before))
+
+
 class NeedsGoal(DistributionMatching):
     needs_goal: ClassVar[bool] = True
 
