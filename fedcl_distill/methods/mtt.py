@@ -58,9 +58,9 @@ def mtt(
         augmentation: of the experts' and the students' batches; None takes DSA for images, without flips for digits.
         initial: first samples: "random" real ones (the paper's), "herding", "k-center" or "noise".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
-        labels: "hard" ones, "learned" ones, or a teacher's; None takes hard ones.
+        labels: "hard" ones, "learned:learning_rate=0.1" and the like, or a teacher's; None takes hard ones.
         learning_rate, momentum, decay_from: see :class:`~fedcl_distill.engine.SGD`.
-        largest_step: see there; the authors have no such bound, and vary the rate from one data set to the next instead.
+        largest_step: see there; the authors have no such bound and vary the rate from one data set to the next.
         student_steps, student_batch_size, student_learning_rate, student_learning_rate_rate: see
             :class:`~fedcl_distill.objectives.TrajectoryMatching`.
         pruning_threshold: weights whose similarity is below it are left out: see
