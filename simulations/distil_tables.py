@@ -157,7 +157,7 @@ def _reasons(arm: Arm) -> list[str]:
 def _busy_machine(arm: Arm) -> list[str]:
     """A budget in seconds is of the clock: who shared the processor with others got less than the table says."""
     spent, got = mean(arm.values("distil_seconds")), mean(arm.values("distil_cpu_seconds"))
-    by_clock = arm.settings.get("distil_seconds") is not None and arm.settings.get("distil_clock") == "wall"
+    by_clock = arm.settings.get("distil_seconds") is not None and arm.settings.get("distil_clock", "wall") == "wall"
     by_clock = by_clock and arm.settings.get("device") == "cpu"
     if not by_clock or not arm.values("steps") or not spent or got is None or got >= _FULL_SHARE * spent:
         return []

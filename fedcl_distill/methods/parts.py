@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from fedcl_distill.augmentation import Augmentation, NoAugmentation, SiameseAugmentation
@@ -25,7 +25,13 @@ _INITIALS: dict[str, Initial] = {
 }
 _AUGMENTATIONS: dict[str, Augmentation] = {"none": NoAugmentation(), "dsa": SiameseAugmentation()}
 _EMBEDDINGS: dict[str, Embedding] = {"inputs": Inputs(), "trained": TrainedEmbedding()}
-_LABELS = {"hard": HardLabels, "learned": LearnedLabels, "teacher": TeacherLabels}
+
+
+def _teacher(temperature: float = 1.0, architecture: str | None = None, teachers: int = 1) -> TeacherLabels:
+    return TeacherLabels(temperature, as_architecture(architecture), teachers=teachers)
+
+
+_LABELS: dict[str, Callable[..., Labels]] = {"hard": HardLabels, "learned": LearnedLabels, "teacher": _teacher}
 
 
 def as_architecture(value: Architecture | str | None) -> Architecture | None:
@@ -74,7 +80,9 @@ def as_parameterization(value: Parameterization | str | None) -> Parameterizatio
 
 
 def as_labels(value: Labels | str | None) -> Labels:
-    """Read ``hard``, ``teacher:temperature=4``, ``learned:learning_rate=0.01``; None takes hard labels.
+    """Read ``hard``, ``learned:learning_rate=0.01`` or ``teacher:temperature=4,architecture=convnet:width=32``.
+
+    None takes hard labels.
 
     Raises:
         SettingsError: the name or a setting is unknown.
