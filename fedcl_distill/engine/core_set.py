@@ -46,6 +46,10 @@ class CoreSet:
     def name(self) -> str:
         return self.criterion.name
 
+    @property
+    def parameterization(self) -> Pixels:
+        return Pixels()
+
     def distil(
         self,
         real: LabelledData,

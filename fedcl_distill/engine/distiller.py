@@ -12,6 +12,8 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.callbacks import Callback
 from fedcl_distill.engine.size import AbsentClasses, Size
+from fedcl_distill.labels import Labels
+from fedcl_distill.parameterizations import Parameterization
 from fedcl_distill.synthetic import SyntheticSet
 
 
@@ -35,6 +37,16 @@ class Distiller(Protocol):
     @property
     def name(self) -> str:
         """What provenance, tables and plots call it."""
+        ...
+
+    @property
+    def parameterization(self) -> Parameterization:
+        """How what it returns is stored."""
+        ...
+
+    @property
+    def labels(self) -> Labels:
+        """What it labels samples with."""
         ...
 
     def distil(

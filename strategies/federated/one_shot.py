@@ -7,7 +7,6 @@ of Song et al. 2023, FedD3).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -21,6 +20,7 @@ from strategies.federated.learner import Learner
 from strategies.federated.messages import unpack_set
 from strategies.federated.reception import Reception
 from strategies.federated.requests import CONFIG, DistilRequest
+from strategies.federated.room import room_for
 
 
 class OneShotUnion(Strategy):
@@ -31,7 +31,7 @@ class OneShotUnion(Strategy):
         expectation: what a synthetic set must look like.
         learner: trains the global model.
         reception: waits for nodes and turns bad answers away.
-        limits: of a payload; by default, what the request and the expectation leave room for.
+        limits: of a payload; by default, what an honest answer to the request may take.
 
     Attributes:
         synthetic: the union, once the round is over.
@@ -49,7 +49,7 @@ class OneShotUnion(Strategy):
         self.expectation = expectation
         self.learner = learner
         self.reception = reception
-        self.limits = limits_for(request, expectation) if limits is None else limits
+        self.limits = limits or room_for(request, expectation.sample_shape, len(expectation.class_names)).limits
         self.synthetic: SyntheticSet | None = None
 
     def configure_train(
@@ -92,13 +92,3 @@ class OneShotUnion(Strategy):
 
     def _read(self, content: RecordDict) -> SyntheticSet:
         return unpack_set(content, self.limits, self.expectation)
-
-
-def limits_for(request: DistilRequest, expectation: Expectation) -> Limits:
-    """Bounds that any honest answer to ``request`` keeps: nothing larger is decoded."""
-    if request.byte_budget is not None:
-        return Limits(max_payload_bytes=request.byte_budget)
-    classes = len(expectation.class_names)
-    samples = request.images_per_class * classes
-    values = samples * (math.prod(expectation.sample_shape) + classes)
-    return Limits(max_payload_bytes=4 * values + Limits.max_metadata_bytes, max_samples=samples)

@@ -8,12 +8,12 @@ from flwr.serverapp.strategy import Strategy
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.methods import build_method
 from fedcl_distill.synthetic import Expectation
 from strategies.federated.fedavg import GuardedFedAvg
 from strategies.federated.learner import Learner
 from strategies.federated.one_shot import OneShotUnion
 from strategies.federated.reception import Reception
+from strategies.federated.room import room_for
 from strategies.federated.settings import FederatedSettings
 
 Builder = Callable[[FederatedSettings, LabelledData, Learner, Reception], Strategy]
@@ -23,10 +23,12 @@ def one_shot(settings: FederatedSettings, test: LabelledData, learner: Learner, 
     """Synthetic sets, once."""
     if settings.rounds != 1:
         raise SettingsError(f"one-shot has one round, {settings.rounds} were asked for")
-    build_method(settings.method, **settings.method_settings)  # a typing error shall not cost a round
-    by_class = None if settings.byte_budget is not None else settings.images_per_class
-    expectation = Expectation.like(test, slack=settings.slack, max_samples_per_class=by_class)
-    return OneShotUnion(settings.distil_request(test), expectation, learner, reception)
+    request = settings.distil_request(test)
+    room = room_for(request, test.sample_shape, test.num_classes)  # a typing error shall not cost a round
+    expectation = Expectation.like(
+        test, slack=settings.slack, max_samples=room.samples, max_samples_per_class=room.samples_per_class
+    )
+    return OneShotUnion(request, expectation, learner, reception, room.limits)
 
 
 def fedavg(settings: FederatedSettings, test: LabelledData, learner: Learner, reception: Reception) -> GuardedFedAvg:
