@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import nn
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks.base import Network
-from fedcl_distill.networks.norms import InstanceNorm
+from fedcl_distill.networks.norm_relu_pool import NormReluPool
 
 
 def convnet(sample_shape: tuple[int, ...], num_classes: int, *, width: int = 128, depth: int | None = None) -> Network:
@@ -35,8 +34,6 @@ def convnet(sample_shape: tuple[int, ...], num_classes: int, *, width: int = 128
     stages: list[nn.Module] = []
     for block in range(depth):
         convolution = nn.Conv2d(channels, width, 3, padding=padding if block == 0 else 1)
-        stages.append(nn.Sequential(convolution, InstanceNorm(width), nn.ReLU(), nn.AvgPool2d(2)))
+        stages.append(nn.Sequential(convolution, NormReluPool(width)))
         channels, size = width, (size[0] // 2, size[1] // 2)
-    network = Network(stages, channels * size[0] * size[1], num_classes)
-    network.body.to(memory_format=torch.channels_last)
-    return network
+    return Network(stages, channels * size[0] * size[1], num_classes)

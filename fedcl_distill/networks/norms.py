@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_EPSILON = 1e-5
+EPSILON = 1e-5
 _PIXELS = (2, 3)
 
 
 class InstanceNorm(nn.Module):
     """Instance norm with learned scale and shift, at any image size down to a single pixel (Ulyanov et al. 2016).
 
-    The same function as ``nn.GroupNorm(channels, channels)``. On a CPU that one, in the channels-last layout which
-    convolutions like best, takes two fifths of a ConvNet's training step; this one takes a fourth of that time.
+    The same function as ``nn.GroupNorm(channels, channels)``. On a CPU that one, in the channels-last layout, takes two
+    fifths of a training step; this one takes a fourth of that time.
     """
 
     def __init__(self, channels: int) -> None:
@@ -29,16 +29,32 @@ class InstanceNorm(nn.Module):
         return normalised
 
 
+def moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, channels, 1, 1) mean of each sample's channels, and one over their deviation."""
+    mean = inputs.mean(_PIXELS, keepdim=True)
+    return mean, ((inputs - mean).square().mean(_PIXELS, keepdim=True) + EPSILON).rsqrt()
+
+
+def gradient_of_norm(
+    gradient: Tensor, normalised: Tensor, weight: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient of inputs, weight and bias, given that of ``normalised · weight + bias``; differentiable itself."""
+    sum_of_gradient = gradient.sum(_PIXELS, keepdim=True)
+    sum_of_product = (gradient * normalised).sum(_PIXELS, keepdim=True)
+    pixels = gradient.shape[2] * gradient.shape[3]
+    of_inputs = torch.addcmul(gradient - sum_of_gradient / pixels, normalised, sum_of_product / -pixels)
+    of_weight, of_bias = (total.sum(0, keepdim=True) for total in (sum_of_product, sum_of_gradient))
+    return of_inputs * (weight * scale), of_weight, of_bias
+
+
 class _Normalise(torch.autograd.Function):
     """(x − mean) / deviation · weight + bias with its gradient in closed form, which can be differentiated again."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(inputs: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean = inputs.mean(_PIXELS, keepdim=True)
         centred = inputs - mean
-        scale = (centred.square().mean(_PIXELS, keepdim=True) + _EPSILON).rsqrt()
+        scale = (centred.square().mean(_PIXELS, keepdim=True) + EPSILON).rsqrt()
         return torch.addcmul(bias, centred.mul_(scale), weight), mean, scale
 
     @staticmethod
@@ -52,12 +68,5 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         samples, weight, mean, scale = ctx.saved_tensors
         if torch.is_grad_enabled():  # someone differentiates this gradient: mean and deviation depend on the samples
-            mean = samples.mean(_PIXELS, keepdim=True)
-            scale = ((samples - mean).square().mean(_PIXELS, keepdim=True) + _EPSILON).rsqrt()
-        normalised = (samples - mean) * scale
-        sum_of_gradient = gradient.sum(_PIXELS, keepdim=True)
-        sum_of_product = (gradient * normalised).sum(_PIXELS, keepdim=True)
-        pixels = gradient.shape[2] * gradient.shape[3]
-        of_samples = torch.addcmul(gradient - sum_of_gradient / pixels, normalised, sum_of_product / -pixels)
-        of_samples = of_samples * (weight * scale)
-        return of_samples, sum_of_product.sum(0, keepdim=True), sum_of_gradient.sum(0, keepdim=True)
+            mean, scale = moments(samples)
+        return gradient_of_norm(gradient, (samples - mean) * scale, weight, scale)
