@@ -25,7 +25,7 @@ class Interpolated:
     """Each view's network lies on the line from a network's initial weights to those after training on the real data.
 
     Where on the line is uniformly random, and which of the pretrained networks as well; the goal of a view is the
-    trained end (Wang et al. 2025, section 3.3; interpolated as in their code). A budget in seconds trains fewer
+    trained end (Wang et al. 2025; interpolated as in their code). A budget in seconds trains fewer
     networks, and ends the training of the first one early if it must.
 
     Attributes:

@@ -17,7 +17,7 @@ def perturbed(network: Network, least: float, most: float, *, seed: int) -> Netw
     """A copy of ``network`` moved along two random directions, by a coefficient of random sign and size each.
 
     A direction is Gaussian with every filter (or row of a matrix) rescaled to the norm of the network's own filter; it
-    leaves parameters of one dimension alone (Li et al. 2018, section 4).
+    leaves parameters of one dimension alone (Li et al. 2018).
 
     Args:
         least, most: between which sizes of the coefficients are uniformly distributed.

@@ -27,7 +27,7 @@ class WatchedTraining:
     """One network for many views; between them it trains on the synthetic samples for as long as it takes to change.
 
     After every view the accuracy on real queries is taken. Once it moved by less than ``settled`` over ``window``
-    views, a fresh network takes over (Wang et al. 2022, section 3.4: the outer loop). Otherwise the network trains on
+    views, a fresh network takes over (Wang et al. 2022: the outer loop). Otherwise the network trains on
     the synthetic samples, pass by pass, until its accuracy moved by more than ``changed`` over the last ``window``
     passes (the inner loop). The paper bounds neither loop; here ``most_views`` and ``most_epochs`` do, for a network
     that has learned all it can would train for ever.

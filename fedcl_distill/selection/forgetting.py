@@ -24,7 +24,7 @@ class Forgetting:
 
     A network trains on candidates of the real data; after every pass it is seen which of them it has right. A sample is
     forgotten when it was right after one pass and is wrong after the next; one that is never right counts as forgotten
-    most (Toneva et al. 2019, section 3, who look at each sample whenever it is in a batch). Ties are broken at random.
+    most (Toneva et al. 2019, who look at each sample whenever it is in a batch). Ties are broken at random.
 
     Attributes:
         epochs: passes over the candidates.

@@ -46,7 +46,7 @@ class CharacteristicTarget:
 
 @dataclass(frozen=True)
 class CharacteristicFunction(Objective[CharacteristicTarget]):
-    """Distance of the class-wise characteristic functions of embeddings, summed over classes (equations 4 to 7).
+    """Distance of the class-wise characteristic functions of embeddings, summed over classes (Wang et al. 2025).
 
     With φ the characteristic function of the real and ψ that of the synthetic embeddings of a class, it is the mean
     over frequencies of √(α(|φ| − |ψ|)² + 2β(|φ||ψ| − Re φψ*)), an amplitude and a phase term; with α = β = ½ that is

@@ -34,7 +34,7 @@ class LayerTarget:
 
 @dataclass(frozen=True)
 class LayerMeans(Objective[LayerTarget]):
-    """Squared distance of class means at every stage, and a discriminative term (Wang et al. 2022, equations 2 to 5).
+    """Squared distance of class means at every stage, and a discriminative term (Wang et al. 2022).
 
     The discriminative term is the cross entropy, summed over the real samples, of scores that are the inner products
     of a real embedding with the class centres of the synthetic embeddings. Both run over classes that have samples on
