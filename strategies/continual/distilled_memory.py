@@ -8,6 +8,8 @@ import torch
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget, Distiller, finished
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.synthetic import SyntheticSet, union
 from strategies.continual.memory import EncodedMemory
@@ -20,13 +22,17 @@ class DistilledMemory(EncodedMemory):
     The budget is divided evenly over the classes seen so far. What is held of old classes shrinks by distilling *it*
     again, with the held samples in the place of real data, for real data of old classes are gone. ``redistil=False``
     drops samples at random instead: about half the seconds for less than a point of accuracy (6,000 images of
-    Fashion-MNIST, 10 a class in the end).
+    Fashion-MNIST, 10 a class in the end). Labels are kept as classes, for replay knows no others.
 
     Attributes:
         distiller: any distillation method or core set.
         budget: for each distillation, where the method's own is not meant.
         seed: fixes every draw.
         redistil: shrink old classes by distilling them again.
+
+    Raises:
+        SettingsError: on construction, if the distiller stores anything but pixels: what it holds is cut and united class
+            by class, which shared storage does not allow.
     """
 
     distiller: Distiller = field(kw_only=True)
@@ -34,6 +40,14 @@ class DistilledMemory(EncodedMemory):
     seed: int = field(default=0, kw_only=True)
     redistil: bool = field(default=True, kw_only=True)
     _experiences: int = field(default=0, repr=False)
+
+    def __post_init__(self) -> None:
+        how = self.distiller.parameterization
+        if not isinstance(how, Pixels):
+            raise SettingsError(
+                f"a distilled memory stores pixels, and {self.distiller.name} stores {how.name}; "
+                "give the method parameterization=pixels"
+            )
 
     def add(self, data: LabelledData) -> None:
         held = self.recall()
@@ -62,7 +76,8 @@ class DistilledMemory(EncodedMemory):
 
     def _distil(self, data: LabelledData, counts: list[int], what: str) -> SyntheticSet:
         seed = derive_seed(self.seed, what, self._experiences)
-        return finished(self.distiller.distil(data, counts, seed=seed, budget=self.budget, absent_classes="skip"))
+        made = finished(self.distiller.distil(data, counts, seed=seed, budget=self.budget, absent_classes="skip"))
+        return replace(made, labels=made.hard_labels)
 
 
 def _by_class(held: SyntheticSet) -> SyntheticSet:

@@ -133,3 +133,21 @@ def test_distilling_moves_class_means_closer_than_random_samples_are():
         return float(torch.stack(means).norm())
 
     assert error("dm", 150) < 0.8 * error("random", 0)
+
+
+def test_labels_are_kept_as_classes_within_the_budget():
+    data = blobs((1, 8, 8), classes=4, per_class=30)
+    for method in (
+        build_method("frepo", architecture="mlp:width=8", real_per_batch=16),
+        build_method("random", labels="teacher:temperature=2,architecture=mlp:width=4"),
+    ):
+        memory = DistilledMemory(1500, distiller=method, budget=Budget(steps=2))
+        memory.add(_only(data, 0, 1))
+        memory.add(_only(data, 2, 3))
+        assert memory.recall().labels.dtype == torch.int64
+        assert memory.bytes_kept <= 1500
+
+
+def test_shared_storage_is_refused():
+    with pytest.raises(SettingsError, match="parameterization=pixels"):
+        DistilledMemory(1500, distiller=build_method("dm", parameterization="tiles"))
