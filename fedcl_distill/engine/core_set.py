@@ -64,7 +64,7 @@ class CoreSet:
     ) -> SyntheticSet:
         """See :meth:`Distiller.distil`; the result holds real samples, which no one should call private."""
         started = time.monotonic()
-        counts = count_per_class(size, real, Pixels(), absent_classes)
+        counts = count_per_class(size, real, Pixels(), absent_classes, soft_labels=self.labels.soft)
         chosen = select(real, counts, self.criterion, seed=seed)
         selection = SyntheticSet.of_real(
             real.subset(chosen),

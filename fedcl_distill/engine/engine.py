@@ -49,7 +49,7 @@ class Engine(Parts):
         method = replace(self, augmentation=self.augmentation or augmentation_for(real), budget=budget or self.budget)
         started = method.budget.now()
         problem = Problem(real, seed, torch.device(device))
-        counts = count_per_class(size, real, self.parameterization, absent_classes)
+        counts = count_per_class(size, real, self.parameterization, absent_classes, soft_labels=self.labels.soft)
         ready = prepare(method, problem, counts, started)
         origin = method._origin(real, counts, seed)
         run = Run(ready.state, method.budget, lambda: fingerprint(real, origin))

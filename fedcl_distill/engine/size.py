@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,7 +28,12 @@ Size = int | Sequence[int] | ByteBudget
 
 
 def count_per_class(
-    size: Size, real: LabelledData, parameterization: Parameterization, absent_classes: AbsentClasses = "error"
+    size: Size,
+    real: LabelledData,
+    parameterization: Parameterization,
+    absent_classes: AbsentClasses = "error",
+    *,
+    soft_labels: bool = False,
 ) -> list[int]:
     """Samples of each class that a synthetic set of ``real`` gets; never more than the class has real samples.
 
@@ -40,7 +45,7 @@ def count_per_class(
     if absent_classes == "error":
         real.require_every_class()
     if isinstance(size, ByteBudget):
-        return spread_in_bytes(size, real, parameterization, available)
+        return spread_in_bytes(size, real, parameterization, available, soft_labels=soft_labels)
     wanted = [size] * real.num_classes if isinstance(size, int) else [int(count) for count in size]
     if len(wanted) != real.num_classes:
         raise SettingsError(f"{real.name} has {real.num_classes} classes, but {len(wanted)} counts were given")
@@ -59,7 +64,12 @@ def count_per_class(
 
 
 def spread_in_bytes(
-    budget: ByteBudget, real: LabelledData, parameterization: Parameterization, available: Sequence[int]
+    budget: ByteBudget,
+    real: LabelledData,
+    parameterization: Parameterization,
+    available: Sequence[int],
+    *,
+    soft_labels: bool = False,
 ) -> list[int]:
     """Samples of each class: as many as fit into the budget, spread evenly, at most ``available`` of each.
 
@@ -68,28 +78,32 @@ def spread_in_bytes(
     Raises:
         SettingsError: the budget does not hold a single sample.
     """
+
+    def size_of(samples: int) -> int:
+        return encoded_bytes(_blank(real, parameterization, _spread(samples, available), soft_labels), budget.bits)
+
     low, high = 0, sum(available)
     while low < high:
         middle = (low + high + 1) // 2
-        if _bytes(real, parameterization, _spread(middle, available), budget.bits) <= budget.total_bytes:
+        if _or_nothing(size_of, middle) <= budget.total_bytes:
             low = middle
         else:
             high = middle - 1
     if low == 0:
-        one = encoded_bytes(_blank(real, parameterization, _spread(1, available)), budget.bits)
+        one = size_of(1)
         raise SettingsError(f"{budget.total_bytes} bytes hold no sample of {real.name}: a single one takes {one} bytes")
     return _spread(low, available)
 
 
 def bytes_of_counts(counts: Sequence[int], like: LabelledData, bits: int) -> int:
     """Exact size of so many samples of each class, stored as pixels with ``bits`` a value and without provenance."""
-    return encoded_bytes(_blank(like, Pixels(), counts), bits)
+    return encoded_bytes(_blank(like, Pixels(), counts, soft_labels=False), bits)
 
 
-def _bytes(real: LabelledData, parameterization: Parameterization, counts: Sequence[int], bits: int) -> int:
+def _or_nothing(size_of: Callable[[int], int], samples: int) -> int:
     """Encoded size; 0 where the parameterization needs more whole samples than these to store anything."""
     try:
-        return encoded_bytes(_blank(real, parameterization, counts), bits)
+        return size_of(samples)
     except SettingsError:
         return 0
 
@@ -104,9 +118,13 @@ def _spread(total: int, available: Sequence[int]) -> list[int]:
     return counts
 
 
-def _blank(real: LabelledData, parameterization: Parameterization, counts: Sequence[int]) -> SyntheticSet:
+def _blank(
+    real: LabelledData, parameterization: Parameterization, counts: Sequence[int], soft_labels: bool
+) -> SyntheticSet:
     decoded = torch.tensor(parameterization.decoded_counts(counts, real.sample_shape))
     labels = torch.repeat_interleave(torch.arange(len(counts)), decoded)
+    if soft_labels:
+        labels = torch.nn.functional.one_hot(labels, real.num_classes).float()
     shapes = parameterization.shapes(counts, real.sample_shape)
     zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
     return SyntheticSet(zeros, parameterization, labels, real.class_names, real.normalisation, real.value_range)

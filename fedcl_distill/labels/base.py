@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +23,13 @@ class Labelling:
 
 
 class Labels(Protocol):
-    """Settings of a labelling; itself without state."""
+    """Settings of a labelling; itself without state.
+
+    Attributes:
+        soft: the result's labels are probabilities, not classes; so they take bytes.
+    """
+
+    soft: ClassVar[bool]
 
     @property
     def learning_rate(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from fedcl_distill.labels.base import Labelling
 from fedcl_distill.problem import Problem
@@ -12,6 +12,8 @@ from fedcl_distill.problem import Problem
 @dataclass(frozen=True)
 class HardLabels:
     """Each sample keeps the class it was made for."""
+
+    soft: ClassVar[bool] = False
 
     @property
     def learning_rate(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,6 +29,7 @@ class LearnedLabels:
         SettingsError: on construction, if the rate is not positive or ``start`` is itself learned.
     """
 
+    soft: ClassVar[bool] = True
     learning_rate: float
     start: Labels = field(default_factory=HardLabels)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ class TeacherLabels:
         SettingsError: on construction, if the temperature is not positive or there is no teacher.
     """
 
+    soft: ClassVar[bool] = True
     temperature: float = 1.0
     architecture: Architecture | None = None
     recipe: Recipe | None = None

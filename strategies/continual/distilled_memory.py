@@ -31,8 +31,8 @@ class DistilledMemory(EncodedMemory):
         redistil: shrink old classes by distilling them again.
 
     Raises:
-        SettingsError: on construction, if the distiller stores anything but pixels: what it holds is cut and united class
-            by class, which shared storage does not allow.
+        SettingsError: on construction, if the distiller stores anything but pixels: what is held is cut and united
+            class by class, which shared storage does not allow.
     """
 
     distiller: Distiller = field(kw_only=True)

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.labels import HardLabels
 from fedcl_distill.methods import build_method
 from fedcl_distill.parameterizations import Parameterization, Pixels, Shape
 from fedcl_distill.synthetic import Limits
@@ -50,7 +49,7 @@ def room_for(request: DistilRequest, sample_shape: Shape, classes: int) -> Room:
     samples = _most_decoded(how, ipc, classes, sample_shape)
     stored = sum(math.prod(shape) for shape in how.shapes([ipc] * classes, sample_shape).values())
     values = stored + samples * classes  # labels may be soft
-    plain = isinstance(how, Pixels) and isinstance(distiller.labels, HardLabels)
+    plain = isinstance(how, Pixels) and not distiller.labels.soft
     return Room(samples, ipc if plain else None, 4 * values + Limits.max_metadata_bytes)
 
 

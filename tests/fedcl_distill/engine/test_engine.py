@@ -219,6 +219,14 @@ def test_a_byte_budget_is_kept_and_used(total_bytes: int, bits: int) -> None:
     assert counts.max() - counts.min() <= 1
 
 
+@pytest.mark.parametrize("parameterization", ["pixels", "tiles", "low-rank:rank=1", "addressing:bases=3"])
+@pytest.mark.parametrize("labels", ["hard", "teacher:temperature=2,architecture=mlp:width=4"])
+def test_a_byte_budget_counts_what_is_really_stored(parameterization: str, labels: str) -> None:
+    distiller = method(parameterization=parameterization, labels=labels)
+    synthetic = distiller.distil(blobs(per_class=30), ByteBudget(2500), seed=0, budget=Budget(steps=0))
+    assert 2000 < len(encode(synthetic, 8, provenance=False)) <= 2500
+
+
 def test_too_few_bytes_are_told() -> None:
     with pytest.raises(SettingsError, match="single one takes"):
         build_method("random").distil(blobs(), ByteBudget(10), seed=0)

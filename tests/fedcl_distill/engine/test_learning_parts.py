@@ -51,6 +51,7 @@ class Pull(Objective[None]):
 
 @dataclass(frozen=True)
 class OneHotLearned:
+    soft: ClassVar[bool] = True
     learning_rate: float = 0.5
 
     def open(self, problem: Problem) -> Labelling:
