@@ -14,12 +14,12 @@ from fedcl_distill.augmentation import augmentation_for
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.callbacks import Callback, Checkpoints
-from fedcl_distill.engine.fingerprint import fingerprint
 from fedcl_distill.engine.loop import Loop
 from fedcl_distill.engine.parts import Parts
 from fedcl_distill.engine.prepare import prepare
 from fedcl_distill.engine.run import Run
 from fedcl_distill.engine.size import AbsentClasses, Size, count_per_class
+from fedcl_distill.fingerprint import fingerprint
 from fedcl_distill.problem import Problem
 from fedcl_distill.sides import RealSide
 from fedcl_distill.synthetic import SyntheticSet

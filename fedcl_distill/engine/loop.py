@@ -53,7 +53,9 @@ class Loop:
                     target = self.method.objective.target(view, self.real)
                 self._step(view, target)
                 if within == self.method.steps_per_view - 1:
-                    state.supply.learn(index, view.seed, self._side().detached())
+                    with torch.no_grad():
+                        side = self._side().detached()
+                    state.supply.learn(index, view.seed, side)
                 state.seconds = before + self.method.budget.now() - started
                 for hook in hooks:
                     hook.on_step(run)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.network_sources.none import no_network
 from fedcl_distill.networks import Network
 from fedcl_distill.objectives.kernel_ridge.kernels import Kernel, gram
 from fedcl_distill.objectives.kernel_ridge.ridge import ridge_coefficients
-from fedcl_distill.seeding import isolated_rng
 from fedcl_distill.sides import SyntheticSide
 from fedcl_distill.synthetic import SyntheticSet
 
@@ -46,7 +46,7 @@ def kernel_predictions(
         raise DataError(f"{test.name} has other classes, or samples of another shape, than the synthetic set")
     if network is None and kernel.needs_network:
         raise SettingsError("this kernel takes the embeddings of a network; pass one")
-    network = _no_network() if network is None else network.eval()
+    network = no_network() if network is None else network.eval()
     device = next(network.parameters()).device
     side = SyntheticSide(
         synthetic.inputs().to(device), classes=synthetic.labels.to(device), labels=synthetic.labels.to(device)
@@ -74,9 +74,3 @@ def kernel_accuracy(
     if len(test) == 0:
         return float("nan")
     return float((predicted.argmax(dim=1) == test.labels).double().mean())
-
-
-def _no_network() -> Network:
-    """What a kernel in closed form does not look at; its weights are drawn without touching the global generator."""
-    with isolated_rng(0):
-        return Network([nn.Identity()], 1, 1)

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from fedcl_distill.network_sources.base import Supply
-from fedcl_distill.networks import Network
+from fedcl_distill.networks import Architecture, Network
+from fedcl_distill.problem import Problem
 
 
 class Episode:
@@ -41,6 +42,14 @@ class Episode:
         if state["weights"] is not None:
             self.network(0, 0).load_state_dict(state["weights"])
         self.served = int(state["served"])
+
+
+def network_of(weights: dict[str, Tensor], architecture: Architecture, problem: Problem) -> Network:
+    """The constant network that :func:`weights_on_cpu` took ``weights`` from."""
+    real = problem.real
+    network = architecture.build(real.sample_shape, real.num_classes, seed=0, device=problem.device)
+    network.load_state_dict(weights)
+    return network.requires_grad_(False)
 
 
 def weights_on_cpu(network: Network) -> dict[str, Tensor]:

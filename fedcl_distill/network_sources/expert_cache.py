@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.files import write_atomically
+from fedcl_distill.fingerprint import fingerprint
 
 _LOG = logging.getLogger(__name__)
 _WEIGHTS, _DIGEST = "weights", "sha256"
@@ -103,10 +103,7 @@ class OnDisk:
 def kind_of_expert(real: LabelledData, seed: int, training: str) -> str:
     """Names a folder: the same data, seed and description of the training, the same name; else another one."""
     traits = (real.class_names, real.normalisation.mean, real.normalisation.std, str(real.samples.dtype))
-    digest = hashlib.sha256(json.dumps([_FORMAT, traits, list(real.samples.shape), seed, training]).encode())
-    for tensor in (real.labels, real.samples):
-        digest.update(tensor.contiguous().numpy().data)
-    return f"experts-{digest.hexdigest()[:24]}"
+    return f"experts-{fingerprint(real, [_FORMAT, traits, list(real.samples.shape), seed, training])[:24]}"
 
 
 def store_for(cache: str | os.PathLike[str] | None, kind: str, size: int) -> ExpertStore:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.network_sources.base import Drawn, Supply
-from fedcl_distill.network_sources.episode import weights_on_cpu
+from fedcl_distill.network_sources.episode import network_of, weights_on_cpu
 from fedcl_distill.network_sources.pretraining import pretrained_pool
 from fedcl_distill.networks import Architecture, Network, default_architecture
 from fedcl_distill.problem import Problem
@@ -79,18 +78,13 @@ class _InterpolatedSupply(Supply):
         return {"pool": [[weights_on_cpu(network) for network in pair] for pair in self._pool]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._pool = [(self._network(initial), self._network(trained)) for initial, trained in state["pool"]]
+        pairs = [[network_of(one, self._architecture, self._problem) for one in pair] for pair in state["pool"]]
+        self._pool = [(initial, trained) for initial, trained in pairs]
 
     def _pretrained(self) -> list[tuple[Network, Network]]:
         recipe = self._source.recipe or recipe_for_real(self._problem.real)
         pool = pretrained_pool(self._problem, self._architecture, recipe, self._source.networks)
         return [(pair.initial, pair.trained) for pair in pool]
-
-    def _network(self, weights: dict[str, Tensor]) -> Network:
-        real = self._problem.real
-        network = self._architecture.build(real.sample_shape, real.num_classes, seed=0, device=self._problem.device)
-        network.load_state_dict(weights)
-        return network.requires_grad_(False)
 
 
 @torch.no_grad()

@@ -28,5 +28,10 @@ class NoNetwork:
 
 class _NoSupply(Supply):
     def draw(self, index: int, seed: int) -> Drawn:
-        with isolated_rng(0):  # the classifier draws its weights
-            return Drawn(Network([nn.Identity()], 1, 1))
+        return Drawn(no_network())
+
+
+def no_network() -> Network:
+    """What a kernel in closed form does not look at; its weights are drawn without touching the global generator."""
+    with isolated_rng(0):
+        return Network([nn.Identity()], 1, 1)

@@ -10,7 +10,7 @@ import torch
 from fedcl_distill.augmentation import Augmentation, augmentation_for
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.network_sources.base import Drawn, Supply
-from fedcl_distill.network_sources.episode import weights_on_cpu
+from fedcl_distill.network_sources.episode import network_of, weights_on_cpu
 from fedcl_distill.network_sources.perturbation import perturbed
 from fedcl_distill.network_sources.pretraining import pretrained_pool
 from fedcl_distill.networks import Architecture, Network, default_architecture
@@ -100,14 +100,7 @@ class _Supply(Supply):
         return {"pool": [weights_on_cpu(network) for network in self._pool]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._pool = [self._blank() for _ in state["pool"]]
-        for network, weights in zip(self._pool, state["pool"], strict=True):
-            network.load_state_dict(weights)
-
-    def _blank(self) -> Network:
-        real = self._problem.real
-        network = self._architecture.build(real.sample_shape, real.num_classes, seed=0, device=self._problem.device)
-        return network.requires_grad_(False)
+        self._pool = [network_of(weights, self._architecture, self._problem) for weights in state["pool"]]
 
     def _recipe(self) -> Recipe:
         source = self._source

@@ -53,14 +53,14 @@ class InnerTraining:
             weights, velocity = self._step(weights, velocity, step, rates[step])
             if step >= differentiated.start:
                 visited.append((before, velocity))
-        value, pull = _value_and_gradient(end, weights)
+        value, pull = value_and_gradient(end, weights)
         by_inputs = torch.zeros_like(self.student.inputs)
         by_labels = torch.zeros_like(self.student.labels)
         by_rates = torch.zeros_like(self.rates)
         push = [torch.zeros_like(weight) for weight in start]
         for step in reversed(differentiated):
             before, velocity = visited.pop()
-            by_rates[step] = -_inner_product(velocity, pull)
+            by_rates[step] = -inner_product(velocity, pull)
             push = [self.momentum * late - rates[step] * now for late, now in zip(push, pull, strict=True)]
             back = self._pull(before, step, push, by_inputs, by_labels)
             pull = [now + more for now, more in zip(pull, back, strict=True)]
@@ -69,9 +69,7 @@ class InnerTraining:
 
     def _step(self, weights: Weights, velocity: Weights, step: int, rate: float) -> tuple[Weights, Weights]:
         """Weights and velocity after step number ``step``, without a graph."""
-        leaves = _leaves(weights)
-        constant = replace(self.student, inputs=self.student.inputs.detach(), labels=self.student.labels.detach())
-        _, gradient = _gradient_of(constant.addends(leaves, step), leaves)
+        gradient = step_gradient(self.student, weights, step)
         velocity = tuple(self.momentum * old + new for old, new in zip(velocity, gradient, strict=True))
         return tuple(w - rate * v for w, v in zip(weights, velocity, strict=True)), velocity
 
@@ -79,7 +77,7 @@ class InnerTraining:
         self, weights: Weights, step: int, push: list[Tensor], by_inputs: Tensor, by_labels: Tensor
     ) -> list[Tensor]:
         """H_t m; what inputs and labels contribute, (∂g_t/∂x)ᵀ m, is added to ``by_inputs`` and ``by_labels``."""
-        leaves, student = _leaves(weights), self.student
+        leaves, student = leaves_of(weights), self.student
         back = [torch.zeros_like(weight) for weight in weights]
         batch = student.batch(step)
         for positions in student.positions(batch):
@@ -90,7 +88,7 @@ class InnerTraining:
             loss = student.loss(leaves, batch, positions, *samples)
             gradient = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
             wanted = [one for one in samples if one.requires_grad]
-            pulled = torch.autograd.grad(_inner_product(gradient, push), [*wanted, *leaves], materialize_grads=True)
+            pulled = torch.autograd.grad(inner_product(gradient, push), [*wanted, *leaves], materialize_grads=True)
             for total, part in zip((by_inputs, by_labels), pulled[: len(wanted)], strict=False):
                 total.index_add_(0, rows, part)
             back = [total + part for total, part in zip(back, pulled[len(wanted) :], strict=True)]
@@ -104,16 +102,25 @@ def with_derivatives(value: Tensor, pairs: Iterable[tuple[Tensor, Tensor]]) -> T
     return value
 
 
-def _leaves(weights: Weights) -> Weights:
+def step_gradient(student: Student, weights: Weights, step: int) -> list[Tensor]:
+    """The gradient of step number ``step`` at ``weights``, without a graph."""
+    leaves = leaves_of(weights)
+    constant = replace(student, inputs=student.inputs.detach(), labels=student.labels.detach())
+    return gradient_of(constant.addends(leaves, step), leaves)[1]
+
+
+def leaves_of(weights: Weights) -> Weights:
+    """The same values, as leaves that require gradients."""
     return tuple(weight.detach().requires_grad_() for weight in weights)
 
 
-def _value_and_gradient(end: EndLoss, weights: Weights) -> tuple[Tensor, list[Tensor]]:
-    leaves = _leaves(weights)
-    return _gradient_of(end(leaves), leaves)
+def value_and_gradient(end: EndLoss, weights: Weights) -> tuple[Tensor, list[Tensor]]:
+    """The end loss and its gradient at ``weights``, without a graph."""
+    leaves = leaves_of(weights)
+    return gradient_of(end(leaves), leaves)
 
 
-def _gradient_of(addends: Iterable[Tensor], leaves: Weights) -> tuple[Tensor, list[Tensor]]:
+def gradient_of(addends: Iterable[Tensor], leaves: Weights) -> tuple[Tensor, list[Tensor]]:
     """The sum of ``addends`` and its gradient; each addend is differentiated before the next is asked for."""
     value = leaves[0].new_zeros(())
     gradient = [torch.zeros_like(leaf) for leaf in leaves]
@@ -124,5 +131,6 @@ def _gradient_of(addends: Iterable[Tensor], leaves: Weights) -> tuple[Tensor, li
     return value, gradient
 
 
-def _inner_product(left: Iterable[Tensor], right: Iterable[Tensor]) -> Tensor:
+def inner_product(left: Iterable[Tensor], right: Iterable[Tensor]) -> Tensor:
+    """Sum of the products of all entries, a scalar."""
     return torch.stack([(one * other).sum() for one, other in zip(left, right, strict=True)]).sum()

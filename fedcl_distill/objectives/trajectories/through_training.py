@@ -12,14 +12,21 @@ the Hessian of step i, the derivatives are
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from fedcl_distill.objectives.inner_training.adjoint import InnerTraining, with_derivatives
+from fedcl_distill.objectives.inner_training.adjoint import (
+    InnerTraining,
+    inner_product,
+    leaves_of,
+    step_gradient,
+    value_and_gradient,
+    with_derivatives,
+)
 from fedcl_distill.objectives.inner_training.student import Student, Weights
 
 EndLoss = Callable[[Weights], Tensor]
@@ -50,7 +57,7 @@ class Unrolled:
     """
 
     def loss(self, student: Student, start: Weights, steps: int, learning_rate: Tensor, end: EndLoss) -> Tensor:
-        weights = _leaves(start)
+        weights = leaves_of(start)
         for step in range(steps):
             total = torch.stack(list(student.addends(weights, step))).sum()
             gradient = torch.autograd.grad(total, weights, create_graph=True, materialize_grads=True)
@@ -93,12 +100,12 @@ class Tesla:
     def loss(self, student: Student, start: Weights, steps: int, learning_rate: Tensor, end: EndLoss) -> Tensor:
         weights = start
         for step in range(steps):
-            weights = _descend(student, weights, step, learning_rate)
-        value, adjoint = _value_and_gradient(end, weights)
+            weights = _stepped(weights, step_gradient(student, weights, step), learning_rate)
+        value, adjoint = value_and_gradient(lambda reached: [end(reached)], weights)
         gathered = _Gathered.zeros(student, learning_rate)
         weights = start
         for step in range(steps):
-            gradient = _gather(student, _leaves(weights), step, adjoint, gathered)
+            gradient = _gather(student, leaves_of(weights), step, adjoint, gathered)
             weights = _stepped(weights, gradient, learning_rate)
         return gathered.attached_to(value, student, learning_rate)
 
@@ -136,32 +143,11 @@ class _Gathered:
         return with_derivatives(value, pairs)
 
 
-def _leaves(weights: Weights) -> Weights:
-    return tuple(weight.detach().requires_grad_() for weight in weights)
-
-
-def _stepped(weights: Weights, gradient: Weights, learning_rate: Tensor) -> Weights:
+def _stepped(weights: Weights, gradient: Sequence[Tensor], learning_rate: Tensor) -> Weights:
     return tuple(w - learning_rate.detach() * g for w, g in zip(weights, gradient, strict=True))
 
 
-def _descend(student: Student, weights: Weights, step: int, learning_rate: Tensor) -> Weights:
-    """The weights after step number ``step``, without a graph."""
-    leaves = _leaves(weights)
-    gradient = tuple(torch.zeros_like(weight) for weight in weights)
-    constant = replace(student, inputs=student.inputs.detach(), labels=student.labels.detach())
-    for loss in constant.addends(leaves, step):
-        parts = torch.autograd.grad(loss, leaves, materialize_grads=True)
-        gradient = tuple(g + part for g, part in zip(gradient, parts, strict=True))
-    return _stepped(weights, gradient, learning_rate)
-
-
-def _value_and_gradient(end: EndLoss, weights: Weights) -> tuple[Tensor, Weights]:
-    leaves = _leaves(weights)
-    value = end(leaves)
-    return value.detach(), torch.autograd.grad(value, leaves, materialize_grads=True)
-
-
-def _gather(student: Student, weights: Weights, step: int, adjoint: Weights, gathered: _Gathered) -> Weights:
+def _gather(student: Student, weights: Weights, step: int, adjoint: Sequence[Tensor], gathered: _Gathered) -> Weights:
     """Add what step ``step`` contributes at constant ``weights`` (leaves) to ``gathered``; returns its gradient g."""
     gradient = [torch.zeros_like(weight) for weight in weights]
     batch = student.batch(step)
@@ -173,13 +159,9 @@ def _gather(student: Student, weights: Weights, step: int, adjoint: Weights, gat
             samples.append(labels.requires_grad_())
         loss = student.loss(weights, batch, positions, samples[0], labels)
         parts = torch.autograd.grad(loss, weights, create_graph=True, materialize_grads=True)
-        along = -_inner_product(parts, adjoint)
+        along = -inner_product(parts, adjoint)
         pulled = torch.autograd.grad(along, samples, materialize_grads=True)
         gathered.add(rows, pulled[0], pulled[1] if len(samples) == 2 else None, along.detach())
         for total, part in zip(gradient, parts, strict=True):
             total += part.detach()
     return tuple(gradient)
-
-
-def _inner_product(left: Weights, right: Weights) -> Tensor:
-    return torch.stack([(one * other).sum() for one, other in zip(left, right, strict=True)]).sum()

@@ -1,4 +1,4 @@
-"""Names a run, so that a checkpoint is never continued with other data, settings or seed."""
+"""Names data and what is done with them, so that nothing is continued or reused with other data, settings or seed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from fedcl_distill.data.labelled import LabelledData
 
 
-def fingerprint(real: LabelledData, origin: dict[str, Any]) -> str:
-    """SHA-256 over settings, seed, labels and samples."""
+def fingerprint(real: LabelledData, origin: Any) -> str:
+    """SHA-256, in hexadecimal, over ``origin`` (settings, seed: JSON values), labels and samples."""
     digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode())
     for tensor in (real.labels, real.samples):
         digest.update(tensor.contiguous().numpy().data)
