@@ -15,7 +15,6 @@ from fedcl_distill.engine import (
     SGD,
     Budget,
     ByteBudget,
-    Callback,
     Engine,
     FromReal,
     Group,
@@ -23,13 +22,13 @@ from fedcl_distill.engine import (
     OnProgress,
     count_per_class,
 )
-from fedcl_distill.engine.run import Run
 from fedcl_distill.errors import CheckpointError, DataError, DivergenceError, SettingsError
 from fedcl_distill.methods import build_method, dm
 from fedcl_distill.networks import Architecture
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.selection import Random
 from fedcl_distill.synthetic import SyntheticSet, encode
+from stopping import StopAt
 
 TINY = Architecture("convnet", {"width": 8})
 
@@ -40,17 +39,6 @@ def method(**settings: object) -> Engine:
 
 def pixels(synthetic: SyntheticSet) -> torch.Tensor:
     return synthetic.arrays["pixels"]
-
-
-class StopAt(Callback):
-    """Presses Ctrl-C after so many steps."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, run: Run) -> None:
-        if run.state.step == self.step:
-            raise KeyboardInterrupt
 
 
 def test_distilling_lowers_the_loss_on_unseen_views() -> None:

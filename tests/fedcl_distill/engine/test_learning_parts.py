@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from builders import blobs
-from fedcl_distill.engine import SGD, Adam, Budget, Callback, Engine, Noise
-from fedcl_distill.engine.run import Run
+from fedcl_distill.engine import SGD, Adam, Budget, Engine, Noise
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import Labelling
 from fedcl_distill.methods import dm
@@ -23,6 +22,7 @@ from fedcl_distill.objectives import DistributionMatching, Learned, Objective, V
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.problem import Problem
 from fedcl_distill.sides import RealSide, SyntheticSide
+from stopping import StopAt
 
 ARCHITECTURE = Architecture("mlp", {"width": 4})
 
@@ -68,15 +68,6 @@ class OneHotLearned:
 def pull(**changes: Any) -> Engine:
     engine = Engine("pull", Pull(), NoNetwork(), Noise(), Budget(steps=1), optimiser=SGD(learning_rate=0.5, momentum=0))
     return replace(engine, **changes)
-
-
-class StopAt(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, run: Run) -> None:
-        if run.state.step == self.step:
-            raise KeyboardInterrupt
 
 
 def test_samples_labels_and_scalars_learn_at_their_own_rates() -> None:

@@ -19,6 +19,7 @@ from fedcl_distill.methods.idc import accdd, idc
 from fedcl_distill.network_sources import FreshRandom, PretrainedPool, TrainedOnReal, TrainedOnSynthetic
 from fedcl_distill.objectives import CosineDistance, GradientMatching, HiddenWeights, SquaredDistance
 from fedcl_distill.parameterizations import Pixels, Tiles
+from stopping import StopAt
 
 CONVNET = "convnet:width=4,depth=2"
 LEARNING = {"real_per_class": 20, "views_per_network": 2, "budget": Budget(steps=6), "architecture": CONVNET}
@@ -31,17 +32,6 @@ SMALL: list[tuple[Callable[..., Engine], dict[str, Any]]] = [
     (idc, ON_REAL),
     (accdd, {**ON_REAL, "pool_networks": 2, "pool_epochs": 1}),
 ]
-
-
-class StopAt(Callback):
-    """Ends a run as Ctrl-C does."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, run: Run) -> None:
-        if run.progress.step == self.step:
-            raise KeyboardInterrupt
 
 
 class Losses(Callback):

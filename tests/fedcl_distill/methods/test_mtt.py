@@ -17,6 +17,7 @@ from fedcl_distill.labels import LearnedLabels
 from fedcl_distill.methods.mtt import mtt, mtt_pruned, tesla
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import PrunedCoordinates, Tesla, TrajectoryMatching, Unrolled
+from stopping import StopAt
 
 SMALL: dict[str, Any] = {
     "architecture": "mlp:width=8",
@@ -31,17 +32,6 @@ SMALL: dict[str, Any] = {
     "learning_rate": 10.0,
 }
 PRESETS = [mtt, mtt_pruned, tesla]
-
-
-class StopAt(Callback):
-    """Ends a run as Ctrl-C does."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, run: Run) -> None:
-        if run.progress.step == self.step:
-            raise KeyboardInterrupt
 
 
 def losses_of(engine: Engine, data: LabelledData, steps: int) -> list[float]:

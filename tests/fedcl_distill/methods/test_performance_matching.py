@@ -17,6 +17,7 @@ from fedcl_distill.labels import LearnedLabels
 from fedcl_distill.methods import dd, frepo, kip, label_distillation, rfad, rtp
 from fedcl_distill.objectives import FullyConnectedNTK
 from fedcl_distill.synthetic import SyntheticSet, decode, encode
+from stopping import StopAt
 
 SMALL: dict[Callable[..., Engine], dict[str, Any]] = {
     frepo: {"architecture": "mlp:width=8", "real_per_batch": 16, "networks": 2, "network_steps_at_most": 2},
@@ -32,17 +33,6 @@ LEARN_LABELS = {frepo, rfad, dd, kip}
 def small(preset: Callable[..., Engine], **more: Any) -> Engine:
     labels = {"labels": LearnedLabels(0.01)} if preset in LEARN_LABELS else {}
     return preset(**{**SMALL[preset], **labels, **more})
-
-
-class StopAt(Callback):
-    """Ends a run as Ctrl-C does."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, run: Run) -> None:
-        if run.progress.step == self.step:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from builders import blobs
-from fedcl_distill.engine import Budget, Callback
-from fedcl_distill.engine.run import Run
+from fedcl_distill.engine import Budget
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods.ncfm import ncfm
 from fedcl_distill.network_sources import Interpolated, Supply
@@ -17,6 +16,7 @@ from fedcl_distill.network_sources.interpolated import between
 from fedcl_distill.networks import Architecture
 from fedcl_distill.problem import Problem
 from fedcl_distill.training import Recipe, accuracy
+from stopping import StopAt
 
 MLP = Architecture("mlp", {"width": 8})
 RECIPE = Recipe(epochs=8, learning_rate=0.05, batch_size=16)
@@ -66,15 +66,6 @@ def test_a_restored_supply_goes_on_with_the_same_networks_without_training() -> 
     again = other.draw(0, 5)
     assert torch.equal(weights(again.network), weights(drawn.network))
     assert torch.equal(weights(again.goal), weights(drawn.goal))  # type: ignore[arg-type]
-
-
-class StopAt(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, run: Run) -> None:
-        if run.state.step == self.step:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("stop", [1, 3])

@@ -10,8 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from builders import blobs
-from fedcl_distill.engine import Budget, Callback
-from fedcl_distill.engine.run import Run
+from fedcl_distill.engine import Budget
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods.cafe import cafe
 from fedcl_distill.network_sources import Supply, WatchedTraining
@@ -19,6 +18,7 @@ from fedcl_distill.network_sources.watched_training import spread_of_last
 from fedcl_distill.networks import Architecture
 from fedcl_distill.problem import Problem
 from fedcl_distill.sides import SyntheticSide
+from stopping import StopAt
 
 MLP = Architecture("mlp", {"width": 8})
 SOURCE = WatchedTraining(MLP, queries_per_class=8, window=3, most_views=9, most_epochs=4)
@@ -89,15 +89,6 @@ def test_networks_are_handed_out_constant() -> None:
     supply.draw(0, 0)
     supply.learn(0, 0, SYNTHETIC)
     assert not any(parameter.requires_grad for parameter in supply.draw(1, 1).network.parameters())
-
-
-class StopAt(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, run: Run) -> None:
-        if run.state.step == self.step:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(("stop", "steps_per_view"), [(1, 1), (4, 1), (3, 2)])
