@@ -1,7 +1,7 @@
 """Flower's other averaging strategies, guarded as FedAvg is: what they add to it is Flower's own code.
 
 Flower's FedAdam corrects the bias of its moments by t + 1 where Kingma and Ba (2015) have t, so that its first steps
-are shorter than theirs; Reddi et al. (2021, Algorithm 2) correct nothing.
+are shorter than theirs; Reddi et al. (2021) correct nothing.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ Correction = Callable[[], None]
 
 
 def proximal(network: nn.Module, mu: float) -> Correction:
-    """Adds the gradient of μ/2 · ‖w − w₀‖², w₀ being the weights now (Li et al. 2020, FedProx, Equation 2)."""
+    """Adds the gradient of μ/2 · ‖w − w₀‖², w₀ being the weights now (Li et al. 2020, FedProx)."""
     start = [parameter.detach().clone() for parameter in network.parameters()]
 
     @torch.no_grad()

@@ -26,8 +26,8 @@ from strategies.federated.requests import CONFIG, DISTIL_CONFIG, ENSEMBLE, Train
 class OneShotEnsemble(OneShotUnion):
     """Collects models and synthetic sets, and trains the global model on what the models say about the sets.
 
-    A node's class counts, which it tells the server, decide how much its model counts. What it says of a class counts only where its set shows
-    samples of that class; beyond that, as with the sample counts of FedAvg, a node is believed.
+    A node's class counts, which it tells the server, decide how much its model counts. What it says of a class counts
+    only where its set shows samples of that class; beyond that, as with the sample counts of FedAvg, it is believed.
 
     Args:
         train_request: how every node trains its own model.

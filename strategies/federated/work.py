@@ -49,7 +49,7 @@ def train(task: Task) -> RecordDict:
 
 
 def train_with_control(task: Task) -> RecordDict:
-    """SCAFFOLD's client (Karimireddy et al. 2020, Algorithm 1, lines 7 to 14, option II).
+    """SCAFFOLD's client (Karimireddy et al. 2020, Algorithm 1, option II).
 
     The paper's option II takes (x − y) / (K η) for the mean gradient of K steps of plain SGD. With momentum, a gradient
     moves the model by more than one step's worth; (x − y) / (η Σ aₖ) with the weights aₖ of
@@ -112,7 +112,7 @@ def _steps(task: Task, request: TrainRequest) -> int:
 
 
 def _with_feedback(task: Task, update: Vector, codec: UpdateCodec, seed: int) -> Bytes:
-    """The payload for ``update`` and what earlier payloads lost (Karimireddy et al. 2019, Algorithm 1)."""
+    """The payload for ``update`` and what earlier payloads lost (Karimireddy et al. 2019)."""
     if codec.error_feedback:
         update = update + _lost_before(task, len(update))
     payload = codec.encode(update, np.random.default_rng(derive_seed(seed, "upload")))

@@ -21,7 +21,7 @@ class TopK:
         fraction: of the values, in (0, 1]; at least one is kept.
         value_bits: of each kept value, 16 or 32.
         error_feedback: whether a sender adds what was lost, rounding included, to its next update (Karimireddy et al.
-            2019, Algorithm 1).
+            2019).
 
     Raises:
         SettingsError: on construction, if a value is out of range.
