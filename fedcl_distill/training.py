@@ -52,6 +52,7 @@ def fit(
     *,
     seed: int,
     keep_going: Callable[[], bool] | None = None,
+    correct: Callable[[], None] | None = None,
 ) -> float:
     """Train ``network`` in place and return the mean loss of the last epoch.
 
@@ -60,6 +61,7 @@ def fit(
         labels: int64 (n,) classes, or float32 (n, classes) probabilities.
         seed: names every draw: batch order and augmentation.
         keep_going: asked after every step; training ends early where it says no.
+        correct: called in every step once gradients are there: it may change them before the optimiser uses them.
 
     Raises:
         SettingsError: there is nothing to train on.
@@ -80,7 +82,7 @@ def fit(
         total, seen = 0.0, 0
         for position, batch in enumerate(_batches(len(inputs), recipe.batch_size, generator)):
             _set_rate(optimiser, recipe, epoch, position / steps_per_epoch)
-            total += _step(network, optimiser, inputs[batch], labels[batch], recipe, generator) * len(batch)
+            total += _step(network, optimiser, inputs[batch], labels[batch], recipe, generator, correct) * len(batch)
             seen += len(batch)
             if keep_going is not None and not keep_going():
                 return total / seen
@@ -126,6 +128,7 @@ def _step(
     labels: Tensor,
     recipe: Recipe,
     generator: torch.Generator,
+    correct: Callable[[], None] | None,
 ) -> float:
     rows = torch.arange(len(inputs))
     draw = recipe.augmentation.draw(len(inputs), tuple(inputs.shape[1:]), generator)
@@ -135,6 +138,8 @@ def _step(
         loss = F.cross_entropy(network(part), targets, reduction="sum") / len(inputs)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
+    if correct is not None:
+        correct()
     optimiser.step()
     return total
 

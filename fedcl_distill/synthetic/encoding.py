@@ -10,7 +10,8 @@ from fedcl_distill.errors import DataError
 from fedcl_distill.synthetic.container import Spec, View, container_header, write_container
 from fedcl_distill.synthetic.header import HARD, SOFT, Header
 from fedcl_distill.synthetic.layout import LABELS, STORED_DTYPES, label_bits, label_dtype
-from fedcl_distill.synthetic.quantise import Floats, Range, check_bits, error_bound, pack_nibbles, quantise
+from fedcl_distill.synthetic.packing import pack
+from fedcl_distill.synthetic.quantise import Floats, Range, check_bits, error_bound, quantise
 from fedcl_distill.synthetic.set import SyntheticSet
 
 _ARRAY_ENTRY_BYTES = 64  # about what the container's header says about an array
@@ -145,7 +146,7 @@ def _store(name: str, values: View, header: Header) -> View:
     if name in header.ranges:
         bits = _depth(name, header)
         codes = quantise(values, header.ranges[name], bits)
-        values = pack_nibbles(codes) if bits == 4 else codes
+        values = pack(codes, bits) if bits == 4 else codes
     return values.astype(spec.dtype, copy=False)
 
 

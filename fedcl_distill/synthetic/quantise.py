@@ -102,18 +102,3 @@ def error_bound(span: Range, bits: int) -> float:
         return 0.0
     rounding = math.ldexp(max(abs(span.low), abs(span.high)), -23) + math.ldexp(1.0, -149)
     return (span.high - span.low) / (2 * ((1 << bits) - 1)) + rounding
-
-
-def pack_nibbles(codes: Codes) -> npt.NDArray[np.uint8]:
-    """uint8 (ceil(size / 2),): 4-bit codes, two to a byte, the first in the high half; padded with a 0."""
-    padded = np.zeros(codes.size + codes.size % 2, dtype=np.uint8)
-    padded[: codes.size] = codes.reshape(-1)
-    return padded[0::2] << np.uint8(4) | padded[1::2]
-
-
-def unpack_nibbles(packed: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
-    """uint8 (count,): the inverse of :func:`pack_nibbles`; ``packed`` holds ceil(count / 2) bytes."""
-    codes = np.empty(2 * packed.size, dtype=np.uint8)
-    codes[0::2] = packed >> np.uint8(4)
-    codes[1::2] = packed & np.uint8(0x0F)
-    return codes[:count]

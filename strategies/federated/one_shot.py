@@ -7,19 +7,18 @@ of Song et al. 2023, FedD3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedcl_distill.synthetic import Expectation, Limits, SyntheticSet, union
-from strategies.federated.client import DISTIL
 from strategies.federated.internals import log
 from strategies.federated.learner import Learner
 from strategies.federated.messages import unpack_set
-from strategies.federated.reception import Reception
-from strategies.federated.requests import CONFIG, DistilRequest
+from strategies.federated.reception import Answer, Reception
+from strategies.federated.requests import CONFIG, DISTIL, DistilRequest
 from strategies.federated.room import room_for
 
 
@@ -36,6 +35,8 @@ class OneShotUnion(Strategy):
     Attributes:
         synthetic: the union, once the round is over.
     """
+
+    kind = DISTIL
 
     def __init__(
         self,
@@ -56,8 +57,8 @@ class OneShotUnion(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """Ask every node to distil its data; the model stays here."""
-        content = RecordDict({CONFIG: self.request.to_record(server_round)})
-        messages = [Message(content, node, DISTIL) for node in self.reception.wait_for_nodes(grid)]
+        content = self._question(server_round)
+        messages = [Message(content, node, self.kind) for node in self.reception.wait_for_nodes(grid)]
         self.reception.expect_answers(messages)
         return messages
 
@@ -68,12 +69,7 @@ class OneShotUnion(Strategy):
             QuorumError: too few sets could be used.
         """
         answers = self.reception.hear(server_round, replies, self._read)
-        provenance = {
-            "union_of": [answer.facts.partition for answer in answers],
-            "method": self.request.method,
-            "seed": self.request.seed,
-        }
-        self.synthetic = union([answer.value for answer in answers], provenance)
+        self.synthetic = self._unite(answers)
         weights = self.learner.learn(self.synthetic, server_round)
         return weights, MetricRecord({"sets": len(answers), "samples": len(self.synthetic)})
 
@@ -89,6 +85,17 @@ class OneShotUnion(Strategy):
     def summary(self) -> None:
         """Log what nodes are asked."""
         log.info("every node distils by %s, size %s", self.request.method, self.request.size)
+
+    def _question(self, server_round: int) -> RecordDict:
+        return RecordDict({CONFIG: self.request.to_record(server_round)})
+
+    def _unite(self, answers: Sequence[Answer[SyntheticSet]]) -> SyntheticSet:
+        provenance = {
+            "union_of": [answer.facts.partition for answer in answers],
+            "method": self.request.method,
+            "seed": self.request.seed,
+        }
+        return union([answer.value for answer in answers], provenance)
 
     def _read(self, content: RecordDict) -> SyntheticSet:
         return unpack_set(content, self.limits, self.expectation)

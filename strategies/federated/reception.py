@@ -46,6 +46,7 @@ class Reception:
         rejections: answers that were not used, so far.
         facts: of the answers that were used, by round, in the order of partitions.
         partitions: which partition a node said it holds.
+        used: the last round in which an answer of a node was used.
 
     Raises:
         SettingsError: on construction, if a number is out of range.
@@ -57,6 +58,7 @@ class Reception:
     rejections: list[Rejection] = field(default_factory=list)
     facts: dict[int, list[Facts]] = field(default_factory=dict)
     partitions: dict[int, int] = field(default_factory=dict)
+    used: dict[int, int] = field(default_factory=dict)
     _asked: list[Metadata] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -115,6 +117,7 @@ class Reception:
             self._reject(server_round, node, "no reply")
         answers.sort(key=lambda answer: (answer.facts.partition, answer.node))
         self.facts[server_round] = [answer.facts for answer in answers]
+        self.used.update((answer.node, server_round) for answer in answers)
         self._require_quorum(server_round, len(answers))
         return answers
 

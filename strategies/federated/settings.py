@@ -22,6 +22,7 @@ class FederatedSettings:
 
     Attributes:
         strategy: one of ``list_strategies()``.
+        strategy_settings: in place of its defaults, as JSON values.
         rounds: of questions and answers.
         seed: fixes the result (same machine and thread count, distillation budget in steps).
 
@@ -59,6 +60,7 @@ class FederatedSettings:
     """
 
     strategy: str = "one-shot"
+    strategy_settings: Mapping[str, Any] = field(default_factory=dict)
     rounds: int = 1
     seed: int = 0
 
