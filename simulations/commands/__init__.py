@@ -13,6 +13,7 @@ COMMANDS = {
     "federated": "Simulate federated learning: synthetic sets or models sent, accuracy against bytes.",
     "continual": "Simulate continual learning: what a memory of synthetic or real samples saves from oblivion.",
     "bench": "Measure the library beside plain implementations of the published loops.",
+    "race": "How long the library takes to the accuracy of a published loop.",
     "report": "Write results as one HTML page with tables, plots and synthetic images.",
     "methods": "List the methods of distillation and selection, and when to choose which.",
 }

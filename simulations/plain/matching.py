@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Draw, SiameseAugmentation
 from fedcl_distill.data import LabelledData
+from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import derive_seed, generator_for
+from fedcl_distill.synthetic import SyntheticSet
 from simulations.plain.network import PlainConvNet
 
 
@@ -70,6 +72,19 @@ class PlainMatching(ABC):
         self.optimiser.step()
         self.steps += 1
         return loss.item()
+
+    def synthetic(self) -> SyntheticSet:
+        """The images as they are now."""
+        real = self.real
+        return SyntheticSet(
+            arrays={"pixels": self.images.detach().clone()},
+            parameterization=Pixels(),
+            labels=self.labels,
+            class_names=real.class_names,
+            normalisation=real.normalisation,
+            value_range=real.value_range,
+            provenance={"method": type(self).__name__, "steps": self.steps},
+        )
 
     @abstractmethod
     def _distance(self, network: PlainConvNet, real: Tensor, synthetic: Tensor, label: int) -> Tensor: ...

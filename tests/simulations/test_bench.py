@@ -12,7 +12,9 @@ from fedcl_distill.objectives.trajectories.coordinates import AllCoordinates
 from fedcl_distill.objectives.trajectories.matching import relative_distance
 from fedcl_distill.sides import RealSide, SyntheticSide
 from simulations.bench.cases import CASES, PLAIN
-from simulations.bench.run import run_bench
+from simulations.bench.race import RaceSettings, run_race, seconds_to, table_of_race
+from simulations.bench.run import BenchError, run_bench
+from simulations.bench.racer import plain_loop, presets
 from simulations.bench.table import table_of_bench
 from simulations.bench.workload import Ticker, Workload
 from simulations.plain.judging import PlainJudge
@@ -123,3 +125,55 @@ def test_ratio_and_share_of_the_matrix_product():
 def test_impossible_workloads_are_refused(wrong):
     with pytest.raises(SettingsError):
         Workload(**wrong)
+
+
+RACE = RaceSettings(
+    data="digits",
+    images_per_class=1,
+    method_settings={"architecture": "convnet:width=16", "steps_per_view": 5},
+    budgets=(0.5, 1.0),
+    plain_width=16,
+    plain_looks=(0.05, 0.2),
+)
+
+
+@pytest.mark.parametrize(("contestant", "times"), [(presets, RACE.budgets), (plain_loop, RACE.plain_looks)])
+def test_contestants_are_looked_at_when_asked_for(digits, contestant, times):
+    looks = list(contestant(RACE, digits))
+    assert len(looks) == 2
+    assert all(look.cpu_seconds >= wanted for look, wanted in zip(looks, times, strict=True))
+    assert 0 < looks[0].steps < looks[1].steps
+    assert not torch.equal(*(look.synthetic.inputs() for look in looks))
+
+
+def test_a_race_is_run_once_and_tells_who_was_as_accurate_when(tmp_path, monkeypatch):
+    def looks(settings, *, plain):
+        for seconds in settings.plain_looks if plain else settings.budgets:
+            yield {
+                "cpu_seconds": seconds,
+                "steps": 3,
+                "accuracy": 0.5 + seconds / (1 if plain else 4),
+                "accuracy_std": 0.0,
+            }
+
+    monkeypatch.setattr("simulations.bench.race._looks", looks)
+    record = run_race(RACE, tmp_path / "results.jsonl", Silent())
+    assert [run_race(RACE, tmp_path / "results.jsonl", Silent())] == list(read_records(tmp_path / "results.jsonl"))
+    assert [row[-1] for row in table_of_race(record).rows] == ["", "", "0.1", "0.2"]
+
+
+def test_seconds_to_an_accuracy():
+    looks = [{"cpu_seconds": 1.0, "accuracy": 0.5}, {"cpu_seconds": 4.0, "accuracy": 0.7}]
+    assert [seconds_to(wanted, looks) for wanted in (0.4, 0.6, 0.8)] == [1.0, 4.0, None]
+
+
+@pytest.mark.parametrize("wrong", [{"plain": "mtt"}, {"budgets": ()}, {"budgets": (3.0, 2.0)}, {"protocol": "none"}])
+def test_impossible_races_are_refused(wrong):
+    with pytest.raises(SettingsError):
+        RaceSettings(**wrong)
+
+
+def test_a_contestant_that_breaks_says_so(tmp_path):
+    settings = RaceSettings(data="digits", method_settings={"no_such": 1}, budgets=(1.0,), plain_looks=(0.1,))
+    with pytest.raises(BenchError, match="no_such"):
+        run_race(settings, tmp_path / "results.jsonl", Silent())

@@ -1,0 +1,148 @@
+"""How long the library takes to the accuracy of a published loop: both are judged on their way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.evaluation import PROTOCOLS
+from simulations.bench.run import BenchError
+from simulations.processes import thread_environment
+from simulations.records import Record, append_record, finished_keys, make_record, read_records, settings_key
+from simulations.tables import Table
+from simulations.watch import Watcher
+
+KIND = "race"
+_MODULE = "simulations.bench.racer"
+_PLAIN = ("dm", "dsa")
+
+
+@dataclass(frozen=True)
+class RaceSettings:
+    """Who races, and where.
+
+    Attributes:
+        data: name of the data set; images.
+        data_root: folder to search first; a place on this computer, and no part of :meth:`as_record`.
+        images_per_class: synthetic images of each class.
+        method: the library's.
+        method_settings: in place of its defaults.
+        budgets: CPU-seconds of its runs.
+        plain: the published loop: "dm" or "dsa".
+        plain_width: of its networks.
+        plain_looks: CPU-seconds after which its set is judged.
+        protocol: by which sets are judged.
+        seed: fixes both.
+
+    Raises:
+        SettingsError: on construction, if a name is unknown or times do not ascend.
+    """
+
+    data: str = "fashion-mnist"
+    data_root: str | None = None
+    images_per_class: int = 10
+    method: str = "dm"
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
+    budgets: tuple[float, ...] = (15.0, 30.0, 60.0, 120.0)
+    plain: str = "dm"
+    plain_width: int = 128
+    plain_looks: tuple[float, ...] = (60.0, 300.0, 900.0, 1800.0)
+    protocol: str = "quick"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.plain not in _PLAIN:
+            raise SettingsError(f"unknown published loop {self.plain!r}; known: {', '.join(_PLAIN)}")
+        if self.protocol not in PROTOCOLS:
+            raise SettingsError(f"unknown protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
+        for name in ("budgets", "plain_looks"):
+            times = getattr(self, name)
+            if not times or list(times) != sorted(set(times)) or times[0] <= 0:
+                raise SettingsError(f"{name} must be positive and ascend, got {times}")
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON values that name the race: everything but places on this computer."""
+        record = asdict(self)
+        del record["data_root"]
+        return record
+
+
+def run_race(settings: RaceSettings, results_path: str | os.PathLike[str], watcher: Watcher) -> Record:
+    """The race's record; one that ``results_path`` holds already is not run again.
+
+    Its metrics are the looks at both contestants, each with ``cpu_seconds``, ``steps`` and what an evaluation tells.
+
+    Raises:
+        BenchError: a process broke; the message ends with what it said.
+    """
+    key, started = settings_key(KIND, settings.as_record()), time.monotonic()
+    if key in finished_keys(results_path):
+        return next(record for record in read_records(results_path) if record["key"] == key)
+    with watcher.stage(f"race to the accuracy of the published loop ({settings.plain})") as stage:
+        looks = len(settings.budgets) + len(settings.plain_looks)
+        metrics: dict[str, Any] = {"library": [], "plain": []}
+        for name, own in metrics.items():
+            for look in _looks(settings, plain=name == "plain"):
+                own.append(look)
+                stage.update(sum(map(len, metrics.values())) / looks, f"{name}: {100 * look['accuracy']:.1f} %")
+    record = make_record(KIND, settings.as_record(), metrics, time.monotonic() - started)
+    append_record(results_path, record)
+    return record
+
+
+def _looks(settings: RaceSettings, *, plain: bool) -> Iterator[dict[str, Any]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", _MODULE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=thread_environment(1),
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps({"settings": asdict(settings), "plain": plain}) + "\n")
+        process.stdin.close()
+        for line in process.stdout:
+            yield json.loads(line)
+        if process.wait():
+            assert process.stderr is not None
+            raise BenchError(f"contestant broke with status {process.returncode}: {process.stderr.read()[-1500:]}")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def seconds_to(accuracy: float, looks: Sequence[Mapping[str, Any]]) -> float | None:
+    """CPU-seconds of the first look that is at least so accurate; None if none is."""
+    return next((look["cpu_seconds"] for look in looks if look["accuracy"] >= accuracy), None)
+
+
+def table_of_race(record: Record) -> Table:
+    """A row for every look; the last column says how much sooner the library was as accurate."""
+    settings, metrics = record["settings"], record["metrics"]
+    rows = [_row(settings["method"], look, "") for look in metrics["library"]]
+    for look in metrics["plain"]:
+        sooner = seconds_to(look["accuracy"], metrics["library"])
+        ratio = "not reached" if sooner is None else f"{look['cpu_seconds'] / sooner:.1f}"
+        rows.append(_row(f"published loop ({settings['plain']}, width {settings['plain_width']})", look, ratio))
+    ipc, protocol = settings["images_per_class"], settings["protocol"]
+    title = f"{settings['data']} · {ipc} images a class · judged by protocol {protocol}"
+    notes = (
+        "Times as fast: CPU-seconds of the look over those of the library's first run that is at least as accurate.",
+        "The library's runs are one for each budget; the published loop is one run that is looked at on its way.",
+    )
+    return Table(title, ("contestant", "CPU-seconds", "steps", "accuracy (%)", "times as fast"), tuple(rows), notes)
+
+
+def _row(name: str, look: Mapping[str, Any], ratio: str) -> tuple[str, ...]:
+    accuracy = f"{100 * look['accuracy']:.1f} ± {100 * look['accuracy_std']:.1f}"
+    return name, f"{look['cpu_seconds']:.0f}", f"{look['steps']:,}", accuracy, ratio
