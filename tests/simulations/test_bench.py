@@ -13,8 +13,8 @@ from fedcl_distill.objectives.trajectories.matching import relative_distance
 from fedcl_distill.sides import RealSide, SyntheticSide
 from simulations.bench.cases import CASES, PLAIN
 from simulations.bench.race import RaceSettings, run_race, seconds_to, table_of_race
-from simulations.bench.run import BenchError, run_bench
 from simulations.bench.racer import plain_loop, presets
+from simulations.bench.run import BenchError, run_bench
 from simulations.bench.table import table_of_bench
 from simulations.bench.workload import Ticker, Workload
 from simulations.plain.judging import PlainJudge
