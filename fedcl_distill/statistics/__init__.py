@@ -1,7 +1,7 @@
 """Statistics first: class-wise sums of features under shared random networks, which add up; distilled once."""
 
 from fedcl_distill.statistics.decoding import decode_statistics, load_statistics
-from fedcl_distill.statistics.distil import distil_statistics
+from fedcl_distill.statistics.distil import StatisticsDistiller, distil_statistics
 from fedcl_distill.statistics.domain import Domain
 from fedcl_distill.statistics.encoding import encode_statistics, save_statistics
 from fedcl_distill.statistics.layout import BITS
@@ -14,6 +14,7 @@ __all__ = [
     "BITS",
     "ClassStatistics",
     "Domain",
+    "StatisticsDistiller",
     "StatisticsExpectation",
     "StatisticsSpec",
     "Sums",

@@ -50,10 +50,10 @@ class StatisticsSpec:
     """
 
     seed: int = 0
-    views: int = 100
+    views: int = 50
     architecture: str | None = None
     kind: str = MEAN
-    dimensions: int = 256
+    dimensions: int = 512
     frequency: float = 4.0
     share: float = 1.0
     moments: int = 7

@@ -125,9 +125,17 @@ def test_tiles_decode_to_more_samples(statistics):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"initial": "random"}, "moments, noise"), ({"parameterization": "generator"}, "real samples")],
+    [
+        ({"initial": "random"}, "moments, noise"),
+        ({"parameterization": "generator"}, "real samples"),
+        ({"learning_rate": "high"}, "learning_rate"),
+        ({"momentum": 1.5}, "momentum"),
+        ({"steps_per_view": 0}, "steps_per_view"),
+        ({"clamp": 1}, "clamp"),
+        ({"method": "dm"}, "no setting method; they have: initial"),
+    ],
 )
-def test_what_needs_real_samples_is_refused(settings, message, statistics):
+def test_settings_that_cannot_be_are_refused(settings, message, statistics):
     with pytest.raises(SettingsError, match=message):
         _distil(statistics, **settings)
 
