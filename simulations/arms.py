@@ -114,6 +114,8 @@ def _base_label(kind: str, record: Record) -> str:
 
 
 def _uses_method(kind: str, record: Record) -> bool:
+    if kind == "federated" and record["settings"].get("strategy") == "statistics":
+        return False  # the server distils by a way of its own
     if kind == "federated":
         return record["metrics"].get("synthetic_samples") is not None
     return kind == "distil" or record["settings"].get("strategy") == "distilled"

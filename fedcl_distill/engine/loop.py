@@ -73,7 +73,7 @@ class Loop:
         drawn = self.run_.state.supply.draw(index, seed)
         augmentation = self.method.augmentation or NoAugmentation()
         draw = augmentation.draw(data.num_classes, data.sample_shape, generator_for(seed, "augmentation"))
-        return View(drawn.network, draw, seed, drawn.goal)
+        return View(drawn.network, draw, seed, drawn.goal, index)
 
     def _side(self) -> SyntheticSide:
         state = self.run_.state

@@ -37,11 +37,13 @@ class Run:
         state: what is optimised, and how far it is.
         budget: how far it may go.
         name: computes ``fingerprint``; asked for only where there are checkpoints, since it reads all data.
+        ended: a callback may set it, so that no further step is done and the run counts as complete.
     """
 
     state: DistillationState
     budget: Budget
     name: Callable[[], str]
+    ended: bool = False
 
     @cached_property
     def fingerprint(self) -> str:
@@ -51,7 +53,7 @@ class Run:
     @property
     def progress(self) -> Progress:
         state = self.state
-        fraction = self.budget.progress(state.step, state.seconds)
+        fraction = 1.0 if self.ended else self.budget.progress(state.step, state.seconds)
         return Progress(state.step, state.losses[-1] if state.losses else float("nan"), state.seconds, fraction)
 
     def summary(self) -> dict[str, Any]:

@@ -25,12 +25,14 @@ class View:
         augment: the augmentation, drawn; the groups are the classes.
         seed: names every further draw of this view, such as the real batch.
         goal: the same network after (more) training on the real data, from sources that know it.
+        index: number of the view in its run, from 0.
     """
 
     network: Network
     augment: Draw
     seed: int
     goal: Network | None = None
+    index: int = 0
 
 
 @dataclass(frozen=True)

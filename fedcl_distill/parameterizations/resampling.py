@@ -9,8 +9,10 @@ from torch.nn import functional as F
 
 def enlarge(images: Tensor, height: int, width: int) -> Tensor:
     """(n, channels, height, width): ``images`` interpolated bilinearly, pixels being areas (no aligned corners)."""
-    if images.shape[2:] == (height, width) or len(images) == 0:
-        return images.expand(-1, -1, height, width)
+    if images.shape[2:] == (height, width):
+        return images
+    if len(images) == 0:  # which torch does not interpolate
+        return images.new_zeros(0, images.shape[1], height, width)
     return F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
 
 

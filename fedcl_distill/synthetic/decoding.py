@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -20,9 +22,30 @@ from fedcl_distill.synthetic.packing import unpack
 from fedcl_distill.synthetic.quantise import dequantise
 from fedcl_distill.synthetic.set import SyntheticSet
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _MAX_MESSAGE = 300  # characters of an error: a hostile payload chooses the names that errors repeat
 
 
+def as_payload_error(decoder: Callable[P, T]) -> Callable[P, T]:
+    """``decoder``, out of which no other exception comes than a PayloadError of bounded length.
+
+    A hostile payload may provoke any error in what reads it; callers need to handle only one.
+    """
+
+    @wraps(decoder)
+    def guarded(*args: P.args, **settings: P.kwargs) -> T:
+        try:
+            return decoder(*args, **settings)
+        except PayloadError as error:
+            raise PayloadError(_clipped(error)) from error
+        except Exception as error:
+            raise PayloadError(f"payload cannot be decoded: {_clipped(error)}") from error
+
+    return guarded
+
+
+@as_payload_error
 def decode(payload: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS) -> SyntheticSet:
     """The set that :func:`encode` wrote, float32 on the CPU. Safe on bytes from anyone.
 
@@ -33,16 +56,6 @@ def decode(payload: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIM
     Raises:
         PayloadError: whatever is wrong with the payload; no other exception leaves this function.
     """
-    try:
-        return _decode(payload, limits)
-    except PayloadError as error:
-        raise PayloadError(_clipped(error)) from error
-    except Exception as error:
-        # A hostile payload may provoke any error in the parts below; callers need to handle only one.
-        raise PayloadError(f"payload cannot be decoded: {_clipped(error)}") from error
-
-
-def _decode(payload: bytes | bytearray | memoryview, limits: Limits) -> SyntheticSet:
     if not isinstance(payload, bytes | bytearray | memoryview):
         raise PayloadError(f"payload must be bytes, got {type(payload).__name__}")
     stored, text = read_container(memoryview(payload).cast("B"), limits)

@@ -62,7 +62,7 @@ class Header:
             "format": FORMAT,
             "bits": self.bits,
             "store": self.parameterization,
-            "classes": count if self.class_names == _numbered(count) else list(self.class_names),
+            "classes": count if self.class_names == numbered(count) else list(self.class_names),
             "labels": self.labels if isinstance(self.labels, str) else list(self.labels),
             "mean": [float(value) for value in self.mean],
             "std": [float(value) for value in self.std],
@@ -75,26 +75,27 @@ class Header:
         """The inverse of :meth:`to_text` for untrusted text; raises PayloadError on anything out of place."""
         raw = parse_object(text, "metadata")
         _check_keys(raw)
-        low, high = _numbers(raw, "range", 2)
+        low, high = read_numbers(raw, "range", 2)
         if low > high:
             raise PayloadError(f"metadata: value range must ascend, got [{low}, {high}]")
-        mean = _numbers(raw, "mean")
+        mean = read_numbers(raw, "mean")
         return cls(
             bits=raw["bits"],
             parameterization=_string(raw, "store"),
-            class_names=_class_names(raw["classes"], limits),
+            class_names=read_class_names(raw["classes"], limits),
             labels=_labels(raw["labels"]),
             mean=mean,
-            std=_numbers(raw, "std", len(mean)),
+            std=read_numbers(raw, "std", len(mean)),
             value_range=(low, high),
-            settings=_settings(_mapping(raw, "settings")),
-            ranges={name: Range.from_text(span) for name, span in _mapping(raw, "ranges").items()},
-            shapes={name: read_shape(name, shape, limits) for name, shape in _mapping(raw, "shapes").items()},
-            provenance=_mapping(raw, "provenance"),
+            settings=_settings(read_mapping(raw, "settings")),
+            ranges={name: Range.from_text(span) for name, span in read_mapping(raw, "ranges").items()},
+            shapes={name: read_shape(name, shape, limits) for name, shape in read_mapping(raw, "shapes").items()},
+            provenance=read_mapping(raw, "provenance"),
         )
 
 
-def _numbered(count: int) -> tuple[str, ...]:
+def numbered(count: int) -> tuple[str, ...]:
+    """The names "0", "1", … of so many classes."""
     return tuple(str(label) for label in range(count))
 
 
@@ -109,12 +110,13 @@ def _check_keys(raw: dict[str, Any]) -> None:
         raise PayloadError(f"metadata: bits must be one of {BITS}, got {raw['bits']!r}")
 
 
-def _class_names(classes: Any, limits: Limits) -> tuple[str, ...]:
+def read_class_names(classes: Any, limits: Limits) -> tuple[str, ...]:
+    """Names from their list, or from their number; PayloadError if it is neither."""
     count = len(classes) if isinstance(classes, list) else classes
     if type(count) is not int or not 1 <= count <= limits.max_classes:
         raise PayloadError(f"metadata: number of classes must be in [1, {limits.max_classes}], got {count!r}")
     if not isinstance(classes, list):
-        return _numbered(count)
+        return numbered(count)
     if not all(isinstance(name, str) for name in classes):
         raise PayloadError("metadata: class names must be strings")
     return tuple(classes)
@@ -128,7 +130,8 @@ def _labels(labels: Any) -> str | tuple[int, ...]:
     raise PayloadError(f"metadata: labels must be {HARD!r}, {SOFT!r} or a count a class, got {labels!r}")
 
 
-def _numbers(raw: dict[str, Any], key: str, count: int | None = None) -> tuple[float, ...]:
+def read_numbers(raw: dict[str, Any], key: str, count: int | None = None) -> tuple[float, ...]:
+    """``count`` finite numbers, or any number of them; PayloadError if ``raw[key]`` is something else."""
     values = raw[key]
     if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
         raise PayloadError(f"metadata: {key} must be a list of numbers")
@@ -149,7 +152,8 @@ def _string(raw: dict[str, Any], key: str) -> str:
     return str(raw[key])
 
 
-def _mapping(raw: dict[str, Any], key: str) -> dict[str, Any]:
+def read_mapping(raw: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object at ``key``, empty if there is none; PayloadError if it is something else."""
     value = raw.get(key, {})
     if not isinstance(value, dict):
         raise PayloadError(f"metadata: {key} must be an object")

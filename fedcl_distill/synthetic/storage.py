@@ -35,14 +35,15 @@ def load(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> Synth
         StorageError: there is no such file, or it cannot be read.
         PayloadError: its content is not a synthetic set within ``limits``; a file too large is never read.
     """
-    content = _read_bounded(Path(path), limits.max_payload_bytes)
+    content = read_bounded(Path(path), limits.max_payload_bytes)
     try:
         return decode(content, limits)
     except PayloadError as error:
         raise PayloadError(f"{path}: {error}") from error
 
 
-def _read_bounded(path: Path, max_bytes: int) -> bytes:
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """The file's content; PayloadError if it is larger, or no file, and StorageError if it cannot be read."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):

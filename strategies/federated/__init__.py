@@ -13,11 +13,12 @@ from strategies.federated.one_shot_ensemble import OneShotEnsemble
 from strategies.federated.reception import QuorumError, Reception
 from strategies.federated.registry import build_strategy, list_strategies
 from strategies.federated.rejections import Rejection
-from strategies.federated.requests import DistilRequest, TrainRequest
+from strategies.federated.requests import DistilRequest, StatisticsRequest, TrainRequest
 from strategies.federated.result import FederatedResult, RoundResult
 from strategies.federated.scaffold import Scaffold
 from strategies.federated.server import run_server
 from strategies.federated.settings import FederatedSettings
+from strategies.federated.statistics_first import StatisticsFirst
 
 __all__ = [
     "ByteLedger",
@@ -39,6 +40,8 @@ __all__ = [
     "Rejection",
     "RoundResult",
     "Scaffold",
+    "StatisticsFirst",
+    "StatisticsRequest",
     "TrainRequest",
     "build_strategy",
     "list_strategies",

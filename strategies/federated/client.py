@@ -14,7 +14,15 @@ from fedcl_distill.errors import SettingsError
 from strategies.federated.internals import PARTITION_ID_KEY
 from strategies.federated.messages import METRICS, Facts
 from strategies.federated.task import Task
-from strategies.federated.work import Work, distil, train, train_and_distil, train_compressed, train_with_control
+from strategies.federated.work import (
+    Work,
+    distil,
+    sum_features,
+    train,
+    train_and_distil,
+    train_compressed,
+    train_with_control,
+)
 
 LoadData = Callable[[Context], LabelledData]
 
@@ -30,6 +38,7 @@ def make_client_app(load_data: LoadData) -> ClientApp:
     app = ClientApp()
     app.train()(_Answer(load_data, train))
     app.train("distil")(_Answer(load_data, distil))
+    app.train("statistics")(_Answer(load_data, sum_features))
     app.train("scaffold")(_Answer(load_data, train_with_control))
     app.train("compressed")(_Answer(load_data, train_compressed))
     app.train("ensemble")(_Answer(load_data, train_and_distil, counts_classes=True))

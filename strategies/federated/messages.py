@@ -2,6 +2,7 @@
 
 synthetic    ArrayRecord    payload: uint8 (bytes,), the codec's bytes (train.distil, train.ensemble)
 arrays       ArrayRecord    the weights (train, train.scaffold, train.ensemble)
+statistics   ArrayRecord    payload: uint8 (bytes,), encoded class statistics (train.statistics)
 update       ArrayRecord    payload: uint8 (bytes,), a coded vector (train.compressed)
 control      ArrayRecord    values: float32 (parameters,) (train.scaffold)
 metrics      MetricRecord   num-examples, seconds, partition-id; class-counts where asked for
@@ -20,7 +21,7 @@ from fedcl_distill.synthetic import Expectation, Limits, SyntheticSet, decode, e
 from strategies.federated.arrays import read_array
 
 SYNTHETIC, PAYLOAD, WEIGHTS, METRICS = "synthetic", "payload", "arrays", "metrics"
-UPDATE, CONTROL, VALUES = "update", "control", "values"
+UPDATE, CONTROL, VALUES, SUMS = "update", "control", "values", "statistics"
 _CLASS_COUNTS = "class-counts"
 _MAX_EXAMPLES = 10**9
 _MAX_SECONDS = 10.0**9
@@ -72,8 +73,7 @@ def pack_set(synthetic: SyntheticSet, bits: int) -> RecordDict:
 
     The set's provenance stays where it is: it tells how many real samples each class has.
     """
-    payload = encode(synthetic, bits, provenance=False)
-    return RecordDict({SYNTHETIC: ArrayRecord({PAYLOAD: Array(np.frombuffer(payload, np.uint8))})})
+    return pack_payload(SYNTHETIC, encode(synthetic, bits, provenance=False))
 
 
 def unpack_set(content: RecordDict, limits: Limits, expectation: Expectation) -> SyntheticSet:
@@ -82,14 +82,28 @@ def unpack_set(content: RecordDict, limits: Limits, expectation: Expectation) ->
     Raises:
         PayloadError: there is none, it breaks ``limits``, or it is not as expected.
     """
-    array = _arrays(content, SYNTHETIC).get(PAYLOAD)
+    synthetic = decode(unpack_payload(content, SYNTHETIC, limits), limits)
+    expectation.check(synthetic)
+    return synthetic
+
+
+def pack_payload(key: str, payload: bytes) -> RecordDict:
+    """An answer with encoded bytes under ``key``."""
+    return RecordDict({key: ArrayRecord({PAYLOAD: Array(np.frombuffer(payload, np.uint8))})})
+
+
+def unpack_payload(content: RecordDict, key: str, limits: Limits) -> memoryview:
+    """The encoded bytes under ``key`` in an answer from anyone; what they say is still to be checked.
+
+    Raises:
+        PayloadError: there are none, or more than ``limits`` allow.
+    """
+    array = _arrays(content, key).get(PAYLOAD)
     if array is None:
         raise PayloadError(f"answer has no array {PAYLOAD!r}")
     if len(array.data) > limits.max_payload_bytes + _NPY_OVERHEAD:
         raise PayloadError(f"payload of {len(array.data)} bytes, at most {limits.max_payload_bytes} are allowed")
-    synthetic = decode(read_array(PAYLOAD, array, np.uint8).data, limits)
-    expectation.check(synthetic)
-    return synthetic
+    return read_array(PAYLOAD, array, np.uint8).data
 
 
 def unpack_weights(content: RecordDict) -> ArrayRecord:

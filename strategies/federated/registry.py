@@ -11,6 +11,8 @@ from flwr.serverapp.strategy import Strategy
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.seeding import derive_seed
+from fedcl_distill.statistics import StatisticsDistiller, StatisticsSpec
 from fedcl_distill.synthetic import Expectation, Limits
 from strategies.federated.averaging import GuardedFedAdam, GuardedFedAvgM, GuardedFedProx
 from strategies.federated.compressed import CompressedFedAvg
@@ -23,6 +25,7 @@ from strategies.federated.requests import CompressedRequest, DistilRequest, Trai
 from strategies.federated.room import room_for
 from strategies.federated.scaffold import Scaffold
 from strategies.federated.settings import FederatedSettings
+from strategies.federated.statistics_first import StatisticsFirst
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,51 @@ def quantised(plan: Plan, *, bits: int = 8, download_bits: int = 32) -> Compress
     return _compressed(plan, f"quantised:bits={bits}", download_bits)
 
 
+def statistics_first(
+    plan: Plan,
+    *,
+    views: int = 50,
+    architecture: str = "",
+    kind: str = "mean",
+    dimensions: int = 512,
+    frequency: float = 4.0,
+    share: float = 1.0,
+    moments: int = 7,
+    augment: bool = True,
+    initial: str = "moments",
+    parameterization: str = "pixels",
+    learning_rate: float = 1.0,
+    momentum: float = 0.5,
+    decay_from: float = 0.5,
+    steps_per_view: int = 1,
+    clamp: bool = False,
+    held_out: int = 0,
+) -> StatisticsFirst:
+    """Sums, once: see :class:`StatisticsSpec` for what is summed, :class:`StatisticsDistiller` for what follows."""
+    spec = StatisticsSpec(
+        seed=derive_seed(plan.settings.seed, "statistics"),
+        views=views,
+        architecture=architecture or None,
+        kind=kind,
+        dimensions=dimensions,
+        frequency=frequency,
+        share=share,
+        moments=moments,
+        augment=augment,
+    )
+    distiller = StatisticsDistiller(
+        initial=initial,
+        parameterization=parameterization,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        decay_from=decay_from,
+        steps_per_view=steps_per_view,
+        clamp=clamp,
+        held_out=held_out,
+    )
+    return StatisticsFirst.of(plan.with_one_round().settings, plan.test, spec, distiller, plan.learner, plan.reception)
+
+
 def _compressed(plan: Plan, upload: str, download_bits: int) -> CompressedFedAvg:
     request, template, reception = plan.averaging
     download = "plain" if download_bits == 32 else f"quantised:bits={download_bits}"
@@ -151,6 +199,7 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "scaffold": scaffold,
     "topk": topk,
     "quantised": quantised,
+    "statistics": statistics_first,
 }
 
 

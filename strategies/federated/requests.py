@@ -14,6 +14,7 @@ from fedcl_distill.engine import Budget, ByteBudget, Size
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.seeding import derive_seed
+from fedcl_distill.statistics import ClassStatistics, StatisticsSpec, class_statistics
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import Recipe
 from strategies.federated.flat import from_flat, to_flat
@@ -23,6 +24,7 @@ DISTIL_CONFIG = "distil-config"
 """Where a request to distil stands beside a request to train."""
 
 DISTIL, SCAFFOLD, COMPRESSED, ENSEMBLE = "train.distil", "train.scaffold", "train.compressed", "train.ensemble"
+STATISTICS = "train.statistics"
 """Message types of requests; a plain request to train has Flower's own "train"."""
 
 _ROUND_KEY = "server-round"
@@ -93,6 +95,27 @@ class DistilRequest(Request):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StatisticsRequest(Request):
+    """Sum features of your data class by class, and send the sums.
+
+    Attributes:
+        statistics: which features: fields of :class:`StatisticsSpec`, as JSON values.
+        bits: a value is sent in: 8, 16 or 32.
+    """
+
+    statistics: Mapping[str, Any]
+    bits: int = 8
+
+    @property
+    def specification(self) -> StatisticsSpec:
+        return StatisticsSpec.of(self.statistics)
+
+    def measure(self, data: LabelledData, device: str = "cpu") -> ClassStatistics:
+        """Do as asked; classes that the node does not hold have count 0."""
+        return class_statistics(self.with_normalisation(data), self.specification, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainRequest(Request):
     """Train the model you receive on your data by plain SGD, and send it back.
 
@@ -151,6 +174,11 @@ def config_of(content: RecordDict, key: str = CONFIG) -> ConfigRecord:
 def read_distil(content: RecordDict, key: str = CONFIG) -> DistilRequest:
     """The request to distil in a message; SettingsError where a value is missing or of another type."""
     return from_flat(DistilRequest, config_of(content, key))
+
+
+def read_statistics(content: RecordDict) -> StatisticsRequest:
+    """The request in a ``train.statistics`` message; SettingsError where a value is missing or of another type."""
+    return from_flat(StatisticsRequest, config_of(content))
 
 
 def read_train(content: RecordDict) -> TrainRequest:

@@ -13,7 +13,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import PROTOCOLS, Protocol
 from fedcl_distill.networks import Architecture
 from strategies.federated.flat import Flat, from_flat, to_flat
-from strategies.federated.requests import DistilRequest, TrainRequest
+from strategies.federated.requests import DistilRequest, StatisticsRequest, TrainRequest
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,16 @@ class FederatedSettings:
             byte_budget=self.byte_budget,
             steps=self.distil_steps,
             seconds=self.distil_seconds,
+            bits=self.bits,
+        )
+
+    def statistics_request(self, data: LabelledData, statistics: Mapping[str, Any]) -> StatisticsRequest:
+        """What clients are asked that send sums; ``data`` gives the normalisation."""
+        return StatisticsRequest(
+            seed=self.seed,
+            mean=data.normalisation.mean,
+            std=data.normalisation.std,
+            statistics=statistics,
             bits=self.bits,
         )
 

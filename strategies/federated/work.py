@@ -12,14 +12,17 @@ from torch.nn.utils import vector_to_parameters
 from fedcl_distill.engine import finished
 from fedcl_distill.errors import CheckpointError
 from fedcl_distill.seeding import derive_seed
+from fedcl_distill.statistics import encode_statistics
 from strategies.federated.arrays import put_weights, weights_of
 from strategies.federated.compression import UpdateCodec, Vector, read_codec
 from strategies.federated.compression.codec import Bytes
 from strategies.federated.corrections import parameters_of, shifted
 from strategies.federated.messages import (
     CONTROL,
+    SUMS,
     UPDATE,
     WEIGHTS,
+    pack_payload,
     pack_set,
     pack_update,
     pack_vector,
@@ -28,7 +31,15 @@ from strategies.federated.messages import (
     unpack_weights,
 )
 from strategies.federated.node_state import keep, recall
-from strategies.federated.requests import CONFIG, DISTIL_CONFIG, TrainRequest, read_compressed, read_distil, read_train
+from strategies.federated.requests import (
+    CONFIG,
+    DISTIL_CONFIG,
+    TrainRequest,
+    read_compressed,
+    read_distil,
+    read_statistics,
+    read_train,
+)
 from strategies.federated.task import Task
 
 Work = Callable[[Task], RecordDict]
@@ -37,6 +48,12 @@ Work = Callable[[Task], RecordDict]
 def distil(task: Task) -> RecordDict:
     """A synthetic set of the node's data."""
     return _distilled(task, CONFIG)
+
+
+def sum_features(task: Task) -> RecordDict:
+    """Class-wise sums of features of the node's data."""
+    request = read_statistics(task.content)
+    return pack_payload(SUMS, encode_statistics(request.measure(task.data, task.device), request.bits))
 
 
 def train(task: Task) -> RecordDict:

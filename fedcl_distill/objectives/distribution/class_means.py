@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,12 +45,20 @@ class DistributionMatching(Objective[ClassMeans]):
         return class_means(embeddings, labels, real.data.num_classes)
 
     def losses(self, view: View, target: ClassMeans, synthetic: SyntheticSide) -> Iterator[Tensor]:
-        inputs, classes = synthetic.inputs, synthetic.classes
-        for members in groups_of_classes(classes, len(target.means), chunk_size(inputs)):
-            embeddings = view.network.embed(view.augment(inputs[members], classes[members]))
-            means = class_means(embeddings, classes[members], len(target.means))
-            both = target.present & means.present
-            yield (target.means[both] - means.means[both]).square().sum()
+        def features(inputs: Tensor, classes: Tensor) -> Tensor:
+            return view.network.embed(view.augment(inputs, classes))
+
+        yield from distances_of_means(features, target, synthetic.inputs, synthetic.classes)
+
+
+def distances_of_means(
+    features: Callable[[Tensor, Tensor], Tensor], target: ClassMeans, inputs: Tensor, classes: Tensor
+) -> Iterator[Tensor]:
+    """Scalars that add up to Σ ‖target mean − mean of ``features(inputs, classes)``‖² over classes on both sides."""
+    for members in groups_of_classes(classes, len(target.means), chunk_size(inputs)):
+        found = class_means(features(inputs[members], classes[members]), classes[members], len(target.means))
+        both = target.present & found.present
+        yield (target.means[both] - found.means[both]).square().sum()
 
 
 def groups_of_classes(labels: Tensor, classes: int, size: int) -> Iterator[Tensor]:

@@ -1,0 +1,29 @@
+"""Statistics first: class-wise sums of features under shared random networks, which add up; distilled once."""
+
+from fedcl_distill.statistics.decoding import decode_statistics, load_statistics
+from fedcl_distill.statistics.distil import StatisticsDistiller, distil_statistics
+from fedcl_distill.statistics.domain import Domain
+from fedcl_distill.statistics.encoding import encode_statistics, save_statistics
+from fedcl_distill.statistics.layout import BITS
+from fedcl_distill.statistics.measure import class_statistics
+from fedcl_distill.statistics.spec import StatisticsSpec
+from fedcl_distill.statistics.sums import ClassStatistics, Sums, add_up, no_statistics
+from fedcl_distill.statistics.validation import StatisticsExpectation
+
+__all__ = [
+    "BITS",
+    "ClassStatistics",
+    "Domain",
+    "StatisticsDistiller",
+    "StatisticsExpectation",
+    "StatisticsSpec",
+    "Sums",
+    "add_up",
+    "class_statistics",
+    "decode_statistics",
+    "distil_statistics",
+    "encode_statistics",
+    "load_statistics",
+    "no_statistics",
+    "save_statistics",
+]
