@@ -75,7 +75,8 @@ class StatisticsSpec:
         if self.architecture is not None:
             if not isinstance(self.architecture, str) or len(self.architecture) > _LONGEST_TEXT:
                 raise SettingsError("statistics: architecture must be a short text such as 'convnet:width=32'")
-            if max(Architecture.parse(self.architecture).options.values(), default=0) > _LARGEST_OPTION:
+            options = Architecture.parse(self.architecture).options.values()
+            if any(value > _LARGEST_OPTION for value in options if isinstance(value, int)):
                 raise SettingsError(f"statistics: options of the architecture must be at most {_LARGEST_OPTION}")
 
     def architecture_for(self, sample_shape: tuple[int, ...]) -> Architecture:
