@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedcl_distill.augmentation import augmentation_for
 from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.engine.as_sent import as_sent
 from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.callbacks import Callback, Checkpoints
 from fedcl_distill.engine.loop import Loop
@@ -63,10 +64,11 @@ class Engine(Parts):
             hooks, started
         )
         summary = {**preparation, **run.summary(), "interrupted": interrupted}
+        arrays = as_sent(run.state.arrays, self.bits)
         with torch.no_grad():
-            labels = ready.labelling.final(self.parameterization.decode(run.state.arrays), run.state.labels)
+            labels = ready.labelling.final(self.parameterization.decode(arrays), run.state.labels)
         return SyntheticSet(
-            arrays=_on_cpu(run.state.arrays),
+            arrays=_on_cpu(arrays),
             parameterization=self.parameterization,
             labels=labels.detach().cpu(),
             class_names=real.class_names,

@@ -20,8 +20,9 @@ from fedcl_distill.errors import PayloadError, SettingsError
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
-QUANTISED_BITS = (4, 8, 16)
-BITS = (*QUANTISED_BITS, 32)
+BITS = (2, 4, 8, 16, 32)
+"""Depths in which values are stored: codes below 8 bits are packed into bytes, 32 keeps float32 as it is."""
+
 _CHUNK = 2**18  # values looked up at once, so that wide indices never exist for the whole array
 
 
@@ -62,9 +63,13 @@ class Range:
 
 
 def check_bits(bits: int) -> None:
-    """Raise SettingsError unless ``bits`` is a known depth."""
-    if not isinstance(bits, int) or bits not in BITS:
-        raise SettingsError(f"bits must be one of {BITS}, got {bits!r}")
+    """Return if ``bits`` is one of :data:`BITS`.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if type(bits) is not int or bits not in BITS:
+        raise SettingsError(f"bits must be one of {', '.join(map(str, BITS))}, got {bits!r}")
 
 
 def grid(span: Range, bits: int) -> Floats:
@@ -93,6 +98,14 @@ def dequantise(codes: Codes, span: Range, bits: int) -> Floats:
     return values.reshape(codes.shape)
 
 
+def rounded(values: Floats, bits: int) -> Floats:
+    """What ``values`` are after a way through the codec: of the same shape; themselves at 32 bits."""
+    if bits == 32:
+        return values
+    span = Range.of(values)
+    return dequantise(quantise(values, span, bits), span, bits)
+
+
 def error_bound(span: Range, bits: int) -> float:
     """Largest distance between a value in ``span`` and what it decodes to; 0 at 32 bits and for one value.
 
@@ -104,16 +117,31 @@ def error_bound(span: Range, bits: int) -> float:
     return (span.high - span.low) / (2 * ((1 << bits) - 1)) + rounding
 
 
-def pack_nibbles(codes: Codes) -> npt.NDArray[np.uint8]:
-    """uint8 (ceil(size / 2),): 4-bit codes, two to a byte, the first in the high half; padded with a 0."""
-    padded = np.zeros(codes.size + codes.size % 2, dtype=np.uint8)
-    padded[: codes.size] = codes.reshape(-1)
-    return padded[0::2] << np.uint8(4) | padded[1::2]
+def is_packed(bits: int) -> bool:
+    """Whether several codes of this depth share a byte."""
+    return bits < 8
 
 
-def unpack_nibbles(packed: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
-    """uint8 (count,): the inverse of :func:`pack_nibbles`; ``packed`` holds ceil(count / 2) bytes."""
-    codes = np.empty(2 * packed.size, dtype=np.uint8)
-    codes[0::2] = packed >> np.uint8(4)
-    codes[1::2] = packed & np.uint8(0x0F)
-    return codes[:count]
+def packed_bytes(count: int, bits: int) -> int:
+    """Bytes that ``count`` packed codes take; the last byte may be filled with zeros."""
+    return (count * bits + 7) // 8
+
+
+def pack(codes: Codes, bits: int) -> npt.NDArray[np.uint8]:
+    """uint8 (packed_bytes,): codes of 2 or 4 bits, the first in the highest bits of a byte; padded with 0."""
+    each = 8 // bits
+    padded = np.zeros((packed_bytes(codes.size, bits), each), dtype=np.uint8)
+    padded.reshape(-1)[: codes.size] = codes.reshape(-1)
+    packed: npt.NDArray[np.uint8] = np.bitwise_or.reduce(padded << _shifts(bits), axis=1)
+    return packed
+
+
+def unpack(packed: npt.NDArray[np.uint8], count: int, bits: int) -> npt.NDArray[np.uint8]:
+    """uint8 (count,): the inverse of :func:`pack`; ``packed`` holds ``packed_bytes(count, bits)`` bytes."""
+    codes: npt.NDArray[np.uint8] = packed[:, None] >> _shifts(bits) & np.uint8(2**bits - 1)
+    return codes.reshape(-1)[:count]
+
+
+def _shifts(bits: int) -> npt.NDArray[np.uint8]:
+    """uint8 (codes a byte,): how far to the left each code of a byte lies."""
+    return np.arange(8 - bits, -1, -bits, dtype=np.uint8)

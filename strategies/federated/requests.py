@@ -57,7 +57,7 @@ class DistilRequest(Request):
         images_per_class: samples for each class the node holds; never more than it has real ones.
         byte_budget: largest payload in bytes, in place of ``images_per_class``; None for no such budget.
         steps, seconds: when to stop, whichever comes first; the method's own budget where both are None.
-        bits: a stored value is sent in: 4, 8, 16 or 32.
+        bits: a stored value is sent in: 2, 4, 8, 16 or 32.
     """
 
     method: str = "dm"

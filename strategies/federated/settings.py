@@ -12,6 +12,7 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import PROTOCOLS, Protocol
 from fedcl_distill.networks import Architecture
+from fedcl_distill.synthetic import check_bits
 from strategies.federated.flat import Flat, from_flat, to_flat
 from strategies.federated.requests import DistilRequest, TrainRequest
 
@@ -99,7 +100,7 @@ class FederatedSettings:
         for name in ("train_limit", "byte_budget", "distil_steps", "distil_seconds"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"{name} must be positive or None, got {value}")
-        _require(self.bits in (4, 8, 16, 32), f"bits must be 4, 8, 16 or 32, got {self.bits}")
+        check_bits(self.bits)
         _require(0 <= self.quorum <= 1, f"quorum must be in [0, 1], got {self.quorum}")
         _require(self.protocol in PROTOCOLS, f"unknown protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
         if self.architecture is not None:
