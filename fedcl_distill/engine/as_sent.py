@@ -15,7 +15,7 @@ def as_sent(arrays: Mapping[str, Tensor], bits: int) -> dict[str, Tensor]:
 
     Every value lies within its array's range, where the straight-through estimator (Bengio et al. 2013; Jacob et al.
     2018 for quantised networks) is the identity. Rounding what is rounded changes nothing, so that a set of such arrays
-    survives its way through the codec to the last bit. Soft labels are not among them: they are sent in 8 bits at least.
+    survives its way through the codec to the last bit. Soft labels, sent in 8 bits at least, are not among them.
 
     Args:
         arrays: float32, finite.

@@ -15,6 +15,7 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine.as_sent import as_sent
 from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.callbacks import Callback, Checkpoints
+from fedcl_distill.engine.distiller import Distiller
 from fedcl_distill.engine.loop import Loop
 from fedcl_distill.engine.parts import Parts
 from fedcl_distill.engine.prepare import prepare
@@ -85,6 +86,17 @@ class Engine(Parts):
             "synthetic_counts": counts,
             "seed": seed,
         }
+
+
+def quantisation_aware(distiller: Distiller, bits: int) -> Distiller:
+    """``distiller``, whose every step sees what it stores rounded to ``bits``, as its payload will be.
+
+    A core set stays as it is: it has no steps that could mind.
+
+    Raises:
+        SettingsError: ``bits`` is no depth of the codec.
+    """
+    return replace(distiller, bits=bits) if isinstance(distiller, Engine) else distiller
 
 
 def _on_cpu(arrays: dict[str, Tensor]) -> dict[str, Tensor]:

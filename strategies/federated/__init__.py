@@ -14,6 +14,7 @@ from strategies.federated.requests import DistilRequest, TrainRequest
 from strategies.federated.result import FederatedResult, RoundResult
 from strategies.federated.server import run_server
 from strategies.federated.settings import FederatedSettings
+from strategies.federated.surrogate import SurrogateRounds
 
 __all__ = [
     "ByteLedger",
@@ -29,6 +30,7 @@ __all__ = [
     "Reception",
     "Rejection",
     "RoundResult",
+    "SurrogateRounds",
     "TrainRequest",
     "build_strategy",
     "list_strategies",

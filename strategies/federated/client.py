@@ -16,16 +16,17 @@ from fedcl_distill.training import fit
 from strategies.federated.arrays import put_weights, weights_of
 from strategies.federated.internals import PARTITION_ID_KEY
 from strategies.federated.messages import Facts, pack_set, pack_weights, unpack_weights
-from strategies.federated.requests import read_distil, read_train, round_of
+from strategies.federated.requests import read_distil, read_surrogate, read_train, round_of
+from strategies.federated.weight_codec import unpack_network
 
-DISTIL = "train.distil"
-"""Message type of a request to distil; a request to train has Flower's own "train"."""
+DISTIL, SURROGATE = "train.distil", "train.surrogate"
+"""Message types of requests to distil, and to distil around a network; one to train has Flower's own "train"."""
 
 LoadData = Callable[[Context], LabelledData]
 
 
 def make_client_app(load_data: LoadData) -> ClientApp:
-    """A ClientApp that answers both requests with the data that ``load_data`` finds for a node.
+    """A ClientApp that answers every request with the data that ``load_data`` finds for a node.
 
     ``load_data`` gets the node's context; its node configuration names the ``partition-id``. The node configuration
     may also name the ``device`` to compute on, as the run configuration may; "cpu" otherwise.
@@ -41,6 +42,18 @@ def make_client_app(load_data: LoadData) -> ClientApp:
         data, partition = load_data(context), partition_of(context)
         seed = request.seed_for(server_round, partition)
         synthetic = finished(request.distil(data, seed=seed, device=device_of(context)))
+        facts = Facts(partition, len(data), time.monotonic() - started)
+        return Message(pack_set(synthetic, request.bits, facts), reply_to=message)
+
+    @app.train("surrogate")
+    def surrogate(message: Message, context: Context) -> Message:
+        started = time.monotonic()
+        request, server_round = read_surrogate(message.content), round_of(message.content)
+        data, partition = load_data(context), partition_of(context)
+        seed, device = request.seed_for(server_round, partition), device_of(context)
+        network = Architecture.parse(request.architecture).build(data.sample_shape, data.num_classes, seed=seed)
+        unpack_network(network, unpack_weights(message.content), request.weight_bits)
+        synthetic = finished(request.distil_around(network, data, seed=seed, device=device))
         facts = Facts(partition, len(data), time.monotonic() - started)
         return Message(pack_set(synthetic, request.bits, facts), reply_to=message)
 

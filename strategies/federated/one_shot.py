@@ -8,58 +8,52 @@ of Song et al. 2023, FedD3).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 
-from fedcl_distill.synthetic import Expectation, Limits, SyntheticSet, union
+from fedcl_distill.synthetic import SyntheticSet
 from strategies.federated.client import DISTIL
+from strategies.federated.gathering import Gathered, Gathering
 from strategies.federated.internals import log
 from strategies.federated.learner import Learner
-from strategies.federated.messages import unpack_set
 from strategies.federated.reception import Reception
 from strategies.federated.requests import CONFIG, DistilRequest
-from strategies.federated.room import room_for
+from strategies.federated.train_only import TrainOnly
 
 
-class OneShotUnion(Strategy):
+class OneShotUnion(TrainOnly):
     """Collects each node's synthetic set, unites them, and trains the global model on the union.
 
     Args:
         request: what every node is asked.
-        expectation: what a synthetic set must look like.
+        gathering: how their sets are checked and put together.
         learner: trains the global model.
         reception: waits for nodes and turns bad answers away.
-        limits: of a payload; by default, what an honest answer to the request may take.
 
     Attributes:
-        synthetic: the union, once the round is over.
+        gathered: all sets as one, once the round is over.
     """
 
-    def __init__(
-        self,
-        request: DistilRequest,
-        expectation: Expectation,
-        learner: Learner,
-        reception: Reception,
-        limits: Limits | None = None,
-    ) -> None:
+    def __init__(self, request: DistilRequest, gathering: Gathering, learner: Learner, reception: Reception) -> None:
         self.request = request
-        self.expectation = expectation
+        self.gathering = gathering
         self.learner = learner
         self.reception = reception
-        self.limits = limits or room_for(request, expectation.sample_shape, len(expectation.class_names)).limits
-        self.synthetic: SyntheticSet | None = None
+        self.gathered: Gathered | None = None
+
+    @property
+    def synthetic(self) -> SyntheticSet | None:
+        """What the global model was trained on, once the round is over."""
+        return None if self.gathered is None else self.gathered.synthetic
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """Ask every node to distil its data; the model stays here."""
         content = RecordDict({CONFIG: self.request.to_record(server_round)})
-        messages = [Message(content, node, DISTIL) for node in self.reception.wait_for_nodes(grid)]
-        self.reception.expect_answers(messages)
-        return messages
+        return self.ask(grid, content, DISTIL)
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
         """Check the sets, unite them in the order of partitions, and train a fresh model on the union.
@@ -67,28 +61,27 @@ class OneShotUnion(Strategy):
         Raises:
             QuorumError: too few sets could be used.
         """
-        answers = self.reception.hear(server_round, replies, self._read)
+        gathered = self.gather(server_round, replies)
+        weights = self.learner.learn(gathered.synthetic, server_round, sample_weights=gathered.weights)
+        return weights, gathered.metrics
+
+    def ask(self, grid: Grid, content: RecordDict, kind: str) -> list[Message]:
+        """One message of this content to every node."""
+        messages = [Message(content, node, kind) for node in self.reception.wait_for_nodes(grid)]
+        self.reception.expect_answers(messages)
+        return messages
+
+    def gather(self, server_round: int, replies: Iterable[Message]) -> Gathered:
+        """All valid sets as one, which is kept, too."""
+        gathered = self.gathering.gather(self.reception, server_round, replies)
         provenance = {
-            "union_of": [answer.facts.partition for answer in answers],
+            "union_of": list(gathered.partitions),
             "method": self.request.method,
             "seed": self.request.seed,
         }
-        self.synthetic = union([answer.value for answer in answers], provenance)
-        weights = self.learner.learn(self.synthetic, server_round)
-        return weights, MetricRecord({"sets": len(answers), "samples": len(self.synthetic)})
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """Nothing: the server evaluates."""
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> None:
-        """Nothing: the server evaluates."""
+        self.gathered = replace(gathered, synthetic=replace(gathered.synthetic, provenance=provenance))
+        return self.gathered
 
     def summary(self) -> None:
         """Log what nodes are asked."""
         log.info("every node distils by %s, size %s", self.request.method, self.request.size)
-
-    def _read(self, content: RecordDict) -> SyntheticSet:
-        return unpack_set(content, self.limits, self.expectation)

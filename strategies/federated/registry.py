@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from flwr.serverapp.strategy import Strategy
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.synthetic import Expectation
 from strategies.federated.fedavg import GuardedFedAvg
 from strategies.federated.learner import Learner
+from strategies.federated.merge import GatherOptions, gathering_for
 from strategies.federated.one_shot import OneShotUnion
+from strategies.federated.options import NoOptions, read_options
 from strategies.federated.reception import Reception
-from strategies.federated.room import room_for
 from strategies.federated.settings import FederatedSettings
+from strategies.federated.surrogate import SurrogateOptions, SurrogateRounds
 
 Builder = Callable[[FederatedSettings, LabelledData, Learner, Reception], Strategy]
 
@@ -23,20 +25,29 @@ def one_shot(settings: FederatedSettings, test: LabelledData, learner: Learner, 
     """Synthetic sets, once."""
     if settings.rounds != 1:
         raise SettingsError(f"one-shot has one round, {settings.rounds} were asked for")
-    request = settings.distil_request(test)
-    room = room_for(request, test.sample_shape, test.num_classes)  # a typing error shall not cost a round
-    expectation = Expectation.like(
-        test, slack=settings.slack, max_samples=room.samples, max_samples_per_class=room.samples_per_class
-    )
-    return OneShotUnion(request, expectation, learner, reception, room.limits)
+    options = read_options(GatherOptions, settings.strategy, settings.strategy_settings)
+    gathering = gathering_for(settings, options, test)  # a typing error shall not cost a round
+    return OneShotUnion(settings.distil_request(test), gathering, learner, reception)
+
+
+def feddm(settings: FederatedSettings, test: LabelledData, learner: Learner, reception: Reception) -> SurrogateRounds:
+    """Synthetic sets, every round, made around the global model; DM then matches class scores, too, as FedDM does."""
+    options = read_options(SurrogateOptions, settings.strategy, settings.strategy_settings)
+    if settings.method == "dm":
+        settings = replace(settings, method_settings={"scores_weight": 1.0, **settings.method_settings})
+    request = settings.surrogate_request(test, options.radius, options.weight_bits)
+    request.around(learner.fresh())
+    gathering = gathering_for(settings, options, test)
+    return SurrogateRounds(request, gathering, learner, reception, options.server_radius)
 
 
 def fedavg(settings: FederatedSettings, test: LabelledData, learner: Learner, reception: Reception) -> GuardedFedAvg:
     """Models, every round."""
+    read_options(NoOptions, settings.strategy, settings.strategy_settings)
     return GuardedFedAvg(settings.train_request(test), learner.fresh(), reception)
 
 
-STRATEGIES: dict[str, Builder] = {"one-shot": one_shot, "fedavg": fedavg}
+STRATEGIES: dict[str, Builder] = {"one-shot": one_shot, "feddm": feddm, "fedavg": fedavg}
 
 
 def list_strategies() -> list[str]:

@@ -10,9 +10,11 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedcl_distill.augmentation import NoAugmentation, augmentation_for
 from fedcl_distill.data import LabelledData, Normalisation
-from fedcl_distill.engine import Budget, ByteBudget, Size
+from fedcl_distill.engine import Budget, ByteBudget, Distiller, Engine, Size, quantisation_aware
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
+from fedcl_distill.network_sources import AroundNetwork
+from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import Recipe
@@ -58,6 +60,7 @@ class DistilRequest(Request):
         byte_budget: largest payload in bytes, in place of ``images_per_class``; None for no such budget.
         steps, seconds: when to stop, whichever comes first; the method's own budget where both are None.
         bits: a stored value is sent in: 2, 4, 8, 16 or 32.
+        quantisation_aware: distil with values rounded to ``bits``.
     """
 
     method: str = "dm"
@@ -67,6 +70,7 @@ class DistilRequest(Request):
     steps: int | None = None
     seconds: float | None = None
     bits: int = 8
+    quantisation_aware: bool = False
 
     @property
     def size(self) -> Size:
@@ -76,7 +80,16 @@ class DistilRequest(Request):
 
     def distil(self, data: LabelledData, *, seed: int, device: str = "cpu") -> SyntheticSet:
         """Do as asked; classes that the node does not hold are left out."""
-        return build_method(self.method, **self.method_settings).distil(
+        return self._distilled(self.distiller, data, seed, device)
+
+    @property
+    def distiller(self) -> Distiller:
+        """The method that is asked for; SettingsError if it or a setting is unknown."""
+        distiller = build_method(self.method, **self.method_settings)
+        return quantisation_aware(distiller, self.bits) if self.quantisation_aware else distiller
+
+    def _distilled(self, distiller: Distiller, data: LabelledData, seed: int, device: str) -> SyntheticSet:
+        return distiller.distil(
             self.with_normalisation(data),
             self.size,
             seed=seed,
@@ -84,6 +97,36 @@ class DistilRequest(Request):
             device=device,
             absent_classes="skip",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurrogateRequest(DistilRequest):
+    """Distil your data as networks around the one you receive see them (Xiong et al. 2023, FedDM).
+
+    Attributes:
+        architecture: of the network, as text for ``Architecture.parse``.
+        radius: how far around it; see :class:`~fedcl_distill.network_sources.AroundNetwork`.
+        weight_bits: in which its weights are sent: 8, 16 or 32.
+    """
+
+    architecture: str
+    radius: float = 5.0
+    weight_bits: int = 32
+
+    def around(self, network: Network) -> Engine:
+        """The method, on networks around ``network``.
+
+        Raises:
+            SettingsError: the method looks through no networks, or needs ones trained on the real data.
+        """
+        engine = self.distiller
+        if not isinstance(engine, Engine):
+            raise SettingsError(f"method {self.method!r} looks through no networks, which feddm needs")
+        return replace(engine, networks=AroundNetwork(network, self.radius))
+
+    def distil_around(self, network: Network, data: LabelledData, *, seed: int, device: str = "cpu") -> SyntheticSet:
+        """Do as asked; classes that the node does not hold are left out."""
+        return self._distilled(self.around(network), data, seed, device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +174,11 @@ def config_of(content: RecordDict) -> ConfigRecord:
 def read_distil(content: RecordDict) -> DistilRequest:
     """The request in a ``train.distil`` message; SettingsError where a value is missing or of another type."""
     return from_flat(DistilRequest, config_of(content))
+
+
+def read_surrogate(content: RecordDict) -> SurrogateRequest:
+    """The request in a ``train.surrogate`` message; SettingsError where a value is missing or of another type."""
+    return from_flat(SurrogateRequest, config_of(content))
 
 
 def read_train(content: RecordDict) -> TrainRequest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from flwr.app import UserConfig
@@ -14,7 +14,7 @@ from fedcl_distill.evaluation import PROTOCOLS, Protocol
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import check_bits
 from strategies.federated.flat import Flat, from_flat, to_flat
-from strategies.federated.requests import DistilRequest, TrainRequest
+from strategies.federated.requests import DistilRequest, SurrogateRequest, TrainRequest
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class FederatedSettings:
 
     Attributes:
         strategy: one of ``list_strategies()``.
+        strategy_settings: what the strategy does in its own way, in place of its defaults, as JSON values.
         rounds: of questions and answers.
         seed: fixes the result (same machine and thread count, distillation budget in steps).
 
@@ -40,6 +41,8 @@ class FederatedSettings:
         distil_steps, distil_seconds: when distillation stops, whichever comes first; the method's own where both are
             None. Only steps are reproducible.
         bits: a synthetic value is sent in.
+        quantisation_aware: whether clients distil with values rounded to ``bits``, so that what they send is what they
+            trained.
 
         local_epochs, local_learning_rate, local_momentum, local_weight_decay, local_batch_size: of local training
             (FedAvg and its kin).
@@ -60,6 +63,7 @@ class FederatedSettings:
     """
 
     strategy: str = "one-shot"
+    strategy_settings: Mapping[str, Any] = field(default_factory=dict)
     rounds: int = 1
     seed: int = 0
 
@@ -77,6 +81,7 @@ class FederatedSettings:
     distil_steps: int | None = None
     distil_seconds: float | None = None
     bits: int = 8
+    quantisation_aware: bool = False
 
     local_epochs: int = 1
     local_learning_rate: float = 0.01
@@ -150,6 +155,14 @@ class FederatedSettings:
             steps=self.distil_steps,
             seconds=self.distil_seconds,
             bits=self.bits,
+            quantisation_aware=self.quantisation_aware,
+        )
+
+    def surrogate_request(self, data: LabelledData, radius: float, weight_bits: int) -> SurrogateRequest:
+        """What clients are asked that distil around the model; ``data`` gives architecture and normalisation."""
+        asked = {one.name: getattr(self.distil_request(data), one.name) for one in fields(DistilRequest)}
+        return SurrogateRequest(
+            **asked, architecture=self.architecture_for(data), radius=radius, weight_bits=weight_bits
         )
 
     def train_request(self, data: LabelledData) -> TrainRequest:

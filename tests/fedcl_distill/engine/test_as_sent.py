@@ -74,8 +74,6 @@ def _mismatch(synthetic: LabelledData, real: LabelledData) -> float:
         network = Architecture.parse("convnet:width=8,depth=2").build(real.sample_shape, real.num_classes, seed=seed)
         with torch.no_grad():
             for label in range(real.num_classes):
-                means = [
-                    network.embed(data.inputs(data.indices_of(label))).mean(dim=0) for data in (real, synthetic)
-                ]
+                means = [network.embed(data.inputs(data.indices_of(label))).mean(dim=0) for data in (real, synthetic)]
                 total += float((means[0] - means[1]).square().sum())
     return total
