@@ -5,6 +5,7 @@ from fedcl_distill.network_sources.base import Drawn, NetworkSource, Supply
 from fedcl_distill.network_sources.ensemble import FreshEnsemble
 from fedcl_distill.network_sources.experts import ExpertTrajectories
 from fedcl_distill.network_sources.fresh import FreshRandom
+from fedcl_distill.network_sources.given_trajectory import GivenTrajectory
 from fedcl_distill.network_sources.interpolated import Interpolated
 from fedcl_distill.network_sources.none import NoNetwork
 from fedcl_distill.network_sources.online_pool import OnlinePool
@@ -19,6 +20,7 @@ __all__ = [
     "ExpertTrajectories",
     "FreshEnsemble",
     "FreshRandom",
+    "GivenTrajectory",
     "Interpolated",
     "NetworkSource",
     "NoNetwork",

@@ -46,7 +46,7 @@ class AroundNetwork:
         return _Supply(problem, self)
 
     def settings(self) -> dict[str, Any]:
-        return {"networks": "around a given one", "radius": self.radius, "network": _digest(self.network)}
+        return {"networks": "around a given one", "radius": self.radius, "network": digest_of(self.network)}
 
 
 @dataclass
@@ -59,7 +59,7 @@ class _Supply(Supply):
         return Drawn(network.to(self.problem.device).requires_grad_(False))
 
 
-def _digest(network: Network) -> str:
+def digest_of(network: Network) -> str:
     """16 hexadecimal digits that name the weights."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():

@@ -1,6 +1,7 @@
 """Federated learning on Flower: synthetic sets instead of models, and the baselines they are compared with."""
 
 from strategies.federated.client import make_client_app
+from strategies.federated.dynafed import DynaFed
 from strategies.federated.fedavg import GuardedFedAvg
 from strategies.federated.in_process import InProcessGrid
 from strategies.federated.learner import Learner
@@ -19,6 +20,7 @@ from strategies.federated.surrogate import SurrogateRounds
 __all__ = [
     "ByteLedger",
     "DistilRequest",
+    "DynaFed",
     "FederatedResult",
     "FederatedSettings",
     "GuardedFedAvg",

@@ -9,6 +9,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
+from strategies.federated.dynafed import DynaFed, DynaFedOptions, Replayer
 from strategies.federated.fedavg import GuardedFedAvg
 from strategies.federated.learner import Learner
 from strategies.federated.merge import GatherOptions, gathering_for
@@ -47,7 +48,19 @@ def fedavg(settings: FederatedSettings, test: LabelledData, learner: Learner, re
     return GuardedFedAvg(settings.train_request(test), learner.fresh(), reception)
 
 
-STRATEGIES: dict[str, Builder] = {"one-shot": one_shot, "feddm": feddm, "fedavg": fedavg}
+def dynafed(settings: FederatedSettings, test: LabelledData, learner: Learner, reception: Reception) -> DynaFed:
+    """Models, every round, finetuned on a set that the server distils from their path."""
+    options = read_options(DynaFedOptions, settings.strategy, settings.strategy_settings)
+    if options.collect_rounds >= settings.rounds:
+        raise SettingsError(
+            f"dynafed collects models of {options.collect_rounds} rounds and then goes on, "
+            f"but there are {settings.rounds}; take more rounds or fewer collect_rounds"
+        )
+    replayer = Replayer(options, test, settings.images_per_class, settings.seed, settings.device)
+    return DynaFed(settings.train_request(test), learner, reception, replayer)
+
+
+STRATEGIES: dict[str, Builder] = {"one-shot": one_shot, "feddm": feddm, "fedavg": fedavg, "dynafed": dynafed}
 
 
 def list_strategies() -> list[str]:
