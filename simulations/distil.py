@@ -214,7 +214,7 @@ def _judge(settings: DistilSettings, synthetic: SyntheticSet, splits: Splits, st
 
 def _costs(settings: DistilSettings, synthetic: SyntheticSet) -> dict[str, Any]:
     """What the set takes and took; payloads are counted without provenance, as on the wire."""
-    payloads = {str(bits): encoded_bytes(synthetic, bits, provenance=False) for bits in BITS}
+    payloads = {str(bits): encoded_bytes(synthetic, bits, provenance=False) for bits in sorted(BITS, reverse=True)}
     return {
         "payload_bytes": payloads[str(settings.bits)],
         "payload_bytes_at_bits": payloads,

@@ -20,8 +20,10 @@ from synthetic_builders import KEY, make_set, put_together, take_apart, with_hea
 HARD = make_set((3, 1, 3, 3), labels=torch.tensor([1, 0, 1]))
 SOFT = make_set((3, 3), labels=torch.tensor([[0.2, 0.8], [1.0, 0.0], [0.5, 0.5]]))
 ORDERED = make_set((2, 3, 2, 1))
-PAYLOADS = [encode(one, bits) for one in (HARD, SOFT, ORDERED) for bits in (4, 8, 16, 32, 2)]
-IDS = [f"{name}-{bits}" for name in ("hard", "soft", "ordered") for bits in (4, 8, 16, 32, 2)]
+PAYLOADS = [encode(one, bits) for one in (HARD, SOFT, ORDERED) for bits in (4, 8, 16, 32)]
+PAYLOADS += [encode(one, 2) for one in (HARD, SOFT, ORDERED)]
+IDS = [f"{name}-{bits}" for name in ("hard", "soft", "ordered") for bits in (4, 8, 16, 32)]
+IDS += [f"{name}-2" for name in ("hard", "soft", "ordered")]
 MEBIBYTE = 2**20
 
 
