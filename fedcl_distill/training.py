@@ -54,6 +54,7 @@ def fit(
     seed: int,
     weights: Tensor | None = None,
     keep_going: Callable[[], bool] | None = None,
+    correct: Callable[[], None] | None = None,
 ) -> float:
     """Train ``network`` in place and return the mean loss of the last epoch.
 
@@ -64,6 +65,7 @@ def fit(
         weights: float (n,), positive: how often a sample is seen, in relation to others; once an epoch in the mean.
             None counts all alike, as equal weights do.
         keep_going: asked after every step; training ends early where it says no.
+        correct: called in every step once gradients are there: it may change them before the optimiser uses them.
 
     Raises:
         SettingsError: there is nothing to train on, or weights are not as above.
@@ -86,7 +88,7 @@ def fit(
         total, seen = 0.0, 0
         for position, batch in enumerate(_batches(len(inputs), recipe.batch_size, generator, weights)):
             _set_rate(optimiser, recipe, epoch, position / steps_per_epoch)
-            total += _step(network, optimiser, inputs[batch], labels[batch], recipe, generator) * len(batch)
+            total += _step(network, optimiser, inputs[batch], labels[batch], recipe, generator, correct) * len(batch)
             seen += len(batch)
             if keep_going is not None and not keep_going():
                 return total / seen
@@ -135,6 +137,7 @@ def _step(
     labels: Tensor,
     recipe: Recipe,
     generator: torch.Generator,
+    correct: Callable[[], None] | None,
 ) -> float:
     rows = torch.arange(len(inputs))
     draw = recipe.augmentation.draw(len(inputs), tuple(inputs.shape[1:]), generator)
@@ -144,6 +147,8 @@ def _step(
         loss = F.cross_entropy(network(part), targets, reduction="sum") / len(inputs)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
+    if correct is not None:
+        correct()
     optimiser.step()
     return total
 

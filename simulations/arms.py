@@ -18,6 +18,9 @@ _SCENARIO = {
 }
 """Settings that pose the task: arms that differ in one of them are not put beside each other."""
 
+RAW_DATA = frozenset({"centralised", "pooled-distillation"})
+"""Federated arms for which clients hand over their data; named here too, for a report needs no Flower."""
+
 REAL_SAMPLES_MARK = " †"
 REAL_SAMPLES_NOTE = "† real samples: whoever receives them sees someone's data, so this arm is not private."
 
@@ -120,6 +123,8 @@ def _sends_real_samples(kind: str, record: Record) -> bool:
     """Whether an arm shows real samples to others; a memory that stays where the data were shows them to nobody."""
     if kind == "continual":
         return False
+    if kind == "federated" and record["settings"].get("strategy") in RAW_DATA:
+        return True
     return _uses_method(kind, record) and holds_real_samples(record["settings"].get("method"))
 
 

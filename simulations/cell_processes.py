@@ -11,22 +11,21 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from simulations.distil import KIND, DistilSettings
-from simulations.processes import stop_with_children
+from simulations.processes import stop_with_children, thread_environment
 from simulations.records import Record, make_record
 from simulations.watch import Stage
 
 FAILED = f"{KIND}-failed"
 """Kind of a record that says why a run has no result: its metrics are ``error``, ``reason`` and ``during``."""
 
-_MODULE, _ROOT = "simulations.table_cell", Path(__file__).parent.parent
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_MODULE = "simulations.table_cell"
 _TAIL = 2000  # characters of what a process said before it broke
 _SECONDS_BETWEEN_LOOKS = 1.0
 _STOPPED_FOR_TIME = "timeout"
@@ -93,7 +92,7 @@ class _Cell:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=_environment(workers.threads),
+            env=thread_environment(workers.threads),
             start_new_session=True,  # Ctrl-C is ours to pass on
         )
         assert self._process.stdin is not None
@@ -161,12 +160,6 @@ class _Cell:
 
 def _request(settings: DistilSettings, workers: Workers) -> str:
     return json.dumps({"settings": asdict(settings), "threads": workers.threads, "out": str(workers.out)}) + "\n"
-
-
-def _environment(threads: int) -> Mapping[str, str]:
-    """Ours, with so many threads, and with this code found wherever the process starts."""
-    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)), "PYTHONPATH": path}
 
 
 def _show(stage: Stage, running: Sequence[_Cell], done: int, total: int) -> None:

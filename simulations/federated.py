@@ -8,11 +8,20 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from fedcl_distill.errors import SettingsError
+from simulations.ceilings import CEILINGS, run_ceiling
 from simulations.compare import compare
 from simulations.flower_app import central_test_data, client_app, client_parts
 from simulations.records import Record, make_record
 from simulations.watch import Silent, Stage, Watcher
-from strategies.federated import FederatedResult, FederatedSettings, InProcessGrid, RoundResult, run_server
+from strategies.federated import (
+    FederatedResult,
+    FederatedSettings,
+    InProcessGrid,
+    RoundResult,
+    list_strategies,
+    run_server,
+)
 
 KIND = "federated"
 
@@ -34,12 +43,14 @@ def simulate(settings: FederatedSettings, watcher: Watcher | None = None) -> Fed
     watcher = watcher or Silent()
     client_parts(settings)  # what is wrong with the data shall be told here, not by every client
     with _quiet_flower(), watcher.stage(_describe(settings)) as stage:
-        steps = _Steps(stage, settings.rounds)
-        grid = InProcessGrid(client_app, settings.clients, settings.to_run_config(), on_reply=steps.on_reply)
-        with grid:
-            result = run_server(grid, settings, central_test_data(settings), steps.on_round)
+        result = _run(settings, _Steps(stage, settings.rounds))
     watcher.note(f"{_describe(settings)}: {_outcome(result)}")
     return result
+
+
+def list_arms() -> list[str]:
+    """What ``strategy`` can name here: Flower strategies, and what they are measured against."""
+    return [*list_strategies(), *CEILINGS]
 
 
 def compare_federated(
@@ -53,6 +64,15 @@ def compare_federated(
     """
     watcher = watcher or Silent()
     return compare(KIND, runs, lambda one: run_federated(one, watcher), results_path, watcher)
+
+
+def _run(settings: FederatedSettings, steps: _Steps) -> FederatedResult:
+    if settings.strategy in CEILINGS:
+        return run_ceiling(settings, steps.on_round)
+    if settings.strategy not in list_strategies():
+        raise SettingsError(f"unknown strategy {settings.strategy!r}; known: {', '.join(list_arms())}")
+    with InProcessGrid(client_app, settings.clients, settings.to_run_config(), on_reply=steps.on_reply) as grid:
+        return run_server(grid, settings, central_test_data(settings), steps.on_round)
 
 
 class _Steps:

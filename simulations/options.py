@@ -26,7 +26,8 @@ from simulations.docstrings import explained
 T = TypeVar("T")
 
 _RUN_TABLES = "run"
-_METHOD, _METHOD_SETTINGS = "method", "method_settings"
+_OWNERS = {"method_settings": "method", "strategy_settings": "strategy"}
+"""Whose settings a mapping holds: those of whatever the other field names."""
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -279,22 +280,22 @@ def _combine(kind: type[T], values: Mapping[str, list[Any]], known: Mapping[str,
         raise SettingsError(f"{', '.join(missing)} must be given")
     for combination in itertools.product(*values.values()):
         chosen = dict(zip(values, combination, strict=True))
-        if _METHOD_SETTINGS in chosen:
-            method = chosen.get(_METHOD, known[_METHOD].default)
-            chosen[_METHOD_SETTINGS] = _that_concern(method, chosen[_METHOD_SETTINGS])
+        for name in chosen.keys() & _OWNERS.keys():
+            owner = _OWNERS[name]
+            chosen[name] = _that_concern(chosen.get(owner, known[owner].default), chosen[name])
         yield kind(**chosen)
 
 
-def _that_concern(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of ``method``: ``dm.clamp`` and ``{"dm": {"clamp": …}}`` are for dm alone, ``clamp`` for all methods."""
+def _that_concern(named: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of ``named``: ``dm.clamp`` and ``{"dm": {"clamp": …}}`` are for dm alone, ``clamp`` for all methods."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
         owner, dot, name = key.partition(".")
         if isinstance(value, Mapping):
-            found.update(value if key == method else {})
+            found.update(value if key == named else {})
         elif not dot:
             found[key] = value
-        elif owner == method:
+        elif owner == named:
             found[name] = value
     return found
 

@@ -5,9 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
+_ROOT = Path(__file__).parent.parent
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _STOP_SECONDS = 10.0
+
+
+def thread_environment(threads: int) -> Mapping[str, str]:
+    """Our environment with so many threads, and with this code found wherever the process starts."""
+    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)), "PYTHONPATH": path}
 
 
 def stop_with_children(process: subprocess.Popen[bytes]) -> None:

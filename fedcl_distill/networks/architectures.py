@@ -11,7 +11,7 @@ import torch
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks.alexnet import alexnet
-from fedcl_distill.networks.base import Network
+from fedcl_distill.networks.base import PRECISIONS, Network
 from fedcl_distill.networks.convnet import convnet
 from fedcl_distill.networks.lenet import lenet
 from fedcl_distill.networks.mlp import mlp
@@ -28,6 +28,7 @@ _BUILDERS: dict[str, Callable[..., Network]] = {
     "alexnet": alexnet,
 }
 _FOR_FEATURES = ("mlp",)
+_PRECISION = "precision"  # an option of every network
 
 
 def list_architectures() -> list[str]:
@@ -39,8 +40,11 @@ def list_architectures() -> list[str]:
 class Architecture:
     """A kind of network: its name and options such as ``width``; independent of data and weights.
 
+    Every network has the option ``precision``: "float32", or "bfloat16", in which it computes embeddings from float32
+    weights (see :class:`~fedcl_distill.networks.Network`).
+
     Raises:
-        SettingsError: on construction, if the name or an option is unknown.
+        SettingsError: on construction, if the name, an option or the precision is unknown.
     """
 
     name: str = "convnet"
@@ -52,9 +56,17 @@ class Architecture:
         known = [
             p.name for p in inspect.signature(_BUILDERS[self.name]).parameters.values() if p.kind == p.KEYWORD_ONLY
         ]
+        known.append(_PRECISION)
         unknown = sorted(set(self.options) - set(known))
         if unknown:
             raise SettingsError(f"network {self.name!r} has no option {', '.join(unknown)}; it has: {', '.join(known)}")
+        if self.precision not in PRECISIONS:
+            raise SettingsError(f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
+
+    @property
+    def precision(self) -> str:
+        """In which the network computes; a name out of :data:`PRECISIONS`."""
+        return str(self.options.get(_PRECISION, "float32"))
 
     def __str__(self) -> str:
         options = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
@@ -70,13 +82,15 @@ class Architecture:
         """
         if len(sample_shape) == 1 and self.name not in _FOR_FEATURES:
             raise SettingsError(f"network {self.name!r} needs images, got feature vectors; use 'mlp'")
+        options = {key: value for key, value in self.options.items() if key != _PRECISION}
         with isolated_rng(seed):
-            network = _BUILDERS[self.name](sample_shape, num_classes, **self.options)
+            network = _BUILDERS[self.name](sample_shape, num_classes, **options)
+        network.precision = self.precision
         return network.to(device)
 
     @classmethod
     def parse(cls, text: str) -> Architecture:
-        """Read ``convnet``, ``convnet:width=64`` or ``convnet:width=64,depth=2``.
+        """Read ``convnet``, ``convnet:width=64`` or ``convnet:width=64,precision=bfloat16``.
 
         Raises:
             SettingsError: the text is not of that form, or names something unknown.
@@ -85,9 +99,10 @@ class Architecture:
         options: dict[str, Any] = {}
         for item in filter(None, rest.split(",")):
             key, equals, value = item.partition("=")
-            if not equals or not value.strip().isdigit():
+            key, value = key.strip(), value.strip()
+            if not equals or not (value.isdigit() or key == _PRECISION):
                 raise SettingsError(f"cannot read network option {item!r} in {text!r}; expected key=integer")
-            options[key.strip()] = int(value)
+            options[key] = int(value) if value.isdigit() else value
         return cls(name.strip(), options)
 
 

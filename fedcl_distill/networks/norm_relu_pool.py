@@ -67,7 +67,8 @@ class _NormReluPool(torch.autograd.Function):
 def _differentiable_gradient(
     inputs: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same gradient, by operations that autograd knows."""
+    """The same gradient, by operations that autograd knows, in the precision of the weights."""
+    inputs, gradient = inputs.to(weight.dtype), gradient.to(weight.dtype)
     mean, scale = moments(inputs)
     weight, bias = weight.view(1, -1, 1, 1), bias.view(1, -1, 1, 1)
     normalised = (inputs - mean) * scale

@@ -25,6 +25,7 @@ class InstanceNorm(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         weight, bias = self.weight.view(1, -1, 1, 1), self.bias.view(1, -1, 1, 1)
+        inputs = inputs.to(weight.dtype)  # deep networks lose their gradients in moments of 8 bits
         normalised: Tensor = _Normalise.apply(inputs, weight, bias)[0]  # type: ignore[no-untyped-call]
         return normalised
 

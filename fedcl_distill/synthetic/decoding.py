@@ -16,7 +16,8 @@ from fedcl_distill.synthetic.container import View, read_container
 from fedcl_distill.synthetic.header import SOFT, Header
 from fedcl_distill.synthetic.layout import LABELS, STORED_DTYPES, label_bits, label_dtype
 from fedcl_distill.synthetic.limits import DEFAULT_LIMITS, Limits
-from fedcl_distill.synthetic.quantise import dequantise, is_packed, packed_bytes, unpack
+from fedcl_distill.synthetic.packing import packed_bytes, unpack
+from fedcl_distill.synthetic.quantise import dequantise, is_packed
 from fedcl_distill.synthetic.set import SyntheticSet
 
 _MAX_MESSAGE = 300  # characters of an error: a hostile payload chooses the names that errors repeat
@@ -106,7 +107,7 @@ def _load_array(name: str, view: View, header: Header, bits: int) -> Tensor:
         return torch.from_numpy(view.astype(np.float32))
     if is_packed(bits):
         shape = header.shapes[name]
-        view = unpack(view, math.prod(shape), bits).reshape(shape)
+        view = unpack(view, bits, math.prod(shape)).reshape(shape)
     return torch.from_numpy(dequantise(view, header.ranges[name], bits))
 
 

@@ -10,16 +10,8 @@ from fedcl_distill.errors import DataError
 from fedcl_distill.synthetic.container import Spec, View, container_header, write_container
 from fedcl_distill.synthetic.header import HARD, SOFT, Header
 from fedcl_distill.synthetic.layout import LABELS, STORED_DTYPES, label_bits, label_dtype
-from fedcl_distill.synthetic.quantise import (
-    Floats,
-    Range,
-    check_bits,
-    error_bound,
-    is_packed,
-    pack,
-    packed_bytes,
-    quantise,
-)
+from fedcl_distill.synthetic.packing import pack, packed_bytes
+from fedcl_distill.synthetic.quantise import Floats, Range, check_bits, error_bound, is_packed, quantise
 from fedcl_distill.synthetic.set import SyntheticSet
 
 _ARRAY_ENTRY_BYTES = 64  # about what the container's header says about an array

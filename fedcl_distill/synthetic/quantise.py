@@ -120,28 +120,3 @@ def error_bound(span: Range, bits: int) -> float:
 def is_packed(bits: int) -> bool:
     """Whether several codes of this depth share a byte."""
     return bits < 8
-
-
-def packed_bytes(count: int, bits: int) -> int:
-    """Bytes that ``count`` packed codes take; the last byte may be filled with zeros."""
-    return (count * bits + 7) // 8
-
-
-def pack(codes: Codes, bits: int) -> npt.NDArray[np.uint8]:
-    """uint8 (packed_bytes,): codes of 2 or 4 bits, the first in the highest bits of a byte; padded with 0."""
-    each = 8 // bits
-    padded = np.zeros((packed_bytes(codes.size, bits), each), dtype=np.uint8)
-    padded.reshape(-1)[: codes.size] = codes.reshape(-1)
-    packed: npt.NDArray[np.uint8] = np.bitwise_or.reduce(padded << _shifts(bits), axis=1)
-    return packed
-
-
-def unpack(packed: npt.NDArray[np.uint8], count: int, bits: int) -> npt.NDArray[np.uint8]:
-    """uint8 (count,): the inverse of :func:`pack`; ``packed`` holds ``packed_bytes(count, bits)`` bytes."""
-    codes: npt.NDArray[np.uint8] = packed[:, None] >> _shifts(bits) & np.uint8(2**bits - 1)
-    return codes.reshape(-1)[:count]
-
-
-def _shifts(bits: int) -> npt.NDArray[np.uint8]:
-    """uint8 (codes a byte,): how far to the left each code of a byte lies."""
-    return np.arange(8 - bits, -1, -bits, dtype=np.uint8)

@@ -12,6 +12,7 @@ COMMANDS = {
     "cross-architecture": "Judge saved sets with several kinds of networks, and by DD-Ranking's scores.",
     "federated": "Simulate federated learning: synthetic sets or models sent, accuracy against bytes.",
     "continual": "Simulate continual learning: what a memory of synthetic or real samples saves from oblivion.",
+    "bench": "Measure the library beside plain implementations of the published loops.",
     "report": "Write results as one HTML page with tables, plots and synthetic images.",
     "methods": "List the methods of distillation and selection, and when to choose which.",
 }

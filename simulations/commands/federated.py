@@ -6,15 +6,16 @@ import typer
 
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, records_of, show_results, watching
 from simulations.console import open_console
-from simulations.federated import KIND, compare_federated
+from simulations.federated import KIND, compare_federated, list_arms
 from simulations.options import takes_settings
 from simulations.records import settings_key
-from strategies.federated import FederatedSettings, list_strategies
+from strategies.federated import FederatedSettings
 
 app = typer.Typer(add_completion=False)
 
 _HELPS = {
-    "strategy": f"One of {', '.join(list_strategies())}.",
+    "strategy": f"One of {', '.join(list_arms())}.",
+    "strategy_settings": "What the strategy shall do in its own way, such as mu=0.1; topk.fraction=0.1 is for topk.",
     "method": "Clients distil by this; see fedcl-distill methods.",
     "method_settings": "What the method shall do in its own way, such as initial=noise; dm.clamp=true is for dm alone.",
     "bits": "Of each sent value: 2, 4, 8, 16 or 32.",

@@ -82,6 +82,15 @@ def read_weights(record: ArrayRecord, like: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
+def typed_like(record: ArrayRecord, like: nn.Module) -> ArrayRecord:
+    """``record`` with the dtypes of ``like``'s weights: Flower's FedAdam makes float64 of float32 (flwr 1.41)."""
+    typed = {}
+    for name, tensor in like.state_dict().items():
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        typed[name] = record[name] if record[name].dtype == dtype else Array(record[name].numpy().astype(dtype))
+    return ArrayRecord(typed)
+
+
 def put_weights(network: nn.Module, record: ArrayRecord) -> None:
     """Load ``record`` into ``network``; PayloadError as for :func:`read_weights`."""
     network.load_state_dict(read_weights(record, network))

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedcl_distill.data import LabelledData
-from fedcl_distill.engine import finished
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.networks import Architecture
-from fedcl_distill.training import fit
-from strategies.federated.arrays import put_weights, weights_of
 from strategies.federated.internals import PARTITION_ID_KEY
-from strategies.federated.messages import Facts, pack_set, pack_weights, unpack_weights
-from strategies.federated.requests import read_distil, read_surrogate, read_train, round_of
-from strategies.federated.weight_codec import unpack_network
-
-DISTIL, SURROGATE = "train.distil", "train.surrogate"
-"""Message types of requests to distil, and to distil around a network; one to train has Flower's own "train"."""
+from strategies.federated.messages import METRICS, Facts
+from strategies.federated.task import Task
+from strategies.federated.work import (
+    Work,
+    distil,
+    distil_around,
+    train,
+    train_and_distil,
+    train_compressed,
+    train_with_control,
+)
 
 LoadData = Callable[[Context], LabelledData]
 
 
 def make_client_app(load_data: LoadData) -> ClientApp:
-    """A ClientApp that answers every request with the data that ``load_data`` finds for a node.
+    """A ClientApp that answers every kind of request with the data that ``load_data`` finds for a node.
 
     ``load_data`` gets the node's context; its node configuration names the ``partition-id``. The node configuration
     may also name the ``device`` to compute on, as the run configuration may; "cpu" otherwise.
@@ -34,43 +36,30 @@ def make_client_app(load_data: LoadData) -> ClientApp:
     An error on a node goes back as an error reply, as always in Flower.
     """
     app = ClientApp()
-
-    @app.train("distil")
-    def distil(message: Message, context: Context) -> Message:
-        started = time.monotonic()
-        request, server_round = read_distil(message.content), round_of(message.content)
-        data, partition = load_data(context), partition_of(context)
-        seed = request.seed_for(server_round, partition)
-        synthetic = finished(request.distil(data, seed=seed, device=device_of(context)))
-        facts = Facts(partition, len(data), time.monotonic() - started)
-        return Message(pack_set(synthetic, request.bits, facts), reply_to=message)
-
-    @app.train("surrogate")
-    def surrogate(message: Message, context: Context) -> Message:
-        started = time.monotonic()
-        request, server_round = read_surrogate(message.content), round_of(message.content)
-        data, partition = load_data(context), partition_of(context)
-        seed, device = request.seed_for(server_round, partition), device_of(context)
-        network = Architecture.parse(request.architecture).build(data.sample_shape, data.num_classes, seed=seed)
-        unpack_network(network, unpack_weights(message.content), request.weight_bits)
-        synthetic = finished(request.distil_around(network, data, seed=seed, device=device))
-        facts = Facts(partition, len(data), time.monotonic() - started)
-        return Message(pack_set(synthetic, request.bits, facts), reply_to=message)
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        started = time.monotonic()
-        request, server_round = read_train(message.content), round_of(message.content)
-        data, partition = request.with_normalisation(load_data(context)), partition_of(context)
-        seed = request.seed_for(server_round, partition)
-        architecture = Architecture.parse(request.architecture)
-        network = architecture.build(data.sample_shape, data.num_classes, seed=seed, device=device_of(context))
-        put_weights(network, unpack_weights(message.content))
-        fit(network, data.inputs(), data.labels, request.recipe_for(data), seed=seed)
-        facts = Facts(partition, len(data), time.monotonic() - started)
-        return Message(pack_weights(weights_of(network), facts), reply_to=message)
-
+    app.train()(_Answer(load_data, train))
+    app.train("distil")(_Answer(load_data, distil))
+    app.train("surrogate")(_Answer(load_data, distil_around))
+    app.train("scaffold")(_Answer(load_data, train_with_control))
+    app.train("compressed")(_Answer(load_data, train_compressed))
+    app.train("ensemble")(_Answer(load_data, train_and_distil, counts_classes=True))
     return app
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Lets a node do one kind of work and adds the facts to what comes out."""
+
+    load_data: LoadData
+    work: Work
+    counts_classes: bool = False
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        started = time.monotonic()
+        data, partition = self.load_data(context), partition_of(context)
+        answer = self.work(Task(message.content, data, partition, device_of(context), context.state))
+        counts = tuple(data.class_counts.tolist()) if self.counts_classes else ()
+        answer[METRICS] = Facts(partition, len(data), time.monotonic() - started, counts).to_record()
+        return Message(answer, reply_to=message)
 
 
 def partition_of(context: Context) -> int:

@@ -38,7 +38,7 @@ class DynaFedOptions:
         collect_rounds: whose models are the trajectory; the first of later rounds that are finetuned is this one.
         segment: rounds from the start to the goal of a piece that is matched.
         student_steps, student_batch_size, student_learning_rate: of the student that learns from the set; see
-            :class:`~fedcl_distill.objectives.TrajectoryMatching`. The learning rate is learned.
+            :class:`~fedcl_distill.objectives.TrajectoryMatching`. The learning rate is learned; a batch of 0 is all.
         distil_steps: of the server.
         label_learning_rate: of soft labels; 0 keeps hard ones.
         finetune_epochs, finetune_learning_rate: over the set, after each round.
@@ -50,7 +50,7 @@ class DynaFedOptions:
     collect_rounds: int = 5
     segment: int = 2
     student_steps: int = 20
-    student_batch_size: int | None = None
+    student_batch_size: int = 0
     student_learning_rate: float = 0.02
     distil_steps: int = 200
     label_learning_rate: float = 0.0
@@ -95,7 +95,7 @@ class Replayer:
             initial="noise",
             labels=f"learned:learning_rate={options.label_learning_rate}" if options.label_learning_rate else "hard",
             student_steps=options.student_steps,
-            student_batch_size=options.student_batch_size,
+            student_batch_size=options.student_batch_size or None,
             student_learning_rate=options.student_learning_rate,
         )
         engine = replace(engine, name="dynafed", networks=GivenTrajectory(snapshots, options.segment))

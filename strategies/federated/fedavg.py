@@ -7,7 +7,7 @@ weighted by the number of samples.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,9 +17,9 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed
-from strategies.federated.arrays import read_weights
+from strategies.federated.arrays import read_weights, typed_like
 from strategies.federated.messages import METRICS, WEIGHTS, Facts, unpack_weights
-from strategies.federated.reception import Reception
+from strategies.federated.reception import Answer, Reception
 from strategies.federated.requests import TrainRequest
 
 
@@ -50,6 +50,7 @@ class GuardedFedAvg(FedAvg):
         config.update(self.request.to_record(server_round))
         with _python_random(derive_seed(self.request.seed, "sample", server_round)):
             messages = list(super().configure_train(server_round, arrays, config, grid))
+        messages = [self._addressed(message) for message in messages]
         messages.sort(key=lambda message: message.metadata.dst_node_id)
         self.reception.expect_answers(messages)
         return messages
@@ -63,9 +64,11 @@ class GuardedFedAvg(FedAvg):
             QuorumError: too few models could be used.
         """
         answers = self.reception.hear(server_round, replies, self._read)
+        self._take(answers)
         for answer in answers:
             answer.message.content = answer.value
-        return super().aggregate_train(server_round, [answer.message for answer in answers])
+        arrays, metrics = super().aggregate_train(server_round, [answer.message for answer in answers])
+        return arrays and typed_like(arrays, self.template), metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -73,10 +76,20 @@ class GuardedFedAvg(FedAvg):
         """Nothing: the server evaluates."""
         return []
 
+    def _addressed(self, message: Message) -> Message:
+        """For subclasses: ``message`` as it goes to its node."""
+        return message
+
+    def _take(self, answers: Sequence[Answer[RecordDict]]) -> None:
+        """For subclasses: take what answers hold beside what Flower averages."""
+
     def _read(self, content: RecordDict) -> RecordDict:
         """Only what Flower averages: it refuses a whole round where answers differ in what else they hold."""
         weights = unpack_weights(content)
         read_weights(weights, self.template)
+        return self._averageable(weights, content)
+
+    def _averageable(self, weights: ArrayRecord, content: RecordDict) -> RecordDict:
         metrics = MetricRecord({self.weighted_by_key: Facts.of(content).examples})
         return RecordDict({WEIGHTS: weights, METRICS: metrics})
 

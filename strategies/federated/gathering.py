@@ -61,16 +61,17 @@ class Gathering:
             QuorumError: too few answers could be used.
         """
         if self.merging is None:
-            return self._united(reception.hear(server_round, replies, self._read))
+            return self.unite(reception.hear(server_round, replies, self.read))
         partitions, present = list[int](), torch.zeros(len(self.expectation.class_names), dtype=torch.int64)
-        for answer in reception.listen(server_round, replies, self._read):
+        for answer in reception.listen(server_round, replies, self.read):
             self.merging.add(self._weighted(answer))
             partitions.append(answer.facts.partition)
             present += answer.value.class_counts > 0
         merged = self.merging.result()
         return Gathered(merged.synthetic, merged.weights, tuple(partitions), tuple(present.tolist()))
 
-    def _united(self, answers: list[Answer[SyntheticSet]]) -> Gathered:
+    def unite(self, answers: list[Answer[SyntheticSet]]) -> Gathered:
+        """All samples of ``answers``, at least one, in their order."""
         whole = weighted_union([self._weighted(answer) for answer in answers])
         present = torch.stack([answer.value.class_counts > 0 for answer in answers]).sum(dim=0)
         return Gathered(
@@ -85,5 +86,6 @@ class Gathering:
             return WeightedSet.standing_for(answer.value, len(answer.value))
         return WeightedSet.standing_for(answer.value, answer.facts.examples**self.size_exponent)
 
-    def _read(self, content: RecordDict) -> SyntheticSet:
+    def read(self, content: RecordDict) -> SyntheticSet:
+        """The set in an answer; PayloadError if it is not as expected."""
         return unpack_set(content, self.limits, self.expectation)

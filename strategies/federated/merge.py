@@ -22,27 +22,27 @@ class GatherOptions:
     """How sets become one.
 
     Attributes:
-        merge_to: images per class of one set into which all are merged as they come; None keeps the union.
+        merge_to: images per class of one set into which all are merged as they come; 0 keeps the union.
         merge_at: images per class that are held before they are merged.
-        merge_method: which merges, with its defaults but for the architecture of clients; None takes the clients' own.
-        merge_steps: of each merge; None takes the clients' ``distil_steps`` and ``distil_seconds``.
+        merge_method: which merges, with its defaults but for the architecture of clients; "" takes the clients' own.
+        merge_steps: of each merge; 0 takes the clients' ``distil_steps`` and ``distil_seconds``.
         size_exponent: a client's set counts as the number of its real samples to this power; 0: as its samples.
 
     Raises:
         SettingsError: on construction, if a number is out of range.
     """
 
-    merge_to: int | None = None
+    merge_to: int = 0
     merge_at: int = 100
-    merge_method: str | None = None
-    merge_steps: int | None = None
+    merge_method: str = ""
+    merge_steps: int = 0
     size_exponent: float = 0.0
 
     def __post_init__(self) -> None:
-        if (self.merge_to is not None and self.merge_to < 1) or self.merge_at < max(self.merge_to or 1, 1):
-            raise SettingsError(f"expected 1 ≤ merge_to ≤ merge_at, got {self.merge_to} and {self.merge_at}")
-        if self.merge_steps is not None and self.merge_steps < 1:
-            raise SettingsError(f"merge_steps must be at least 1 or None, got {self.merge_steps}")
+        if not 0 <= self.merge_to <= self.merge_at or self.merge_at < 1:
+            raise SettingsError(f"expected 0 ≤ merge_to ≤ merge_at ≥ 1, got {self.merge_to} and {self.merge_at}")
+        if self.merge_steps < 0:
+            raise SettingsError(f"merge_steps must not be negative, got {self.merge_steps}")
         if not 0 <= self.size_exponent < math.inf:
             raise SettingsError(f"size_exponent must be finite and not negative, got {self.size_exponent}")
 
@@ -57,14 +57,14 @@ def gathering_for(settings: FederatedSettings, options: GatherOptions, test: Lab
     expectation = Expectation.like(
         test, slack=settings.slack, max_samples=room.samples, max_samples_per_class=room.samples_per_class
     )
-    tree = None if options.merge_to is None else _tree(settings, options, options.merge_to, test)
+    tree = _tree(settings, options, test) if options.merge_to else None
     return Gathering(expectation, room.limits, options.size_exponent, tree)
 
 
-def _tree(settings: FederatedSettings, options: GatherOptions, merge_to: int, test: LabelledData) -> MergeTree:
-    own = options.merge_method is None
+def _tree(settings: FederatedSettings, options: GatherOptions, test: LabelledData) -> MergeTree:
+    own = not options.merge_method
     distiller = build_method(options.merge_method or settings.method, **(settings.method_settings if own else {}))
-    seconds = None if options.merge_steps is not None else settings.distil_seconds
+    seconds = None if options.merge_steps else settings.distil_seconds
     budget = Budget.if_given(options.merge_steps or settings.distil_steps, seconds)
-    merger = Merger(distiller, merge_to, budget, settings.device, test.mirrorable)
+    merger = Merger(distiller, options.merge_to, budget, settings.device, test.mirrorable)
     return MergeTree(merger, options.merge_at * test.num_classes, derive_seed(settings.seed, "merging"))

@@ -1,8 +1,10 @@
-"""What nodes answer: a few facts, and a synthetic set or weights, as Flower records and back.
+"""What nodes answer: a few facts, and a synthetic set, weights or vectors, as Flower records and back.
 
-synthetic    ArrayRecord    payload: uint8 (bytes,), the codec's bytes (train.distil)
-arrays       ArrayRecord    the weights (train)
-metrics      MetricRecord   num-examples, seconds, partition-id
+synthetic    ArrayRecord    payload: uint8 (bytes,), the codec's bytes (train.distil, train.ensemble)
+arrays       ArrayRecord    the weights (train, train.scaffold, train.ensemble)
+update       ArrayRecord    payload: uint8 (bytes,), a coded vector (train.compressed)
+control      ArrayRecord    values: float32 (parameters,) (train.scaffold)
+metrics      MetricRecord   num-examples, seconds, partition-id; class-counts where asked for
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
 from fedcl_distill.errors import PayloadError
@@ -17,6 +20,8 @@ from fedcl_distill.synthetic import Expectation, Limits, SyntheticSet, decode, e
 from strategies.federated.arrays import read_array
 
 SYNTHETIC, PAYLOAD, WEIGHTS, METRICS = "synthetic", "payload", "arrays", "metrics"
+UPDATE, CONTROL, VALUES = "update", "control", "values"
+_CLASS_COUNTS = "class-counts"
 _MAX_EXAMPLES = 10**9
 _MAX_SECONDS = 10.0**9
 _NPY_OVERHEAD = 4096
@@ -24,43 +29,51 @@ _NPY_OVERHEAD = 4096
 
 @dataclass(frozen=True)
 class Facts:
-    """What a node says about its work; nothing here is checked but type and range.
+    """What a node says about its work; nothing here is checked but type and range, and that counts add up.
 
     Attributes:
         partition: which part of the data the node holds; orders the answers.
         examples: real samples it worked on, at least 1.
         seconds: wall-clock seconds it worked.
+        class_counts: how many of the examples each class has; empty where the request does not need them, for they
+            tell something about the data.
     """
 
     partition: int
     examples: int
     seconds: float
+    class_counts: tuple[int, ...] = ()
 
     def to_record(self) -> MetricRecord:
-        return MetricRecord({"num-examples": self.examples, "seconds": self.seconds, "partition-id": self.partition})
+        record = MetricRecord({"num-examples": self.examples, "seconds": self.seconds, "partition-id": self.partition})
+        if self.class_counts:
+            record[_CLASS_COUNTS] = list(self.class_counts)
+        return record
 
     @classmethod
     def of(cls, content: RecordDict) -> Facts:
         """Read the facts in an answer.
 
         Raises:
-            PayloadError: they are missing or out of range.
+            PayloadError: they are missing, out of range, or class counts do not add up to the examples.
         """
+        partition = int(_number(content, "partition-id", int, 0, 2**31))
+        examples = int(_number(content, "num-examples", int, 1, _MAX_EXAMPLES))
         return cls(
-            partition=int(_number(content, "partition-id", int, 0, 2**31)),
-            examples=int(_number(content, "num-examples", int, 1, _MAX_EXAMPLES)),
+            partition=partition,
+            examples=examples,
             seconds=float(_number(content, "seconds", float, 0, _MAX_SECONDS)),
+            class_counts=_class_counts(content, examples),
         )
 
 
-def pack_set(synthetic: SyntheticSet, bits: int, facts: Facts) -> RecordDict:
+def pack_set(synthetic: SyntheticSet, bits: int) -> RecordDict:
     """An answer with ``synthetic``, each value in ``bits`` bits.
 
     The set's provenance stays where it is: it tells how many real samples each class has.
     """
     payload = encode(synthetic, bits, provenance=False)
-    array = Array(np.frombuffer(payload, np.uint8))
-    return RecordDict({SYNTHETIC: ArrayRecord({PAYLOAD: array}), METRICS: facts.to_record()})
+    return RecordDict({SYNTHETIC: ArrayRecord({PAYLOAD: Array(np.frombuffer(payload, np.uint8))})})
 
 
 def unpack_set(content: RecordDict, limits: Limits, expectation: Expectation) -> SyntheticSet:
@@ -79,11 +92,6 @@ def unpack_set(content: RecordDict, limits: Limits, expectation: Expectation) ->
     return synthetic
 
 
-def pack_weights(weights: ArrayRecord, facts: Facts) -> RecordDict:
-    """An answer with trained weights."""
-    return RecordDict({WEIGHTS: weights, METRICS: facts.to_record()})
-
-
 def unpack_weights(content: RecordDict) -> ArrayRecord:
     """The record of weights in an answer or a request; its arrays are still to be checked.
 
@@ -91,6 +99,43 @@ def unpack_weights(content: RecordDict) -> ArrayRecord:
         PayloadError: there is none.
     """
     return _arrays(content, WEIGHTS)
+
+
+def pack_update(payload: npt.NDArray[np.uint8]) -> ArrayRecord:
+    """A coded vector as a record."""
+    return ArrayRecord({PAYLOAD: Array(payload)})
+
+
+def unpack_update(content: RecordDict, key: str, size: int) -> npt.NDArray[np.uint8]:
+    """uint8 (size,): the coded vector in a request or an answer.
+
+    Raises:
+        PayloadError: there is none, or it has another size.
+    """
+    array = _arrays(content, key).get(PAYLOAD)
+    if array is None:
+        raise PayloadError(f"{key!r} has no array {PAYLOAD!r}")
+    return read_array(PAYLOAD, array, np.uint8, (size,))
+
+
+def pack_vector(values: npt.NDArray[np.float32]) -> ArrayRecord:
+    """float32 (n,) as a record."""
+    return ArrayRecord({VALUES: Array(values)})
+
+
+def unpack_vector(record: object, count: int) -> npt.NDArray[np.float32]:
+    """float32 (count,): the vector in a record of a request, an answer or a node's state.
+
+    Raises:
+        PayloadError: there is none, it has another size, or a value is NaN or infinite.
+    """
+    array = record.get(VALUES) if isinstance(record, ArrayRecord) else None
+    if array is None:
+        raise PayloadError(f"there is no vector of {count} values where one was expected")
+    values = read_array(VALUES, array, np.float32, (count,))
+    if not np.isfinite(values).all():
+        raise PayloadError("vector holds NaN or infinity")
+    return values
 
 
 def _arrays(content: RecordDict, key: str) -> ArrayRecord:
@@ -106,3 +151,13 @@ def _number(content: RecordDict, key: str, kind: type, low: float, high: float) 
     if type(value) is not kind or not low <= value <= high:  # type: ignore[operator]
         raise PayloadError(f"answer has {key} {str(value)[:50]}, expected {kind.__name__} in [{low}, {high:g}]")
     return value  # type: ignore[return-value]
+
+
+def _class_counts(content: RecordDict, examples: int) -> tuple[int, ...]:
+    metrics = content[METRICS]
+    counts = metrics.get(_CLASS_COUNTS, []) if isinstance(metrics, MetricRecord) else []
+    if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
+        raise PayloadError("answer has class counts that are no list of whole numbers from 0")
+    if counts and sum(counts) != examples:
+        raise PayloadError(f"class counts add up to {sum(counts)}, expected {examples}")
+    return tuple(int(count) for count in counts)

@@ -14,12 +14,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 
 from fedcl_distill.synthetic import SyntheticSet
-from strategies.federated.client import DISTIL
 from strategies.federated.gathering import Gathered, Gathering
 from strategies.federated.internals import log
 from strategies.federated.learner import Learner
 from strategies.federated.reception import Reception
-from strategies.federated.requests import CONFIG, DistilRequest
+from strategies.federated.requests import CONFIG, DISTIL, DistilRequest
 from strategies.federated.train_only import TrainOnly
 
 
@@ -35,6 +34,8 @@ class OneShotUnion(TrainOnly):
     Attributes:
         gathered: all sets as one, once the round is over.
     """
+
+    kind = DISTIL
 
     def __init__(self, request: DistilRequest, gathering: Gathering, learner: Learner, reception: Reception) -> None:
         self.request = request
@@ -52,8 +53,7 @@ class OneShotUnion(TrainOnly):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """Ask every node to distil its data; the model stays here."""
-        content = RecordDict({CONFIG: self.request.to_record(server_round)})
-        return self.ask(grid, content, DISTIL)
+        return self.ask(grid, self._question(server_round))
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
         """Check the sets, unite them in the order of partitions, and train a fresh model on the union.
@@ -65,15 +65,24 @@ class OneShotUnion(TrainOnly):
         weights = self.learner.learn(gathered.synthetic, server_round, sample_weights=gathered.weights)
         return weights, gathered.metrics
 
-    def ask(self, grid: Grid, content: RecordDict, kind: str) -> list[Message]:
+    def ask(self, grid: Grid, content: RecordDict) -> list[Message]:
         """One message of this content to every node."""
-        messages = [Message(content, node, kind) for node in self.reception.wait_for_nodes(grid)]
+        messages = [Message(content, node, self.kind) for node in self.reception.wait_for_nodes(grid)]
         self.reception.expect_answers(messages)
         return messages
 
     def gather(self, server_round: int, replies: Iterable[Message]) -> Gathered:
         """All valid sets as one, which is kept, too."""
-        gathered = self.gathering.gather(self.reception, server_round, replies)
+        return self._keep(self.gathering.gather(self.reception, server_round, replies))
+
+    def summary(self) -> None:
+        """Log what nodes are asked."""
+        log.info("every node distils by %s, size %s", self.request.method, self.request.size)
+
+    def _question(self, server_round: int) -> RecordDict:
+        return RecordDict({CONFIG: self.request.to_record(server_round)})
+
+    def _keep(self, gathered: Gathered) -> Gathered:
         provenance = {
             "union_of": list(gathered.partitions),
             "method": self.request.method,
@@ -81,7 +90,3 @@ class OneShotUnion(TrainOnly):
         }
         self.gathered = replace(gathered, synthetic=replace(gathered.synthetic, provenance=provenance))
         return self.gathered
-
-    def summary(self) -> None:
-        """Log what nodes are asked."""
-        log.info("every node distils by %s, size %s", self.request.method, self.request.size)

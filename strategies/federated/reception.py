@@ -46,6 +46,7 @@ class Reception:
         rejections: answers that were not used, so far.
         facts: of the answers that were used, by round, in the order of partitions.
         partitions: which partition a node said it holds.
+        used: the last round in which an answer of a node was used.
 
     Raises:
         SettingsError: on construction, if a number is out of range.
@@ -57,6 +58,7 @@ class Reception:
     rejections: list[Rejection] = field(default_factory=list)
     facts: dict[int, list[Facts]] = field(default_factory=dict)
     partitions: dict[int, int] = field(default_factory=dict)
+    used: dict[int, int] = field(default_factory=dict)
     _asked: list[Metadata] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -125,6 +127,7 @@ class Reception:
             self._reject(server_round, node, "no reply")
         heard.sort(key=lambda one: (one[0].partition, one[1]))
         self.facts[server_round] = [facts for facts, _ in heard]
+        self.used.update((node, server_round) for _, node in heard)
         self._require_quorum(server_round, len(heard))
 
     def _read(self, server_round: int, node: int, reply: Message, read: Callable[[RecordDict], T]) -> Answer[T] | None:

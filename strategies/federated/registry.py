@@ -2,65 +2,198 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 from flwr.serverapp.strategy import Strategy
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
+from strategies.federated.averaging import GuardedFedAdam, GuardedFedAvgM, GuardedFedProx
+from strategies.federated.compressed import CompressedFedAvg
 from strategies.federated.dynafed import DynaFed, DynaFedOptions, Replayer
 from strategies.federated.fedavg import GuardedFedAvg
+from strategies.federated.gathering import Gathering
 from strategies.federated.learner import Learner
 from strategies.federated.merge import GatherOptions, gathering_for
 from strategies.federated.one_shot import OneShotUnion
-from strategies.federated.options import NoOptions, read_options
+from strategies.federated.one_shot_ensemble import OneShotEnsemble
 from strategies.federated.reception import Reception
+from strategies.federated.requests import CompressedRequest, DistilRequest, TrainRequest
+from strategies.federated.scaffold import Scaffold
 from strategies.federated.settings import FederatedSettings
 from strategies.federated.surrogate import SurrogateOptions, SurrogateRounds
 
-Builder = Callable[[FederatedSettings, LabelledData, Learner, Reception], Strategy]
+OptionsT = TypeVar("OptionsT")
 
 
-def one_shot(settings: FederatedSettings, test: LabelledData, learner: Learner, reception: Reception) -> OneShotUnion:
+@dataclass(frozen=True)
+class Plan:
+    """What every strategy is made from: the run's settings, the server's test data, its network, its reception."""
+
+    settings: FederatedSettings
+    test: LabelledData
+    learner: Learner
+    reception: Reception
+
+    @property
+    def averaging(self) -> tuple[TrainRequest, Any, Reception]:
+        """The arguments of an averaging strategy."""
+        return self.settings.train_request(self.test), self.learner.fresh(), self.reception
+
+    def sets(self, options: GatherOptions) -> tuple[DistilRequest, Gathering, Learner, Reception]:
+        """The arguments of a strategy that collects synthetic sets."""
+        gathering = gathering_for(self.settings, options, self.test)  # a typing error shall not cost a round
+        return self.settings.distil_request(self.test), gathering, self.learner, self.reception
+
+    def with_one_round(self) -> Plan:
+        """The same plan; SettingsError where more rounds are asked for."""
+        if self.settings.rounds != 1:
+            raise SettingsError(f"{self.settings.strategy} has one round, {self.settings.rounds} were asked for")
+        return self
+
+    def with_epochs(self, epochs: int) -> Plan:
+        """With local training of so many epochs."""
+        return replace(self, settings=replace(self.settings, local_epochs=epochs))
+
+
+def _takes(kind: type[OptionsT]) -> Callable[[Callable[[Plan, OptionsT], Strategy]], Callable[..., Strategy]]:
+    """Let a strategy's own settings be the fields of the dataclass ``kind``."""
+
+    def decorate(build: Callable[[Plan, OptionsT], Strategy]) -> Callable[..., Strategy]:
+        @functools.wraps(build)
+        def from_settings(plan: Plan, **given: Any) -> Strategy:
+            return build(plan, kind(**given))
+
+        plan, own = inspect.Parameter("plan", inspect.Parameter.POSITIONAL_ONLY), dataclasses.fields(kind)  # type: ignore[arg-type]
+        settings = [inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default) for one in own]
+        from_settings.__signature__ = inspect.Signature([plan, *settings])  # type: ignore[attr-defined]
+        return from_settings
+
+    return decorate
+
+
+@_takes(GatherOptions)
+def one_shot(plan: Plan, options: GatherOptions) -> OneShotUnion:
     """Synthetic sets, once."""
-    if settings.rounds != 1:
-        raise SettingsError(f"one-shot has one round, {settings.rounds} were asked for")
-    options = read_options(GatherOptions, settings.strategy, settings.strategy_settings)
-    gathering = gathering_for(settings, options, test)  # a typing error shall not cost a round
-    return OneShotUnion(settings.distil_request(test), gathering, learner, reception)
+    return OneShotUnion(*plan.with_one_round().sets(options))
 
 
-def feddm(settings: FederatedSettings, test: LabelledData, learner: Learner, reception: Reception) -> SurrogateRounds:
+@_takes(SurrogateOptions)
+def feddm(plan: Plan, options: SurrogateOptions) -> SurrogateRounds:
     """Synthetic sets, every round, made around the global model; DM then matches class scores, too, as FedDM does."""
-    options = read_options(SurrogateOptions, settings.strategy, settings.strategy_settings)
+    settings = plan.settings
     if settings.method == "dm":
         settings = replace(settings, method_settings={"scores_weight": 1.0, **settings.method_settings})
-    request = settings.surrogate_request(test, options.radius, options.weight_bits)
-    request.around(learner.fresh())
-    gathering = gathering_for(settings, options, test)
-    return SurrogateRounds(request, gathering, learner, reception, options.server_radius)
+    request = settings.surrogate_request(plan.test, options.radius, options.weight_bits)
+    request.around(plan.learner.fresh())
+    gathering = gathering_for(settings, options, plan.test)
+    return SurrogateRounds(request, gathering, plan.learner, plan.reception, options.server_radius or None)
 
 
-def fedavg(settings: FederatedSettings, test: LabelledData, learner: Learner, reception: Reception) -> GuardedFedAvg:
-    """Models, every round."""
-    read_options(NoOptions, settings.strategy, settings.strategy_settings)
-    return GuardedFedAvg(settings.train_request(test), learner.fresh(), reception)
-
-
-def dynafed(settings: FederatedSettings, test: LabelledData, learner: Learner, reception: Reception) -> DynaFed:
+@_takes(DynaFedOptions)
+def dynafed(plan: Plan, options: DynaFedOptions) -> DynaFed:
     """Models, every round, finetuned on a set that the server distils from their path."""
-    options = read_options(DynaFedOptions, settings.strategy, settings.strategy_settings)
+    settings = plan.settings
     if options.collect_rounds >= settings.rounds:
         raise SettingsError(
             f"dynafed collects models of {options.collect_rounds} rounds and then goes on, "
             f"but there are {settings.rounds}; take more rounds or fewer collect_rounds"
         )
-    replayer = Replayer(options, test, settings.images_per_class, settings.seed, settings.device)
-    return DynaFed(settings.train_request(test), learner, reception, replayer)
+    replayer = Replayer(options, plan.test, settings.images_per_class, settings.seed, settings.device)
+    return DynaFed(settings.train_request(plan.test), plan.learner, plan.reception, replayer)
 
 
-STRATEGIES: dict[str, Builder] = {"one-shot": one_shot, "feddm": feddm, "fedavg": fedavg, "dynafed": dynafed}
+def one_shot_average(plan: Plan, *, epochs: int = 50) -> GuardedFedAvg:
+    """Models, once, each trained for ``epochs``."""
+    return GuardedFedAvg(*plan.with_one_round().with_epochs(epochs).averaging)
+
+
+def one_shot_ensemble(plan: Plan, *, epochs: int = 50, weighting: str = "classes") -> OneShotEnsemble:
+    """Models, each trained for ``epochs``, and synthetic sets, once."""
+    plan = plan.with_one_round().with_epochs(epochs)
+    return OneShotEnsemble(plan.settings.train_request(plan.test), *plan.sets(GatherOptions()), weighting=weighting)
+
+
+def fedavg(plan: Plan) -> GuardedFedAvg:
+    """Models, every round."""
+    return GuardedFedAvg(*plan.averaging)
+
+
+def fedprox(plan: Plan, *, mu: float = 0.01) -> GuardedFedProx:
+    """FedAvg whose nodes are pulled towards the global model; ``mu`` weighs the proximal term."""
+    _require(mu >= 0, f"mu must not be negative, got {mu}")
+    return GuardedFedProx(*plan.averaging, proximal_mu=mu)
+
+
+def fedavgm(plan: Plan, *, server_learning_rate: float = 1.0, server_momentum: float = 0.9) -> GuardedFedAvgM:
+    """FedAvg whose server moves with momentum."""
+    _require(server_learning_rate > 0, f"server_learning_rate must be positive, got {server_learning_rate}")
+    _require(0 <= server_momentum < 1, f"server_momentum must be in [0, 1), got {server_momentum}")
+    return GuardedFedAvgM(*plan.averaging, server_learning_rate=server_learning_rate, server_momentum=server_momentum)
+
+
+def fedadam(
+    plan: Plan, *, server_learning_rate: float = 0.03, beta_1: float = 0.9, beta_2: float = 0.99, tau: float = 0.001
+) -> GuardedFedAdam:
+    """FedAvg whose server moves by Adam; ``tau`` bounds how large a step for a small gradient gets."""
+    _require(server_learning_rate > 0 and tau > 0, "server_learning_rate and tau must be positive")
+    _require(0 <= beta_1 < 1 and 0 <= beta_2 < 1, f"beta_1 and beta_2 must be in [0, 1), got {beta_1} and {beta_2}")
+    return GuardedFedAdam(*plan.averaging, eta=server_learning_rate, beta_1=beta_1, beta_2=beta_2, tau=tau)
+
+
+def scaffold(plan: Plan, *, server_learning_rate: float = 1.0) -> Scaffold:
+    """FedAvg with control variates, at twice the bytes."""
+    _require(server_learning_rate > 0, f"server_learning_rate must be positive, got {server_learning_rate}")
+    momentum = plan.settings.local_momentum
+    _require(0 <= momentum < 1, f"local_momentum must be in [0, 1) for SCAFFOLD, got {momentum}")
+    return Scaffold(*plan.averaging, server_learning_rate=server_learning_rate)
+
+
+def topk(
+    plan: Plan,
+    *,
+    fraction: float = 0.01,
+    value_bits: int = 16,
+    error_feedback: bool = True,
+    download_bits: int = 32,
+) -> CompressedFedAvg:
+    """FedAvg with the largest values of each update; the model goes down in ``download_bits`` (32, 8, 4 or 2)."""
+    feedback = "true" if error_feedback else "false"
+    upload = f"topk:fraction={fraction},value_bits={value_bits},error_feedback={feedback}"
+    return _compressed(plan, upload, download_bits)
+
+
+def quantised(plan: Plan, *, bits: int = 8, download_bits: int = 32) -> CompressedFedAvg:
+    """FedAvg with updates of 8, 4 or 2 bits a value; the model goes down in ``download_bits`` (32, 8, 4 or 2)."""
+    return _compressed(plan, f"quantised:bits={bits}", download_bits)
+
+
+def _compressed(plan: Plan, upload: str, download_bits: int) -> CompressedFedAvg:
+    request, template, reception = plan.averaging
+    download = "plain" if download_bits == 32 else f"quantised:bits={download_bits}"
+    request = CompressedRequest(**asdict(request), download=download, upload=upload)
+    return CompressedFedAvg(request, template, reception)
+
+
+STRATEGIES: dict[str, Callable[..., Strategy]] = {
+    "one-shot": one_shot,
+    "one-shot-average": one_shot_average,
+    "feddm": feddm,
+    "dynafed": dynafed,
+    "one-shot-ensemble": one_shot_ensemble,
+    "fedavg": fedavg,
+    "fedprox": fedprox,
+    "fedavgm": fedavgm,
+    "fedadam": fedadam,
+    "scaffold": scaffold,
+    "topk": topk,
+    "quantised": quantised,
+}
 
 
 def list_strategies() -> list[str]:
@@ -76,4 +209,30 @@ def build_strategy(settings: FederatedSettings, test: LabelledData, learner: Lea
     """
     if settings.strategy not in STRATEGIES:
         raise SettingsError(f"unknown strategy {settings.strategy!r}; known: {', '.join(list_strategies())}")
-    return STRATEGIES[settings.strategy](settings, test, learner, reception)
+    build = STRATEGIES[settings.strategy]
+    chosen = _checked(settings.strategy, build, settings.strategy_settings)
+    return build(Plan(settings, test, learner, reception), **chosen)
+
+
+def _checked(name: str, build: Callable[..., Strategy], given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given``, once names are known and values of their default's type; whole numbers are taken for floats."""
+    defaults = {
+        one.name: one.default for one in inspect.signature(build).parameters.values() if one.kind == one.KEYWORD_ONLY
+    }
+    unknown = sorted(set(given) - set(defaults))
+    if unknown:
+        known = ", ".join(defaults) or "none"
+        raise SettingsError(f"strategy {name!r} has no setting {', '.join(unknown)}; it has: {known}")
+    return {key: _of_type(type(defaults[key]), value, f"{name}: {key}") for key, value in given.items()}
+
+
+def _of_type(kind: type, value: Any, what: str) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
+    _require(type(value) is kind, f"{what} must be of type {kind.__name__}, got {value!r}")
+    return value
+
+
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise SettingsError(otherwise)

@@ -21,6 +21,14 @@ from fedcl_distill.training import Recipe
 from strategies.federated.flat import from_flat, to_flat
 
 CONFIG = "config"
+DISTIL_CONFIG = "distil-config"
+"""Where a request to distil stands beside a request to train."""
+
+DISTIL, SCAFFOLD, COMPRESSED, ENSEMBLE = "train.distil", "train.scaffold", "train.compressed", "train.ensemble"
+"""Message types of requests; a plain request to train has Flower's own "train"."""
+SURROGATE = "train.surrogate"
+"""Message type of a request to distil around the model that comes with it."""
+
 _ROUND_KEY = "server-round"
 
 
@@ -78,9 +86,9 @@ class DistilRequest(Request):
             return ByteBudget(self.byte_budget, self.bits)
         return self.images_per_class
 
-    def distil(self, data: LabelledData, *, seed: int, device: str = "cpu") -> SyntheticSet:
-        """Do as asked; classes that the node does not hold are left out."""
-        return self._distilled(self.distiller, data, seed, device)
+    def distil(self, data: LabelledData, *, seed: int, device: str = "cpu", size: Size | None = None) -> SyntheticSet:
+        """Do as asked, or to another ``size``; classes that the node does not hold are left out."""
+        return self._distilled(self.distiller, data, seed, device, size)
 
     @property
     def distiller(self) -> Distiller:
@@ -88,10 +96,12 @@ class DistilRequest(Request):
         distiller = build_method(self.method, **self.method_settings)
         return quantisation_aware(distiller, self.bits) if self.quantisation_aware else distiller
 
-    def _distilled(self, distiller: Distiller, data: LabelledData, seed: int, device: str) -> SyntheticSet:
+    def _distilled(
+        self, distiller: Distiller, data: LabelledData, seed: int, device: str, size: Size | None = None
+    ) -> SyntheticSet:
         return distiller.distil(
             self.with_normalisation(data),
-            self.size,
+            self.size if size is None else size,
             seed=seed,
             budget=Budget.if_given(self.steps, self.seconds),
             device=device,
@@ -137,6 +147,7 @@ class TrainRequest(Request):
         architecture: of the model, as text for ``Architecture.parse``.
         epochs, learning_rate, momentum, weight_decay, batch_size: of SGD; the rate is constant.
         augment: whether to augment as suits the data (DSA for images).
+        proximal_mu: of FedProx, under the name that Flower's strategy sends it by; 0 for no proximal term.
     """
 
     architecture: str
@@ -146,6 +157,7 @@ class TrainRequest(Request):
     weight_decay: float = 5e-4
     batch_size: int = 32
     augment: bool = False
+    proximal_mu: float = 0.0
 
     def recipe_for(self, data: LabelledData) -> Recipe:
         return Recipe(
@@ -159,21 +171,33 @@ class TrainRequest(Request):
         )
 
 
-def config_of(content: RecordDict) -> ConfigRecord:
+@dataclass(frozen=True, kw_only=True)
+class CompressedRequest(TrainRequest):
+    """Train the model you receive, and send what changed.
+
+    Attributes:
+        download, upload: codecs of the model and of the update, as text for ``read_codec``.
+    """
+
+    download: str = "plain"
+    upload: str = "plain"
+
+
+def config_of(content: RecordDict, key: str = CONFIG) -> ConfigRecord:
     """The configuration in a request.
 
     Raises:
         SettingsError: there is none.
     """
-    config = content.get(CONFIG)
+    config = content.get(key)
     if not isinstance(config, ConfigRecord):
-        raise SettingsError(f"request has no configuration {CONFIG!r}")
+        raise SettingsError(f"request has no configuration {key!r}")
     return config
 
 
-def read_distil(content: RecordDict) -> DistilRequest:
-    """The request in a ``train.distil`` message; SettingsError where a value is missing or of another type."""
-    return from_flat(DistilRequest, config_of(content))
+def read_distil(content: RecordDict, key: str = CONFIG) -> DistilRequest:
+    """The request to distil in a message; SettingsError where a value is missing or of another type."""
+    return from_flat(DistilRequest, config_of(content, key))
 
 
 def read_surrogate(content: RecordDict) -> SurrogateRequest:
@@ -184,6 +208,11 @@ def read_surrogate(content: RecordDict) -> SurrogateRequest:
 def read_train(content: RecordDict) -> TrainRequest:
     """The request in a ``train`` message; SettingsError where a value is missing or of another type."""
     return from_flat(TrainRequest, config_of(content))
+
+
+def read_compressed(content: RecordDict) -> CompressedRequest:
+    """The request in a ``train.compressed`` message; SettingsError where a value is missing or of another type."""
+    return from_flat(CompressedRequest, config_of(content))
 
 
 def round_of(content: RecordDict) -> int:

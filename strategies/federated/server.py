@@ -39,7 +39,7 @@ def run_server(
     """
     metered = MeteredGrid(grid)
     reception = Reception(settings.clients, settings.quorum, settings.wait_seconds)
-    learner = _learner(settings, test)
+    learner = learner_for(settings, test)
     strategy = build_strategy(settings, test, learner, reception)
     judge = _Judge(learner, test, metered, reception, on_round)
     initial = weights_of(learner.fresh())
@@ -55,7 +55,8 @@ def run_server(
     )
 
 
-def _learner(settings: FederatedSettings, test: LabelledData) -> Learner:
+def learner_for(settings: FederatedSettings, test: LabelledData) -> Learner:
+    """The server's network and how it is trained; ``test`` gives shape and classes."""
     return Learner(
         architecture=Architecture.parse(settings.architecture_for(test)),
         recipe=settings.server_protocol.recipe_for(test),

@@ -23,7 +23,7 @@ class FederatedSettings:
 
     Attributes:
         strategy: one of ``list_strategies()``.
-        strategy_settings: what the strategy does in its own way, in place of its defaults, as JSON values.
+        strategy_settings: in place of its defaults, as JSON values.
         rounds: of questions and answers.
         seed: fixes the result (same machine and thread count, distillation budget in steps).
 

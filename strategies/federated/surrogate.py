@@ -10,14 +10,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 
 from fedcl_distill.errors import SettingsError
-from strategies.federated.client import SURROGATE
 from strategies.federated.gathering import Gathering
 from strategies.federated.learner import Learner
 from strategies.federated.merge import GatherOptions
 from strategies.federated.messages import WEIGHTS
 from strategies.federated.one_shot import OneShotUnion
 from strategies.federated.reception import Reception
-from strategies.federated.requests import CONFIG, SurrogateRequest
+from strategies.federated.requests import CONFIG, SURROGATE, SurrogateRequest
 from strategies.federated.weight_codec import check_weight_bits, pack_network
 
 
@@ -27,7 +26,7 @@ class SurrogateOptions(GatherOptions):
 
     Attributes:
         radius: of the ball around the global model in which clients' sets must stand for their data; 5 in the paper.
-        server_radius: the farthest that a round may move the global model; None for no bound.
+        server_radius: the farthest that a round may move the global model; 0 for no bound.
         weight_bits: in which the global model is sent to clients: 8, 16 or 32.
 
     Raises:
@@ -35,7 +34,7 @@ class SurrogateOptions(GatherOptions):
     """
 
     radius: float = 5.0
-    server_radius: float | None = None
+    server_radius: float = 0.0
     weight_bits: int = 32
 
     def __post_init__(self) -> None:
@@ -43,8 +42,8 @@ class SurrogateOptions(GatherOptions):
         check_weight_bits(self.weight_bits)
         if not 0 <= self.radius < math.inf:
             raise SettingsError(f"radius must be finite and not negative, got {self.radius}")
-        if self.server_radius is not None and not 0 < self.server_radius < math.inf:
-            raise SettingsError(f"server_radius must be positive or None, got {self.server_radius}")
+        if not 0 <= self.server_radius < math.inf:
+            raise SettingsError(f"server_radius must be finite and not negative, got {self.server_radius}")
 
 
 class SurrogateRounds(OneShotUnion):
@@ -55,6 +54,8 @@ class SurrogateRounds(OneShotUnion):
         gathering, learner, reception: as for :class:`OneShotUnion`.
         server_radius: the farthest that a round may move the global model; None for no bound.
     """
+
+    kind = SURROGATE
 
     def __init__(
         self,
@@ -75,8 +76,7 @@ class SurrogateRounds(OneShotUnion):
         """Send the model and the request to every node."""
         self._global = arrays
         weights = pack_network(self.learner.with_weights(arrays), self.asked_around.weight_bits)
-        content = RecordDict({CONFIG: self.request.to_record(server_round), WEIGHTS: weights})
-        return self.ask(grid, content, SURROGATE)
+        return self.ask(grid, RecordDict({CONFIG: self.request.to_record(server_round), WEIGHTS: weights}))
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
         """Unite the sets and train the model that nodes were sent on the union.

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from fedcl_distill.errors import SettingsError
 from simulations.options import read_cells, settings_of, takes_settings
+from strategies.federated import FederatedSettings
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,13 @@ def test_method_settings_may_be_for_one_method(tmp_path):
     toml = 'name = "x"\nmethod = ["a", "b"]\n[method_settings]\nclamp = true\n[method_settings.b]\nrate = 2'
     first, second = _cells(tmp_path, toml)
     assert (first.method_settings, second.method_settings) == ({"clamp": True}, {"clamp": True, "rate": 2})
+
+
+def test_strategy_settings_may_be_for_one_strategy():
+    flags = {"strategy": ["topk", "scaffold"], "strategy_settings": ["topk.fraction=0.5", "server_learning_rate=1"]}
+    first, second = read_cells(FederatedSettings, None, flags)
+    assert first.strategy_settings == {"fraction": 0.5, "server_learning_rate": 1}
+    assert second.strategy_settings == {"server_learning_rate": 1}
 
 
 def test_a_command_gets_a_flag_for_each_field():

@@ -29,7 +29,8 @@ def federated_section(sources: Sequence[Sourced]) -> Section | None:
         "federated",
         "Federated learning",
         "Nodes keep their data. They send synthetic sets once, or models every round; the server's model is tested on "
-        "central test data. Bytes are those of the messages themselves, all clients and rounds together.",
+        "central test data. Centralised training and pooled distillation, where shown, take all data as they are. "
+        "Bytes are those of the messages themselves, all clients and rounds together.",
         [Chapter(describe(scenario), _blocks(scenario)) for scenario in found],
     )
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedcl_distill.data import LabelledData
+from fedcl_distill.data import LabelledData, partition
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.network_sources import GivenTrajectory
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.problem import Problem
 from fedcl_distill.training import Recipe, accuracy, fit
 from federations import data_and_test, quick, run
+from strategies.federated import FederatedSettings, InProcessGrid, make_client_app, run_server
+from strategies.federated.client import partition_of
 from strategies.federated.dynafed import DynaFedOptions, Replayer, without_content
 
 OPTIONS = {"collect_rounds": 2, "segment": 1, "student_steps": 3, "distil_steps": 3, "finetune_epochs": 2}
@@ -57,6 +59,26 @@ def test_a_model_learns_from_the_set_what_only_the_path_knew():
     synthetic = Replayer(options, test, 4, seed=0).distil(path)
     fit(path[0], synthetic.inputs(), synthetic.labels, Recipe(30, 0.1), seed=0)
     assert accuracy(path[0], test) > max(before, 0.5) + 0.2
+
+
+def test_on_digits_divided_unevenly_it_is_ahead_once_there_is_a_set(digits):
+    parts = partition(digits.train, "dirichlet:0.1", 10, seed=0)
+    app = make_client_app(lambda context: parts[partition_of(context)])
+    common = {
+        "clients": 10,
+        "rounds": 4,
+        "architecture": "mlp:width=64",
+        "local_learning_rate": 0.05,
+        "local_epochs": 3,
+    }
+    reached = []
+    for own in ({"strategy": "fedavg"}, {"strategy": "dynafed", "strategy_settings": {"collect_rounds": 3}}):
+        own.setdefault("strategy_settings", {}).update({"distil_steps": 30} if own["strategy"] == "dynafed" else {})
+        settings = FederatedSettings(**common, **own, local_learning_rate=0.05, images_per_class=5, wait_seconds=0.0)
+        with InProcessGrid(app, 10) as nodes:
+            reached.append([one.accuracy for one in run_server(nodes, settings, digits.test).rounds])
+    assert reached[0][:3] == reached[1][:3]
+    assert reached[1][3] > reached[0][3] + 0.02
 
 
 def test_views_are_pieces_of_the_path():

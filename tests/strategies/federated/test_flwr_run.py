@@ -21,6 +21,8 @@ SETTINGS = FederatedSettings(
     images_per_class=3,
     architecture="mlp:width=16",
 )
+SCAFFOLD = FederatedSettings(clients=3, strategy="scaffold", rounds=3, architecture="mlp:width=16")
+TOPK = FederatedSettings(clients=3, strategy="topk", rounds=3, architecture="mlp:width=16")
 FEDAVG = FederatedSettings(clients=3, strategy="fedavg", rounds=2, architecture="mlp:width=16")
 
 
@@ -42,7 +44,7 @@ def _outcome(record: Record) -> dict[str, object]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("settings", [SETTINGS, FEDAVG], ids=lambda settings: settings.strategy)
+@pytest.mark.parametrize("settings", [SETTINGS, FEDAVG, SCAFFOLD, TOPK], ids=lambda settings: settings.strategy)
 @pytest.mark.parametrize("engine", [run_simulated, run_deployed])
 def test_engine_equals_in_process_run(engine, settings, one_thread):
     record = engine(settings, timeout=300)

@@ -122,7 +122,7 @@ def test_a_ball_holds_the_server():
         ({"radious": 1.0}, "has no setting radious; it has: merge_to"),
         ({"radius": "far"}, "radius must be of type float"),
         ({"radius": -1.0}, "radius must be finite"),
-        ({"server_radius": -1.0}, "server_radius must be positive"),
+        ({"server_radius": -1.0}, "server_radius must be finite"),
         ({"weight_bits": 4}, "8, 16, 32 bits, got 4"),
     ],
 )
