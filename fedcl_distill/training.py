@@ -15,6 +15,7 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DivergenceError, SettingsError
 from fedcl_distill.networks.base import Network
 from fedcl_distill.seeding import generator_for
+from fedcl_distill.systematic import check_weights, systematic
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def fit(
     recipe: Recipe,
     *,
     seed: int,
+    weights: Tensor | None = None,
     keep_going: Callable[[], bool] | None = None,
     correct: Callable[[], None] | None = None,
 ) -> float:
@@ -60,15 +62,19 @@ def fit(
         inputs: float32 (n, …) network inputs, on any device; batches move to the network's.
         labels: int64 (n,) classes, or float32 (n, classes) probabilities.
         seed: names every draw: batch order and augmentation.
+        weights: float (n,), positive: how often a sample is seen, in relation to others; once an epoch in the mean.
+            None counts all alike, as equal weights do.
         keep_going: asked after every step; training ends early where it says no.
         correct: called in every step once gradients are there: it may change them before the optimiser uses them.
 
     Raises:
-        SettingsError: there is nothing to train on.
+        SettingsError: there is nothing to train on, or weights are not as above.
         DivergenceError: the loss stopped being finite.
     """
     if len(inputs) == 0:
         raise SettingsError("cannot train on an empty set")
+    if weights is not None:
+        check_weights(weights, len(inputs))
     device = next(network.parameters()).device
     inputs, labels = inputs.to(device), labels.to(device)
     optimiser = torch.optim.SGD(
@@ -80,7 +86,7 @@ def fit(
     for epoch in range(recipe.epochs):
         generator = generator_for(seed, "epoch", epoch)
         total, seen = 0.0, 0
-        for position, batch in enumerate(_batches(len(inputs), recipe.batch_size, generator)):
+        for position, batch in enumerate(_batches(len(inputs), recipe.batch_size, generator, weights)):
             _set_rate(optimiser, recipe, epoch, position / steps_per_epoch)
             total += _step(network, optimiser, inputs[batch], labels[batch], recipe, generator, correct) * len(batch)
             seen += len(batch)
@@ -117,8 +123,11 @@ def class_accuracies(predicted: Tensor, data: LabelledData) -> Tensor:
     return torch.bincount(data.labels, weights=correct, minlength=data.num_classes) / data.class_counts
 
 
-def _batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    yield from torch.split(torch.randperm(count, generator=generator), batch_size)
+def _batches(count: int, batch_size: int, generator: torch.Generator, weights: Tensor | None) -> Iterator[Tensor]:
+    order = torch.randperm(count, generator=generator)
+    if weights is not None:
+        order = systematic(weights.cpu(), generator)[order]
+    yield from torch.split(order, batch_size)
 
 
 def _step(

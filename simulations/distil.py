@@ -15,7 +15,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import PROTOCOLS, Evaluation, evaluate
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
-from fedcl_distill.synthetic import SyntheticSet, encoded_bytes, load, save, save_png
+from fedcl_distill.synthetic import BITS, SyntheticSet, check_bits, encoded_bytes, load, save, save_png
 from simulations.compare import compare
 from simulations.costs import Meter
 from simulations.records import Record, make_record, settings_key
@@ -23,7 +23,6 @@ from simulations.scenario_data import load_splits
 from simulations.watch import Silent, Stage, Watcher
 
 KIND = "distil"
-BIT_DEPTHS = (32, 16, 8, 4)
 _PICTURE_COLUMNS = 10
 _PICTURE_PIXELS, _LARGEST_IMAGE_PIXELS = 360, 72  # wide as a whole; high, a single image
 
@@ -45,7 +44,7 @@ class DistilSettings:
         distil_seconds: seconds after which distillation stops (not reproducible bit by bit).
         distil_clock: of these seconds: ``wall``, or ``processor`` for the CPU time of all threads, which hangs less on
             what else the machine does.
-        bits: of each stored value, 4, 8, 16 or 32; what is judged is what is left after rounding to these.
+        bits: of each stored value, 2, 4, 8, 16 or 32; what is judged is what is left after rounding to these.
         protocol: by which networks are trained on the result: ``field`` is the literature's, ``fast`` is for small
             machines.
         networks: how many are trained to judge, each from its own seed; the protocol's number by default.
@@ -79,8 +78,7 @@ class DistilSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingsError(f"{name} must be at least 1, got {value}")
-        if self.bits not in BIT_DEPTHS:
-            raise SettingsError(f"bits must be 4, 8, 16 or 32, got {self.bits}")
+        check_bits(self.bits)
         if self.protocol not in PROTOCOLS:
             raise SettingsError(f"unknown protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
         if self.architecture is not None:
@@ -216,7 +214,7 @@ def _judge(settings: DistilSettings, synthetic: SyntheticSet, splits: Splits, st
 
 def _costs(settings: DistilSettings, synthetic: SyntheticSet) -> dict[str, Any]:
     """What the set takes and took; payloads are counted without provenance, as on the wire."""
-    payloads = {str(bits): encoded_bytes(synthetic, bits, provenance=False) for bits in BIT_DEPTHS}
+    payloads = {str(bits): encoded_bytes(synthetic, bits, provenance=False) for bits in sorted(BITS, reverse=True)}
     return {
         "payload_bytes": payloads[str(settings.bits)],
         "payload_bytes_at_bits": payloads,

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from fedcl_distill.augmentation import augmentation_for
 from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.engine.as_sent import as_sent
 from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.callbacks import Callback, Checkpoints
+from fedcl_distill.engine.distiller import Distiller
 from fedcl_distill.engine.loop import Loop
 from fedcl_distill.engine.parts import Parts
 from fedcl_distill.engine.prepare import prepare
@@ -63,10 +65,11 @@ class Engine(Parts):
             hooks, started
         )
         summary = {**preparation, **run.summary(), "interrupted": interrupted}
+        arrays = as_sent(run.state.arrays, self.bits)
         with torch.no_grad():
-            labels = ready.labelling.final(self.parameterization.decode(run.state.arrays), run.state.labels)
+            labels = ready.labelling.final(self.parameterization.decode(arrays), run.state.labels)
         return SyntheticSet(
-            arrays=_on_cpu(run.state.arrays),
+            arrays=_on_cpu(arrays),
             parameterization=self.parameterization,
             labels=labels.detach().cpu(),
             class_names=real.class_names,
@@ -83,6 +86,17 @@ class Engine(Parts):
             "synthetic_counts": counts,
             "seed": seed,
         }
+
+
+def quantisation_aware(distiller: Distiller, bits: int) -> Distiller:
+    """``distiller``, whose every step sees what it stores rounded to ``bits``, as its payload will be.
+
+    A core set stays as it is: it has no steps that could mind.
+
+    Raises:
+        SettingsError: ``bits`` is no depth of the codec.
+    """
+    return replace(distiller, bits=bits) if isinstance(distiller, Engine) else distiller
 
 
 def _on_cpu(arrays: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.augmentation import NoAugmentation
+from fedcl_distill.engine.as_sent import as_sent
 from fedcl_distill.engine.callbacks import Callback
 from fedcl_distill.engine.parts import Parts
 from fedcl_distill.engine.run import Run
@@ -77,9 +78,8 @@ class Loop:
 
     def _side(self) -> SyntheticSide:
         state = self.run_.state
-        return SyntheticSide(
-            self.method.parameterization.decode(state.arrays), self.classes, state.labels, state.learned, self.starts
-        )
+        decoded = self.method.parameterization.decode(as_sent(state.arrays, self.method.bits))
+        return SyntheticSide(decoded, self.classes, state.labels, state.learned, self.starts)
 
     def _step(self, view: View, target: Any) -> None:
         method, state = self.method, self.run_.state

@@ -14,6 +14,7 @@ from fedcl_distill.labels import HardLabels, Labels
 from fedcl_distill.network_sources import NetworkSource
 from fedcl_distill.objectives import Objective
 from fedcl_distill.parameterizations import Parameterization, Pixels
+from fedcl_distill.synthetic.quantise import check_bits
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Parts:
         steps_per_view: synthetic steps for each network, augmentation and real batch; the real side, which costs
             most, is computed once a view. 1 is the published loop.
         clamp: keep stored pixels inside the real data's value range.
+        bits: depth in which the result will be sent: below 32, every step sees the stored arrays rounded as the codec
+            will round them, and so is the result.
 
     Raises:
         SettingsError: on construction, if the parts cannot work together; the message says why.
@@ -49,8 +52,10 @@ class Parts:
     optimiser: Optimiser = field(default_factory=SGD)
     steps_per_view: int = 1
     clamp: bool = False
+    bits: int = 32
 
     def __post_init__(self) -> None:
+        check_bits(self.bits)
         check_parts(
             self.objective, self.networks, self.parameterization, self.labels, self.steps_per_view, clamp=self.clamp
         )
@@ -59,7 +64,7 @@ class Parts:
         """Every setting of the method, as JSON values."""
         merged: dict[str, Any] = {}
         for part in (
-            {"method": self.name, "steps_per_view": self.steps_per_view, "clamp": self.clamp},
+            {"method": self.name, "steps_per_view": self.steps_per_view, "clamp": self.clamp, "bits": self.bits},
             self.objective.settings(),
             self.networks.settings(),
             {} if self.augmentation is None else self.augmentation.settings(),

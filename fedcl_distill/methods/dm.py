@@ -23,6 +23,7 @@ def dm(
     momentum: float = 0.5,
     decay_from: float = 1.0,
     real_per_class: int = 256,
+    scores_weight: float = 0.0,
     steps_per_view: int = 1,
     clamp: bool = False,
     budget: Budget | None = None,
@@ -38,6 +39,7 @@ def dm(
         learning_rate, momentum, decay_from: see :class:`~fedcl_distill.engine.SGD`. The paper takes rate 10 from 100
             images per class on.
         real_per_class: real samples a class in each view.
+        scores_weight: of class scores beside embeddings; 1 matches what FedDM's clients match.
         steps_per_view: synthetic steps for each random network. 1 is the paper; 5 computes the costly real side a fifth
             as often.
         clamp: keep pixels inside the data's value range.
@@ -45,7 +47,7 @@ def dm(
     """
     return Engine(
         name="dm",
-        objective=DistributionMatching(real_per_class),
+        objective=DistributionMatching(real_per_class, scores_weight),
         networks=FreshRandom(as_architecture(architecture)),
         augmentation=as_augmentation(augmentation),
         parameterization=as_parameterization(parameterization),

@@ -1,9 +1,11 @@
 """Sources of networks: through which networks an objective looks at both sides."""
 
+from fedcl_distill.network_sources.around import AroundNetwork
 from fedcl_distill.network_sources.base import Drawn, NetworkSource, Supply
 from fedcl_distill.network_sources.ensemble import FreshEnsemble
 from fedcl_distill.network_sources.experts import ExpertTrajectories
 from fedcl_distill.network_sources.fresh import FreshRandom
+from fedcl_distill.network_sources.given_trajectory import GivenTrajectory
 from fedcl_distill.network_sources.interpolated import Interpolated
 from fedcl_distill.network_sources.none import NoNetwork
 from fedcl_distill.network_sources.online_pool import OnlinePool
@@ -13,10 +15,12 @@ from fedcl_distill.network_sources.trained_on_synthetic import TrainedOnSyntheti
 from fedcl_distill.network_sources.watched_training import WatchedTraining
 
 __all__ = [
+    "AroundNetwork",
     "Drawn",
     "ExpertTrajectories",
     "FreshEnsemble",
     "FreshRandom",
+    "GivenTrajectory",
     "Interpolated",
     "NetworkSource",
     "NoNetwork",

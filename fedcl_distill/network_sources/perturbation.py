@@ -1,4 +1,4 @@
-"""Networks close to a given one: parameter perturbation of AccDD (Zhang et al. 2023)."""
+"""Networks close to a given one: parameter perturbation of AccDD (Zhang et al. 2023), a ball as in FedDM."""
 
 from __future__ import annotations
 
@@ -32,6 +32,21 @@ def perturbed(network: Network, least: float, most: float, *, seed: int) -> Netw
             for target, weight in zip(moved.parameters(), network.parameters(), strict=True):
                 if weight.ndim > 1:
                     target.add_(_direction(weight, generator), alpha=coefficient)
+    return moved
+
+
+def at_distance(network: Network, radius: float, *, seed: int) -> Network:
+    """A copy of ``network`` moved by ``radius``, in the Euclidean norm of all parameters, in a random direction.
+
+    The direction is that of a Gaussian vector, uniform on the sphere.
+    """
+    moved = copy.deepcopy(network)
+    generator = generator_for(seed, "direction")
+    noise = [torch.randn(weight.shape, generator=generator) for weight in network.parameters()]
+    length = torch.stack([one.double().square().sum() for one in noise]).sum().sqrt()
+    with torch.no_grad():
+        for weight, one in zip(moved.parameters(), noise, strict=True):
+            weight.add_(one.to(weight), alpha=radius / float(length))
     return moved
 
 

@@ -10,16 +10,19 @@ from fedcl_distill.synthetic.encoding import (
 )
 from fedcl_distill.synthetic.export import as_torch_dataset, image_grid, save_dd_ranking, save_png
 from fedcl_distill.synthetic.limits import Limits
+from fedcl_distill.synthetic.quantise import BITS, check_bits
 from fedcl_distill.synthetic.set import SyntheticSet, union
 from fedcl_distill.synthetic.storage import load, save
 from fedcl_distill.synthetic.validation import Expectation
 
 __all__ = [
+    "BITS",
     "Expectation",
     "Limits",
     "PayloadBytes",
     "SyntheticSet",
     "as_torch_dataset",
+    "check_bits",
     "decode",
     "encode",
     "encoded_bytes",

@@ -18,8 +18,8 @@ from fedcl_distill.synthetic.container import View, read_container
 from fedcl_distill.synthetic.header import SOFT, Header
 from fedcl_distill.synthetic.layout import LABELS, STORED_DTYPES, label_bits, label_dtype
 from fedcl_distill.synthetic.limits import DEFAULT_LIMITS, Limits
-from fedcl_distill.synthetic.packing import unpack
-from fedcl_distill.synthetic.quantise import dequantise
+from fedcl_distill.synthetic.packing import packed_bytes, unpack
+from fedcl_distill.synthetic.quantise import dequantise, is_packed
 from fedcl_distill.synthetic.set import SyntheticSet
 
 P = ParamSpec("P")
@@ -78,7 +78,7 @@ def _check_sizes(stored: dict[str, View], header: Header, how: Parameterization,
     """Number of decoded samples, after everything that the arrays declare was held against ``limits``."""
     quantised = {*stored, LABELS} if header.labels == SOFT else set(stored)
     _check_names("ranges", set(header.ranges), quantised if header.bits < 32 else set())
-    _check_names("shapes", set(header.shapes), set(stored) if header.bits == 4 else set())
+    _check_names("shapes", set(header.shapes), set(stored) if is_packed(header.bits) else set())
     shapes = {name: _check_array(name, view, header) for name, view in stored.items()}
     if sum(map(math.prod, shapes.values())) > limits.max_values:
         raise PayloadError(f"stored arrays have more than {limits.max_values} values")
@@ -102,11 +102,11 @@ def _check_names(what: str, given: set[str], expected: set[str]) -> None:
 def _check_array(name: str, view: View, header: Header) -> Shape:
     """Shape of the values that ``view`` stands for, once its declared sizes agree with each other."""
     _check_dtype(name, view, STORED_DTYPES[header.bits])
-    if header.bits != 4:
+    if not is_packed(header.bits):
         return view.shape
     shape = header.shapes[name]
-    if view.shape != ((math.prod(shape) + 1) // 2,):
-        raise PayloadError(f"array {name!r} holds bytes {view.shape} for 4-bit values of shape {shape}")
+    if view.shape != (packed_bytes(math.prod(shape), header.bits),):
+        raise PayloadError(f"array {name!r} holds bytes {view.shape} for {header.bits}-bit values of shape {shape}")
     return shape
 
 
@@ -118,7 +118,7 @@ def _check_dtype(name: str, view: View, expected: np.dtype[Any]) -> None:
 def _load_array(name: str, view: View, header: Header, bits: int) -> Tensor:
     if bits == 32:
         return torch.from_numpy(view.astype(np.float32))
-    if bits == 4:
+    if is_packed(bits):
         shape = header.shapes[name]
         view = unpack(view, bits, math.prod(shape)).reshape(shape)
     return torch.from_numpy(dequantise(view, header.ranges[name], bits))

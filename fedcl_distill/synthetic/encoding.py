@@ -10,8 +10,8 @@ from fedcl_distill.errors import DataError
 from fedcl_distill.synthetic.container import Spec, View, container_header, write_container
 from fedcl_distill.synthetic.header import HARD, SOFT, Header
 from fedcl_distill.synthetic.layout import LABELS, STORED_DTYPES, label_bits, label_dtype
-from fedcl_distill.synthetic.packing import pack
-from fedcl_distill.synthetic.quantise import Floats, Range, check_bits, error_bound, quantise
+from fedcl_distill.synthetic.packing import pack, packed_bytes
+from fedcl_distill.synthetic.quantise import Floats, Range, check_bits, error_bound, is_packed, quantise
 from fedcl_distill.synthetic.set import SyntheticSet
 
 _ARRAY_ENTRY_BYTES = 64  # about what the container's header says about an array
@@ -35,14 +35,14 @@ def encode(synthetic: SyntheticSet, bits: int = 8, *, provenance: bool = True) -
 
     Args:
         synthetic: what to encode. Its arrays may live on any device.
-        bits: 32 keeps every float32 as it is; 16, 8 and 4 store each value as the nearest of ``2**bits`` even
+        bits: 32 keeps every float32 as it is; 16, 8, 4 and 2 store each value as the nearest of ``2**bits`` even
             steps over its array's [min, max] (see :func:`quantisation_error`). A constant array stays exact.
             Soft labels get ``max(bits, 8)`` bits. Hard labels are exact: the smallest unsigned integers that
             fit the classes or, if samples are ordered by class and it is shorter, a count for each class.
         provenance: whether ``synthetic.provenance`` travels too.
 
     Raises:
-        SettingsError: ``bits`` is none of 4, 8, 16, 32.
+        SettingsError: ``bits`` is none of 2, 4, 8, 16, 32.
         PayloadError: the provenance, class names or settings cannot be written as JSON.
         DataError: a stored array is called ``labels``, which is taken.
     """
@@ -79,7 +79,7 @@ def quantisation_error(synthetic: SyntheticSet, bits: int) -> dict[str, float]:
     In the unit of stored values: ``(max - min) / (2 * (2**bits - 1))`` plus float32 rounding; 0 at 32 bits.
 
     Raises:
-        SettingsError: ``bits`` is none of 4, 8, 16, 32.
+        SettingsError: ``bits`` is none of 2, 4, 8, 16, 32.
     """
     check_bits(bits)
     errors = {name: error_bound(Range.of(_to_numpy(a)), bits) for name, a in synthetic.arrays.items()}
@@ -108,7 +108,7 @@ def _plan(synthetic: SyntheticSet, bits: int, provenance: bool) -> tuple[dict[st
         std=synthetic.normalisation.std,
         value_range=synthetic.value_range,
         ranges={name: Range.of(array) for name, array in values.items()} if bits < 32 else {},
-        shapes={name: array.shape for name, array in arrays.items()} if bits == 4 else {},
+        shapes={name: array.shape for name, array in arrays.items()} if is_packed(bits) else {},
         provenance=synthetic.provenance if provenance else {},
     )
     if labels == HARD:
@@ -137,7 +137,7 @@ def _spec(name: str, values: View, header: Header) -> Spec:
     if name == LABELS and header.labels == HARD:
         return Spec(values.dtype, values.shape)
     bits = _depth(name, header)
-    return Spec(STORED_DTYPES[bits], ((values.size + 1) // 2,) if bits == 4 else values.shape)
+    return Spec(STORED_DTYPES[bits], (packed_bytes(values.size, bits),) if is_packed(bits) else values.shape)
 
 
 def _store(name: str, values: View, header: Header) -> View:
@@ -146,7 +146,7 @@ def _store(name: str, values: View, header: Header) -> View:
     if name in header.ranges:
         bits = _depth(name, header)
         codes = quantise(values, header.ranges[name], bits)
-        values = pack(codes, bits) if bits == 4 else codes
+        values = pack(codes, bits) if is_packed(bits) else codes
     return values.astype(spec.dtype, copy=False)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 LABELS = "labels"
 STORED_DTYPES: dict[int, np.dtype[Any]] = {
+    2: np.dtype("<u1"),
     4: np.dtype("<u1"),
     8: np.dtype("<u1"),
     16: np.dtype("<u2"),
@@ -20,7 +21,7 @@ STORED_DTYPES: dict[int, np.dtype[Any]] = {
 
 
 def label_bits(bits: int) -> int:
-    """Depth of soft labels: 4 bits would be coarser than the differences they exist to tell."""
+    """Depth of soft labels: fewer would be coarser than the differences they exist to tell."""
     return max(bits, 8)
 
 

@@ -20,8 +20,9 @@ from fedcl_distill.errors import PayloadError, SettingsError
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
-QUANTISED_BITS = (4, 8, 16)
-BITS = (*QUANTISED_BITS, 32)
+BITS = (2, 4, 8, 16, 32)
+"""Depths in which values are stored: codes below 8 bits are packed into bytes, 32 keeps float32 as it is."""
+
 _CHUNK = 2**18  # values looked up at once, so that wide indices never exist for the whole array
 
 
@@ -62,9 +63,13 @@ class Range:
 
 
 def check_bits(bits: int) -> None:
-    """Raise SettingsError unless ``bits`` is a known depth."""
-    if not isinstance(bits, int) or bits not in BITS:
-        raise SettingsError(f"bits must be one of {BITS}, got {bits!r}")
+    """Return if ``bits`` is one of :data:`BITS`.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if type(bits) is not int or bits not in BITS:
+        raise SettingsError(f"bits must be one of {', '.join(map(str, BITS))}, got {bits!r}")
 
 
 def grid(span: Range, bits: int) -> Floats:
@@ -93,6 +98,14 @@ def dequantise(codes: Codes, span: Range, bits: int) -> Floats:
     return values.reshape(codes.shape)
 
 
+def rounded(values: Floats, bits: int) -> Floats:
+    """What ``values`` are after a way through the codec: of the same shape; themselves at 32 bits."""
+    if bits == 32:
+        return values
+    span = Range.of(values)
+    return dequantise(quantise(values, span, bits), span, bits)
+
+
 def error_bound(span: Range, bits: int) -> float:
     """Largest distance between a value in ``span`` and what it decodes to; 0 at 32 bits and for one value.
 
@@ -102,3 +115,8 @@ def error_bound(span: Range, bits: int) -> float:
         return 0.0
     rounding = math.ldexp(max(abs(span.low), abs(span.high)), -23) + math.ldexp(1.0, -149)
     return (span.high - span.low) / (2 * ((1 << bits) - 1)) + rounding
+
+
+def is_packed(bits: int) -> bool:
+    """Whether several codes of this depth share a byte."""
+    return bits < 8

@@ -17,7 +17,7 @@ _HELPS = {
     "strategy": f"One of {', '.join(STRATEGIES)}.",
     "method": "The memory of the strategy 'distilled' is made by this; see fedcl-distill methods.",
     "method_settings": "What the method shall do in its own way, such as initial=noise; dm.clamp=true is for dm alone.",
-    "bits": "Of each remembered value: 4, 8, 16 or 32.",
+    "bits": "Of each remembered value: 2, 4, 8, 16 or 32.",
 }
 
 

@@ -18,7 +18,7 @@ _HELPS = {
     "strategy_settings": "What the strategy shall do in its own way, such as mu=0.1; topk.fraction=0.1 is for topk.",
     "method": "Clients distil by this; see fedcl-distill methods.",
     "method_settings": "What the method shall do in its own way, such as initial=noise; dm.clamp=true is for dm alone.",
-    "bits": "Of each sent value: 4, 8, 16 or 32.",
+    "bits": "Of each sent value: 2, 4, 8, 16 or 32.",
 }
 
 

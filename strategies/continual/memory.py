@@ -39,7 +39,7 @@ class EncodedMemory:
 
     Attributes:
         byte_budget: most bytes to keep.
-        bits: of a stored value: 4, 8, 16 or 32. 8 keep uint8 images within half a grey level, and exactly where both
+        bits: of a stored value: 2, 4, 8, 16 or 32. 8 keep uint8 images within half a grey level, and exactly where both
             black and white occur.
     """
 

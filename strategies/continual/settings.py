@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.synthetic import check_bits
 
 STRATEGIES = ("naive", "reservoir", "distilled", "joint")
 
@@ -87,8 +88,7 @@ class ContinualSettings:
         for name in ("experiences", "images_per_class", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.bits not in (4, 8, 16, 32):
-            raise SettingsError(f"bits must be 4, 8, 16 or 32, got {self.bits}")
+        check_bits(self.bits)
         if self.replay_ratio <= 0 or self.learning_rate <= 0:
             raise SettingsError("replay_ratio and learning_rate must be positive")
 

@@ -3,6 +3,7 @@
 from strategies.federated.averaging import GuardedFedAdam, GuardedFedAvgM, GuardedFedProx
 from strategies.federated.client import make_client_app
 from strategies.federated.compressed import CompressedFedAvg
+from strategies.federated.dynafed import DynaFed
 from strategies.federated.fedavg import GuardedFedAvg
 from strategies.federated.in_process import InProcessGrid
 from strategies.federated.learner import Learner
@@ -19,11 +20,13 @@ from strategies.federated.scaffold import Scaffold
 from strategies.federated.server import run_server
 from strategies.federated.settings import FederatedSettings
 from strategies.federated.statistics_first import StatisticsFirst
+from strategies.federated.surrogate import SurrogateRounds
 
 __all__ = [
     "ByteLedger",
     "CompressedFedAvg",
     "DistilRequest",
+    "DynaFed",
     "FederatedResult",
     "FederatedSettings",
     "GuardedFedAdam",
@@ -42,6 +45,7 @@ __all__ = [
     "Scaffold",
     "StatisticsFirst",
     "StatisticsRequest",
+    "SurrogateRounds",
     "TrainRequest",
     "build_strategy",
     "list_strategies",

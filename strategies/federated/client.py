@@ -17,6 +17,7 @@ from strategies.federated.task import Task
 from strategies.federated.work import (
     Work,
     distil,
+    distil_around,
     sum_features,
     train,
     train_and_distil,
@@ -39,6 +40,7 @@ def make_client_app(load_data: LoadData) -> ClientApp:
     app.train()(_Answer(load_data, train))
     app.train("distil")(_Answer(load_data, distil))
     app.train("statistics")(_Answer(load_data, sum_features))
+    app.train("surrogate")(_Answer(load_data, distil_around))
     app.train("scaffold")(_Answer(load_data, train_with_control))
     app.train("compressed")(_Answer(load_data, train_compressed))
     app.train("ensemble")(_Answer(load_data, train_and_distil, counts_classes=True))

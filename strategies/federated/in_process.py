@@ -95,17 +95,18 @@ class InProcessGrid(Grid):
         return list(self._contexts)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Replies to ``messages``; a node works for as long as it takes, whatever ``timeout`` says."""
-        return self.pull_messages(self.push_messages(messages))
+        """Replies to ``messages``, one by one: a node works when its reply is asked for, and none is kept.
+
+        A node works for as long as it takes, whatever ``timeout`` says.
+        """
+        sent = self._named(messages)
+        return (self._reported(message, done, len(sent)) for done, message in enumerate(sent, start=1))
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Let the nodes work; their replies wait to be pulled."""
-        sent = list(messages)
+        sent = self._named(messages)
         for done, message in enumerate(sent, start=1):
-            name_message(message, f"message-{next(self._ids)}")
-            self._replies[message.metadata.message_id] = self._answer(message)
-            if self._on_reply is not None:
-                self._on_reply(done, len(sent))
+            self._replies[message.metadata.message_id] = self._reported(message, done, len(sent))
         return [message.metadata.message_id for message in sent]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -128,10 +129,22 @@ class InProcessGrid(Grid):
     def set_run(self, run: Run) -> None:
         self._run = run
 
+    def _named(self, messages: Iterable[Message]) -> list[Message]:
+        sent = list(messages)
+        for message in sent:
+            if message.metadata.dst_node_id not in self._contexts:
+                raise SettingsError(f"there is no node {message.metadata.dst_node_id}")
+            name_message(message, f"message-{next(self._ids)}")
+        return sent
+
+    def _reported(self, message: Message, done: int, asked: int) -> Message:
+        reply = self._answer(message)
+        if self._on_reply is not None:
+            self._on_reply(done, asked)
+        return reply
+
     def _answer(self, message: Message) -> Message:
-        context = self._contexts.get(message.metadata.dst_node_id)
-        if context is None:
-            raise SettingsError(f"there is no node {message.metadata.dst_node_id}")
+        context = self._contexts[message.metadata.dst_node_id]
         if context.node_id in self._unavailable:
             return Message(Error(ErrorCode.NODE_UNAVAILABLE, "Node Unavailable"), reply_to=message)
         working = Context(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flwr.app import ArrayRecord
+from torch import Tensor
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.networks import Architecture, Network
@@ -12,6 +13,7 @@ from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import Recipe, class_accuracies, fit, predict
 from strategies.federated.arrays import put_weights, weights_of
+from strategies.federated.ball import Ball
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,39 @@ class Learner:
         put_weights(network, weights)
         return network
 
-    def learn(self, synthetic: SyntheticSet, server_round: int) -> ArrayRecord:
-        """Weights of a fresh global model trained on ``synthetic``.
+    def learn(
+        self,
+        synthetic: SyntheticSet,
+        server_round: int,
+        *,
+        sample_weights: Tensor | None = None,
+        start: ArrayRecord | None = None,
+        radius: float | None = None,
+    ) -> ArrayRecord:
+        """Weights of the global model after training on ``synthetic``.
+
+        Args:
+            synthetic: what to learn from.
+            server_round: names the draws.
+            sample_weights: float (n,), positive: how often each sample is seen; None: all alike.
+            start: weights to begin with; fresh ones where None.
+            radius: the farthest, in the Euclidean norm of all parameters, that training may go from there: after every
+                step, weights outside are put back onto the sphere. None for no bound.
 
         Raises:
             DivergenceError: the loss stopped being finite.
+            PayloadError: ``start`` holds another model's weights.
         """
-        network = self.fresh()
-        seed = derive_seed(self.seed, "server", server_round)
-        fit(network, synthetic.inputs(), synthetic.labels, self.recipe, seed=seed)
+        network = self.fresh() if start is None else self.with_weights(start)
+        fit(
+            network,
+            synthetic.inputs(),
+            synthetic.labels,
+            self.recipe,
+            seed=derive_seed(self.seed, "server", server_round),
+            weights=sample_weights,
+            keep_going=None if radius is None else Ball(network, radius).put_back,
+        )
         return weights_of(network)
 
     def class_accuracies(self, weights: ArrayRecord, test: LabelledData) -> tuple[float, tuple[float, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -24,12 +24,14 @@ class MeteredGrid(Grid):
     Attributes:
         ledger: the entries so far.
         returned_at: ``time.monotonic()`` of the last reply, by round: what happens after is the server's own work.
+        held: seconds between replies that the server took for itself, by round.
     """
 
     def __init__(self, grid: Grid, ledger: ByteLedger | None = None) -> None:
         self._grid = grid
         self.ledger = ByteLedger() if ledger is None else ledger
         self.returned_at: dict[int, float] = {}
+        self.held: dict[int, float] = {}
         self._round = 0
         self._sent_in: dict[str, int] = {}  # round by id of the message
 
@@ -38,9 +40,10 @@ class MeteredGrid(Grid):
         if not sent:
             return []
         self._note_sent(sent)
-        replies = list(self._grid.send_and_receive(sent, timeout=timeout))
-        self._note_received(replies, dict.fromkeys((m.metadata.message_id for m in sent), self._round))
-        return replies
+        replies = self._grid.send_and_receive(sent, timeout=timeout)
+        sent_in = dict.fromkeys((message.metadata.message_id for message in sent), self._round)
+        noted = self._noting(replies, sent_in, self._round)
+        return list(noted) if isinstance(replies, list) else noted
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         sent = list(messages)
@@ -50,9 +53,7 @@ class MeteredGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        replies = list(self._grid.pull_messages(message_ids))
-        self._note_received(replies, self._sent_in)
-        return replies
+        return list(self._noting(self._grid.pull_messages(message_ids), self._sent_in, self._round))
 
     def create_message(
         self,
@@ -83,11 +84,14 @@ class MeteredGrid(Grid):
                 sizes[id(content)] = sent_bytes(content)
             self._enter("down", self._round, message.metadata.dst_node_id, message, sizes[id(content)])
 
-    def _note_received(self, replies: list[Message], sent_in: dict[str, int]) -> None:
+    def _noting(self, replies: Iterable[Message], sent_in: dict[str, int], otherwise: int) -> Iterator[Message]:
+        """``replies`` as they come, each written down."""
         for reply in replies:
-            server_round = sent_in.get(reply.metadata.reply_to_message_id, self._round)
+            server_round = sent_in.get(reply.metadata.reply_to_message_id, otherwise)
             self._enter("up", server_round, reply.metadata.src_node_id, reply, _reply_bytes(reply))
-            self.returned_at[server_round] = time.monotonic()
+            self.returned_at[server_round] = given = time.monotonic()
+            yield reply
+            self.held[server_round] = self.held.get(server_round, 0.0) + time.monotonic() - given
 
     def _enter(
         self, direction: Direction, server_round: int, node: int, message: Message, size: tuple[int, int]

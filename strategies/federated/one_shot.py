@@ -7,60 +7,53 @@ of Song et al. 2023, FedD3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 
-from fedcl_distill.synthetic import Expectation, Limits, SyntheticSet, union
+from fedcl_distill.synthetic import SyntheticSet
+from strategies.federated.gathering import Gathered, Gathering
 from strategies.federated.internals import log
 from strategies.federated.learner import Learner
-from strategies.federated.messages import unpack_set
-from strategies.federated.reception import Answer, Reception
+from strategies.federated.reception import Reception
 from strategies.federated.requests import CONFIG, DISTIL, DistilRequest
-from strategies.federated.room import room_for
+from strategies.federated.train_only import TrainOnly
 
 
-class OneShotUnion(Strategy):
+class OneShotUnion(TrainOnly):
     """Collects each node's synthetic set, unites them, and trains the global model on the union.
 
     Args:
         request: what every node is asked.
-        expectation: what a synthetic set must look like.
+        gathering: how their sets are checked and put together.
         learner: trains the global model.
         reception: waits for nodes and turns bad answers away.
-        limits: of a payload; by default, what an honest answer to the request may take.
 
     Attributes:
-        synthetic: the union, once the round is over.
+        gathered: all sets as one, once the round is over.
     """
 
     kind = DISTIL
 
-    def __init__(
-        self,
-        request: DistilRequest,
-        expectation: Expectation,
-        learner: Learner,
-        reception: Reception,
-        limits: Limits | None = None,
-    ) -> None:
+    def __init__(self, request: DistilRequest, gathering: Gathering, learner: Learner, reception: Reception) -> None:
         self.request = request
-        self.expectation = expectation
+        self.gathering = gathering
         self.learner = learner
         self.reception = reception
-        self.limits = limits or room_for(request, expectation.sample_shape, len(expectation.class_names)).limits
-        self.synthetic: SyntheticSet | None = None
+        self.gathered: Gathered | None = None
+
+    @property
+    def synthetic(self) -> SyntheticSet | None:
+        """What the global model was trained on, once the round is over."""
+        return None if self.gathered is None else self.gathered.synthetic
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """Ask every node to distil its data; the model stays here."""
-        content = self._question(server_round)
-        messages = [Message(content, node, self.kind) for node in self.reception.wait_for_nodes(grid)]
-        self.reception.expect_answers(messages)
-        return messages
+        return self.ask(grid, self._question(server_round))
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
         """Check the sets, unite them in the order of partitions, and train a fresh model on the union.
@@ -68,19 +61,19 @@ class OneShotUnion(Strategy):
         Raises:
             QuorumError: too few sets could be used.
         """
-        answers = self.reception.hear(server_round, replies, self._read)
-        self.synthetic = self._unite(answers)
-        weights = self.learner.learn(self.synthetic, server_round)
-        return weights, MetricRecord({"sets": len(answers), "samples": len(self.synthetic)})
+        gathered = self.gather(server_round, replies)
+        weights = self.learner.learn(gathered.synthetic, server_round, sample_weights=gathered.weights)
+        return weights, gathered.metrics
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """Nothing: the server evaluates."""
-        return []
+    def ask(self, grid: Grid, content: RecordDict) -> list[Message]:
+        """One message of this content to every node."""
+        messages = [Message(content, node, self.kind) for node in self.reception.wait_for_nodes(grid)]
+        self.reception.expect_answers(messages)
+        return messages
 
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> None:
-        """Nothing: the server evaluates."""
+    def gather(self, server_round: int, replies: Iterable[Message]) -> Gathered:
+        """All valid sets as one, which is kept, too."""
+        return self._keep(self.gathering.gather(self.reception, server_round, replies))
 
     def summary(self) -> None:
         """Log what nodes are asked."""
@@ -89,13 +82,11 @@ class OneShotUnion(Strategy):
     def _question(self, server_round: int) -> RecordDict:
         return RecordDict({CONFIG: self.request.to_record(server_round)})
 
-    def _unite(self, answers: Sequence[Answer[SyntheticSet]]) -> SyntheticSet:
+    def _keep(self, gathered: Gathered) -> Gathered:
         provenance = {
-            "union_of": [answer.facts.partition for answer in answers],
+            "union_of": list(gathered.partitions),
             "method": self.request.method,
             "seed": self.request.seed,
         }
-        return union([answer.value for answer in answers], provenance)
-
-    def _read(self, content: RecordDict) -> SyntheticSet:
-        return unpack_set(content, self.limits, self.expectation)
+        self.gathered = replace(gathered, synthetic=replace(gathered.synthetic, provenance=provenance))
+        return self.gathered

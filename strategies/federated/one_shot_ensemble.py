@@ -7,19 +7,19 @@ al. distil on public unlabelled data; here the synthetic sets stand in for those
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 
 from fedcl_distill.errors import PayloadError
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.federated.ensemble import Ensemble, ensemble_weights, scores
+from strategies.federated.gathering import Gathered
 from strategies.federated.messages import Facts, unpack_weights
 from strategies.federated.one_shot import OneShotUnion
-from strategies.federated.reception import Answer
 from strategies.federated.requests import CONFIG, DISTIL_CONFIG, ENSEMBLE, TrainRequest
 
 
@@ -52,15 +52,20 @@ class OneShotEnsemble(OneShotUnion):
         train, distil = self.train_request.to_record(server_round), self.request.to_record(server_round)
         return RecordDict({CONFIG: train, DISTIL_CONFIG: distil})
 
-    def _unite(self, answers: Sequence[Answer[SyntheticSet]]) -> SyntheticSet:
-        united = super()._unite(answers)
+    def gather(self, server_round: int, replies: Iterable[Message]) -> Gathered:
+        """All valid sets as one, labelled by the models that came with them."""
+        answers = self.reception.hear(server_round, replies, self._read)
+        gathered = self._keep(self.gathering.unite(answers))
+        united = gathered.synthetic
         counts = torch.tensor([_shown(answer.facts, answer.value) for answer in answers])
         members = [self.learner.with_weights(unpack_weights(answer.message.content)) for answer in answers]
         self.ensemble = Ensemble(members, ensemble_weights(counts, self.weighting))
-        return replace(united, labels=self.ensemble.probabilities(united.inputs()))
+        labelled = replace(united, labels=self.ensemble.probabilities(united.inputs()))
+        self.gathered = replace(gathered, synthetic=labelled)
+        return self.gathered
 
     def _read(self, content: RecordDict) -> SyntheticSet:
-        synthetic = super()._read(content)
+        synthetic = self.gathering.read(content)
         member = self.learner.with_weights(unpack_weights(content))
         if not scores(member, synthetic.inputs()).isfinite().all():
             raise PayloadError("the model's scores of the node's own synthetic set are not finite")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -96,30 +96,39 @@ class Reception:
         self._asked = [message.metadata for message in messages]
 
     def hear(self, server_round: int, replies: Iterable[Message], read: Callable[[RecordDict], T]) -> list[Answer[T]]:
-        """What ``read`` makes of each reply, in the order of partitions, then nodes.
+        """All that :meth:`listen` gives, in the order of partitions, then nodes; QuorumError as there."""
+        answers = list(self.listen(server_round, replies, read))
+        return sorted(answers, key=lambda answer: (answer.facts.partition, answer.node))
+
+    def listen(
+        self, server_round: int, replies: Iterable[Message], read: Callable[[RecordDict], T]
+    ) -> Iterator[Answer[T]]:
+        """What ``read`` makes of each reply, one by one: none is held here once the next is asked for.
+
+        Replies that are all there (a list) are read in the order of partitions, others as they come.
 
         A reply that carries an error, that answers nothing that was asked, or that ``read`` refuses with any
         exception, is logged and counted among the rejections, and so is the silence of a node that was asked: one bad
         node never stops a round.
 
         Raises:
-            QuorumError: fewer than ``needed`` answers are left; the message names reasons.
+            QuorumError: at the end, if fewer than ``needed`` could be used; the message names reasons.
         """
         silent = {metadata.message_id: metadata.dst_node_id for metadata in self._asked}
-        answers = []
-        for reply in replies:
+        heard: list[tuple[Facts, int]] = []
+        for reply in sorted(replies, key=_claimed_partition) if isinstance(replies, list) else replies:
             node = silent.pop(reply.metadata.reply_to_message_id, None)
             if node is None:
                 self._reject(server_round, reply.metadata.src_node_id, "answers nothing that was asked")
             elif answer := self._read(server_round, node, reply, read):
-                answers.append(answer)
+                heard.append((answer.facts, node))
+                yield answer
         for node in silent.values():
             self._reject(server_round, node, "no reply")
-        answers.sort(key=lambda answer: (answer.facts.partition, answer.node))
-        self.facts[server_round] = [answer.facts for answer in answers]
-        self.used.update((answer.node, server_round) for answer in answers)
-        self._require_quorum(server_round, len(answers))
-        return answers
+        heard.sort(key=lambda one: (one[0].partition, one[1]))
+        self.facts[server_round] = [facts for facts, _ in heard]
+        self.used.update((node, server_round) for _, node in heard)
+        self._require_quorum(server_round, len(heard))
 
     def _read(self, server_round: int, node: int, reply: Message, read: Callable[[RecordDict], T]) -> Answer[T] | None:
         try:
@@ -147,3 +156,12 @@ class Reception:
         raise QuorumError(
             f"round {server_round}: {count} valid answers, {self.needed} are needed; rejected: {named or 'none'}"
         )
+
+
+def _claimed_partition(reply: Message) -> tuple[float, int]:
+    """Sorts by the partition that a reply names, then by node; one that names none comes last."""
+    node = reply.metadata.src_node_id
+    try:
+        return Facts.of(reply.content).partition, node
+    except Exception:  # an error reply, or a hostile one: it is turned away where it is read
+        return math.inf, node

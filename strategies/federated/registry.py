@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from flwr.serverapp.strategy import Strategy
 
@@ -13,19 +15,23 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import StatisticsDistiller, StatisticsSpec
-from fedcl_distill.synthetic import Expectation, Limits
 from strategies.federated.averaging import GuardedFedAdam, GuardedFedAvgM, GuardedFedProx
 from strategies.federated.compressed import CompressedFedAvg
+from strategies.federated.dynafed import DynaFed, DynaFedOptions, Replayer
 from strategies.federated.fedavg import GuardedFedAvg
+from strategies.federated.gathering import Gathering
 from strategies.federated.learner import Learner
+from strategies.federated.merge import GatherOptions, gathering_for
 from strategies.federated.one_shot import OneShotUnion
 from strategies.federated.one_shot_ensemble import OneShotEnsemble
 from strategies.federated.reception import Reception
 from strategies.federated.requests import CompressedRequest, DistilRequest, TrainRequest
-from strategies.federated.room import room_for
 from strategies.federated.scaffold import Scaffold
 from strategies.federated.settings import FederatedSettings
 from strategies.federated.statistics_first import StatisticsFirst
+from strategies.federated.surrogate import SurrogateOptions, SurrogateRounds
+
+OptionsT = TypeVar("OptionsT")
 
 
 @dataclass(frozen=True)
@@ -42,18 +48,10 @@ class Plan:
         """The arguments of an averaging strategy."""
         return self.settings.train_request(self.test), self.learner.fresh(), self.reception
 
-    @property
-    def sets(self) -> tuple[DistilRequest, Expectation, Learner, Reception, Limits]:
+    def sets(self, options: GatherOptions) -> tuple[DistilRequest, Gathering, Learner, Reception]:
         """The arguments of a strategy that collects synthetic sets."""
-        request = self.settings.distil_request(self.test)
-        room = room_for(request, self.test.sample_shape, self.test.num_classes)  # a typing error shall not cost a round
-        expectation = Expectation.like(
-            self.test,
-            slack=self.settings.slack,
-            max_samples=room.samples,
-            max_samples_per_class=room.samples_per_class,
-        )
-        return request, expectation, self.learner, self.reception, room.limits
+        gathering = gathering_for(self.settings, options, self.test)  # a typing error shall not cost a round
+        return self.settings.distil_request(self.test), gathering, self.learner, self.reception
 
     def with_one_round(self) -> Plan:
         """The same plan; SettingsError where more rounds are asked for."""
@@ -66,9 +64,51 @@ class Plan:
         return replace(self, settings=replace(self.settings, local_epochs=epochs))
 
 
-def one_shot(plan: Plan) -> OneShotUnion:
+def _takes(kind: type[OptionsT]) -> Callable[[Callable[[Plan, OptionsT], Strategy]], Callable[..., Strategy]]:
+    """Let a strategy's own settings be the fields of the dataclass ``kind``."""
+
+    def decorate(build: Callable[[Plan, OptionsT], Strategy]) -> Callable[..., Strategy]:
+        @functools.wraps(build)
+        def from_settings(plan: Plan, **given: Any) -> Strategy:
+            return build(plan, kind(**given))
+
+        plan, own = inspect.Parameter("plan", inspect.Parameter.POSITIONAL_ONLY), dataclasses.fields(kind)  # type: ignore[arg-type]
+        settings = [inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default) for one in own]
+        from_settings.__signature__ = inspect.Signature([plan, *settings])  # type: ignore[attr-defined]
+        return from_settings
+
+    return decorate
+
+
+@_takes(GatherOptions)
+def one_shot(plan: Plan, options: GatherOptions) -> OneShotUnion:
     """Synthetic sets, once."""
-    return OneShotUnion(*plan.with_one_round().sets)
+    return OneShotUnion(*plan.with_one_round().sets(options))
+
+
+@_takes(SurrogateOptions)
+def feddm(plan: Plan, options: SurrogateOptions) -> SurrogateRounds:
+    """Synthetic sets, every round, made around the global model; DM then matches class scores, too, as FedDM does."""
+    settings = plan.settings
+    if settings.method == "dm":
+        settings = replace(settings, method_settings={"scores_weight": 1.0, **settings.method_settings})
+    request = settings.surrogate_request(plan.test, options.radius, options.weight_bits)
+    request.around(plan.learner.fresh())
+    gathering = gathering_for(settings, options, plan.test)
+    return SurrogateRounds(request, gathering, plan.learner, plan.reception, options.server_radius or None)
+
+
+@_takes(DynaFedOptions)
+def dynafed(plan: Plan, options: DynaFedOptions) -> DynaFed:
+    """Models, every round, finetuned on a set that the server distils from their path."""
+    settings = plan.settings
+    if options.collect_rounds >= settings.rounds:
+        raise SettingsError(
+            f"dynafed collects models of {options.collect_rounds} rounds and then goes on, "
+            f"but there are {settings.rounds}; take more rounds or fewer collect_rounds"
+        )
+    replayer = Replayer(options, plan.test, settings.images_per_class, settings.seed, settings.device)
+    return DynaFed(settings.train_request(plan.test), plan.learner, plan.reception, replayer)
 
 
 def one_shot_average(plan: Plan, *, epochs: int = 50) -> GuardedFedAvg:
@@ -79,7 +119,7 @@ def one_shot_average(plan: Plan, *, epochs: int = 50) -> GuardedFedAvg:
 def one_shot_ensemble(plan: Plan, *, epochs: int = 50, weighting: str = "classes") -> OneShotEnsemble:
     """Models, each trained for ``epochs``, and synthetic sets, once."""
     plan = plan.with_one_round().with_epochs(epochs)
-    return OneShotEnsemble(plan.settings.train_request(plan.test), *plan.sets, weighting=weighting)
+    return OneShotEnsemble(plan.settings.train_request(plan.test), *plan.sets(GatherOptions()), weighting=weighting)
 
 
 def fedavg(plan: Plan) -> GuardedFedAvg:
@@ -191,6 +231,8 @@ def _compressed(plan: Plan, upload: str, download_bits: int) -> CompressedFedAvg
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "one-shot": one_shot,
     "one-shot-average": one_shot_average,
+    "feddm": feddm,
+    "dynafed": dynafed,
     "one-shot-ensemble": one_shot_ensemble,
     "fedavg": fedavg,
     "fedprox": fedprox,

@@ -10,9 +10,11 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedcl_distill.augmentation import NoAugmentation, augmentation_for
 from fedcl_distill.data import LabelledData, Normalisation
-from fedcl_distill.engine import Budget, ByteBudget, Size
+from fedcl_distill.engine import Budget, ByteBudget, Distiller, Engine, Size, quantisation_aware
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
+from fedcl_distill.network_sources import AroundNetwork
+from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import ClassStatistics, StatisticsSpec, class_statistics
 from fedcl_distill.synthetic import SyntheticSet
@@ -24,7 +26,7 @@ DISTIL_CONFIG = "distil-config"
 """Where a request to distil stands beside a request to train."""
 
 DISTIL, SCAFFOLD, COMPRESSED, ENSEMBLE = "train.distil", "train.scaffold", "train.compressed", "train.ensemble"
-STATISTICS = "train.statistics"
+STATISTICS, SURROGATE = "train.statistics", "train.surrogate"
 """Message types of requests; a plain request to train has Flower's own "train"."""
 
 _ROUND_KEY = "server-round"
@@ -65,7 +67,8 @@ class DistilRequest(Request):
         images_per_class: samples for each class the node holds; never more than it has real ones.
         byte_budget: largest payload in bytes, in place of ``images_per_class``; None for no such budget.
         steps, seconds: when to stop, whichever comes first; the method's own budget where both are None.
-        bits: a stored value is sent in: 4, 8, 16 or 32.
+        bits: a stored value is sent in: 2, 4, 8, 16 or 32.
+        quantisation_aware: distil with values rounded to ``bits``.
     """
 
     method: str = "dm"
@@ -75,6 +78,7 @@ class DistilRequest(Request):
     steps: int | None = None
     seconds: float | None = None
     bits: int = 8
+    quantisation_aware: bool = False
 
     @property
     def size(self) -> Size:
@@ -84,7 +88,18 @@ class DistilRequest(Request):
 
     def distil(self, data: LabelledData, *, seed: int, device: str = "cpu", size: Size | None = None) -> SyntheticSet:
         """Do as asked, or to another ``size``; classes that the node does not hold are left out."""
-        return build_method(self.method, **self.method_settings).distil(
+        return self._distilled(self.distiller, data, seed, device, size)
+
+    @property
+    def distiller(self) -> Distiller:
+        """The method that is asked for; SettingsError if it or a setting is unknown."""
+        distiller = build_method(self.method, **self.method_settings)
+        return quantisation_aware(distiller, self.bits) if self.quantisation_aware else distiller
+
+    def _distilled(
+        self, distiller: Distiller, data: LabelledData, seed: int, device: str, size: Size | None = None
+    ) -> SyntheticSet:
+        return distiller.distil(
             self.with_normalisation(data),
             self.size if size is None else size,
             seed=seed,
@@ -113,6 +128,36 @@ class StatisticsRequest(Request):
     def measure(self, data: LabelledData, device: str = "cpu") -> ClassStatistics:
         """Do as asked; classes that the node does not hold have count 0."""
         return class_statistics(self.with_normalisation(data), self.specification, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurrogateRequest(DistilRequest):
+    """Distil your data as networks around the one you receive see them (Xiong et al. 2023, FedDM).
+
+    Attributes:
+        architecture: of the network, as text for ``Architecture.parse``.
+        radius: how far around it; see :class:`~fedcl_distill.network_sources.AroundNetwork`.
+        weight_bits: in which its weights are sent: 8, 16 or 32.
+    """
+
+    architecture: str
+    radius: float = 5.0
+    weight_bits: int = 32
+
+    def around(self, network: Network) -> Engine:
+        """The method, on networks around ``network``.
+
+        Raises:
+            SettingsError: the method looks through no networks, or needs ones trained on the real data.
+        """
+        engine = self.distiller
+        if not isinstance(engine, Engine):
+            raise SettingsError(f"method {self.method!r} looks through no networks, which feddm needs")
+        return replace(engine, networks=AroundNetwork(network, self.radius))
+
+    def distil_around(self, network: Network, data: LabelledData, *, seed: int, device: str = "cpu") -> SyntheticSet:
+        """Do as asked; classes that the node does not hold are left out."""
+        return self._distilled(self.around(network), data, seed, device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +224,11 @@ def read_distil(content: RecordDict, key: str = CONFIG) -> DistilRequest:
 def read_statistics(content: RecordDict) -> StatisticsRequest:
     """The request in a ``train.statistics`` message; SettingsError where a value is missing or of another type."""
     return from_flat(StatisticsRequest, config_of(content))
+
+
+def read_surrogate(content: RecordDict) -> SurrogateRequest:
+    """The request in a ``train.surrogate`` message; SettingsError where a value is missing or of another type."""
+    return from_flat(SurrogateRequest, config_of(content))
 
 
 def read_train(content: RecordDict) -> TrainRequest:

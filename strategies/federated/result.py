@@ -63,6 +63,8 @@ class FederatedResult:
         ledger: every message's bytes.
         weights: of the final global model.
         synthetic: the union of synthetic sets it was trained on, for strategies that have one.
+        clients_per_class: how many clients' sets in the last round held each class, for those strategies; a class with
+            0 was covered by nobody.
     """
 
     rounds: tuple[RoundResult, ...]
@@ -70,6 +72,7 @@ class FederatedResult:
     ledger: ByteLedger = field(repr=False)
     weights: ArrayRecord = field(repr=False)
     synthetic: SyntheticSet | None = field(default=None, repr=False)
+    clients_per_class: tuple[int, ...] | None = None
 
     @property
     def accuracy(self) -> float:
@@ -88,6 +91,7 @@ class FederatedResult:
             "slowest_client_seconds": round(sum(one.slowest_client_seconds for one in self.rounds), 3),
             "server_seconds": round(sum(one.server_seconds for one in self.rounds), 3),
             "synthetic_samples": None if self.synthetic is None else len(self.synthetic),
+            "clients_per_class": None if self.clients_per_class is None else list(self.clients_per_class),
             "rounds": [one.as_record() for one in self.rounds],
             "bytes_by_client": self.ledger.as_record(),
             "rejections": [one.as_record() for one in self.rejections],

@@ -51,6 +51,7 @@ def run_server(
         ledger=metered.ledger,
         weights=result.arrays,
         synthetic=getattr(strategy, "synthetic", None),
+        clients_per_class=getattr(getattr(strategy, "gathered", None), "clients_per_class", None),
     )
 
 
@@ -95,7 +96,7 @@ class _Judge:
             answers=len(seconds),
             client_seconds=sum(seconds),
             slowest_client_seconds=max(seconds, default=0.0),
-            server_seconds=now - self._grid.returned_at.get(server_round, now),
+            server_seconds=now - self._grid.returned_at.get(server_round, now) + self._grid.held.get(server_round, 0.0),
         )
         self.rounds.append(result)
         if self._on_round is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from flwr.app import UserConfig
@@ -12,8 +12,9 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import PROTOCOLS, Protocol
 from fedcl_distill.networks import Architecture
+from fedcl_distill.synthetic import check_bits
 from strategies.federated.flat import Flat, from_flat, to_flat
-from strategies.federated.requests import DistilRequest, StatisticsRequest, TrainRequest
+from strategies.federated.requests import DistilRequest, StatisticsRequest, SurrogateRequest, TrainRequest
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class FederatedSettings:
         distil_steps, distil_seconds: when distillation stops, whichever comes first; the method's own where both are
             None. Only steps are reproducible.
         bits: a synthetic value is sent in.
+        quantisation_aware: whether clients distil with values rounded to ``bits``, so that what they send is what they
+            trained.
 
         local_epochs, local_learning_rate, local_momentum, local_weight_decay, local_batch_size: of local training
             (FedAvg and its kin).
@@ -78,6 +81,7 @@ class FederatedSettings:
     distil_steps: int | None = None
     distil_seconds: float | None = None
     bits: int = 8
+    quantisation_aware: bool = False
 
     local_epochs: int = 1
     local_learning_rate: float = 0.01
@@ -101,7 +105,7 @@ class FederatedSettings:
         for name in ("train_limit", "byte_budget", "distil_steps", "distil_seconds"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"{name} must be positive or None, got {value}")
-        _require(self.bits in (4, 8, 16, 32), f"bits must be 4, 8, 16 or 32, got {self.bits}")
+        check_bits(self.bits)
         _require(0 <= self.quorum <= 1, f"quorum must be in [0, 1], got {self.quorum}")
         _require(self.protocol in PROTOCOLS, f"unknown protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
         if self.architecture is not None:
@@ -151,6 +155,14 @@ class FederatedSettings:
             steps=self.distil_steps,
             seconds=self.distil_seconds,
             bits=self.bits,
+            quantisation_aware=self.quantisation_aware,
+        )
+
+    def surrogate_request(self, data: LabelledData, radius: float, weight_bits: int) -> SurrogateRequest:
+        """What clients are asked that distil around the model; ``data`` gives architecture and normalisation."""
+        asked = {one.name: getattr(self.distil_request(data), one.name) for one in fields(DistilRequest)}
+        return SurrogateRequest(
+            **asked, architecture=self.architecture_for(data), radius=radius, weight_bits=weight_bits
         )
 
     def statistics_request(self, data: LabelledData, statistics: Mapping[str, Any]) -> StatisticsRequest:

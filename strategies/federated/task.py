@@ -10,7 +10,7 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.training import fit
 from strategies.federated.corrections import Correction, proximal
-from strategies.federated.requests import Request, TrainRequest, round_of
+from strategies.federated.requests import Request, SurrogateRequest, TrainRequest, round_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Task:
         """Of this node in this round."""
         return request.seed_for(self.server_round, self.partition)
 
-    def network(self, request: TrainRequest) -> Network:
+    def network(self, request: TrainRequest | SurrogateRequest) -> Network:
         """A fresh network of the architecture that is asked for."""
         architecture = Architecture.parse(request.architecture)
         seed = self.seed(request)

@@ -38,9 +38,11 @@ from strategies.federated.requests import (
     read_compressed,
     read_distil,
     read_statistics,
+    read_surrogate,
     read_train,
 )
 from strategies.federated.task import Task
+from strategies.federated.weight_codec import unpack_network
 
 Work = Callable[[Task], RecordDict]
 
@@ -54,6 +56,15 @@ def sum_features(task: Task) -> RecordDict:
     """Class-wise sums of features of the node's data."""
     request = read_statistics(task.content)
     return pack_payload(SUMS, encode_statistics(request.measure(task.data, task.device), request.bits))
+
+
+def distil_around(task: Task) -> RecordDict:
+    """A synthetic set made on networks around the server's model (FedDM)."""
+    request = read_surrogate(task.content)
+    network = task.network(request)
+    unpack_network(network, unpack_weights(task.content), request.weight_bits)
+    synthetic = request.distil_around(network, task.data, seed=task.seed(request), device=task.device)
+    return pack_set(finished(synthetic), request.bits)
 
 
 def train(task: Task) -> RecordDict:

@@ -41,7 +41,7 @@ def test_the_saved_set_is_what_was_judged(tmp_path, digits, short_protocol):
     judged = evaluate(saved, digits.test, short_protocol, seed=0, architecture=architecture, networks=1)
     assert metrics["accuracies"] == list(judged.accuracies)
     assert metrics["payload_bytes"] == len(encode(saved, 4, provenance=False)) == metrics["payload_bytes_at_bits"]["4"]
-    assert list(metrics["payload_bytes_at_bits"]) == ["32", "16", "8", "4"]
+    assert list(metrics["payload_bytes_at_bits"]) == ["32", "16", "8", "4", "2"]
     assert metrics["steps"] == 2
     assert metrics["samples"] == 10
     assert (tmp_path / metrics["files"]["picture"]).read_bytes().startswith(b"\x89PNG")

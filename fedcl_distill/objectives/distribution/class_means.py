@@ -1,7 +1,8 @@
-"""Distribution matching, DM (Zhao and Bilen 2023): class means of embeddings must agree."""
+"""Distribution matching, DM (Zhao and Bilen 2023): class means of embeddings must agree; in FedDM, of scores too."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.chunks import chunk_size, chunked
+from fedcl_distill.errors import SettingsError
 from fedcl_distill.objectives.base import Objective, View
 from fedcl_distill.sides import RealSide, SyntheticSide
 
@@ -26,29 +28,50 @@ class ClassMeans:
 class DistributionMatching(Objective[ClassMeans]):
     """Σ over classes of ‖mean embedding of the real − mean embedding of the synthetic samples‖² (equation 6).
 
-    The sum runs over classes that have samples on both sides.
+    The sum runs over classes that have samples on both sides. FedDM (Xiong et al. 2023) adds the same of class scores
+    (logits).
 
     Attributes:
         real_per_class: real samples a class in each view.
+        scores_weight: of the addend of class scores: 0 is DM, 1 is FedDM.
+
+    Raises:
+        SettingsError: on construction, if the weight is negative or not finite.
     """
 
     real_per_class: int = 256
+    scores_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.scores_weight < math.inf:
+            raise SettingsError(f"scores_weight must be finite and not negative, got {self.scores_weight}")
 
     def settings(self) -> dict[str, Any]:
-        return {"objective": "distribution matching", "real_per_class": self.real_per_class}
+        return {
+            "objective": "distribution matching",
+            "real_per_class": self.real_per_class,
+            "scores_weight": self.scores_weight,
+        }
 
     @torch.no_grad()
     def target(self, view: View, real: RealSide) -> ClassMeans:
         inputs, labels = real.draw(self.real_per_class, view.seed)
         inputs = view.augment(inputs, labels)
-        embeddings = torch.cat([view.network.embed(part) for (part,) in chunked(inputs)])
+        embeddings = torch.cat([self._seen(view, part) for (part,) in chunked(inputs)])
         return class_means(embeddings, labels, real.data.num_classes)
 
     def losses(self, view: View, target: ClassMeans, synthetic: SyntheticSide) -> Iterator[Tensor]:
         def features(inputs: Tensor, classes: Tensor) -> Tensor:
-            return view.network.embed(view.augment(inputs, classes))
+            return self._seen(view, view.augment(inputs, classes))
 
         yield from distances_of_means(features, target, synthetic.inputs, synthetic.classes)
+
+    def _seen(self, view: View, inputs: Tensor) -> Tensor:
+        """float32 (n, …): embeddings and, beside them, scores scaled so that squares carry their weight."""
+        embeddings = view.network.embed(inputs)
+        if self.scores_weight == 0:
+            return embeddings
+        return torch.cat([embeddings, math.sqrt(self.scores_weight) * view.network.classifier(embeddings)], dim=1)
 
 
 def distances_of_means(

@@ -28,7 +28,7 @@ from fedcl_distill.synthetic import (
 )
 from synthetic_builders import KEY, Scaled, make_set, take_apart
 
-BITS = [4, 8, 16, 32]
+BITS = [2, 4, 8, 16, 32]
 QUICK = settings(max_examples=60, deadline=None)
 
 
@@ -133,7 +133,7 @@ def test_constant_arrays_are_exact(value, bits):
     assert quantisation_error(one, bits) == {"pixels": 0.0}
 
 
-@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
 def test_the_bound_is_half_a_step_and_is_reached(bits):
     levels = 2**bits - 1
     values = torch.tensor([[0.0, 1.0, 0.5 / levels]])  # the last is half way between two steps
@@ -188,7 +188,7 @@ def test_a_hundred_named_classes():
 
 def test_bytes_are_accounted_for():
     one = make_set((3, 1, 3, 3), labels=torch.tensor([1, 0, 1]))
-    for bits, arrays in [(4, 14), (8, 27), (16, 54), (32, 108)]:
+    for bits, arrays in [(2, 7), (4, 14), (8, 27), (16, 54), (32, 108)]:
         parts = payload_bytes(one, bits)
         assert (parts.arrays, parts.labels) == (arrays, 3)
         assert parts.total == len(encode(one, bits))

@@ -18,6 +18,9 @@ class _Listening(InProcessGrid):
 
     heard: list[tuple[int, str, int]]
 
+    def send_and_receive(self, messages, *, timeout=None):
+        return self.pull_messages(self.push_messages(messages))
+
     def push_messages(self, messages):
         messages = list(messages)
         for message in messages:

@@ -1,0 +1,91 @@
+"""Synthetic sets from all nodes become one: checked, united or merged, and weighted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from flwr.app import Message, MetricRecord, RecordDict
+from torch import Tensor
+
+from fedcl_distill.merging import MergeTree, WeightedSet, weighted_union
+from fedcl_distill.synthetic import Expectation, Limits, SyntheticSet
+from strategies.federated.messages import unpack_set
+from strategies.federated.reception import Answer, Reception
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What the answers of one round make together.
+
+    Attributes:
+        synthetic: the set to learn from.
+        weights: float64 (n,): how much each of its samples counts; None for all alike.
+        partitions: whose sets are in it, in order.
+        clients_per_class: how many of them sent a sample of each class; 0 is a class that nobody covers.
+    """
+
+    synthetic: SyntheticSet
+    weights: Tensor | None
+    partitions: tuple[int, ...]
+    clients_per_class: tuple[int, ...]
+
+    @property
+    def metrics(self) -> MetricRecord:
+        """What Flower logs of a round."""
+        return MetricRecord({"sets": len(self.partitions), "samples": len(self.synthetic)})
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """How the sets of a round are read and put together.
+
+    Attributes:
+        expectation: what a set must look like.
+        limits: of a payload.
+        size_exponent: a client's samples count together as much as the number of its real samples to this power: 1 in
+            proportion to its size, 0 as much as it sent samples. The number is what the client says.
+        merging: a new, empty tree for sets that shall not all be held; None keeps every sample.
+    """
+
+    expectation: Expectation
+    limits: Limits
+    size_exponent: float = 0.0
+    merging: MergeTree | None = None
+
+    def gather(self, reception: Reception, server_round: int, replies: Iterable[Message]) -> Gathered:
+        """One set of all valid answers, in the order of partitions; with merging, each is dropped once it is in.
+
+        Raises:
+            QuorumError: too few answers could be used.
+        """
+        if self.merging is None:
+            return self.unite(reception.hear(server_round, replies, self.read))
+        partitions, present = list[int](), torch.zeros(len(self.expectation.class_names), dtype=torch.int64)
+        for answer in reception.listen(server_round, replies, self.read):
+            self.merging.add(self._weighted(answer))
+            partitions.append(answer.facts.partition)
+            present += answer.value.class_counts > 0
+        merged = self.merging.result()
+        return Gathered(merged.synthetic, merged.weights, tuple(partitions), tuple(present.tolist()))
+
+    def unite(self, answers: list[Answer[SyntheticSet]]) -> Gathered:
+        """All samples of ``answers``, at least one, in their order."""
+        whole = weighted_union([self._weighted(answer) for answer in answers])
+        present = torch.stack([answer.value.class_counts > 0 for answer in answers]).sum(dim=0)
+        return Gathered(
+            whole.synthetic,
+            whole.weights if self.size_exponent else None,
+            tuple(answer.facts.partition for answer in answers),
+            tuple(present.tolist()),
+        )
+
+    def _weighted(self, answer: Answer[SyntheticSet]) -> WeightedSet:
+        if self.size_exponent == 0:
+            return WeightedSet.standing_for(answer.value, len(answer.value))
+        return WeightedSet.standing_for(answer.value, answer.facts.examples**self.size_exponent)
+
+    def read(self, content: RecordDict) -> SyntheticSet:
+        """The set in an answer; PayloadError if it is not as expected."""
+        return unpack_set(content, self.limits, self.expectation)
