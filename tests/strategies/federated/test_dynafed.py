@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -64,17 +66,18 @@ def test_a_model_learns_from_the_set_what_only_the_path_knew():
 def test_on_digits_divided_unevenly_it_is_ahead_once_there_is_a_set(digits):
     parts = partition(digits.train, "dirichlet:0.1", 10, seed=0)
     app = make_client_app(lambda context: parts[partition_of(context)])
-    common = {
-        "clients": 10,
-        "rounds": 4,
-        "architecture": "mlp:width=64",
-        "local_learning_rate": 0.05,
-        "local_epochs": 3,
-    }
+    settings = FederatedSettings(
+        clients=10,
+        rounds=4,
+        architecture="mlp:width=64",
+        local_learning_rate=0.05,
+        local_epochs=3,
+        images_per_class=5,
+        wait_seconds=0.0,
+    )
     reached = []
-    for own in ({"strategy": "fedavg"}, {"strategy": "dynafed", "strategy_settings": {"collect_rounds": 3}}):
-        own.setdefault("strategy_settings", {}).update({"distil_steps": 30} if own["strategy"] == "dynafed" else {})
-        settings = FederatedSettings(**common, **own, local_learning_rate=0.05, images_per_class=5, wait_seconds=0.0)
+    for strategy, own in (("fedavg", {}), ("dynafed", {"collect_rounds": 3, "distil_steps": 30})):
+        settings = replace(settings, strategy=strategy, strategy_settings=own)
         with InProcessGrid(app, 10) as nodes:
             reached.append([one.accuracy for one in run_server(nodes, settings, digits.test).rounds])
     assert reached[0][:3] == reached[1][:3]
