@@ -19,12 +19,15 @@ from strategies.federated import (
 from strategies.federated.client import partition_of
 from strategies.federated.server import learner_for
 
-ONE_ROUND = ("one-shot", "one-shot-average", "one-shot-ensemble")
+ONE_ROUND = ("one-shot", "one-shot-average", "one-shot-ensemble", "statistics")
+LOOKS_THROUGH_NETWORKS = ("feddm", "statistics")
 CHOSEN = {
     "one-shot-average": {"epochs": 10},
     "one-shot-ensemble": {"epochs": 10},
     "fedadam": {"server_learning_rate": 0.05},
     "topk": {"fraction": 0.1},
+    "feddm": {"radius": 0.1},
+    "statistics": {"views": 20, "architecture": "convnet:width=8"},
 }
 
 
@@ -34,7 +37,9 @@ def test_it_learns_digits(strategy: str, digits: Splits) -> None:
         strategy=strategy,
         strategy_settings=CHOSEN.get(strategy, {}),
         rounds=1 if strategy in ONE_ROUND else 6,
-        method="random",
+        method="dm" if strategy in LOOKS_THROUGH_NETWORKS else "random",
+        method_settings={"learning_rate": 0.05} if strategy == "feddm" else {},  # trained MLPs have steep features
+        distil_steps=20,
         images_per_class=3,
         clients=3,
         partition="dirichlet:0.5",
