@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Augmentation, NoAugmentation
@@ -99,7 +99,7 @@ def fit(
 
 
 @torch.no_grad()
-def predict(network: Network, data: LabelledData) -> Tensor:
+def predict(network: nn.Module, data: LabelledData) -> Tensor:
     """int64 (n,): the class that ``network`` gives to each sample of ``data``."""
     device = next(network.parameters()).device
     network.eval()
@@ -110,7 +110,7 @@ def predict(network: Network, data: LabelledData) -> Tensor:
     return torch.cat([network(data.inputs(part).to(device)).argmax(dim=1).cpu() for part in parts])
 
 
-def accuracy(network: Network, data: LabelledData) -> float:
+def accuracy(network: nn.Module, data: LabelledData) -> float:
     """Fraction of ``data`` classified correctly, in [0, 1]; NaN where there is no sample."""
     if len(data) == 0:
         return float("nan")

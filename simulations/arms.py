@@ -10,11 +10,12 @@ from typing import Any
 
 from simulations.formats import number
 from simulations.records import Record
+from strategies.continual.settings import uses_method
 
 _SCENARIO = {
     "distil": ("data", "train_limit", "protocol", "architecture", "networks"),
     "federated": ("data", "train_limit", "clients", "partition", "min_client_samples"),
-    "continual": ("data", "train_limit", "experiences", "order_seed"),
+    "continual": ("data", "train_limit", "scenario", "domain", "online", "experiences", "order_seed"),
 }
 """Settings that pose the task: arms that differ in one of them are not put beside each other."""
 
@@ -118,7 +119,9 @@ def _uses_method(kind: str, record: Record) -> bool:
         return False  # the server distils by a way of its own
     if kind == "federated":
         return record["metrics"].get("synthetic_samples") is not None
-    return kind == "distil" or record["settings"].get("strategy") == "distilled"
+    settings = record["settings"]
+    own = settings.get("strategy_settings")
+    return kind == "distil" or uses_method(str(settings.get("strategy")), own if isinstance(own, dict) else {})
 
 
 def _sends_real_samples(kind: str, record: Record) -> bool:

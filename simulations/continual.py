@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 from simulations.compare import compare
-from simulations.records import Record, make_record
+from simulations.records import Record, make_record, settings_key
 from simulations.scenario_data import load_splits
 from simulations.watch import Silent, Watcher
 from strategies.continual import ContinualResult, ContinualSettings
@@ -15,18 +16,26 @@ from strategies.continual import ContinualResult, ContinualSettings
 KIND = "continual"
 
 
-def run_continual(settings: ContinualSettings, watcher: Watcher | None = None) -> Record:
-    """Train through the stream and return the result line.
+def run_continual(
+    settings: ContinualSettings,
+    watcher: Watcher | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> Record:
+    """Train through the stream and return the result line; ``checkpoint`` as for ``run_stream``.
 
     Raises:
         SettingsError, DataError: settings that do not fit each other or the data.
     """
     started = time.monotonic()
-    result = simulate(settings, watcher)
+    result = simulate(settings, watcher, checkpoint)
     return make_record(KIND, settings.as_record(), result.as_record(), time.monotonic() - started)
 
 
-def simulate(settings: ContinualSettings, watcher: Watcher | None = None) -> ContinualResult:
+def simulate(
+    settings: ContinualSettings,
+    watcher: Watcher | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> ContinualResult:
     """:func:`run_continual`'s run with everything it left behind: the accuracy matrix and the memory."""
     from strategies.continual import run_stream  # here, because importing Avalanche takes ten seconds
 
@@ -35,10 +44,10 @@ def simulate(settings: ContinualSettings, watcher: Watcher | None = None) -> Con
     with watcher.stage(_describe(settings)) as stage:
 
         def on_stage(index: int, accuracies: tuple[float, ...]) -> None:
-            seen = 100 * sum(accuracies[: index + 1]) / (index + 1)
+            seen = 100 * _seen(index, accuracies)
             stage.update((index + 1) / settings.experiences, f"accuracy on what was seen {seen:.1f} %")
 
-        result = run_stream(settings, splits, on_stage)
+        result = run_stream(settings, splits, on_stage, checkpoint=checkpoint)
     watcher.note(f"{_describe(settings)}: {_outcome(result)}")
     return result
 
@@ -50,10 +59,22 @@ def compare_continual(
 ) -> list[Record]:
     """Run those of ``runs`` that ``results_path`` does not hold yet, and append each result as soon as it is there.
 
-    A comparison that was interrupted goes on where it stopped. Returns the new results.
+    A comparison that was interrupted goes on where it stopped, after the last experience that was learned. Returns the
+    new results.
     """
     watcher = watcher or Silent()
-    return compare(KIND, runs, lambda one: run_continual(one, watcher), results_path, watcher)
+    folder = Path(results_path).parent
+
+    def run(settings: ContinualSettings) -> Record:
+        key = settings_key(KIND, settings.as_record())
+        return run_continual(settings, watcher, folder / f"continual-{key}.checkpoint.pt")
+
+    return compare(KIND, runs, run, results_path, watcher)
+
+
+def _seen(index: int, accuracies: tuple[float, ...]) -> float:
+    """Mean accuracy on the experiences up to ``index``."""
+    return sum(accuracies[: index + 1]) / (index + 1)
 
 
 def _describe(settings: ContinualSettings) -> str:

@@ -54,6 +54,9 @@ def describe(scenario: Scenario) -> str:
     if scenario.kind == "federated":
         parts += [f"{task.get('clients')} clients", f"partition {task.get('partition')}"]
     if scenario.kind == "continual":
+        scenario_name = task.get("scenario") or "class"
+        changing = f"domain ({task.get('domain')})" if scenario_name == "domain" else scenario_name
+        parts.append(f"{changing}-incremental{', online' if task.get('online') else ''}")
         parts.append(f"{task.get('experiences')} experiences")
         if task.get("order_seed") is not None:
             parts.append(f"class order {task['order_seed']}")
@@ -173,8 +176,8 @@ _NOTES = {
     "Payload: what would be sent, at the stated bits a value. ipc: images per class.",
     "federated": "Accuracy of the final model on central test data. Up, down: bytes of all clients and rounds. "
     "Clients: seconds of the slowest client of each round, summed. Rejected: answers that were not used.",
-    "continual": "Accuracy: mean over all experiences after the last one. Memory: bytes kept after the last one. "
-    "Replayed: remembered samples added to training batches.",
+    "continual": "Accuracy: mean over all experiences after the last one. Memory: bytes kept beside the model "
+    "after it. Replayed: remembered samples added to training batches.",
 }
 
 

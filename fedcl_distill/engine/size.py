@@ -95,9 +95,19 @@ def spread_in_bytes(
     return _spread(low, available)
 
 
-def bytes_of_counts(counts: Sequence[int], like: LabelledData, bits: int) -> int:
-    """Exact size of so many samples of each class, stored as pixels with ``bits`` a value and without provenance."""
-    return encoded_bytes(_blank(like, Pixels(), counts, soft_labels=False), bits)
+def bytes_of_counts(
+    counts: Sequence[int],
+    like: LabelledData,
+    bits: int,
+    parameterization: Parameterization | None = None,
+    *,
+    soft_labels: bool = False,
+) -> int:
+    """Exact size of so many whole samples of each class, with ``bits`` a value and without provenance.
+
+    ``parameterization`` says how they are stored; None takes pixels.
+    """
+    return encoded_bytes(_blank(like, parameterization or Pixels(), counts, soft_labels), bits)
 
 
 def _or_nothing(size_of: Callable[[int], int], samples: int) -> int:

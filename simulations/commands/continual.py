@@ -15,7 +15,8 @@ app = typer.Typer(add_completion=False)
 
 _HELPS = {
     "strategy": f"One of {', '.join(STRATEGIES)}.",
-    "method": "The memory of the strategy 'distilled' is made by this; see fedcl-distill methods.",
+    "strategy_settings": "Of the strategy, such as memory=distilled or der++.alpha=0.3 (for der++ alone).",
+    "method": "Memories 'distilled', 'hybrid' and 'condensed' are made by this; see fedcl-distill methods.",
     "method_settings": "What the method shall do in its own way, such as initial=noise; dm.clamp=true is for dm alone.",
     "bits": "Of each remembered value: 2, 4, 8, 16 or 32.",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,13 +12,17 @@ class BalancedCrossEntropy(nn.Module):
 
     With as many remembered as current samples in a batch, two new classes would weigh as much as eight old ones
     together, and the model would lean towards the new ones. Weighing classes alike costs nothing and needs to know
-    neither the memory nor the stream.
+    neither the memory nor the stream. A sample with a soft label belongs to its most probable class.
     """
 
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
         """float32 (): loss of ``scores`` (n, classes) under int64 (n,) labels or float32 (n, classes) probabilities."""
-        targets = F.one_hot(labels, scores.shape[1]).to(scores.dtype) if labels.ndim == 1 else labels
-        mass = targets.sum(dim=0)
-        present = mass > 0
-        losses = -(targets * F.log_softmax(scores, dim=1)).sum(dim=0)
-        return (losses[present] / mass[present]).mean()
+        classes = labels if labels.ndim == 1 else labels.argmax(dim=1)
+        counts = torch.bincount(classes, minlength=scores.shape[1])
+        weights = 1 / (counts[classes] * (counts > 0).sum())
+        return (weights * F.cross_entropy(scores, labels, reduction="none")).sum()
+
+
+def as_probabilities(labels: Tensor, classes: int) -> Tensor:
+    """float32 (n, classes): int64 (n,) classes as one-hot rows, probabilities as they are."""
+    return F.one_hot(labels, classes).float() if labels.ndim == 1 else labels

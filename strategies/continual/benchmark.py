@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from avalanche.benchmarks import nc_benchmark
+from avalanche.benchmarks import benchmark_from_datasets, nc_benchmark, split_online_stream
+from avalanche.benchmarks.utils.classification_dataset import _make_taskaware_classification_dataset
 
 from fedcl_distill.data import Splits
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.seeding import generator_for
-from strategies.continual.avalanche_data import inputs_dataset
+from strategies.continual.avalanche_data import InputsDataset, inputs_dataset
+from strategies.continual.domains import DOMAINS
 
 
 def class_order(classes: int, seed: int | None) -> list[int]:
@@ -38,6 +40,61 @@ def class_incremental(splits: Splits, experiences: int, *, order_seed: int | Non
         SettingsError: there are fewer classes than experiences.
         DataError: a class has no training sample.
     """
+    return _by_classes(splits, experiences, order_seed, tasks=False)
+
+
+def task_incremental(splits: Splits, experiences: int, *, order_seed: int | None = None) -> Any:
+    """As :func:`class_incremental`, but items carry the experience as their task label, and labels stay as they are.
+
+    Who trains on it may look at the scores of the task's classes alone (see
+    :class:`~strategies.continual.losses.WithinTask`), in training and in testing.
+
+    Returns:
+        An Avalanche benchmark with a train and a test stream, items (normalised input, label, task).
+
+    Raises:
+        SettingsError, DataError: as for :func:`class_incremental`.
+    """
+    return _by_classes(splits, experiences, order_seed, tasks=True)
+
+
+def domain_incremental(splits: Splits, experiences: int, *, domain: str = "rotation") -> Any:
+    """Every experience has all classes and all samples, each time seen otherwise.
+
+    Args:
+        splits: training and test data.
+        experiences: how many.
+        domain: "rotation" (images turned, up to 180 degrees), "permutation" (of pixels or features) or "inversion"
+            (positives and negatives in turn); the same for every seed.
+
+    Returns:
+        An Avalanche benchmark with a train and a test stream, items (normalised input, label, task 0).
+
+    Raises:
+        SettingsError: the domain is unknown or does not fit the data, or there is no experience.
+        DataError: a class has no training sample.
+    """
+    if domain not in DOMAINS:
+        raise SettingsError(f"unknown domain {domain!r}; known: {', '.join(DOMAINS)}")
+    if experiences < 1:
+        raise SettingsError(f"a stream needs an experience, got {experiences}")
+    splits.train.require_every_class()
+    streams = {
+        name: [_with_task(inputs_dataset(DOMAINS[domain](data, index, experiences))) for index in range(experiences)]
+        for name, data in (("train", splits.train), ("test", splits.test))
+    }
+    return benchmark_from_datasets(**streams)
+
+
+def in_mini_batches(experience: Any, size: int, *, seed: int) -> Any:
+    """An experience as a stream of experiences of ``size`` samples, each seen once and in an order that ``seed`` fixes.
+
+    Where the experience ends is not told: whoever trains on it learns without boundaries.
+    """
+    return split_online_stream([experience], size, access_task_boundaries=False, seed=seed)
+
+
+def _by_classes(splits: Splits, experiences: int, order_seed: int | None, *, tasks: bool) -> Any:
     classes = splits.train.num_classes
     if not 1 <= experiences <= classes:
         raise SettingsError(
@@ -49,7 +106,11 @@ def class_incremental(splits: Splits, experiences: int, *, order_seed: int | Non
         inputs_dataset(splits.train),
         inputs_dataset(splits.test),
         n_experiences=experiences,
-        task_labels=False,
+        task_labels=tasks,
         fixed_class_order=class_order(classes, order_seed),
         per_exp_classes={index: share + (index < rest) for index in range(experiences)} if rest else None,
     )
+
+
+def _with_task(dataset: InputsDataset) -> Any:
+    return _make_taskaware_classification_dataset(dataset, task_labels=0)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine.size import ByteBudget, spread_in_bytes
 from fedcl_distill.parameterizations import Pixels
-from fedcl_distill.synthetic import SyntheticSet, decode, encode
+from fedcl_distill.synthetic import SyntheticSet, decode, encode, union
 
 
 class Memory(Protocol):
-    """What replay draws from. It holds an encoded set, so that what is replayed is what its bytes hold."""
+    """What replay draws from. It holds encoded sets, so that what is replayed is what its bytes hold."""
 
     @property
     def bytes_kept(self) -> int:
-        """Size of the memory in bytes: the encoded set, without provenance."""
+        """Size of the memory in bytes: all encoded sets, without provenance."""
         ...
 
     def add(self, data: LabelledData) -> None:
@@ -32,10 +35,18 @@ class Memory(Protocol):
         """What is remembered; None before the first experience."""
         ...
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold: tensors, numbers, texts, and lists and dictionaries of these."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from another memory's :meth:`state`, made with the same settings."""
+        ...
+
 
 @dataclass
 class EncodedMemory:
-    """The common part: a payload, its bound, and how deep values are stored.
+    """The common part: payloads, their bound, and how deep values are stored.
 
     Attributes:
         byte_budget: most bytes to keep.
@@ -45,18 +56,46 @@ class EncodedMemory:
 
     byte_budget: int
     bits: int = 8
-    _payload: bytes = field(default=b"", repr=False)
+    _payloads: tuple[bytes, ...] = field(default=(), repr=False)
 
     @property
     def bytes_kept(self) -> int:
-        return len(self._payload)
+        return sum(map(len, self._payloads))
 
     def recall(self) -> SyntheticSet | None:
-        return decode(self._payload) if self._payload else None
+        held = self._held()
+        if len(held) > 1:
+            return union(held, provenance={})
+        return held[0] if held else None
 
-    def _keep(self, held: SyntheticSet) -> None:
-        self._payload = encode(held, self.bits, provenance=False)
+    def state(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._own()} | {"_payloads": [*map(as_tensor, self._payloads)]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for name in self._own():
+            setattr(self, name, state[name])
+        self._payloads = tuple(map(as_bytes, state["_payloads"]))
+
+    def _own(self) -> list[str]:
+        """Fields that change while experiences come."""
+        return [one.name for one in fields(self) if one.name.startswith("_")]
+
+    def _held(self) -> list[SyntheticSet]:
+        return [decode(payload) for payload in self._payloads]
+
+    def _keep(self, *held: SyntheticSet) -> None:
+        self._payloads = tuple(encode(one, self.bits, provenance=False) for one in held)
 
     def _share(self, data: LabelledData, available: Sequence[int]) -> list[int]:
         """How many samples of each class fit, spread evenly over the classes, given how many there are."""
         return spread_in_bytes(ByteBudget(self.byte_budget, self.bits), data, Pixels(), available)
+
+
+def as_tensor(payload: bytes) -> Tensor:
+    """uint8 (bytes,): a payload as checkpoints hold it."""
+    return torch.frombuffer(bytearray(payload), dtype=torch.uint8) if payload else torch.zeros(0, dtype=torch.uint8)
+
+
+def as_bytes(tensor: Tensor) -> bytes:
+    """The inverse of :func:`as_tensor`."""
+    return tensor.numpy().tobytes()

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 class AccuracyMatrix:
     """``rows[i][j]`` is the accuracy, in [0, 1], on the test data of experience j after training on experience i.
 
+    ``untrained`` are the accuracies of the model before any training, where they were measured.
+
     All numbers below are computed from this matrix: Avalanche's own stream forgetting is 0 on some streams.
     """
 
     rows: tuple[tuple[float, ...], ...]
+    untrained: tuple[float, ...] = ()
 
     @property
     def average_accuracy(self) -> float:
@@ -40,4 +43,15 @@ class AccuracyMatrix:
         """Mean of final minus just-trained accuracy over all experiences but the last (Lopez-Paz and Ranzato 2017)."""
         last = len(self.rows) - 1
         gained = [self.rows[last][j] - self.rows[j][j] for j in range(last)]
+        return statistics.fmean(gained) if gained else 0.0
+
+    @property
+    def forward_transfer(self) -> float | None:
+        """Mean, over all experiences but the first, of accuracy before its training minus that of the untrained model.
+
+        Lopez-Paz and Ranzato 2017, FWT; None where the untrained model was not measured or training was all at once.
+        """
+        if len(self.untrained) != len(self.rows):
+            return None
+        gained = [self.rows[j - 1][j] - self.untrained[j] for j in range(1, len(self.rows))]
         return statistics.fmean(gained) if gained else 0.0

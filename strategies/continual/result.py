@@ -17,7 +17,8 @@ class ContinualResult:
         matrix: accuracy on every experience after every experience.
         test_accuracy: on all test samples together, after the last experience.
         classes: names of the classes of each experience.
-        bytes_kept: of the memory, after each experience; 0 without one.
+        bytes_kept: after each experience, of all that the strategy keeps beside the model: samples, scores, older
+            weights; 0 for nothing.
         train_seconds, memory_seconds: training (memory excluded) and taking in, for each experience.
         replayed: remembered samples that were added to training batches, in all.
         memory: what is remembered at the end, or None.
@@ -40,6 +41,7 @@ class ContinualResult:
             "average_by_stage": list(self.matrix.average_by_stage),
             "forgetting": self.matrix.forgetting,
             "backward_transfer": self.matrix.backward_transfer,
+            "forward_transfer": self.matrix.forward_transfer,
             "test_accuracy": self.test_accuracy,
             "classes": [list(names) for names in self.classes],
             "memory_bytes": list(self.bytes_kept),

@@ -2,116 +2,113 @@
 
 from __future__ import annotations
 
-import time
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import torch
-from avalanche.training.plugins import EvaluationPlugin
-from avalanche.training.supervised import JointTraining, Naive
 from torch import nn
 
-from fedcl_distill.augmentation import augmentation_for
 from fedcl_distill.data import LabelledData, Splits
-from fedcl_distill.engine import Budget
-from fedcl_distill.engine.size import bytes_of_counts
-from fedcl_distill.methods import build_method
+from fedcl_distill.fingerprint import fingerprint
 from fedcl_distill.networks import Architecture, Network, default_architecture
 from fedcl_distill.seeding import derive_seed, isolated_rng
 from fedcl_distill.training import accuracy
+from strategies.continual.avalanche_data import labelled_data
 from strategies.continual.balance import BalancedCrossEntropy
-from strategies.continual.benchmark import class_incremental
-from strategies.continual.distilled_memory import DistilledMemory
+from strategies.continual.benchmark import class_incremental, domain_incremental, task_incremental
+from strategies.continual.checkpoint import load_checkpoint, save_checkpoint
+from strategies.continual.life import Life
+from strategies.continual.losses import WithinTask
+from strategies.continual.memories import memory_bytes, named_memory
 from strategies.continual.memory import Memory
 from strategies.continual.metrics import AccuracyMatrix
-from strategies.continual.replay import Replay
-from strategies.continual.reservoir_memory import ReservoirMemory
+from strategies.continual.registry import build_plan
 from strategies.continual.result import ContinualResult
 from strategies.continual.settings import ContinualSettings
+from strategies.continual.setup import Setup
+from strategies.continual.within import Within
 
 OnStage = Callable[[int, tuple[float, ...]], None]
 
 
-def run_stream(settings: ContinualSettings, splits: Splits, on_stage: OnStage | None = None) -> ContinualResult:
+def run_stream(
+    settings: ContinualSettings,
+    splits: Splits,
+    on_stage: OnStage | None = None,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> ContinualResult:
     """Train through the stream and return what was measured.
 
     Args:
         settings: of the run.
         splits: the data.
         on_stage: called after each experience with its index and the accuracies on all experiences.
+        checkpoint: file to continue from if it is there, to the same bits, and to save to after each experience;
+            removed when done.
 
     Raises:
         SettingsError: settings that do not fit each other or the data.
         DataError: a class without training samples.
+        CheckpointError: ``checkpoint`` is damaged or belongs to another run.
     """
-    benchmark = class_incremental(splits, settings.experiences, order_seed=settings.order_seed)
-    groups = [list(experience.classes_in_this_experience) for experience in benchmark.train_stream]
-    tests = [_only(splits.test, group) for group in groups]
+    benchmark = build_benchmark(settings, splits)
+    tests = [labelled_data(experience.dataset, splits.test) for experience in benchmark.test_stream]
+    tasks = [sorted(set(test.labels.tolist())) for test in tests]
     network = _network(settings, splits.train)
-    replay = _replay(settings, splits.train)
-    rows: list[tuple[float, ...]] = []
-    seconds: list[float] = []
+    plan = build_plan(Setup(settings, splits.train, network, _loss(settings, tasks)))
+    life = Life(settings, network, plan)
+    allowed = tasks if settings.scenario == "task" else None
+    untrained = _accuracies(network, tests, allowed)
+    name = _name(settings, splits) if checkpoint is not None else ""
     with isolated_rng(derive_seed(settings.seed, "avalanche")), _without_deprecations():
-        strategy = _strategy(settings, network, replay)
-        for stage in _stages(settings, benchmark):
-            started = time.monotonic()
-            strategy.train(stage)
-            seconds.append(time.monotonic() - started)
-            rows.append(tuple(accuracy(network, test) for test in tests))
+        saved = None if checkpoint is None else load_checkpoint(checkpoint, name)
+        if saved is not None:
+            life.restore(saved)
+        for stage in _stages(plan.at_once, benchmark)[len(life.rows) :]:
+            life.learn(stage)
+            classifier = plan.classifier() if plan.classifier else network
+            life.rows.append(_accuracies(classifier, tests, allowed))
+            if checkpoint is not None:
+                save_checkpoint(checkpoint, name, life.state())
             if on_stage is not None:
-                on_stage(len(rows) - 1, rows[-1])
-    memory_seconds = replay.seconds if replay else [0.0] * len(seconds)
+                on_stage(len(life.rows) - 1, life.rows[-1])
+    if checkpoint is not None:
+        Path(checkpoint).unlink(missing_ok=True)
     return ContinualResult(
-        matrix=AccuracyMatrix(tuple(rows)),
-        test_accuracy=accuracy(network, splits.test),
-        classes=tuple(tuple(splits.train.class_names[label] for label in sorted(group)) for group in groups),
-        bytes_kept=tuple(replay.bytes_kept) if replay else (0,) * len(rows),
-        train_seconds=tuple(whole - part for whole, part in zip(seconds, memory_seconds, strict=True)),
-        memory_seconds=tuple(memory_seconds),
-        replayed=replay.replayed if replay else 0,
-        memory=replay.memory.recall() if replay else None,
+        matrix=AccuracyMatrix(tuple(life.rows), untrained),
+        test_accuracy=_together(life.rows[-1], tests),
+        classes=tuple(tuple(splits.train.class_names[label] for label in task) for task in tasks),
+        bytes_kept=tuple(life.bytes_kept),
+        train_seconds=tuple(life.train_seconds),
+        memory_seconds=tuple(life.memory_seconds),
+        replayed=plan.replay.replayed if plan.replay else 0,
+        memory=plan.replay.memory.recall() if plan.replay else None,
     )
+
+
+def build_benchmark(settings: ContinualSettings, splits: Splits) -> Any:
+    """The stream that the settings' scenario names, as an Avalanche benchmark.
+
+    Raises:
+        SettingsError, DataError: settings that do not fit the data.
+    """
+    if settings.scenario == "domain":
+        return domain_incremental(splits, settings.experiences, domain=settings.domain)
+    by_classes = task_incremental if settings.scenario == "task" else class_incremental
+    return by_classes(splits, settings.experiences, order_seed=settings.order_seed)
 
 
 def build_memory(settings: ContinualSettings, like: LabelledData) -> Memory:
-    """The memory that ``settings`` ask for, empty.
+    """The memory that ``settings.strategy`` names, empty.
 
     Raises:
-        SettingsError: the method or one of its settings is unknown.
+        SettingsError: the strategy is no memory, or the method or one of its settings is unknown.
     """
-    seed = derive_seed(settings.seed, "memory")
-    budget = memory_bytes(settings, like)
-    if settings.strategy == "reservoir":
-        return ReservoirMemory(budget, settings.bits, seed=seed)
-    return DistilledMemory(
-        budget,
-        settings.bits,
-        distiller=build_method(settings.method, **settings.method_settings),
-        budget=Budget.if_given(settings.distil_steps, settings.distil_seconds),
-        seed=seed,
-        redistil=settings.redistil,
-    )
-
-
-def memory_bytes(settings: ContinualSettings, like: LabelledData) -> int:
-    """The byte budget: as given, or what ``images_per_class`` samples of every class take."""
-    if settings.byte_budget is not None:
-        return settings.byte_budget
-    return bytes_of_counts([settings.images_per_class] * like.num_classes, like, settings.bits)
-
-
-def _replay(settings: ContinualSettings, like: LabelledData) -> Replay | None:
-    if settings.strategy not in ("reservoir", "distilled"):
-        return None
-    return Replay(
-        build_memory(settings, like),
-        like,
-        ratio=settings.replay_ratio,
-        augmentation=augmentation_for(like) if settings.replay_augment else None,
-        seed=derive_seed(settings.seed, "replay"),
-    )
+    return named_memory(settings.strategy, settings, memory_bytes(settings, like))
 
 
 def _network(settings: ContinualSettings, like: LabelledData) -> Network:
@@ -121,32 +118,28 @@ def _network(settings: ContinualSettings, like: LabelledData) -> Network:
     return architecture.build(like.sample_shape, like.num_classes, seed=seed, device=settings.device)
 
 
-def _strategy(settings: ContinualSettings, network: Network, replay: Replay | None) -> Any:
-    optimiser = torch.optim.SGD(
-        network.parameters(),
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
-    template = JointTraining if settings.strategy == "joint" else Naive
-    return template(
-        model=network,
-        optimizer=optimiser,
-        criterion=BalancedCrossEntropy() if settings.balanced else nn.CrossEntropyLoss(),
-        train_mb_size=settings.batch_size,
-        train_epochs=settings.epochs,
-        device=settings.device,
-        plugins=[replay] if replay else [],
-        evaluator=EvaluationPlugin(),  # accuracies come from whole tensors, which is much faster
-    )
+def _loss(settings: ContinualSettings, tasks: list[list[int]]) -> nn.Module:
+    loss = BalancedCrossEntropy() if settings.balanced else nn.CrossEntropyLoss()
+    return WithinTask(loss, tasks) if settings.scenario == "task" else loss
 
 
-def _stages(settings: ContinualSettings, benchmark: Any) -> list[Any]:
-    return [benchmark.train_stream] if settings.strategy == "joint" else list(benchmark.train_stream)
+def _accuracies(classifier: nn.Module, tests: list[LabelledData], allowed: list[list[int]] | None) -> tuple[float, ...]:
+    if allowed is None:
+        return tuple(accuracy(classifier, test) for test in tests)
+    return tuple(accuracy(Within(classifier, task), test) for test, task in zip(tests, allowed, strict=True))
 
 
-def _only(data: LabelledData, labels: list[int]) -> LabelledData:
-    return data.subset(torch.isin(data.labels, torch.tensor(labels)).nonzero().flatten())
+def _together(accuracies: tuple[float, ...], tests: list[LabelledData]) -> float:
+    sizes = [len(test) for test in tests]
+    return sum(one * size for one, size in zip(accuracies, sizes, strict=True)) / sum(sizes)
+
+
+def _name(settings: ContinualSettings, splits: Splits) -> str:
+    return fingerprint(splits.train, {"settings": settings.as_record(), "test": fingerprint(splits.test, "")})
+
+
+def _stages(at_once: bool, benchmark: Any) -> list[Any]:
+    return [benchmark.train_stream] if at_once else list(benchmark.train_stream)
 
 
 @contextmanager

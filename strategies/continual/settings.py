@@ -9,7 +9,26 @@ from typing import Any
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.synthetic import check_bits
 
-STRATEGIES = ("naive", "reservoir", "distilled", "joint")
+# Registered in strategies.continual.registry, which needs Avalanche; the names are known without it.
+STRATEGIES = (
+    "naive",
+    "joint",
+    "reservoir",
+    "balanced",
+    "herding",
+    "distilled",
+    "hybrid",
+    "condensed",
+    "gdumb",
+    "icarl",
+    "der++",
+    "er-ace",
+    "mir",
+    "a-gem",
+    "ewc",
+    "lwf",
+)
+SCENARIOS = ("class", "task", "domain")
 
 
 @dataclass(frozen=True)
@@ -17,14 +36,21 @@ class ContinualSettings:
     """Settings of one run.
 
     Attributes:
-        strategy: "naive" (fine-tuning), "reservoir" (random real samples), "distilled" (a memory made by ``method``),
-            or "joint" (all experiences at once: the ceiling).
+        strategy: "naive" (fine-tuning), "joint" (all experiences at once: the ceiling), plain replay from a memory
+            ("reservoir", "balanced", "herding": real samples; "distilled", made by ``method``; "hybrid", of both;
+            "condensed", real samples distilled as they pass), or another of ``STRATEGIES``.
+        strategy_settings: of the strategy alone, as JSON values: alpha and beta of "der++", the memory of "gdumb", ….
         seed: fixes the result (same machine and thread count, distillation budget in steps).
 
         data: name of the data set.
         data_root: folder to search first; a place on this computer, and no part of :meth:`as_record`.
         train_limit: at most so many training samples; None for all.
-        experiences: into which the classes are divided.
+        scenario: what changes from one experience to the next: the "class"es, the classes of a known "task", or the
+            "domain" (how the same classes look).
+        domain: "rotation", "permutation" or "inversion".
+        online: every sample is seen once, in mini-batches of ``batch_size``, and no boundary between experiences is
+            told (task-free).
+        experiences: into which the classes are divided, or how many domains there are.
         order_seed: draws the order of classes; None keeps it as numbered.
 
         method: by which a distilled memory is made: a distillation method or a core set.
@@ -53,11 +79,15 @@ class ContinualSettings:
     """
 
     strategy: str = "distilled"
+    strategy_settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
 
     data: str = "digits"
     data_root: str | None = None
     train_limit: int | None = None
+    scenario: str = "class"
+    domain: str = "rotation"
+    online: bool = False
     experiences: int = 5
     order_seed: int | None = None
 
@@ -85,6 +115,8 @@ class ContinualSettings:
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
             raise SettingsError(f"unknown strategy {self.strategy!r}; known: {', '.join(STRATEGIES)}")
+        if self.scenario not in SCENARIOS:
+            raise SettingsError(f"unknown scenario {self.scenario!r}; known: {', '.join(SCENARIOS)}")
         for name in ("experiences", "images_per_class", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -95,10 +127,17 @@ class ContinualSettings:
     @property
     def label(self) -> str:
         """What tables and plots call the run."""
-        return f"distilled ({self.method})" if self.strategy == "distilled" else self.strategy
+        named = uses_method(self.strategy, self.strategy_settings)
+        return f"{self.strategy} ({self.method})" if named else self.strategy
 
     def as_record(self) -> dict[str, Any]:
         """JSON values that name the experiment: everything but places on this computer."""
         record = asdict(self)
         del record["data_root"]
         return record
+
+
+def uses_method(strategy: str, strategy_settings: Mapping[str, Any]) -> bool:
+    """Whether the memory of the strategy is made by ``method``."""
+    memory = str(strategy_settings.get("memory", strategy))
+    return memory.partition(":")[0] in ("distilled", "hybrid", "condensed")

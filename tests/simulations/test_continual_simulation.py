@@ -48,3 +48,23 @@ def test_a_comparison_resumes_where_it_stopped(tmp_path):
 def test_unknown_data_are_told_at_once():
     with pytest.raises(DataError, match="no data set"):
         run_continual(_settings(data="nothing of the kind"))
+
+
+def test_an_interrupted_run_goes_on_after_the_last_experience(tmp_path):
+    path, reached = tmp_path / "results.jsonl", []
+
+    def stop(index, accuracies):
+        reached.append(index)
+        if len(reached) == 2:
+            raise KeyboardInterrupt
+
+    plain = run_continual(_settings())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simulations.continual._seen", lambda *seen: stop(*seen) or 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            compare_continual([_settings()], path)
+        assert len(list(tmp_path.glob("*.checkpoint.pt"))) == 1
+        (record,) = compare_continual([_settings()], path)
+    assert reached == [0, 1, 2, 3, 4]
+    assert record["metrics"]["matrix"] == plain["metrics"]["matrix"]
+    assert [one.name for one in tmp_path.iterdir()] == ["results.jsonl"]

@@ -115,7 +115,7 @@ def test_the_page_is_whole_and_needs_no_other_file(tmp_path):
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     assert "@import" not in text
     assert "url(http" not in text
-    assert page.tags.count("svg") == 5
+    assert page.tags.count("svg") == 6
     for title in (
         "Accuracy against bytes",
         "Accuracy over rounds",
@@ -217,3 +217,14 @@ def test_accuracy_stands_against_cpu_time_where_distillation_cost_some(tmp_path)
     _, page = _write(tmp_path, [*free, _distil("mtt", 1, distil_cpu_seconds=1200.0)])
     assert "Accuracy against CPU time" in page.text
     assert "10 min 00 s" in page.text or "8 min 20 s" in page.text
+
+
+def test_bytes_kept_are_drawn_where_two_arms_keep_some(tmp_path):
+    title = "Average accuracy against bytes kept"
+    _, page = _write(tmp_path, [_continual(strategy, 0) for strategy in ("reservoir", "herding")])
+    assert title in page.text
+    alone = _continual("naive", 0)
+    alone["metrics"]["memory_bytes"] = [0, 0, 0]
+    (tmp_path / "other").mkdir()
+    _, page = _write(tmp_path / "other", [_continual("reservoir", 0), alone])
+    assert title not in page.text

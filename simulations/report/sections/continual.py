@@ -8,11 +8,11 @@ from typing import Any
 from simulations.arms import Arm, Scenario, scenarios
 from simulations.formats import mean, numbers, percent, spread
 from simulations.report.blocks import Block, Chapter, Grid, HeatMap, HeatMaps, Plot, Section
-from simulations.report.drawing import look, new_figure, show_legend, style, to_svg, use_percent_axis
+from simulations.report.drawing import look, new_figure, show_legend, style, to_svg, use_byte_axis, use_percent_axis
 from simulations.report.heat import heat_cell
 from simulations.report.sections.facts import settings_facts
 from simulations.report.source import Sourced
-from simulations.tables import describe, table_of
+from simulations.tables import describe, final_memory_bytes, table_of
 
 Matrix = list[list[float]]
 _BARS_SHARE = 0.8
@@ -26,7 +26,7 @@ def continual_section(sources: Sequence[Sourced]) -> Section | None:
     return Section(
         "continual",
         "Continual learning",
-        "Classes arrive one experience after the other, and old data are gone unless a memory keeps something of them. "
+        "Experiences come one after the other, and old data are gone unless a memory keeps something of them. "
         "Forgetting is the best earlier accuracy on an experience minus the final one (Chaudhry et al. 2018), "
         "averaged over all experiences but the last.",
         [Chapter(describe(scenario), _blocks(scenario)) for scenario in found],
@@ -44,6 +44,9 @@ def _blocks(scenario: Scenario) -> list[Block]:
         svg = _forgetting(scenario)
         if svg:
             blocks.append(Plot("Forgetting of each experience", svg, caption))
+        svg = _against_bytes(scenario)
+        if svg:
+            blocks.append(Plot("Average accuracy against bytes kept", svg, f"After the last experience. {caption}"))
     maps = tuple(_heat_map(arm) for arm in scenario.arms if _matrices(arm))
     if maps:
         blocks.append(
@@ -117,6 +120,24 @@ def _forgetting(scenario: Scenario) -> str:
     axes.set_ylabel("forgetting (percentage points)")
     show_legend(figure, axes)
     return to_svg(figure, "Forgetting of each experience")
+
+
+def _against_bytes(scenario: Scenario) -> str:
+    """A mark for each arm that keeps something; nothing where fewer than two do."""
+    placed = [(index, arm, final_memory_bytes(arm) or 0.0) for index, arm in enumerate(scenario.arms)]
+    kept = [one for one in placed if one[2] > 0 and one[1].values("average_accuracy")]
+    if len(kept) < 2:
+        return ""
+    figure = new_figure(10.5, 3.9)
+    axes = figure.subplots()
+    for index, arm, size in kept:
+        values = [100 * value for value in arm.values("average_accuracy")]
+        error = spread(values) or None
+        axes.errorbar(size, mean(values) or 0.0, yerr=error, label=arm.label, **{**look(index), "linestyle": ""})
+    use_byte_axis(axes, "bytes kept beside the model (log scale)")
+    use_percent_axis(axes, "average accuracy (%)")
+    show_legend(figure, axes)
+    return to_svg(figure, "Average accuracy against bytes kept")
 
 
 def _heat_map(arm: Arm) -> HeatMap:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from builders import blobs
 from fedcl_distill.engine import Budget
@@ -20,8 +24,8 @@ def _only(data, *labels):
 
 
 def _memory(byte_budget, method="dm", **changes):
-    settings = {"architecture": "mlp:width=8", "real_per_class": 8} if method == "dm" else {}
-    return DistilledMemory(byte_budget, distiller=build_method(method, **settings), budget=Budget(steps=2), **changes)
+    own = {"architecture": "mlp:width=8", "real_per_class": 8} if method == "dm" else {}
+    return DistilledMemory(byte_budget, distiller=build_method(method, **own), budget=Budget(steps=2), **changes)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -135,19 +139,117 @@ def test_distilling_moves_class_means_closer_than_random_samples_are():
     assert error("dm", 150) < 0.8 * error("random", 0)
 
 
-def test_labels_are_kept_as_classes_within_the_budget():
-    data = blobs((1, 8, 8), classes=4, per_class=30)
-    for method in (
+@pytest.mark.parametrize(
+    "method",
+    [
         build_method("frepo", architecture="mlp:width=8", real_per_batch=16),
         build_method("random", labels="teacher:temperature=2,architecture=mlp:width=4"),
-    ):
-        memory = DistilledMemory(1500, distiller=method, budget=Budget(steps=2))
-        memory.add(_only(data, 0, 1))
-        memory.add(_only(data, 2, 3))
-        assert memory.recall().labels.dtype == torch.int64
-        assert memory.bytes_kept <= 1500
+    ],
+    ids=["learned", "teacher"],
+)
+def test_soft_labels_are_kept_and_count(method):
+    data = blobs((1, 8, 8), classes=4, per_class=30)
+    memory = DistilledMemory(1500, distiller=method, budget=Budget(steps=2))
+    memory.add(_only(data, 0, 1))
+    memory.add(_only(data, 2, 3))
+    held = memory.recall()
+    assert held.labels.shape == (len(held), 4)
+    assert memory.bytes_kept == len(encode(held, 8, provenance=False)) <= 1500
+    hard = DistilledMemory(1500, distiller=build_method("random"))
+    hard.add(_only(data, 0, 1))
+    assert len(held) < len(hard.recall()), "labels take the bytes of samples"
 
 
-def test_shared_storage_is_refused():
-    with pytest.raises(SettingsError, match="parameterization=pixels"):
-        DistilledMemory(1500, distiller=build_method("dm", parameterization="tiles"))
+@pytest.mark.parametrize("redistil", [True, False])
+def test_tiles_hold_four_samples_in_the_bytes_of_one_and_shrink_by_whole_images(redistil):
+    data = blobs((1, 8, 8), classes=4, per_class=100)
+    method = build_method("dm", architecture="mlp:width=8", real_per_class=8, parameterization="tiles")
+    memory = DistilledMemory(2000, distiller=method, budget=Budget(steps=2), redistil=redistil)
+    pixels = _memory(2000, redistil=redistil)
+    for labels in [(0, 1), (2, 3)]:
+        memory.add(_only(data, *labels))
+        pixels.add(_only(data, *labels))
+    held = memory.recall()
+    assert memory.bytes_kept <= 2000
+    assert abs(len(held) - 4 * len(pixels.recall())) <= 4
+    assert all(count % 4 == 0 for count in held.class_counts.tolist())
+    means = torch.stack([data.unit(data.labels == c).mean(0) for c in range(4)])
+    nearest = torch.cdist(held.samples().flatten(1), means.flatten(1)).argmin(dim=1)
+    assert (nearest == held.hard_labels).float().mean() > 0.9, "samples went to the labels of their class"
+
+
+@pytest.mark.parametrize("parameterization", ["addressing", "low-rank"])
+def test_other_storage_keeps_the_budget_with_every_header(parameterization):
+    data = blobs((1, 8, 8), classes=4, per_class=100)
+    method = build_method("dm", architecture="mlp:width=8", real_per_class=8, parameterization=parameterization)
+    memory = DistilledMemory(3000, distiller=method, budget=Budget(steps=2))
+    for labels in [(0, 1), (2,), (3,)]:
+        memory.add(_only(data, *labels))
+        assert 2000 < memory.bytes_kept <= 3000
+    assert set(memory.recall().hard_labels.tolist()) == {0, 1, 2, 3}
+
+
+def test_samples_that_share_storage_cannot_be_dropped():
+    with pytest.raises(SettingsError, match="addressing"):
+        DistilledMemory(1500, distiller=build_method("dm", parameterization="addressing"), redistil=False)
+
+
+@pytest.mark.parametrize("redistil", [True, False])
+def test_a_class_that_returns_keeps_the_share_of_its_past(redistil):
+    """Three experiences of the same classes, each brighter: a third of the memory each, whatever came last."""
+    data = blobs((1, 8, 8), classes=2, per_class=50)
+    levels = [replace(data, samples=(data.samples.float() / 8 + 80 * step).to(torch.uint8)) for step in range(3)]
+    memory = _memory(400 + 24 * 64, "random", redistil=redistil)
+    for level in levels:
+        memory.add(level)
+    brightness = memory.recall().samples().flatten(1).mean(dim=1) * 255
+    counts = [int(((brightness >= 80 * step) & (brightness < 80 * step + 40)).sum()) for step in range(3)]
+    assert sum(counts) == len(memory.recall())
+    assert max(counts) - min(counts) <= 4, "two classes, rounded twice"
+
+
+def test_exemplars_that_stay_are_the_first_of_the_greedy_choice():
+    """Rebuffi et al. 2017, algorithms 4 and 5, worked out plainly here."""
+    data = blobs((5,), classes=4, per_class=20)
+    memory = DistilledMemory(1200, 32, distiller=build_method("herding"), redistil=False)
+    for labels in [(0, 1), (2, 3)]:
+        memory.add(_only(data, *labels))
+    held = memory.recall()
+    for label in range(4):
+        own = data.inputs()[data.labels == label]
+        chosen = []
+        for _ in range(int(held.class_counts[label])):
+            gaps = [
+                float("inf") if index in chosen else float((own.mean(0) - own[[*chosen, index]].mean(0)).norm())
+                for index in range(len(own))
+            ]
+            chosen.append(gaps.index(min(gaps)))
+        torch.testing.assert_close(held.inputs()[held.hard_labels == label], own[chosen])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    byte_budget=st.integers(700, 6000),
+    bits=st.sampled_from([4, 8, 16, 32]),
+    groups=st.lists(st.sets(st.integers(0, 4), min_size=1), min_size=1, max_size=4),
+    redistil=st.booleans(),
+)
+def test_no_stream_exceeds_the_bytes(byte_budget, bits, groups, redistil):
+    data = blobs((1, 5, 7), classes=5, per_class=9)
+    memory = DistilledMemory(byte_budget, bits, distiller=build_method("random"), redistil=redistil)
+    seen = set()
+    for labels in groups:
+        memory.add(_only(data, *labels))
+        seen |= labels
+        assert memory.bytes_kept == len(encode(memory.recall(), bits, provenance=False)) <= byte_budget
+        assert set(memory.recall().hard_labels.tolist()) <= seen
+
+
+def test_a_memory_goes_on_from_its_state():
+    data = blobs((1, 8, 8), classes=4, per_class=30)
+    first, second = _memory(2000), _memory(2000)
+    first.add(_only(data, 0, 1))
+    second.restore(first.state())
+    for memory in (first, second):
+        memory.add(_only(data, 1, 2))
+    assert encode(first.recall()) == encode(second.recall())

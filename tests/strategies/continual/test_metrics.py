@@ -42,3 +42,9 @@ def test_accuracy_before_an_experience_was_trained_counts_for_nothing():
 def test_a_single_experience_forgets_nothing():
     single = AccuracyMatrix(((0.75,),))
     assert (single.average_accuracy, single.forgetting, single.backward_transfer) == (0.75, 0.0, 0.0)
+
+
+def test_forward_transfer_is_the_accuracy_before_training_over_that_of_an_untrained_model():
+    matrix = AccuracyMatrix(MATRIX.rows, untrained=(0.3, 0.2, 0.05))
+    assert matrix.forward_transfer == pytest.approx(((0.1 - 0.2) + (0.2 - 0.05)) / 2)
+    assert MATRIX.forward_transfer is None

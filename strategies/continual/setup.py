@@ -1,0 +1,91 @@
+"""What strategies are put together from, and what a strategy is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from fedcl_distill.augmentation import augmentation_for
+from fedcl_distill.data import LabelledData
+from fedcl_distill.networks import Network
+from fedcl_distill.seeding import derive_seed
+from strategies.continual.memories import memory_bytes, named_memory
+from strategies.continual.memory import Memory
+from strategies.continual.replay import Replay
+from strategies.continual.settings import ContinualSettings
+
+
+class Keeper(Protocol):
+    """A plugin that keeps something beside the model."""
+
+    @property
+    def bytes_kept(self) -> int: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: dict[str, Any], network: nn.Module) -> None: ...
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the builder of a strategy may use.
+
+    Attributes:
+        settings: of the run.
+        like: the training data; the classes, normalisation and range count, samples do not.
+        network: the model.
+        loss: given scores and labels; balanced, or masked by task, as settings have it.
+    """
+
+    settings: ContinualSettings
+    like: LabelledData
+    network: Network
+    loss: nn.Module
+
+    def memory(self, name: str) -> Memory:
+        """An empty memory with the whole byte budget."""
+        return named_memory(name, self.settings, memory_bytes(self.settings, self.like))
+
+    @property
+    def replaying(self) -> dict[str, Any]:
+        """Keyword arguments of :class:`Replay` that are the same for every strategy."""
+        settings = self.settings
+        return {
+            "ratio": settings.replay_ratio,
+            "augmentation": augmentation_for(self.like) if settings.replay_augment else None,
+            "seed": derive_seed(settings.seed, "replay"),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A strategy: plain training, and what is added to it.
+
+    Attributes:
+        loss: given scores and labels.
+        replay: takes in experiences; None for no memory.
+        keepers: plugins that keep something else, called after ``replay``.
+        classifier: what is tested after each experience; None for the model itself.
+        at_once: all experiences together.
+        online: works on mini-batches without boundaries.
+    """
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    replay: Replay | None = None
+    keepers: tuple[Keeper, ...] = ()
+    classifier: Callable[[], nn.Module] | None = None
+    at_once: bool = False
+    online: bool = True
+
+    @property
+    def plugins(self) -> list[Any]:
+        return ([] if self.replay is None else [self.replay]) + list(self.keepers)
+
+    @property
+    def bytes_kept(self) -> int:
+        """Of all that is kept beside the model, now."""
+        samples = self.replay.bytes_kept[-1] if self.replay is not None and self.replay.bytes_kept else 0
+        return samples + sum(keeper.bytes_kept for keeper in self.keepers)
