@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 from simulations.compare import compare
-from simulations.records import Record, make_record, settings_key
+from simulations.records import Record, make_record
+from simulations.runs import Run
 from simulations.scenario_data import load_splits
 from simulations.watch import Silent, Watcher
 from strategies.continual import ContinualResult, ContinualSettings
@@ -56,20 +56,14 @@ def compare_continual(
     runs: Iterable[ContinualSettings],
     results_path: str | os.PathLike[str],
     watcher: Watcher | None = None,
+    workers: int = 1,
 ) -> list[Record]:
-    """Run those of ``runs`` that ``results_path`` does not hold yet, and append each result as soon as it is there.
+    """Run those of ``runs`` that ``results_path`` does not hold yet, ``workers`` at a time; return the new results.
 
-    A comparison that was interrupted goes on where it stopped, after the last experience that was learned. Returns the
-    new results.
+    A run that was interrupted goes on after the last experience that was learned.
+    See :func:`~simulations.compare.compare`.
     """
-    watcher = watcher or Silent()
-    folder = Path(results_path).parent
-
-    def run(settings: ContinualSettings) -> Record:
-        key = settings_key(KIND, settings.as_record())
-        return run_continual(settings, watcher, folder / f"continual-{key}.checkpoint.pt")
-
-    return compare(KIND, runs, run, results_path, watcher)
+    return compare([Run(KIND, one) for one in runs], results_path, watcher or Silent(), workers)
 
 
 def _seen(index: int, accuracies: tuple[float, ...]) -> float:

@@ -19,6 +19,7 @@ from fedcl_distill.synthetic import BITS, SyntheticSet, check_bits, encoded_byte
 from simulations.compare import compare
 from simulations.costs import Meter
 from simulations.records import Record, make_record, settings_key
+from simulations.runs import Run
 from simulations.scenario_data import load_splits
 from simulations.watch import Silent, Stage, Watcher
 
@@ -158,14 +159,13 @@ def compare_distil(
     runs: Iterable[DistilSettings],
     results_path: str | os.PathLike[str],
     watcher: Watcher | None = None,
+    workers: int = 1,
 ) -> list[Record]:
-    """Run those of ``runs`` that ``results_path`` does not hold yet, and append each result as soon as it is there.
+    """Run those of ``runs`` that ``results_path`` does not hold yet, ``workers`` at a time; return the new results.
 
-    Sets and pictures go beside ``results_path``. A comparison that was interrupted goes on where it stopped.
-    Returns the new results.
+    Sets and pictures go beside ``results_path``. See :func:`~simulations.compare.compare`.
     """
-    folder, watcher = Path(results_path).parent, watcher or Silent()
-    return compare(KIND, runs, lambda one: run_distil(one, watcher, folder), results_path, watcher)
+    return compare([Run(KIND, one) for one in runs], results_path, watcher or Silent(), workers)
 
 
 def _distil(settings: DistilSettings, splits: Splits, stage: Stage, checkpoint: Path | None) -> SyntheticSet:

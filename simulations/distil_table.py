@@ -11,15 +11,18 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import ByteBudget, count_per_class
 from fedcl_distill.engine.size import bytes_of_counts
 from fedcl_distill.parameterizations import Pixels
-from simulations.cell_processes import FAILED, Workers, run_in_processes
-from simulations.distil import DistilSettings
+from simulations.distil import KIND, DistilSettings
 from simulations.formats import number
-from simulations.records import Record, append_record, read_records, settings_key
+from simulations.records import Record, append_record, make_record, read_records, settings_key
+from simulations.runs import Run
 from simulations.scenario_data import load_splits
 from simulations.watch import Silent, Watcher
+from simulations.workers import Outcome, Workers, run_in_processes
 
 DEFAULT_SECONDS = 600.0
 BASELINE = "random"
+FAILED = f"{KIND}-failed"
+"""Kind of a record that says why a run has no result: its metrics are ``error``, ``reason`` and ``during``."""
 
 
 def with_budget(cells: Iterable[DistilSettings], seconds: float | None = None) -> list[DistilSettings]:
@@ -43,15 +46,15 @@ def run_table(
     """Run those of ``cells`` that ``results_path`` does not hold yet, each in a fresh process; return the new records.
 
     Each result is appended as soon as it is there. A run that fails becomes a record of kind
-    :data:`~simulations.cell_processes.FAILED` and stops nothing; it is tried again only with ``retry_failed``.
+    :data:`FAILED` and stops nothing; it is tried again only with ``retry_failed``.
     """
     watcher, new = watcher or Silent(), []
     todo = _missing(cells, results_path, retry_failed)
     with (
         watcher.stage(f"{len(todo)} of {len(cells)} cells to do") as stage,
-        closing(run_in_processes(todo, workers, stage)) as records,
+        closing(run_in_processes([Run(KIND, cell) for cell in todo], workers, stage)) as outcomes,
     ):
-        for record in records:
+        for record in map(_record, outcomes):
             append_record(results_path, record)
             new.append(record)
             watcher.note(_in_one_line(record))
@@ -84,6 +87,12 @@ def records_of_cells(cells: Sequence[DistilSettings], results_path: str | os.Pat
     found = {record["key"]: record for record in read_records(results_path)}
     either = (found.get(cell.key) or found.get(_failed_key(cell)) for cell in cells)
     return [record for record in either if record is not None]
+
+
+def _record(outcome: Outcome) -> Record:
+    if outcome.record is not None:
+        return outcome.record
+    return make_record(FAILED, outcome.run.settings.as_record(), outcome.failure, outcome.seconds)
 
 
 def _with_seconds(cell: DistilSettings, seconds: float | None) -> DistilSettings:

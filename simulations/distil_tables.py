@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulations.arms import REAL_SAMPLES_MARK, REAL_SAMPLES_NOTE, Arm, Scenario, scenarios
-from simulations.cell_processes import FAILED
 from simulations.distil import KIND
+from simulations.distil_table import FAILED
 from simulations.formats import ABSENT, byte_size, mean, number, percent, plural, seconds
 from simulations.markdown import escape, markdown_table
 from simulations.published import Published, published

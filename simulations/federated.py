@@ -13,6 +13,7 @@ from simulations.ceilings import CEILINGS, run_ceiling
 from simulations.compare import compare
 from simulations.flower_app import central_test_data, client_app, client_parts
 from simulations.records import Record, make_record
+from simulations.runs import Run
 from simulations.watch import Silent, Stage, Watcher
 from strategies.federated import (
     FederatedResult,
@@ -57,13 +58,13 @@ def compare_federated(
     runs: Iterable[FederatedSettings],
     results_path: str | os.PathLike[str],
     watcher: Watcher | None = None,
+    workers: int = 1,
 ) -> list[Record]:
-    """Run those of ``runs`` that ``results_path`` does not hold yet, and append each result as soon as it is there.
+    """Run those of ``runs`` that ``results_path`` does not hold yet, ``workers`` at a time; return the new results.
 
-    A comparison that was interrupted goes on where it stopped. Returns the new results.
+    See :func:`~simulations.compare.compare`.
     """
-    watcher = watcher or Silent()
-    return compare(KIND, runs, lambda one: run_federated(one, watcher), results_path, watcher)
+    return compare([Run(KIND, one) for one in runs], results_path, watcher or Silent(), workers)
 
 
 def _run(settings: FederatedSettings, steps: _Steps) -> FederatedResult:

@@ -17,22 +17,23 @@ class InsistentInterrupts:
 
     Distillers end early on Ctrl-C and return what they have. In a simulation that must not become a result, as if the
     budget had been spent; so the run is interrupted again at the next thing it reports, until it ends. Use it in a
-    ``with`` block, in the main thread.
+    ``with`` block, in the main thread. ``signal_number`` is that of another signal that shall do what Ctrl-C does.
     """
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watcher: Watcher, signal_number: signal.Signals = signal.SIGINT) -> None:
         self._watcher = watcher
+        self._signal = signal_number
         self._happened = False
         self._before: Any = None
 
     def __enter__(self) -> InsistentInterrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._on_signal)
+            self._before = signal.signal(self._signal, self._on_signal)
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+            signal.signal(self._signal, self._before)
 
     @contextmanager
     def stage(self, description: str) -> Iterator[Stage]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,11 +21,13 @@ def thread_environment(threads: int) -> Mapping[str, str]:
     return {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)), "PYTHONPATH": path}
 
 
-def stop_with_children(process: subprocess.Popen[bytes]) -> None:
-    """End the process group that ``process`` leads, politely first; one that ended is left alone, with its number."""
+def stop_with_children(*processes: subprocess.Popen[bytes]) -> None:
+    """End the process groups that ``processes`` lead, politely first; what ended is left alone, with its number."""
     for request in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        os.killpg(process.pid, request)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_SECONDS)
+        running = [process for process in processes if process.poll() is None]
+        for process in running:
+            os.killpg(process.pid, request)
+        deadline = time.monotonic() + _STOP_SECONDS
+        for process in running:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))

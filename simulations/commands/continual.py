@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, records_of, show_results, watching
+from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, WorkerCount, records_of, show_results, watching
 from simulations.console import open_console
 from simulations.continual import KIND, compare_continual
 from simulations.options import takes_settings
@@ -24,7 +24,7 @@ _HELPS = {
 
 @app.command()
 @takes_settings(ContinualSettings, helps=_HELPS)
-def continual(cells: list[ContinualSettings], out: Out = DEFAULT_OUT) -> None:
+def continual(cells: list[ContinualSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1) -> None:
     """Train on one experience after the other and measure what is still known of each.
 
     Repeat a setting to compare, for instance: --strategy naive --strategy reservoir --strategy distilled.
@@ -32,6 +32,6 @@ def continual(cells: list[ContinualSettings], out: Out = DEFAULT_OUT) -> None:
     """
     console, results = open_console(), out / RESULTS
     with watching(console) as watcher:
-        compare_continual(cells, results, watcher)
+        compare_continual(cells, results, watcher, workers)
     keys = [settings_key(KIND, cell.as_record()) for cell in cells]
     show_results(console, records_of(results, keys), KIND, results)

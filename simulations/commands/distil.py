@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, records_of, show_results, watching
+from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, WorkerCount, records_of, show_results, watching
 from simulations.console import open_console
 from simulations.distil import KIND, DistilSettings, compare_distil
 from simulations.options import takes_settings
@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 @takes_settings(DistilSettings)
-def distil(cells: list[DistilSettings], out: Out = DEFAULT_OUT) -> None:
+def distil(cells: list[DistilSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1) -> None:
     """Distil a data set, save what is to be sent, and judge exactly that on real test data.
 
     Repeat a setting to compare, for instance: --method dm --method herding --method random --seed 0 --seed 1.
@@ -22,6 +22,6 @@ def distil(cells: list[DistilSettings], out: Out = DEFAULT_OUT) -> None:
     """
     console, results = open_console(), out / RESULTS
     with watching(console) as watcher:
-        compare_distil(cells, results, watcher)
+        compare_distil(cells, results, watcher, workers)
     show_results(console, records_of(results, [cell.key for cell in cells]), KIND, results)
     console.print(f"[dim]sets and pictures:[/] {out / 'sets'}", highlight=False, soft_wrap=True)

@@ -10,7 +10,6 @@ import typer
 
 from fedcl_distill.files import write_atomically
 from fedcl_distill.methods import list_methods
-from simulations.cell_processes import Workers
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, rich_table, watching
 from simulations.console import open_console
 from simulations.distil import DistilSettings
@@ -18,6 +17,7 @@ from simulations.distil_table import DEFAULT_SECONDS, baselines, records_of_cell
 from simulations.distil_tables import markdown_page, tables_of
 from simulations.options import takes_settings
 from simulations.tables import without
+from simulations.workers import Workers
 
 app = typer.Typer(add_completion=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, records_of, show_results, watching
+from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, WorkerCount, records_of, show_results, watching
 from simulations.console import open_console
 from simulations.federated import KIND, compare_federated, list_arms
 from simulations.options import takes_settings
@@ -24,7 +24,7 @@ _HELPS = {
 
 @app.command()
 @takes_settings(FederatedSettings, helps=_HELPS)
-def federated(cells: list[FederatedSettings], out: Out = DEFAULT_OUT) -> None:
+def federated(cells: list[FederatedSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1) -> None:
     """Run server and clients in this process and measure accuracy and every byte sent.
 
     Repeat a setting to compare, for instance: --method dm --method random --seed 0 --seed 1.
@@ -32,6 +32,6 @@ def federated(cells: list[FederatedSettings], out: Out = DEFAULT_OUT) -> None:
     """
     console, results = open_console(), out / RESULTS
     with watching(console) as watcher:
-        compare_federated(cells, results, watcher)
+        compare_federated(cells, results, watcher, workers)
     keys = [settings_key(KIND, cell.as_record()) for cell in cells]
     show_results(console, records_of(results, keys), KIND, results)

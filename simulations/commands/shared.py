@@ -26,6 +26,10 @@ Out = Annotated[
     Path, typer.Option(help="Folder for results, one JSON line each, and for synthetic sets.", metavar="DIR")
 ]
 DEFAULT_OUT = Path("runs")
+WorkerCount = Annotated[
+    int,
+    typer.Option("--workers", min=1, help="Runs at a time; several run in processes of one thread each."),
+]
 _LABEL_WIDTH = 24
 
 

@@ -17,14 +17,14 @@ from fedcl_distill.engine import Budget, ByteBudget, count_per_class
 from fedcl_distill.engine.size import bytes_of_counts
 from fedcl_distill.methods import list_methods
 from fedcl_distill.parameterizations import Pixels
-from simulations import cell_processes
-from simulations.cell_processes import FAILED, Workers
+from simulations import workers as workers_module
 from simulations.cli import app
 from simulations.distil import DistilSettings
-from simulations.distil_table import baselines, run_table, with_budget
+from simulations.distil_table import FAILED, baselines, run_table, with_budget
 from simulations.options import read_cells
 from simulations.records import append_record, make_record, read_records
 from simulations.scenario_data import load_splits
+from simulations.workers import Workers
 from watchers import Recording
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def stand_in(tmp_path, monkeypatch):
             f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))",
         ]
         (tmp_path / "stand_in_cell.py").write_text("\n".join([*lines, code]))
-        monkeypatch.setattr(cell_processes, "_MODULE", "stand_in_cell")
+        monkeypatch.setattr(workers_module, "_MODULE", "stand_in_cell")
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
 
     return make
@@ -118,10 +118,10 @@ def test_an_interrupt_ends_the_processes_and_keeps_what_was_done(stand_in, tmp_p
 
 def test_a_cell_ends_with_the_process_that_started_it():
     child = subprocess.Popen(
-        [sys.executable, "-m", "simulations.table_cell"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=ROOT
+        [sys.executable, "-m", "simulations.worker"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=ROOT
     )
     assert child.stdin is not None
-    child.stdin.write(b'{"settings": {}, "threads": 1, "out": "nowhere"}\n')
+    child.stdin.write(b'{"kind": "distil", "settings": {}, "threads": 1, "out": "nowhere", "checkpoints": false}\n')
     child.stdin.close()
     assert child.wait(30) == 1
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from simulations.cell_processes import FAILED
+from simulations.distil_table import FAILED
 from simulations.distil_tables import markdown_page, tables_of
 from simulations.markdown import markdown_table
 from simulations.published import WHOLE_DATA, published

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from simulations.compare import compare
 from simulations.records import append_record, environment, finished_keys, make_record, read_records, settings_key
+from simulations.runs import Run
 from simulations.watch import Silent
 
 
@@ -55,9 +57,9 @@ def test_the_environment_names_versions_and_machine() -> None:
     assert json.loads(json.dumps(found)) == found
 
 
+@dataclass
 class Cell:
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    seed: int
 
     def as_record(self) -> dict[str, int]:
         return {"seed": self.seed}
@@ -66,16 +68,17 @@ class Cell:
 def test_a_comparison_skips_what_is_done_and_keeps_what_was_finished_before_an_error(tmp_path: Path) -> None:
     results, ran = tmp_path / "results.jsonl", []
 
-    def run(cell: Cell) -> dict[str, object]:
+    def do(run: Run, *_: object) -> dict[str, object]:
+        cell = run.settings
         if cell.seed == 2 and len(ran) < 3:
             ran.append(cell.seed)
             raise KeyboardInterrupt
         ran.append(cell.seed)
         return make_record("distil", cell.as_record(), {}, 0.0)
 
-    cells = [Cell(seed) for seed in range(4)]
+    cells = [Run("distil", Cell(seed)) for seed in range(4)]
     with contextlib.suppress(KeyboardInterrupt):
-        compare("distil", cells, run, results, Silent())
-    compare("distil", cells, run, results, Silent())
+        compare(cells, results, Silent(), perform=do)
+    compare(cells, results, Silent(), perform=do)
     assert ran == [0, 1, 2, 2, 3]
     assert [record["settings"]["seed"] for record in read_records(results)] == [0, 1, 2, 3]

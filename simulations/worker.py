@@ -1,20 +1,22 @@
-"""``python -m simulations.table_cell``: one run in a process of its own, so that its costs are the run's alone.
+"""``python -m simulations.worker``: a process that does the runs it is given, one after the other.
 
-Settings come in on standard input as one JSON line. Progress goes out on standard output, a JSON line each, and at last
+Each comes in on standard input as one JSON line. Progress goes out on standard output, a JSON line each, and at last
 the result or why there is none. Whatever libraries print goes to standard error. The process ends when the one that
-started it does.
+started it does, and at SIGTERM, which a run that can leave a checkpoint takes as Ctrl-C.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
+import queue
+import signal
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 _LONGEST_TRACE = 3000  # characters
@@ -22,16 +24,11 @@ _SECONDS_BETWEEN_LINES = 0.5
 
 
 def main() -> None:
-    """Run the settings on standard input."""
-    answers = _take_standard_output()
-    request = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    speaker = _Speaker(answers)
-    try:
-        answer = {"record": _run(request, speaker)}
-    except Exception as error:
-        answer = {"failure": failure_of(error, speaker.phase)}
-    speaker.say(answer)
+    """Do the runs on standard input."""
+    speaker, requests = _Speaker(_take_standard_output()), queue.SimpleQueue[bytes]()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    while True:
+        speaker.say(_answer(json.loads(requests.get()), speaker))
 
 
 def failure_of(error: BaseException, phase: str) -> dict[str, Any]:
@@ -44,15 +41,27 @@ def failure_of(error: BaseException, phase: str) -> dict[str, Any]:
     return failure
 
 
-def _run(request: Mapping[str, Any], speaker: _Speaker) -> Mapping[str, Any]:
+def _answer(request: Mapping[str, Any], speaker: _Speaker) -> dict[str, Any]:
+    try:
+        return {"record": _perform(request, speaker)}
+    except Exception as error:
+        return {"failure": failure_of(error, speaker.phase)}
+
+
+def _perform(request: Mapping[str, Any], speaker: _Speaker) -> Mapping[str, Any]:
     import torch
 
-    from simulations.distil import DistilSettings, run_distil
+    from simulations.interrupts import InsistentInterrupts
     from simulations.machine import tune_allocator
+    from simulations.runs import perform_named
 
     tune_allocator()
     torch.set_num_threads(request["threads"])
-    return run_distil(DistilSettings(**request["settings"]), speaker, request["out"], checkpoints=False)
+    kind, settings, out = request["kind"], request["settings"], Path(request["out"])
+    if not request["checkpoints"]:
+        return perform_named(kind, settings, speaker, out, checkpoints=False)
+    with InsistentInterrupts(speaker, signal.SIGTERM) as watcher:
+        return perform_named(kind, settings, watcher, out)
 
 
 class _Speaker:
@@ -66,23 +75,23 @@ class _Speaker:
     @contextmanager
     def stage(self, description: str) -> Iterator[_Speaker]:
         self.phase = description
-        self._tell(0.0, "")
+        self._tell(0.0)
         yield self
 
     def update(self, fraction: float, detail: str = "") -> None:
         if time.monotonic() - self._spoke >= _SECONDS_BETWEEN_LINES:
-            self._tell(fraction, detail)
+            self._tell(fraction)
 
     def note(self, text: str) -> None:
-        """The result says all of it."""
+        self.say({"note": text})
 
     def say(self, message: Mapping[str, Any]) -> None:
         self._answers.write(json.dumps(message) + "\n")
         self._answers.flush()
 
-    def _tell(self, fraction: float, detail: str) -> None:
+    def _tell(self, fraction: float) -> None:
         self._spoke = time.monotonic()
-        self.say({"phase": self.phase, "fraction": fraction, "detail": detail})
+        self.say({"phase": self.phase, "fraction": fraction})
 
 
 def _take_standard_output() -> TextIO:
@@ -92,10 +101,11 @@ def _take_standard_output() -> TextIO:
     return answers
 
 
-def _end_with_parent() -> None:
-    """Standard input is closed when the other process ends, however it ends."""
-    while os.read(0, 1):  # not sys.stdin, whose lock a normal end would wait for
-        pass
+def _listen(requests: queue.SimpleQueue[bytes]) -> None:
+    """Pass lines of standard input on. It is closed when the other process ends, however it ends; then we end too."""
+    with open(0, "rb", buffering=0) as lines:  # not sys.stdin, whose lock a normal end would wait for
+        for line in lines:
+            requests.put(line)
     os._exit(1)
 
 

@@ -1,0 +1,71 @@
+"""A run as data: its kind and its settings, so that it can be done here or in another process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from fedcl_distill.errors import SettingsError
+from simulations.records import Record, settings_key
+from simulations.watch import Watcher
+
+
+class Settings(Protocol):
+    """Settings of one run: a dataclass of JSON values."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON values that name the experiment."""
+        ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run to do.
+
+    Attributes:
+        kind: "distil", "federated" or "continual".
+        settings: of that kind.
+    """
+
+    kind: str
+    settings: Settings
+
+    @property
+    def key(self) -> str:
+        return settings_key(self.kind, self.settings.as_record())
+
+
+def perform(run: Run, watcher: Watcher, folder: Path) -> Record:
+    """Do ``run`` in this process, with its files below ``folder``."""
+    return perform_named(run.kind, asdict(run.settings), watcher, folder)
+
+
+def perform_named(
+    kind: str, settings: Mapping[str, Any], watcher: Watcher, folder: Path, *, checkpoints: bool = True
+) -> Record:
+    """:func:`perform` for settings by name. It imports what the kind needs: Avalanche for continual runs alone.
+
+    Raises:
+        SettingsError: there is no such kind.
+    """
+    if kind == "distil":
+        from simulations.distil import DistilSettings, run_distil
+
+        return run_distil(DistilSettings(**settings), watcher, folder, checkpoints=checkpoints)
+    if kind == "federated":
+        from simulations.federated import run_federated
+        from strategies.federated import FederatedSettings
+
+        return run_federated(FederatedSettings(**settings), watcher)
+    if kind == "continual":
+        from simulations.continual import run_continual
+        from strategies.continual import ContinualSettings
+
+        run = Run(kind, ContinualSettings(**settings))
+        checkpoint = folder / f"continual-{run.key}.checkpoint.pt" if checkpoints else None
+        return run_continual(ContinualSettings(**settings), watcher, checkpoint)
+    raise SettingsError(f"unknown kind of run {kind!r}; known: distil, federated, continual")
