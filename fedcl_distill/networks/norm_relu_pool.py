@@ -28,31 +28,25 @@ class NormReluPool(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         if inputs.device.type != "cpu":
             return F.avg_pool2d(F.relu(F.group_norm(inputs, len(self.weight), self.weight, self.bias, EPSILON)), 2)
-        pooled: Tensor = _NormReluPool.apply(inputs, self.weight, self.bias)[0]  # type: ignore[no-untyped-call]
+        pooled: Tensor = _NormReluPool.apply(inputs, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return pooled
 
 
 class _NormReluPool(torch.autograd.Function):
-    """Returns pooled values and, without a derivative, what the backward pass needs."""
+    """The context keeps what the backward pass needs: were it an output, torch would make zeros for its gradient."""
 
     @staticmethod
-    def forward(inputs: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         count, channels, height, width = inputs.shape
-        inputs = inputs.contiguous()
         active, mean, scale = torch.native_group_norm(
-            inputs, weight, bias, count, channels, height * width, channels, EPSILON
+            inputs.contiguous(), weight, bias, count, channels, height * width, channels, EPSILON
         )
         active.relu_()
-        return _pool(active), active, mean, scale
+        ctx.save_for_backward(inputs, weight, bias, active, mean, scale)
+        return _pool(active)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: tuple[Tensor, ...]) -> None:
-        _, active, mean, scale = output
-        ctx.mark_non_differentiable(active, mean, scale)
-        ctx.save_for_backward(*inputs, active, mean, scale)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         inputs, weight, bias, active, mean, scale = ctx.saved_tensors
         if torch.is_grad_enabled():  # someone differentiates this gradient
             return _differentiable_gradient(inputs, weight, bias, gradient)

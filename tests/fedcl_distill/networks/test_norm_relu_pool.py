@@ -39,9 +39,10 @@ def test_it_is_norm_relu_and_pooling(shape: tuple[int, ...], layout: torch.memor
 
 
 @pytest.mark.parametrize("size", [(4, 4), (5, 3)])
-def test_first_and_second_derivatives_are_right(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_first_and_second_derivatives_are_right(size: tuple[int, int], layout: torch.memory_format) -> None:
     layer = layer_of(2)
-    inputs = torch.randn(2, 2, *size, dtype=torch.float64, requires_grad=True)
+    inputs = torch.randn(2, 2, *size, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
     weight, bias = (one.detach().clone().requires_grad_() for one in (layer.weight, layer.bias))
 
     def call(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
