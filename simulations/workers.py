@@ -74,7 +74,8 @@ class Outcome:
         """The failure to raise: one of our own errors as it was raised there."""
         name, reason = self.failure["error"], self.failure["reason"]
         if self.sudden:
-            return WorkerError(f"{self.failure['during']}: {reason}")
+            last_words = self.failure["traceback"].strip().splitlines()[-1:]
+            return WorkerError(": ".join([self.failure["during"], reason, *last_words]))
         for known in _errors(FedclDistillError):
             if known.__name__ == name:
                 return known(reason)
@@ -175,7 +176,9 @@ class _Worker:
         return self.run is not None and (self.ended or bool(self._answer))
 
     def stop_if_too_long(self, seconds: float | None) -> None:
-        if seconds is not None and not self._stopped_for_time and time.monotonic() - self._started > seconds:
+        if seconds is None or self.run is None or self._stopped_for_time:
+            return
+        if time.monotonic() - self._started > seconds:
             self._stopped_for_time = True
             stop_with_children(self.process)
 

@@ -17,7 +17,6 @@ from fedcl_distill.engine import Budget, ByteBudget, count_per_class
 from fedcl_distill.engine.size import bytes_of_counts
 from fedcl_distill.methods import list_methods
 from fedcl_distill.parameterizations import Pixels
-from simulations import workers as workers_module
 from simulations.cli import app
 from simulations.distil import DistilSettings
 from simulations.distil_table import FAILED, baselines, run_table, with_budget
@@ -25,6 +24,7 @@ from simulations.options import read_cells
 from simulations.records import append_record, make_record, read_records
 from simulations.scenario_data import load_splits
 from simulations.workers import Workers
+from stand_ins import replace_worker
 from watchers import Recording
 
 ROOT = Path(__file__).parents[2]
@@ -38,18 +38,7 @@ _REFUSED = replace(_CELL, method="dm", method_settings={"architecture": "convnet
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """Replaces the program of a cell by one that does what the test says; it writes its process number to ``pid``."""
-
-    def make(code: str) -> None:
-        lines = [
-            "import os, pathlib, signal, sys, time",
-            f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))",
-        ]
-        (tmp_path / "stand_in_cell.py").write_text("\n".join([*lines, code]))
-        monkeypatch.setattr(workers_module, "_MODULE", "stand_in_cell")
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
-
-    return make
+    return lambda code: replace_worker(code, tmp_path, monkeypatch)
 
 
 def test_a_failing_cell_is_a_line_and_stops_nothing(tmp_path):
