@@ -66,8 +66,8 @@ def _root(
 ) -> None:
     """Dataset distillation for federated and continual learning, simulated and measured.
 
-    Without a subcommand, runs a small comparison of both worlds on 8x8 digits (about three minutes on two cores) and
-    writes its report.
+    Without a subcommand, runs a small comparison of both worlds on 8x8 digits (a minute of processor time, shared by
+    two or three cores) and writes its report.
     """
     if version:
         from fedcl_distill import __version__

@@ -1,4 +1,4 @@
-"""Both worlds on 8x8 digits in half a minute: what ``fedcl-distill`` without a subcommand runs."""
+"""Both worlds on 8x8 digits in a minute of processor time: what ``fedcl-distill`` without a subcommand runs."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _HELPS = {
 @app.command()
 @takes_settings(FederatedSettings, helps=_HELPS)
 def federated(cells: list[FederatedSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1) -> None:
-    """Run server and clients in this process and measure accuracy and every byte sent.
+    """Run server and clients in one process and measure accuracy and every byte sent.
 
     Repeat a setting to compare, for instance: --method dm --method random --seed 0 --seed 1.
     Results that the folder already holds are not computed again.
