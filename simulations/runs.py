@@ -65,7 +65,7 @@ def perform_named(
         from simulations.continual import run_continual
         from strategies.continual import ContinualSettings
 
-        run = Run(kind, ContinualSettings(**settings))
-        checkpoint = folder / f"continual-{run.key}.checkpoint.pt" if checkpoints else None
-        return run_continual(ContinualSettings(**settings), watcher, checkpoint)
+        stream = ContinualSettings(**settings)
+        checkpoint = folder / f"continual-{Run(kind, stream).key}.checkpoint.pt" if checkpoints else None
+        return run_continual(stream, watcher, checkpoint)
     raise SettingsError(f"unknown kind of run {kind!r}; known: distil, federated, continual")
