@@ -16,7 +16,6 @@ from fedcl_distill.sides import RealSide
 from fedcl_distill.training import Recipe, fit
 from simulations.bench.workload import Ticker, Window, Workload
 from simulations.commands import profile as command
-from simulations.fresh_process import ProcessError, in_fresh_process
 from simulations.operations import OperationCounter
 from simulations.profile import measure
 from simulations.profile.cases import CASES
@@ -175,11 +174,6 @@ def test_command_profiles_and_shows_shares(tmp_path, monkeypatch):
     assert metrics["operations"] > 0
     assert f"{100 * metrics['shares'][CONVOLUTION]:.0f} %" in said.output
     assert "unknown case" in str(CliRunner().invoke(command.app, [*flags, "--case", "sorting"]).exception)
-
-
-def test_a_process_that_breaks_says_why():
-    with pytest.raises(ProcessError, match="absent"):
-        in_fresh_process("simulations.machine:absent", {}, 1)
 
 
 def test_names_of_no_group():
