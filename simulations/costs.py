@@ -34,6 +34,11 @@ class Cost:
     start_bytes: int | None = None
     device_peak_bytes: int | None = None
 
+    @property
+    def own_peak_bytes(self) -> int | None:
+        """Peak above what the process held when the phase began; None where the system does not say."""
+        return None if self.peak_bytes is None else self.peak_bytes - (self.start_bytes or 0)
+
     def as_record(self, phase: str) -> dict[str, Any]:
         """JSON values, named after the phase: ``distil_cpu_seconds`` and so on."""
         record: dict[str, Any] = {

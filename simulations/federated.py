@@ -43,7 +43,7 @@ def simulate(settings: FederatedSettings, watcher: Watcher | None = None) -> Fed
     """:func:`run_federated`'s run with everything it left behind: weights, synthetic union, ledger."""
     watcher = watcher or Silent()
     client_parts(settings)  # what is wrong with the data shall be told here, not by every client
-    with _quiet_flower(), watcher.stage(_describe(settings)) as stage:
+    with quiet_flower(), watcher.stage(_describe(settings)) as stage:
         result = _run(settings, _Steps(stage, settings.rounds))
     watcher.note(f"{_describe(settings)}: {_outcome(result)}")
     return result
@@ -102,7 +102,7 @@ def _outcome(result: FederatedResult) -> str:
 
 
 @contextmanager
-def _quiet_flower() -> Iterator[None]:
+def quiet_flower() -> Iterator[None]:
     """Flower tells about every round on standard error; here the watcher does."""
     logger = logging.getLogger("flwr")
     before = logger.level

@@ -1,13 +1,17 @@
-"""What helps long runs on the machine at hand."""
+"""The machine at hand: what helps long runs on it, and how fast it multiplies."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
+import statistics
+import time
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 _LARGEST_MMAP_THRESHOLD = 1 << 30
 _NEVER_TRIM = 2**31 - 1
+_MATRIX = 1024
+_MATRIX_REPEATS = 15
 
 
 def tune_allocator() -> bool:
@@ -26,3 +30,16 @@ def tune_allocator() -> bool:
     mapped = mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
     trimmed = mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
     return bool(mapped and trimmed)
+
+
+def matrix_rate() -> float:
+    """GFLOP per CPU-second of this process's float32 matrix product, of two square matrices of 1,024 a side."""
+    import torch
+
+    left, right = torch.randn(2, _MATRIX, _MATRIX, generator=torch.Generator().manual_seed(0))
+    taken = []
+    for _ in range(_MATRIX_REPEATS):
+        before = time.process_time()
+        left @ right
+        taken.append(time.process_time() - before)
+    return 2 * _MATRIX**3 / statistics.median(taken) / 1e9

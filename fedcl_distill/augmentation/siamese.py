@@ -15,6 +15,8 @@ from fedcl_distill.errors import SettingsError
 
 OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 _GEOMETRIC = ("crop", "flip", "scale", "rotate")
+_KINDS = {name: 2 if name in _GEOMETRIC else place for place, name in enumerate(("color", "cutout", *_GEOMETRIC))}
+"""Operations of one kind are applied as one: to recolour, to cut a hole, to move pixels."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,13 @@ class SiameseAugmentation:
         if len(sample_shape) != 3:
             raise SettingsError("DSA augments images; feature vectors need augmentation 'none'")
         choice = torch.randint(len(self.operations), (groups,), generator=generator)
-        chosen = {name: choice == index for index, name in enumerate(self.operations)}
         uniform = torch.rand(8, groups, generator=generator)
         return _Parameters(
-            color=_mask(chosen, ("color",), groups),
+            kinds=torch.tensor([_KINDS[name] for name in self.operations])[choice],
             color_factors=self._color_factors(uniform[:3]),
-            cutout=_mask(chosen, ("cutout",), groups),
             hole_centre=uniform[3:5].T.contiguous(),
             hole_size=self.cutout,
-            geometric=_mask(chosen, _GEOMETRIC, groups),
-            affine=self._affine(chosen, uniform[5:7], sample_shape),
+            affine=self._affine(choice, uniform[5:7], sample_shape),
         )
 
     def _color_factors(self, uniform: Tensor) -> Tensor:
@@ -73,60 +72,72 @@ class SiameseAugmentation:
         brightness = (uniform[0] - 0.5) * self.brightness
         return torch.stack([brightness, uniform[1] * self.saturation, uniform[2] + self.contrast], dim=1)
 
-    def _affine(self, chosen: dict[str, Tensor], uniform: Tensor, sample_shape: tuple[int, ...]) -> Tensor:
+    def _affine(self, choice: Tensor, uniform: Tensor, sample_shape: tuple[int, ...]) -> Tensor:
         """float32 (groups, 2, 3): where each output position reads its input, in [-1, 1] coordinates (x, y)."""
-        groups = uniform.shape[1]
-        affine = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).repeat(groups, 1, 1)
-        if "flip" in chosen:
-            affine[chosen["flip"] & (uniform[0] < 0.5), 0, 0] = -1.0
-        if "crop" in chosen:
-            affine[chosen["crop"], :, 2] = self._shifts(uniform, sample_shape)[chosen["crop"]]
-        if "scale" in chosen:
-            zoom = uniform * (self.scale - 1 / self.scale) + 1 / self.scale
-            affine[chosen["scale"], 0, 0] = zoom[0, chosen["scale"]]
-            affine[chosen["scale"], 1, 1] = zoom[1, chosen["scale"]]
-        if "rotate" in chosen:
-            angle = (uniform[0, chosen["rotate"]] - 0.5) * 2 * math.radians(self.rotate)
-            turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(-1, 2, 2)
-            affine[chosen["rotate"], :, :2] = turn
-        return affine
+        nothing = torch.zeros(len(choice))
+        unchanged = (nothing + 1, nothing, nothing, nothing, nothing + 1, nothing)
+        rows = torch.stack(unchanged)
+        for index, name in enumerate(self.operations):
+            if name in _GEOMETRIC:
+                rows = torch.where(choice == index, self._rows(name, uniform, unchanged, sample_shape), rows)
+        return rows.T.reshape(-1, 2, 3)
 
-    def _shifts(self, uniform: Tensor, sample_shape: tuple[int, ...]) -> Tensor:
-        """float32 (groups, 2): whole-pixel shifts along (x, y) in [-1, 1] coordinates."""
+    def _rows(
+        self, operation: str, uniform: Tensor, unchanged: tuple[Tensor, ...], sample_shape: tuple[int, ...]
+    ) -> Tensor:
+        """float32 (6, groups): the affine map of ``operation`` row by row, were every group to take it."""
+        one, nothing = unchanged[:2]
+        if operation == "flip":
+            return torch.stack([torch.where(uniform[0] < 0.5, -one, one), *unchanged[1:]])
+        if operation == "crop":
+            right, down = self._shifts(uniform, sample_shape)
+            return torch.stack([one, nothing, right, nothing, one, down])
+        if operation == "scale":
+            zoom = uniform * (self.scale - 1 / self.scale) + 1 / self.scale
+            return torch.stack([zoom[0], nothing, nothing, nothing, zoom[1], nothing])
+        angle = (uniform[0] - 0.5) * 2 * math.radians(self.rotate)
+        cosine, sine = angle.cos(), angle.sin()
+        return torch.stack([cosine, -sine, nothing, sine, cosine, nothing])
+
+    def _shifts(self, uniform: Tensor, sample_shape: tuple[int, ...]) -> list[Tensor]:
+        """float32 (groups,) each: whole-pixel shifts along x and y in [-1, 1] coordinates."""
         height, width = sample_shape[1:]
         shifts = []
         for position, size in ((uniform[0], width), (uniform[1], height)):
             most = int(size * self.crop + 0.5)
             pixels = (position * (2 * most + 1)).floor().clamp(max=2 * most) - most
             shifts.append(pixels * 2 / max(size - 1, 1))
-        return torch.stack(shifts, dim=1)
+        return shifts
 
 
 @dataclass(frozen=True)
 class _Parameters:
     """Parameters a group; calling it is a pure, differentiable function of the inputs."""
 
-    color: Tensor
+    kinds: Tensor
     color_factors: Tensor
-    cutout: Tensor
     hole_centre: Tensor
     hole_size: float
-    geometric: Tensor
     affine: Tensor
 
     def __call__(self, inputs: Tensor, groups: Tensor) -> Tensor:
         here = self._to(inputs.device)
         groups = groups.to(inputs.device)
-        for mask, operation in ((here.color, here._recolor), (here.cutout, here._cut), (here.geometric, here._warp)):
-            rows = mask[groups].nonzero().flatten()
-            if len(rows):
-                inputs = inputs.index_copy(0, rows, operation(inputs[rows], groups[rows]))
-        return inputs
+        kinds = here.kinds[groups]
+        operations = (here._recolor, here._cut, here._warp)
+        counts = torch.bincount(kinds, minlength=len(operations)).tolist()
+        if max(counts) == len(inputs):  # of one kind: there is nothing to sort
+            return operations[counts.index(len(inputs))](inputs, groups) if len(inputs) else inputs
+        order = kinds.argsort(stable=True)
+        sorted_inputs, sorted_groups = (torch.split(one[order], counts) for one in (inputs, groups))
+        parts = zip(operations, sorted_inputs, sorted_groups, strict=True)
+        changed = torch.cat([operation(part, theirs) for operation, part, theirs in parts if len(part)])
+        return changed[order.argsort()]
 
     def _to(self, device: torch.device) -> _Parameters:
-        if self.color.device == device:
+        if self.kinds.device == device:
             return self
-        names = ("color", "color_factors", "cutout", "hole_centre", "geometric", "affine")
+        names = ("kinds", "color_factors", "hole_centre", "affine")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def _recolor(self, inputs: Tensor, groups: Tensor) -> Tensor:
@@ -152,10 +163,3 @@ class _Parameters:
     def _warp(self, inputs: Tensor, groups: Tensor) -> Tensor:
         grid = F.affine_grid(self.affine[groups].to(inputs.dtype), list(inputs.shape), align_corners=True)
         return F.grid_sample(inputs, grid, align_corners=True)
-
-
-def _mask(chosen: dict[str, Tensor], names: tuple[str, ...], groups: int) -> Tensor:
-    mask = torch.zeros(groups, dtype=torch.bool)
-    for name in names:
-        mask = mask | chosen.get(name, torch.zeros_like(mask))
-    return mask

@@ -29,7 +29,7 @@ class Normalisation:
     def apply(self, unit: Tensor) -> Tensor:
         """Map unit values, float (n, channels, height, width) or (n, features), to what a network reads."""
         mean, std = self._broadcast(unit)
-        return (unit - mean) / std
+        return (unit - mean).div_(std)
 
     def invert(self, inputs: Tensor) -> Tensor:
         """Map network inputs back to unit values; the inverse of :meth:`apply`."""

@@ -17,20 +17,20 @@ from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import Replayed, TrajectoryGradient, TrajectoryMatching, Unrolled, View
 from fedcl_distill.sides import RealSide, SyntheticSide
 from fedcl_distill.training import Recipe, fit, predict
-from simulations.bench.workload import Ticker, Ticking, Workload
+from simulations.bench.workload import Tick, Ticking, Workload
 from simulations.plain.judging import PlainJudge
 from simulations.plain.matching import PlainDM, PlainDSA, PlainMatching
 from simulations.plain.network import PlainConvNet
 from simulations.plain.trajectory import plain_trajectory_step
 
-Side = Callable[[Workload, Splits, Ticker], None]
-"""Does ``repeats + 1`` units of the work and reads the clock around each."""
+Side = Callable[[Workload, Splits, Tick], None]
+"""Does ``repeats + 1`` units of the work and ticks around each."""
 
 PLAIN = "plain"
 
 
 def _plain_matching(kind: type[PlainMatching]) -> Side:
-    def run(work: Workload, data: Splits, tick: Ticker) -> None:
+    def run(work: Workload, data: Splits, tick: Tick) -> None:
         loop = kind(data.train, work.images_per_class, width=work.width, real_per_class=work.real_per_class)
         tick()
         for _ in range(work.repeats + 1):
@@ -41,7 +41,7 @@ def _plain_matching(kind: type[PlainMatching]) -> Side:
 
 
 def _matching(method: str, precision: str = "float32") -> Side:
-    def run(work: Workload, data: Splits, tick: Ticker) -> None:
+    def run(work: Workload, data: Splits, tick: Tick) -> None:
         architecture = Architecture("convnet", {"width": work.width, "precision": precision})
         engine = build_method(method, architecture=architecture, real_per_class=work.real_per_class)
         assert isinstance(engine, Engine)
@@ -53,7 +53,7 @@ def _matching(method: str, precision: str = "float32") -> Side:
     return run
 
 
-def _plain_trajectory(work: Workload, data: Splits, tick: Ticker) -> None:
+def _plain_trajectory(work: Workload, data: Splits, tick: Tick) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         ends = [PlainConvNet(data.train.sample_shape, data.train.num_classes, work.width) for _ in range(2)]
@@ -77,15 +77,13 @@ def _plain_trajectory(work: Workload, data: Splits, tick: Ticker) -> None:
 
 
 def _trajectory(gradient: TrajectoryGradient, precision: str = "float32") -> Side:
-    def run(work: Workload, data: Splits, tick: Ticker) -> None:
+    def run(work: Workload, data: Splits, tick: Tick) -> None:
         _match_trajectories(work, data, tick, gradient, precision)
 
     return run
 
 
-def _match_trajectories(
-    work: Workload, data: Splits, tick: Ticker, gradient: TrajectoryGradient, precision: str
-) -> None:
+def _match_trajectories(work: Workload, data: Splits, tick: Tick, gradient: TrajectoryGradient, precision: str) -> None:
     shape, classes = data.train.sample_shape, data.train.num_classes
     architecture = Architecture("convnet", {"width": work.width, "precision": precision})
     ends = [architecture.build(shape, classes, seed=seed) for seed in range(2)]
@@ -112,20 +110,20 @@ def _some_images(work: Workload, data: Splits) -> tuple[Tensor, Tensor]:
     return data.train.inputs(rows).requires_grad_(), data.train.labels[rows]
 
 
-def _plain_epoch(work: Workload, data: Splits, tick: Ticker) -> None:
+def _plain_epoch(work: Workload, data: Splits, tick: Tick) -> None:
     judge = PlainJudge(data.train.sample_shape, data.train.num_classes, work.width)
     images, labels = _some_images(work, data)
     tick()
     for _ in range(work.repeats + 1):
-        judge.train(images.detach(), labels, epochs=_EPOCHS)
+        judge.train(images.detach(), labels, epochs=EPOCHS)
         tick()
 
 
 def _epoch(precision: str) -> Side:
-    def run(work: Workload, data: Splits, tick: Ticker) -> None:
+    def run(work: Workload, data: Splits, tick: Tick) -> None:
         network = _network(work, data, precision)
         images, labels = _some_images(work, data)
-        recipe = Recipe(epochs=_EPOCHS, augmentation=SiameseAugmentation())
+        recipe = Recipe(epochs=EPOCHS, augmentation=SiameseAugmentation())
         tick()
         for _ in range(work.repeats + 1):
             fit(network, images.detach(), labels, recipe, seed=0)
@@ -134,7 +132,7 @@ def _epoch(precision: str) -> Side:
     return run
 
 
-def _plain_test(work: Workload, data: Splits, tick: Ticker) -> None:
+def _plain_test(work: Workload, data: Splits, tick: Tick) -> None:
     judge = PlainJudge(data.train.sample_shape, data.train.num_classes, work.width)
     tick()
     for _ in range(work.repeats + 1):
@@ -143,7 +141,7 @@ def _plain_test(work: Workload, data: Splits, tick: Ticker) -> None:
 
 
 def _test(precision: str) -> Side:
-    def run(work: Workload, data: Splits, tick: Ticker) -> None:
+    def run(work: Workload, data: Splits, tick: Tick) -> None:
         network = _network(work, data, precision)
         tick()
         for _ in range(work.repeats + 1):
@@ -158,7 +156,8 @@ def _network(work: Workload, data: Splits, precision: str) -> Network:
     return architecture.build(data.train.sample_shape, data.train.num_classes, seed=0)
 
 
-_EPOCHS = 5
+EPOCHS = 5
+"""In a unit of the training case."""
 
 CASES: dict[str, dict[str, Side]] = {
     "DM step": {PLAIN: _plain_matching(PlainDM), "float32": _matching("dm"), "bfloat16": _matching("dm", "bfloat16")},

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,14 +10,13 @@ from typing import Any
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import PROTOCOLS
-from simulations.bench.run import BenchError
-from simulations.processes import thread_environment
+from simulations.fresh_process import answers
 from simulations.records import Record, append_record, finished_keys, make_record, read_records, settings_key
 from simulations.tables import Table
 from simulations.watch import Watcher
 
 KIND = "race"
-_MODULE = "simulations.bench.racer"
+_LOOKS = "simulations.bench.racer:looks"
 _PLAIN = ("dm", "dsa")
 
 
@@ -80,7 +76,7 @@ def run_race(settings: RaceSettings, results_path: str | os.PathLike[str], watch
     Its metrics are the looks at both contestants, each with ``cpu_seconds``, ``steps`` and what an evaluation tells.
 
     Raises:
-        BenchError: a process broke; the message ends with what it said.
+        ProcessError: a process broke; the message ends with what it said.
     """
     key, started = settings_key(KIND, settings.as_record()), time.monotonic()
     if key in finished_keys(results_path):
@@ -98,27 +94,7 @@ def run_race(settings: RaceSettings, results_path: str | os.PathLike[str], watch
 
 
 def _looks(settings: RaceSettings, *, plain: bool) -> Iterator[dict[str, Any]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", _MODULE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=thread_environment(1),
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(json.dumps({"settings": asdict(settings), "plain": plain}) + "\n")
-        process.stdin.close()
-        for line in process.stdout:
-            yield json.loads(line)
-        if process.wait():
-            assert process.stderr is not None
-            raise BenchError(f"contestant broke with status {process.returncode}: {process.stderr.read()[-1500:]}")
-    finally:
-        process.kill()
-        process.wait()
+    yield from answers(_LOOKS, {"settings": asdict(settings), "plain": plain}, threads=1)
 
 
 def seconds_to(accuracy: float, looks: Sequence[Mapping[str, Any]]) -> float | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from simulations.bench.cases import PLAIN
 from simulations.formats import ABSENT, byte_size
@@ -26,11 +27,11 @@ def table_of_bench(records: Sequence[Record]) -> Table:
     for record in records:
         groups.setdefault((record["settings"]["case"], record["settings"]["side"]), []).append(record)
     rows = tuple(_row(case, side, group, groups.get((case, PLAIN), [])) for (case, side), group in groups.items())
-    return Table(_title(records), _COLUMNS, rows, _NOTES)
+    return Table(describe_work(records[0]["settings"]), _COLUMNS, rows, _NOTES)
 
 
-def _title(records: Sequence[Record]) -> str:
-    work = records[0]["settings"]
+def describe_work(work: Mapping[str, Any]) -> str:
+    """The workload in a few words, given as a record's settings hold it."""
     return (
         f"{work['data']} · {work['images_per_class']} images a class, {work['real_per_class']} real ones · "
         f"width {work['width']} · {work['threads']} threads"

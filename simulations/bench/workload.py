@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+import torch
+
+from fedcl_distill.data import Splits
 from fedcl_distill.engine import Callback
 from fedcl_distill.engine.run import Run
 from fedcl_distill.errors import SettingsError
+from simulations.scenario_data import load_splits
+
+Tick = Callable[[], None]
+"""Called before the first unit of work and after each."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,15 @@ class Workload:
         del record["data_root"]
         return record
 
+    def load(self) -> Splits:
+        """The data, with no more test images than are judged.
+
+        Raises:
+            SettingsError, DataError: there are no such data.
+        """
+        splits = load_splits(self.data, root=self.data_root)
+        return replace(splits, test=splits.test.subset(torch.arange(min(self.test_limit, len(splits.test)))))
+
 
 class Ticker:
     """Takes the time between calls: one more reading than there are units."""
@@ -79,14 +97,28 @@ class Ticker:
         return [after - before for before, after in pairwise(times[1:])]
 
 
-class Ticking(Callback):
-    """Reads the clock before the first step of a distillation, and after each."""
+class Window:
+    """A tick that holds a context open while the units are done that :class:`Ticker` measures."""
 
-    def __init__(self, ticker: Ticker) -> None:
-        self._ticker = ticker
+    def __init__(self, context: AbstractContextManager[Any], units: int) -> None:
+        self._context, self._units, self._calls = context, units, 0
+
+    def __call__(self) -> None:
+        self._calls += 1
+        if self._calls == 2:
+            self._context.__enter__()
+        elif self._calls == self._units + 2:
+            self._context.__exit__(None, None, None)
+
+
+class Ticking(Callback):
+    """Ticks before the first step of a distillation, and after each."""
+
+    def __init__(self, tick: Tick) -> None:
+        self._tick = tick
 
     def on_start(self, run: Run) -> None:
-        self._ticker()
+        self._tick()
 
     def on_step(self, run: Run) -> None:
-        self._ticker()
+        self._tick()

@@ -14,6 +14,8 @@ COMMANDS = {
     "continual": "Simulate continual learning: what a memory of synthetic or real samples saves from oblivion.",
     "bench": "Measure the library beside plain implementations of the published loops.",
     "race": "How long the library takes to the accuracy of a published loop.",
+    "profile": "Tell where the time goes: convolutions, norms, augmentation, Python.",
+    "scaling": "Measure how time and memory grow with samples, classes, image size, width and clients.",
     "report": "Write results as one HTML page with tables, plots and synthetic images.",
     "methods": "List the methods of distillation and selection, and when to choose which.",
 }

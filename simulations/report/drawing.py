@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -58,6 +59,7 @@ _STYLE: Any = {
     "path.simplify": True,
 }
 
+_STYLE_SHEET = Path(__file__).parent / "style.css"
 _numbers = itertools.count()
 
 
@@ -133,6 +135,14 @@ def to_svg(figure: Figure, description: str) -> str:
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
     return _with_own_ids(svg)
+
+
+def standalone(svg: str) -> str:
+    """A drawing that was made for the page as a file of its own: it brings the page's colours along."""
+    colours = re.findall(r"(?:@media [^{]*\{\s*)?:root \{[^}]*\}(?:\s*\})?", _STYLE_SHEET.read_text(encoding="utf-8"))
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    opened = svg.replace("<svg ", f"<svg {names} ", 1)
+    return re.sub("(<svg [^>]*>)", lambda tag: f"{tag[1]}<style>{''.join(colours)}</style>", opened, count=1)
 
 
 def _title(text: str) -> str:

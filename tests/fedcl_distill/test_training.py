@@ -20,16 +20,18 @@ def linear(inputs: int, classes: int) -> Network:
     return Network([nn.Flatten()], inputs, classes)
 
 
-def test_full_batch_steps_equal_momentum_sgd_by_hand() -> None:
+@pytest.mark.parametrize("schedule", ["constant", "halfway", "cosine"])
+def test_full_batch_steps_equal_momentum_sgd_by_hand(schedule: str) -> None:
     inputs, labels = torch.randn(8, 4), torch.randint(0, 3, (8,))
     network = linear(4, 3)
     weight, bias = (p.detach().clone().requires_grad_() for p in network.classifier.parameters())
-    recipe = Recipe(epochs=4, learning_rate=0.1, momentum=0.9, weight_decay=0.01, batch_size=8, schedule="halfway")
+    recipe = Recipe(epochs=4, learning_rate=0.1, momentum=0.9, weight_decay=0.01, batch_size=8, schedule=schedule)
     fit(network, inputs, labels, recipe, seed=0)
     velocity = [torch.zeros_like(weight), torch.zeros_like(bias)]
     for epoch in range(4):
         gradients = torch.autograd.grad(F.cross_entropy(inputs @ weight.T + bias, labels), (weight, bias))
-        rate = 0.1 if epoch < 2 else 0.01
+        halfway, cosine = (0.1 if epoch < 2 else 0.01), 0.05 * (1 + math.cos(math.pi * epoch / 4))
+        rate = {"constant": 0.1, "halfway": halfway, "cosine": cosine}[schedule]
         with torch.no_grad():
             for k, (parameter, gradient) in enumerate(zip((weight, bias), gradients, strict=True)):
                 velocity[k] = 0.9 * velocity[k] + gradient + 0.01 * parameter

@@ -14,9 +14,10 @@ from fedcl_distill.sides import RealSide, SyntheticSide
 from simulations.bench.cases import CASES, PLAIN
 from simulations.bench.race import RaceSettings, run_race, seconds_to, table_of_race
 from simulations.bench.racer import plain_loop, presets
-from simulations.bench.run import BenchError, run_bench
+from simulations.bench.run import run_bench
 from simulations.bench.table import table_of_bench
 from simulations.bench.workload import Ticker, Workload
+from simulations.fresh_process import ProcessError
 from simulations.plain.judging import PlainJudge
 from simulations.plain.matching import PlainDM, PlainDSA
 from simulations.plain.network import PlainConvNet
@@ -175,5 +176,5 @@ def test_impossible_races_are_refused(wrong):
 
 def test_a_contestant_that_breaks_says_so(tmp_path):
     settings = RaceSettings(data="digits", method_settings={"no_such": 1}, budgets=(1.0,), plain_looks=(0.1,))
-    with pytest.raises(BenchError, match="no_such"):
+    with pytest.raises(ProcessError, match="no_such"):
         run_race(settings, tmp_path / "results.jsonl", Silent())

@@ -111,11 +111,23 @@ def test_both_sides_get_the_parameters_of_their_group() -> None:
         assert torch.equal(result[first], result[second])
 
 
-def test_each_group_gets_exactly_one_operation() -> None:
+def test_each_group_gets_one_operation_and_all_are_drawn_alike_often() -> None:
     parameters = SiameseAugmentation().draw(600, SHAPE, torch.Generator().manual_seed(0))
-    chosen = parameters.color.int() + parameters.cutout.int() + parameters.geometric.int()
-    assert (chosen == 1).all()
-    assert abs(parameters.color.float().mean() - 1 / 6) < 0.05
+    shares = torch.bincount(parameters.kinds, minlength=3) / 600
+    torch.testing.assert_close(shares, torch.tensor([1 / 6, 1 / 6, 4 / 6]), atol=0.05, rtol=0)
+
+
+def test_a_mixed_batch_is_augmented_as_each_of_its_samples_alone() -> None:
+    parameters = SiameseAugmentation().draw(24, SHAPE, torch.Generator().manual_seed(5))
+    assert len(parameters.kinds.unique()) == 3
+    inputs, groups = images(24).requires_grad_(), torch.randperm(24, generator=torch.Generator().manual_seed(6))
+    together = parameters(inputs, groups)
+    alone = torch.cat([parameters(inputs[row : row + 1], groups[row : row + 1]) for row in range(24)])
+    torch.testing.assert_close(together, alone)
+    weights = torch.randn(together.shape, generator=torch.Generator().manual_seed(7))
+    gradients = [torch.autograd.grad((one * weights).sum(), inputs)[0] for one in (together, alone)]
+    torch.testing.assert_close(*gradients)
+    assert parameters(inputs[:0], groups[:0]).shape == (0, *SHAPE)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

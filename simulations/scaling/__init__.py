@@ -1,0 +1,1 @@
+"""How time and memory grow: with samples, classes, image size, width of the network, and clients."""

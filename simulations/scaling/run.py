@@ -1,0 +1,33 @@
+"""Measures all points, each in a fresh process; what is there already is not measured again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+from simulations.compare import compare
+from simulations.fresh_process import in_fresh_process
+from simulations.records import Record, make_record, read_records, settings_key
+from simulations.scaling.settings import Point
+from simulations.watch import Watcher
+
+KIND = "scaling"
+_MEASURE = "simulations.scaling.measure:measure"
+
+
+def run_scaling(points: Sequence[Point], results_path: str | os.PathLike[str], watcher: Watcher) -> list[Record]:
+    """Measure what ``results_path`` does not hold yet, and return the measurements of all points, in their order.
+
+    Raises:
+        ProcessError: a process broke; the message ends with what it said.
+    """
+    compare(KIND, points, _measure, results_path, watcher)
+    known = {record["key"]: record for record in read_records(results_path)}
+    return [known[settings_key(KIND, point.as_record())] for point in points]
+
+
+def _measure(point: Point) -> Record:
+    started = time.monotonic()
+    metrics = in_fresh_process(_MEASURE, point.as_record(), point.threads)
+    return make_record(KIND, point.as_record(), metrics, time.monotonic() - started)
