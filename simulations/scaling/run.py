@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from simulations.compare import compare
 from simulations.fresh_process import in_fresh_process
 from simulations.records import Record, make_record, read_records, settings_key
+from simulations.runs import Run
 from simulations.scaling.settings import Point
 from simulations.watch import Watcher
 
@@ -22,12 +24,13 @@ def run_scaling(points: Sequence[Point], results_path: str | os.PathLike[str], w
     Raises:
         ProcessError: a process broke; the message ends with what it said.
     """
-    compare(KIND, points, _measure, results_path, watcher)
+    compare([Run(KIND, point) for point in points], results_path, watcher, perform=_measure)
     known = {record["key"]: record for record in read_records(results_path)}
     return [known[settings_key(KIND, point.as_record())] for point in points]
 
 
-def _measure(point: Point) -> Record:
-    started = time.monotonic()
+def _measure(run: Run, watcher: Watcher, folder: Path) -> Record:
+    point, started = run.settings, time.monotonic()
+    assert isinstance(point, Point)
     metrics = in_fresh_process(_MEASURE, point.as_record(), point.threads)
     return make_record(KIND, point.as_record(), metrics, time.monotonic() - started)
