@@ -27,6 +27,7 @@ CHOSEN = {
     "fedadam": {"server_learning_rate": 0.05},
     "topk": {"fraction": 0.1},
     "feddm": {"radius": 0.1},
+    "dynafed": {"collect_rounds": 3, "distil_steps": 20},
     "statistics": {"views": 20, "architecture": "convnet:width=8"},
 }
 
