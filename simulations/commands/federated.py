@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, WorkerCount, records_of, show_results, watching
+from simulations.arms import scenarios
+from simulations.bytes_to_reach import table_of_bytes
+from simulations.commands.shared import (
+    DEFAULT_OUT,
+    RESULTS,
+    Out,
+    WorkerCount,
+    records_of,
+    rich_table,
+    show_results,
+    watching,
+)
 from simulations.console import open_console
 from simulations.federated import KIND, compare_federated, list_arms
 from simulations.options import takes_settings
@@ -34,4 +45,9 @@ def federated(cells: list[FederatedSettings], out: Out = DEFAULT_OUT, workers: W
     with watching(console) as watcher:
         compare_federated(cells, results, watcher, workers)
     keys = [settings_key(KIND, cell.as_record()) for cell in cells]
-    show_results(console, records_of(results, keys), KIND, results)
+    records = records_of(results, keys)
+    for scenario in scenarios(records, KIND):
+        table = table_of_bytes(scenario)
+        if table:
+            console.print(rich_table(table))
+    show_results(console, records, KIND, results)

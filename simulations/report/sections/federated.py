@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.ticker import MaxNLocator
 
 from simulations.arms import Arm, Scenario, scenarios
+from simulations.bytes_to_reach import rounds_of, table_of_bytes
 from simulations.formats import mean, number, spread
 from simulations.report.blocks import Block, Chapter, Grid, Plot, Section
 from simulations.report.drawing import look, new_figure, show_legend, style, to_svg, use_byte_axis, use_percent_axis
@@ -37,6 +38,9 @@ def federated_section(sources: Sequence[Sourced]) -> Section | None:
 
 def _blocks(scenario: Scenario) -> list[Block]:
     blocks: list[Block] = [Grid(table_of(scenario))]
+    bytes_to_reach = table_of_bytes(scenario)
+    if bytes_to_reach:
+        blocks.append(Grid(bytes_to_reach))
     over_seeds = f"{_seeds(scenario)} Lines lead from round to round, the large mark is the end."
     with style():
         svg = _against_bytes(scenario)
@@ -112,17 +116,12 @@ def _by_round(arm: Arm, metric: str) -> list[Point]:
     """One point for each round that seeds have in common in some way: mean of the metric, accuracy and deviation."""
     places, accuracies = defaultdict(list), defaultdict(list)
     for record in arm.records:
-        for one in _rounds(record["metrics"]):
+        for one in rounds_of(record):
             index, place, accuracy = (number(one.get(name)) for name in ("round", metric, "accuracy"))
             if index is not None and place is not None and accuracy is not None:
                 places[index].append(place)
                 accuracies[index].append(100 * accuracy)
     return [(mean(places[i]) or 0.0, mean(accuracies[i]) or 0.0, spread(accuracies[i])) for i in sorted(places)]
-
-
-def _rounds(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    rounds = metrics.get("rounds")
-    return [one for one in rounds if isinstance(one, dict)] if isinstance(rounds, list) else []
 
 
 def _seeds(scenario: Scenario) -> str:
