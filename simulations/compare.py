@@ -10,7 +10,7 @@ from pathlib import Path
 
 from simulations.records import Record, append_record, finished_keys
 from simulations.runs import Run, perform
-from simulations.watch import Stage, Watcher
+from simulations.watch import Silent, Stage, Watcher
 from simulations.workers import Outcome, Workers, run_in_processes
 
 Perform = Callable[[Run, Watcher, Path], Record]
@@ -19,7 +19,7 @@ Perform = Callable[[Run, Watcher, Path], Record]
 def compare(
     runs: Iterable[Run],
     results_path: str | os.PathLike[str],
-    watcher: Watcher,
+    watcher: Watcher | None = None,
     workers: int = 1,
     *,
     perform: Perform = perform,
@@ -40,6 +40,7 @@ def compare(
         FedclDistillError: of the first run that fails; the others are ended, finished results stay.
         WorkerError: a process ended without a result.
     """
+    watcher = watcher or Silent()
     done, new, folder = finished_keys(results_path), [], Path(results_path).parent
     todo = [run for run in runs if run.key not in done]
     with watcher.stage(_describe(todo)) as stage:

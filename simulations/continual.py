@@ -1,14 +1,11 @@
-"""Continual scenarios: one run, or a comparison that can be resumed."""
+"""Continual scenarios: one run."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
 
-from simulations.compare import compare
 from simulations.records import Record, make_record
-from simulations.runs import Run
 from simulations.scenario_data import load_splits
 from simulations.watch import Silent, Watcher
 from strategies.continual import ContinualResult, ContinualSettings
@@ -50,20 +47,6 @@ def simulate(
         result = run_stream(settings, splits, on_stage, checkpoint=checkpoint)
     watcher.note(f"{_describe(settings)}: {_outcome(result)}")
     return result
-
-
-def compare_continual(
-    runs: Iterable[ContinualSettings],
-    results_path: str | os.PathLike[str],
-    watcher: Watcher | None = None,
-    workers: int = 1,
-) -> list[Record]:
-    """Run those of ``runs`` that ``results_path`` does not hold yet, ``workers`` at a time; return the new results.
-
-    A run that was interrupted goes on after the last experience that was learned.
-    See :func:`~simulations.compare.compare`.
-    """
-    return compare([Run(KIND, one) for one in runs], results_path, watcher or Silent(), workers)
 
 
 def _seen(index: int, accuracies: tuple[float, ...]) -> float:

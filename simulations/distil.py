@@ -1,10 +1,10 @@
-"""Distil, write down, read back, judge: one run, or a comparison that can be resumed."""
+"""Distil, write down, read back, judge: one run."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +16,8 @@ from fedcl_distill.evaluation import PROTOCOLS, Evaluation, evaluate
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import BITS, SyntheticSet, check_bits, encoded_bytes, load, save, save_png
-from simulations.compare import compare
 from simulations.costs import Meter
 from simulations.records import Record, make_record, settings_key
-from simulations.runs import Run
 from simulations.scenario_data import load_splits
 from simulations.watch import Silent, Stage, Watcher
 
@@ -153,19 +151,6 @@ def run_distil(
         "class_names": list(synthetic.class_names),
     }
     return make_record(KIND, settings.as_record(), metrics, time.monotonic() - started)
-
-
-def compare_distil(
-    runs: Iterable[DistilSettings],
-    results_path: str | os.PathLike[str],
-    watcher: Watcher | None = None,
-    workers: int = 1,
-) -> list[Record]:
-    """Run those of ``runs`` that ``results_path`` does not hold yet, ``workers`` at a time; return the new results.
-
-    Sets and pictures go beside ``results_path``. See :func:`~simulations.compare.compare`.
-    """
-    return compare([Run(KIND, one) for one in runs], results_path, watcher or Silent(), workers)
 
 
 def _distil(settings: DistilSettings, splits: Splits, stage: Stage, checkpoint: Path | None) -> SyntheticSet:

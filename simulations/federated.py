@@ -1,19 +1,16 @@
-"""Federated scenarios in process: one run, or a comparison that can be resumed."""
+"""Federated scenarios in process: one run."""
 
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fedcl_distill.errors import SettingsError
 from simulations.ceilings import CEILINGS, run_ceiling
-from simulations.compare import compare
 from simulations.flower_app import central_test_data, client_app, client_parts
 from simulations.records import Record, make_record
-from simulations.runs import Run
 from simulations.watch import Silent, Stage, Watcher
 from strategies.federated import (
     FederatedResult,
@@ -52,19 +49,6 @@ def simulate(settings: FederatedSettings, watcher: Watcher | None = None) -> Fed
 def list_arms() -> list[str]:
     """What ``strategy`` can name here: Flower strategies, and what they are measured against."""
     return [*list_strategies(), *CEILINGS]
-
-
-def compare_federated(
-    runs: Iterable[FederatedSettings],
-    results_path: str | os.PathLike[str],
-    watcher: Watcher | None = None,
-    workers: int = 1,
-) -> list[Record]:
-    """Run those of ``runs`` that ``results_path`` does not hold yet, ``workers`` at a time; return the new results.
-
-    See :func:`~simulations.compare.compare`.
-    """
-    return compare([Run(KIND, one) for one in runs], results_path, watcher or Silent(), workers)
 
 
 def _run(settings: FederatedSettings, steps: _Steps) -> FederatedResult:

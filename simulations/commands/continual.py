@@ -5,10 +5,11 @@ from __future__ import annotations
 import typer
 
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, WorkerCount, records_of, show_results, watching
+from simulations.compare import compare
 from simulations.console import open_console
-from simulations.continual import KIND, compare_continual
+from simulations.continual import KIND
 from simulations.options import takes_settings
-from simulations.records import settings_key
+from simulations.runs import Run
 from strategies.continual import STRATEGIES, ContinualSettings
 
 app = typer.Typer(add_completion=False)
@@ -30,8 +31,7 @@ def continual(cells: list[ContinualSettings], out: Out = DEFAULT_OUT, workers: W
     Repeat a setting to compare, for instance: --strategy naive --strategy reservoir --strategy distilled.
     Results that the folder already holds are not computed again.
     """
-    console, results = open_console(), out / RESULTS
+    console, results, runs = open_console(), out / RESULTS, [Run(KIND, cell) for cell in cells]
     with watching(console) as watcher:
-        compare_continual(cells, results, watcher, workers)
-    keys = [settings_key(KIND, cell.as_record()) for cell in cells]
-    show_results(console, records_of(results, keys), KIND, results)
+        compare(runs, results, watcher, workers)
+    show_results(console, records_of(results, runs), KIND, results)

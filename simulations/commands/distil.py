@@ -5,9 +5,11 @@ from __future__ import annotations
 import typer
 
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, WorkerCount, records_of, show_results, watching
+from simulations.compare import compare
 from simulations.console import open_console
-from simulations.distil import KIND, DistilSettings, compare_distil
+from simulations.distil import KIND, DistilSettings
 from simulations.options import takes_settings
+from simulations.runs import Run
 
 app = typer.Typer(add_completion=False)
 
@@ -20,8 +22,8 @@ def distil(cells: list[DistilSettings], out: Out = DEFAULT_OUT, workers: WorkerC
     Repeat a setting to compare, for instance: --method dm --method herding --method random --seed 0 --seed 1.
     Results that the folder already holds are not computed again; Ctrl-C leaves a checkpoint to go on from.
     """
-    console, results = open_console(), out / RESULTS
+    console, results, runs = open_console(), out / RESULTS, [Run(KIND, cell) for cell in cells]
     with watching(console) as watcher:
-        compare_distil(cells, results, watcher, workers)
-    show_results(console, records_of(results, [cell.key for cell in cells]), KIND, results)
+        compare(runs, results, watcher, workers)
+    show_results(console, records_of(results, runs), KIND, results)
     console.print(f"[dim]sets and pictures:[/] {out / 'sets'}", highlight=False, soft_wrap=True)

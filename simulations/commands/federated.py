@@ -16,10 +16,11 @@ from simulations.commands.shared import (
     show_results,
     watching,
 )
+from simulations.compare import compare
 from simulations.console import open_console
-from simulations.federated import KIND, compare_federated, list_arms
+from simulations.federated import KIND, list_arms
 from simulations.options import takes_settings
-from simulations.records import settings_key
+from simulations.runs import Run
 from strategies.federated import FederatedSettings
 
 app = typer.Typer(add_completion=False)
@@ -41,11 +42,10 @@ def federated(cells: list[FederatedSettings], out: Out = DEFAULT_OUT, workers: W
     Repeat a setting to compare, for instance: --method dm --method random --seed 0 --seed 1.
     Results that the folder already holds are not computed again.
     """
-    console, results = open_console(), out / RESULTS
+    console, results, runs = open_console(), out / RESULTS, [Run(KIND, cell) for cell in cells]
     with watching(console) as watcher:
-        compare_federated(cells, results, watcher, workers)
-    keys = [settings_key(KIND, cell.as_record()) for cell in cells]
-    records = records_of(results, keys)
+        compare(runs, results, watcher, workers)
+    records = records_of(results, runs)
     for scenario in scenarios(records, KIND):
         table = table_of_bytes(scenario)
         if table:

@@ -16,6 +16,7 @@ from simulations.arms import scenarios
 from simulations.console import watcher_for
 from simulations.interrupts import InsistentInterrupts
 from simulations.records import Record, read_records
+from simulations.runs import Run
 from simulations.tables import Table, table_of
 from simulations.watch import Watcher
 
@@ -40,9 +41,9 @@ def watching(console: Console) -> Iterator[Watcher]:
         yield watcher
 
 
-def records_of(results: Path, keys: Iterable[str]) -> list[Record]:
-    """The results that belong to ``keys``, also those of earlier calls."""
-    wanted = set(keys)
+def records_of(results: Path, runs: Iterable[Run]) -> list[Record]:
+    """The results of ``runs``, also those of earlier calls."""
+    wanted = {run.key for run in runs}
     return [record for record in read_records(results) if record["key"] in wanted]
 
 

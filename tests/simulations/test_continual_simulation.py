@@ -7,8 +7,10 @@ import json
 import pytest
 
 from fedcl_distill.errors import DataError
-from simulations.continual import compare_continual, run_continual
+from simulations.compare import compare
+from simulations.continual import KIND, run_continual
 from simulations.records import read_records
+from simulations.runs import Run
 from strategies.continual import ContinualSettings
 from watchers import Recording
 
@@ -37,11 +39,11 @@ def test_progress_ascends_to_the_end():
 
 def test_a_comparison_resumes_where_it_stopped(tmp_path):
     path = tmp_path / "results.jsonl"
-    runs = [_settings(), _settings(strategy="naive")]
-    assert len(compare_continual(runs[:1], path)) == 1
-    (second,) = compare_continual(runs, path)
+    runs = [Run(KIND, _settings()), Run(KIND, _settings(strategy="naive"))]
+    assert len(compare(runs[:1], path)) == 1
+    (second,) = compare(runs, path)
     assert second["settings"]["strategy"] == "naive"
-    assert compare_continual(runs, path) == []
+    assert compare(runs, path) == []
     assert len(list(read_records(path))) == 2
 
 
@@ -62,9 +64,9 @@ def test_an_interrupted_run_goes_on_after_the_last_experience(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("simulations.continual._seen", lambda *seen: stop(*seen) or 0.0)
         with pytest.raises(KeyboardInterrupt):
-            compare_continual([_settings()], path)
+            compare([Run(KIND, _settings())], path)
         assert len(list(tmp_path.glob("*.checkpoint.pt"))) == 1
-        (record,) = compare_continual([_settings()], path)
+        (record,) = compare([Run(KIND, _settings())], path)
     assert reached == [0, 1, 2, 3, 4]
     assert record["metrics"]["matrix"] == plain["metrics"]["matrix"]
     assert [one.name for one in tmp_path.iterdir()] == ["results.jsonl"]

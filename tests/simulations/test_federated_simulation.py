@@ -8,8 +8,10 @@ import pytest
 
 from fedcl_distill.errors import SettingsError
 from federations import quick
-from simulations.federated import compare_federated, run_federated
+from simulations.compare import compare
+from simulations.federated import KIND, run_federated
 from simulations.records import read_records
+from simulations.runs import Run
 from strategies.federated import FederatedSettings
 from watchers import Recording
 
@@ -38,11 +40,11 @@ def test_progress_ascends_to_the_end():
 
 def test_a_comparison_resumes_where_it_stopped(tmp_path):
     path = tmp_path / "results.jsonl"
-    runs = [_settings(), _settings(strategy="fedavg", rounds=2)]
-    assert len(compare_federated(runs[:1], path)) == 1
-    (second,) = compare_federated(runs, path)
+    runs = [Run(KIND, _settings()), Run(KIND, _settings(strategy="fedavg", rounds=2))]
+    assert len(compare(runs[:1], path)) == 1
+    (second,) = compare(runs, path)
     assert second["settings"]["strategy"] == "fedavg"
-    assert compare_federated(runs, path) == []
+    assert compare(runs, path) == []
     assert len(list(read_records(path))) == 2
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from fedcl_distill.errors import FedclDistillError, SettingsError, StorageError
 from simulations.cli import app
 from simulations.compare import compare
-from simulations.distil import DistilSettings, compare_distil
+from simulations.distil import KIND, DistilSettings
 from simulations.records import read_records
 from simulations.runs import Run, perform_named
 from simulations.watch import Silent
@@ -143,7 +143,7 @@ def test_a_failing_run_ends_the_comparison_with_its_own_error(stand_in, tmp_path
 def test_a_worker_that_ends_is_told_at_once(stand_in, tmp_path, end, said):
     stand_in(f"sys.stdin.readline(); {end}")
     with pytest.raises(WorkerError, match=said):
-        compare_distil([_DM, replace(_DM, seed=1)], tmp_path / "r.jsonl", workers=2)
+        compare([Run(KIND, _DM), Run(KIND, replace(_DM, seed=1))], tmp_path / "r.jsonl", workers=2)
 
 
 def test_an_interrupt_leaves_checkpoints_of_runs_in_workers(tmp_path):
@@ -152,9 +152,9 @@ def test_an_interrupt_leaves_checkpoints_of_runs_in_workers(tmp_path):
             if len(re.findall(r"dm · digits[^|]* [1-9]\d* %", detail)) == 2:
                 raise KeyboardInterrupt
 
-    runs = [replace(_DM, seed=seed, distil_steps=20_000) for seed in range(2)]
+    runs = [Run(KIND, replace(_DM, seed=seed, distil_steps=20_000)) for seed in range(2)]
     with pytest.raises(KeyboardInterrupt):
-        compare_distil(runs, tmp_path / "r.jsonl", Impatient(), workers=2)
+        compare(runs, tmp_path / "r.jsonl", Impatient(), workers=2)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
     assert not (tmp_path / "r.jsonl").exists()
 
