@@ -45,7 +45,8 @@ def table_of_bytes(scenario: Scenario) -> Table | None:
     goals = [*_of_rounds(reference), *_of_single_rounds(scenario)]
     if not goals:
         return None
-    rows = tuple((arm.label, *(_cell(arm, goal) for goal in goals)) for arm in scenario.arms)
+    arms = sorted(scenario.arms, key=lambda arm: -(mean(arm.values("accuracy")) or 0.0))
+    rows = tuple((arm.label, *(_cell(arm, goal) for goal in goals)) for arm in arms)
     notes = (
         "Bytes of all messages, up and down, until the accuracy was first reached, mean over seeds; in brackets how "
         "many times fewer than it took the one whose accuracy it is. Accuracies of single rounds go up and down: to "

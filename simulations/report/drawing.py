@@ -24,6 +24,7 @@ _VARIABLES = {_INK: "ink", _FAINT: "faint", _LINE: "line", **{f"#0a0a{i:02x}": f
 """Colours drawn with, and the variables of the page's style sheet that take their place."""
 
 _MARKERS = "osD^vPX*"
+_MARKER_SHIFT = 3
 _DASHES = ("-", "--", "-.", ":")
 
 _STYLE: Any = {
@@ -78,9 +79,13 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def look(index: int) -> dict[str, Any]:
-    """Colour, marker and dashes of the series number ``index``: three ways to tell it from the others."""
-    dashes = _DASHES[index // _SERIES % len(_DASHES)]
-    return {"color": f"#0a0a{index % _SERIES:02x}", "marker": _MARKERS[index % len(_MARKERS)], "linestyle": dashes}
+    """Colour, marker and dashes of the series number ``index``: three ways to tell it from the others.
+
+    Colours come again after ``_SERIES``, with other dashes and, for series that are single marks, other markers.
+    """
+    turn = index // _SERIES
+    marker = _MARKERS[(index + turn * _MARKER_SHIFT) % len(_MARKERS)]
+    return {"color": f"#0a0a{index % _SERIES:02x}", "marker": marker, "linestyle": _DASHES[turn % len(_DASHES)]}
 
 
 def show_legend(figure: Figure, axes: Axes) -> None:

@@ -10,6 +10,7 @@ import pytest
 from fedcl_distill.synthetic.png import encode_png
 from simulations.records import append_record, make_record
 from simulations.report import write_report
+from simulations.report.drawing import look
 from simulations.report.sections.continual import _forgotten, _seen_so_far
 
 _HOSTILE = "<script>alert(1)</script><img src=http://x.test/y.png>"
@@ -228,3 +229,8 @@ def test_bytes_kept_are_drawn_where_two_arms_keep_some(tmp_path):
     (tmp_path / "other").mkdir()
     _, page = _write(tmp_path / "other", [_continual("reservoir", 0), alone])
     assert title not in page.text
+
+
+def test_no_two_of_many_series_look_alike():
+    looks = [(one["color"], one["marker"]) for one in map(look, range(40))]
+    assert len(set(looks)) == 40
