@@ -29,21 +29,25 @@ Side = Callable[[Workload, Splits, Tick], None]
 PLAIN = "plain"
 
 
+def _do(work: Workload, tick: Tick, unit: Callable[[int], object]) -> None:
+    """All units of the work, each given its number, with a tick around each."""
+    tick()
+    for number in range(work.repeats + 1):
+        unit(number)
+        tick()
+
+
 def _plain_matching(kind: type[PlainMatching]) -> Side:
     def run(work: Workload, data: Splits, tick: Tick) -> None:
         loop = kind(data.train, work.images_per_class, width=work.width, real_per_class=work.real_per_class)
-        tick()
-        for _ in range(work.repeats + 1):
-            loop.step()
-            tick()
+        _do(work, tick, lambda _: loop.step())
 
     return run
 
 
 def _matching(method: str, precision: str = "float32") -> Side:
     def run(work: Workload, data: Splits, tick: Tick) -> None:
-        architecture = Architecture("convnet", {"width": work.width, "precision": precision})
-        engine = build_method(method, architecture=architecture, real_per_class=work.real_per_class)
+        engine = build_method(method, architecture=_architecture(work, precision), real_per_class=work.real_per_class)
         assert isinstance(engine, Engine)
         if isinstance(engine.networks, TrainedOnSynthetic):  # a unit is a matching; training between is another case
             engine = replace(engine, networks=engine.networks.start)
@@ -60,9 +64,10 @@ def _plain_trajectory(work: Workload, data: Splits, tick: Tick) -> None:
     start, end = ({name: one.detach() for name, one in network.named_parameters()} for network in ends)
     images, labels = _some_images(work, data)
     rate = torch.tensor(0.01, requires_grad=True)
-    tick()
-    for unit in range(work.repeats + 1):
-        plain_trajectory_step(
+    _do(
+        work,
+        tick,
+        lambda unit: plain_trajectory_step(
             ends[0],
             start,
             end,
@@ -72,37 +77,33 @@ def _plain_trajectory(work: Workload, data: Splits, tick: Tick) -> None:
             learning_rate=rate,
             batch_size=work.student_batch,
             seed=unit,
-        )
-        tick()
+        ),
+    )
 
 
 def _trajectory(gradient: TrajectoryGradient, precision: str = "float32") -> Side:
     def run(work: Workload, data: Splits, tick: Tick) -> None:
-        _match_trajectories(work, data, tick, gradient, precision)
+        shape, classes = data.train.sample_shape, data.train.num_classes
+        ends = [_architecture(work, precision).build(shape, classes, seed=seed) for seed in range(2)]
+        images, labels = _some_images(work, data)
+        rate = torch.tensor(0.01, requires_grad=True)
+        objective = TrajectoryMatching(
+            steps=work.student_steps,
+            batch_size=work.student_batch,
+            augmentation=SiameseAugmentation(),
+            gradient=gradient,
+        )
+        real = RealSide(data.train, torch.device("cpu"))
+        side = SyntheticSide(images, labels, labels, {"learning_rate": rate})
+
+        def match(unit: int) -> None:
+            view = View(ends[0], NoAugmentation().draw(classes, shape, torch.Generator()), unit, ends[1])
+            for loss in objective.losses(view, objective.target(view, real), side):
+                loss.backward()  # type: ignore[no-untyped-call]
+
+        _do(work, tick, match)
 
     return run
-
-
-def _match_trajectories(work: Workload, data: Splits, tick: Tick, gradient: TrajectoryGradient, precision: str) -> None:
-    shape, classes = data.train.sample_shape, data.train.num_classes
-    architecture = Architecture("convnet", {"width": work.width, "precision": precision})
-    ends = [architecture.build(shape, classes, seed=seed) for seed in range(2)]
-    images, labels = _some_images(work, data)
-    rate = torch.tensor(0.01, requires_grad=True)
-    objective = TrajectoryMatching(
-        steps=work.student_steps,
-        batch_size=work.student_batch,
-        augmentation=SiameseAugmentation(),
-        gradient=gradient,
-    )
-    real = RealSide(data.train, torch.device("cpu"))
-    side = SyntheticSide(images, labels, labels, {"learning_rate": rate})
-    tick()
-    for unit in range(work.repeats + 1):
-        view = View(ends[0], NoAugmentation().draw(classes, shape, torch.Generator()), unit, ends[1])
-        for loss in objective.losses(view, objective.target(view, real), side):
-            loss.backward()  # type: ignore[no-untyped-call]
-        tick()
 
 
 def _some_images(work: Workload, data: Splits) -> tuple[Tensor, Tensor]:
@@ -113,10 +114,7 @@ def _some_images(work: Workload, data: Splits) -> tuple[Tensor, Tensor]:
 def _plain_epoch(work: Workload, data: Splits, tick: Tick) -> None:
     judge = PlainJudge(data.train.sample_shape, data.train.num_classes, work.width)
     images, labels = _some_images(work, data)
-    tick()
-    for _ in range(work.repeats + 1):
-        judge.train(images.detach(), labels, epochs=EPOCHS)
-        tick()
+    _do(work, tick, lambda _: judge.train(images.detach(), labels, epochs=EPOCHS))
 
 
 def _epoch(precision: str) -> Side:
@@ -124,36 +122,30 @@ def _epoch(precision: str) -> Side:
         network = _network(work, data, precision)
         images, labels = _some_images(work, data)
         recipe = Recipe(epochs=EPOCHS, augmentation=SiameseAugmentation())
-        tick()
-        for _ in range(work.repeats + 1):
-            fit(network, images.detach(), labels, recipe, seed=0)
-            tick()
+        _do(work, tick, lambda _: fit(network, images.detach(), labels, recipe, seed=0))
 
     return run
 
 
 def _plain_test(work: Workload, data: Splits, tick: Tick) -> None:
     judge = PlainJudge(data.train.sample_shape, data.train.num_classes, work.width)
-    tick()
-    for _ in range(work.repeats + 1):
-        judge.accuracy(data.test)
-        tick()
+    _do(work, tick, lambda _: judge.accuracy(data.test))
 
 
 def _test(precision: str) -> Side:
     def run(work: Workload, data: Splits, tick: Tick) -> None:
         network = _network(work, data, precision)
-        tick()
-        for _ in range(work.repeats + 1):
-            predict(network, data.test)
-            tick()
+        _do(work, tick, lambda _: predict(network, data.test))
 
     return run
 
 
 def _network(work: Workload, data: Splits, precision: str) -> Network:
-    architecture = Architecture("convnet", {"width": work.width, "precision": precision})
-    return architecture.build(data.train.sample_shape, data.train.num_classes, seed=0)
+    return _architecture(work, precision).build(data.train.sample_shape, data.train.num_classes, seed=0)
+
+
+def _architecture(work: Workload, precision: str) -> Architecture:
+    return Architecture("convnet", {"width": work.width, "precision": precision})
 
 
 EPOCHS = 5
