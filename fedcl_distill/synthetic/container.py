@@ -67,20 +67,23 @@ def write_container(arrays: Mapping[str, View], metadata: str) -> bytes:
     return b"".join([container_header(specs, metadata), *(arrays[name].tobytes() for name in _order(specs))])
 
 
-def read_container(payload: memoryview, limits: Limits) -> tuple[dict[str, View], str]:
-    """Views into ``payload`` (one byte an item) by name, and the metadata text; no array is copied.
+def read_container(payload: bytes | bytearray | memoryview, limits: Limits) -> tuple[dict[str, View], str]:
+    """Views into ``payload`` by name, and the metadata text; no array is copied.
 
     Raises:
-        PayloadError: the payload breaks a limit, or types, sizes and offsets do not describe its bytes
-            exactly.
+        PayloadError: the payload is not of bytes or breaks a limit, or types, sizes and offsets do not describe its
+            bytes exactly.
     """
-    entries, body = _read_header(payload, limits)
+    if not isinstance(payload, bytes | bytearray | memoryview):
+        raise PayloadError(f"payload must be bytes, got {type(payload).__name__}")
+    view = memoryview(payload).cast("B")
+    entries, body = _read_header(view, limits)
     metadata = entries.pop("__metadata__", None)
     if not isinstance(metadata, dict) or set(metadata) != {METADATA_KEY}:
         raise PayloadError(f"payload has no metadata {METADATA_KEY!r}, or more than that")
     if not isinstance(metadata[METADATA_KEY], str):
         raise PayloadError(f"metadata {METADATA_KEY!r} is not a text")
-    return _read_views(payload, body, entries, limits), metadata[METADATA_KEY]
+    return _read_views(view, body, entries, limits), metadata[METADATA_KEY]
 
 
 def _read_header(payload: memoryview, limits: Limits) -> tuple[dict[str, Any], int]:

@@ -56,9 +56,7 @@ def decode(payload: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIM
     Raises:
         PayloadError: whatever is wrong with the payload; no other exception leaves this function.
     """
-    if not isinstance(payload, bytes | bytearray | memoryview):
-        raise PayloadError(f"payload must be bytes, got {type(payload).__name__}")
-    stored, text = read_container(memoryview(payload).cast("B"), limits)
+    stored, text = read_container(payload, limits)
     header = Header.from_text(text, limits)
     labels = stored.pop(LABELS, None)
     parameterization = build_parameterization(header.parameterization, header.settings)
