@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 
@@ -30,8 +30,6 @@ from strategies.federated.scaffold import Scaffold
 from strategies.federated.settings import FederatedSettings
 from strategies.federated.statistics_first import StatisticsFirst
 from strategies.federated.surrogate import SurrogateOptions, SurrogateRounds
-
-OptionsT = TypeVar("OptionsT")
 
 
 @dataclass(frozen=True)
@@ -64,16 +62,34 @@ class Plan:
         return replace(self, settings=replace(self.settings, local_epochs=epochs))
 
 
-def _takes(kind: type[OptionsT]) -> Callable[[Callable[[Plan, OptionsT], Strategy]], Callable[..., Strategy]]:
-    """Let a strategy's own settings be the fields of the dataclass ``kind``."""
+def _takes(*kinds: type, without: Sequence[str] = ()) -> Callable[[Callable[..., Strategy]], Callable[..., Strategy]]:
+    """Let a strategy's own settings be the fields of the dataclasses ``kinds``, but for those named in ``without``.
 
-    def decorate(build: Callable[[Plan, OptionsT], Strategy]) -> Callable[..., Strategy]:
+    Settings have no word for None: fields of that default are texts, and "" stands for it.
+    """
+    own = [[one for one in dataclasses.fields(kind) if one.name not in without] for kind in kinds]
+
+    def decorate(build: Callable[..., Strategy]) -> Callable[..., Strategy]:
         @functools.wraps(build)
         def from_settings(plan: Plan, **given: Any) -> Strategy:
-            return build(plan, kind(**given))
+            chosen = [
+                {
+                    one.name: None if one.default is None and given[one.name] == "" else given[one.name]
+                    for one in fields
+                    if one.name in given
+                }
+                for fields in own
+            ]
+            return build(plan, *(kind(**values) for kind, values in zip(kinds, chosen, strict=True)))
 
-        plan, own = inspect.Parameter("plan", inspect.Parameter.POSITIONAL_ONLY), dataclasses.fields(kind)  # type: ignore[arg-type]
-        settings = [inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default) for one in own]
+        plan = inspect.Parameter("plan", inspect.Parameter.POSITIONAL_ONLY)
+        settings = [
+            inspect.Parameter(
+                one.name, inspect.Parameter.KEYWORD_ONLY, default="" if one.default is None else one.default
+            )
+            for fields in own
+            for one in fields
+        ]
         from_settings.__signature__ = inspect.Signature([plan, *settings])  # type: ignore[attr-defined]
         return from_settings
 
@@ -176,48 +192,10 @@ def quantised(plan: Plan, *, bits: int = 8, download_bits: int = 32) -> Compress
     return _compressed(plan, f"quantised:bits={bits}", download_bits)
 
 
-def statistics_first(
-    plan: Plan,
-    *,
-    views: int = 50,
-    architecture: str = "",
-    kind: str = "mean",
-    dimensions: int = 512,
-    frequency: float = 4.0,
-    share: float = 1.0,
-    moments: int = 7,
-    augment: bool = True,
-    initial: str = "moments",
-    parameterization: str = "pixels",
-    learning_rate: float = 1.0,
-    momentum: float = 0.5,
-    decay_from: float = 0.5,
-    steps_per_view: int = 1,
-    clamp: bool = False,
-    held_out: int = 0,
-) -> StatisticsFirst:
-    """Sums, once: see :class:`StatisticsSpec` for what is summed, :class:`StatisticsDistiller` for what follows."""
-    spec = StatisticsSpec(
-        seed=derive_seed(plan.settings.seed, "statistics"),
-        views=views,
-        architecture=architecture or None,
-        kind=kind,
-        dimensions=dimensions,
-        frequency=frequency,
-        share=share,
-        moments=moments,
-        augment=augment,
-    )
-    distiller = StatisticsDistiller(
-        initial=initial,
-        parameterization=parameterization,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        decay_from=decay_from,
-        steps_per_view=steps_per_view,
-        clamp=clamp,
-        held_out=held_out,
-    )
+@_takes(StatisticsSpec, StatisticsDistiller, without=("seed",))
+def statistics_first(plan: Plan, spec: StatisticsSpec, distiller: StatisticsDistiller) -> StatisticsFirst:
+    """Sums, once: the one says what is summed, the other what follows."""
+    spec = replace(spec, seed=derive_seed(plan.settings.seed, "statistics"))
     return StatisticsFirst.of(plan.with_one_round().settings, plan.test, spec, distiller, plan.learner, plan.reception)
 
 
