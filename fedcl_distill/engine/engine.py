@@ -45,8 +45,8 @@ class Engine(Parts):
     ) -> SyntheticSet:
         """See :meth:`Distiller.distil`. Ctrl-C ends the run early and returns the set as it is by then.
 
-        The latest set is the best so far: every view estimates the loss on a new network, so that a small loss says
-        more about the view than about the set.
+        The latest set (or the average of the latest, see ``average_from``) is the best so far: every view estimates the
+        loss on a new network, so that a small loss says more about the view than about the set.
         """
         method = replace(self, augmentation=self.augmentation or augmentation_for(real), budget=budget or self.budget)
         started = method.budget.now()
@@ -65,9 +65,10 @@ class Engine(Parts):
             hooks, started
         )
         summary = {**preparation, **run.summary(), "interrupted": interrupted}
-        arrays = as_sent(run.state.arrays, self.bits)
+        arrays, labels = run.state.outcome()
+        arrays = as_sent(arrays, self.bits)
         with torch.no_grad():
-            labels = ready.labelling.final(self.parameterization.decode(arrays), run.state.labels)
+            labels = ready.labelling.final(self.parameterization.decode(arrays), labels)
         return SyntheticSet(
             arrays=_on_cpu(arrays),
             parameterization=self.parameterization,

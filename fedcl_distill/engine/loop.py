@@ -58,6 +58,8 @@ class Loop:
                         side = self._side().detached()
                     state.supply.learn(index, view.seed, side)
                 state.seconds = before + self.method.budget.now() - started
+                if self.method.average_from < 1 and run.progress.fraction >= self.method.average_from:
+                    state.count_in()
                 for hook in hooks:
                     hook.on_step(run)
         except KeyboardInterrupt:

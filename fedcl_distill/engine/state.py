@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedcl_distill.engine.average import Average
 from fedcl_distill.errors import CheckpointError
 from fedcl_distill.files import write_atomically
 from fedcl_distill.network_sources import Supply
 
-_FORMAT = 2
+_FORMAT = 3
+_LABELS = "labels"
 
 
 @dataclass
@@ -31,6 +33,7 @@ class DistillationState:
         step: synthetic steps done.
         seconds: spent by the budget's clock, over all sittings.
         losses: loss of every step done.
+        average: of the stored arrays and the labels, where a method asks for it.
     """
 
     arrays: dict[str, Tensor]
@@ -41,6 +44,7 @@ class DistillationState:
     step: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
+    average: Average = field(default_factory=Average)
 
     def save(self, path: str | os.PathLike[str], fingerprint: str) -> None:
         """Write a checkpoint atomically; ``fingerprint`` names the run it belongs to.
@@ -58,6 +62,7 @@ class DistillationState:
             "step": self.step,
             "seconds": self.seconds,
             "losses": self.losses,
+            "average": self.average.state(),
         }
         torch.save(content, buffer)
         write_atomically(path, buffer.getvalue())
@@ -79,10 +84,26 @@ class DistillationState:
         self.optimiser.load_state_dict(content["optimiser"])
         self.supply.restore(content["supply"])
         self.step, self.seconds, self.losses = content["step"], content["seconds"], content["losses"]
+        self.average.restore(content["average"], self.labels.device)
+
+    def count_in(self) -> None:
+        """Let the average count stored arrays and labels as they are now, those that are learned."""
+        self.average.add({name: one for name, one in self._result().items() if one.requires_grad})
+
+    def outcome(self) -> tuple[dict[str, Tensor], Tensor]:
+        """Stored arrays and labels that the run has come to: their average where there is one, else the latest."""
+        result = {**self._result(), **self.average.means}
+        return {name: result[_array(name)] for name in self.arrays}, result[_LABELS]
+
+    def _result(self) -> dict[str, Tensor]:
+        return {**{_array(name): array for name, array in self.arrays.items()}, _LABELS: self.labels}
 
     def _tensors(self) -> dict[str, Tensor]:
-        arrays = {f"array {name}": array for name, array in self.arrays.items()}
-        return {**arrays, "labels": self.labels, **{f"learned {name}": one for name, one in self.learned.items()}}
+        return {**self._result(), **{f"learned {name}": one for name, one in self.learned.items()}}
+
+
+def _array(name: str) -> str:
+    return f"array {name}"
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ def dm(
     learning_rate: float = 1.0,
     momentum: float = 0.5,
     decay_from: float = 1.0,
+    average_from: float = 1.0,
     real_per_class: int = 256,
     scores_weight: float = 0.0,
     steps_per_view: int = 1,
@@ -38,6 +39,7 @@ def dm(
         labels: "hard" ones, or a teacher's ("teacher:temperature=4"); None takes hard ones.
         learning_rate, momentum, decay_from: see :class:`~fedcl_distill.engine.SGD`. The paper takes rate 10 from 100
             images per class on.
+        average_from: fraction of the budget from which on iterates are averaged into the result; 1 takes the last.
         real_per_class: real samples a class in each view.
         scores_weight: of class scores beside embeddings; 1 matches what FedDM's clients match.
         steps_per_view: synthetic steps for each random network. 1 is the paper; 5 computes the costly real side a fifth
@@ -57,4 +59,5 @@ def dm(
         budget=budget or Budget(steps=20_000),
         steps_per_view=steps_per_view,
         clamp=clamp,
+        average_from=average_from,
     )
