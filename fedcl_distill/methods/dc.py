@@ -43,7 +43,7 @@ def dc(
         augmentation: on both sides and when networks learn: "none" is DC; None takes DSA for images, without flips
             for digits.
         initial: first samples: "noise" (the authors'), "random" real ones, which suit short runs better,
-            "herding" or "k-center".
+            "centres", "herding" or "k-center".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, "learned" ones or a teacher's ("teacher:temperature=4"); None takes hard ones.
         learning_rate, momentum, decay_from, largest_norm: see :class:`~fedcl_distill.engine.SGD`.

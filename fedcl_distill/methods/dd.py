@@ -47,7 +47,7 @@ def dd(
     Args:
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: of the real batch; the paper has none.
-        initial: first samples: "random" real ones, "herding", "k-center" or "noise" (the paper's).
+        initial: first samples: "random" real ones, "centres", "herding", "k-center" or "noise" (the paper's).
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, "learned:learning_rate=0.01" and the like, or a teacher's; None takes hard ones.
         learning_rate, decay_from, largest_norm: see :class:`~fedcl_distill.engine.Adam`. In minutes on a CPU, 0.05
@@ -106,7 +106,7 @@ def label_distillation(
     Args:
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: of the real batch; the paper has none.
-        initial: the samples: "random" real ones (the paper's), "herding", "k-center" or "noise".
+        initial: the samples: "random" real ones (the paper's), "centres", "herding", "k-center" or "noise".
         label_learning_rate, decay_from: of the labels, see :class:`~fedcl_distill.engine.Adam`.
         inner_steps: on all samples together.
         inner_learning_rate: before it is learned; one for all steps.

@@ -54,7 +54,7 @@ def idc(
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: on both sides and when networks learn; None takes the authors': color, crop and cutout one after
             the other, and no cutout when networks learn, whose batches are mixed. "none" where samples are features.
-        initial: first samples: "random" real ones (the authors'), "herding", "k-center" or "noise".
+        initial: first samples: "random" real ones (the authors'), "centres", "herding", "k-center" or "noise".
         parameterization: how samples are stored: "tiles" of factor 2 (the authors' IDC), "pixels" (their IDC-I).
         labels: "hard" ones, "learned" ones or a teacher's ("teacher:temperature=4"); None takes hard ones.
         learning_rate: of SGD; None takes the authors': 0.08 for squared, 0.001 for absolute distances;

@@ -34,7 +34,7 @@ def it_gan(
     Args:
         architecture: of the random networks; None takes ConvNet-3 of width 128.
         augmentation: on both sides; None takes DSA, without flips for digits.
-        initial: real samples to invert: "random" ones (the paper's), "herding" or "k-center"; or "noise".
+        initial: real samples to invert: "random" ones (the paper's), "centres", "herding" or "k-center"; or "noise".
         labels: "hard" ones, or a teacher's ("teacher:temperature=4"); None takes hard ones.
         generator: how it is built and trained; None takes the defaults. A budget in seconds gives it a third.
         learning_rate, decay_from: of Adam on the codes, see :class:`~fedcl_distill.engine.Adam`. Ours, not the paper's:

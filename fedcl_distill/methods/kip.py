@@ -35,7 +35,7 @@ def kip(
     Args:
         kernel_depth: hidden layers of the network.
         augmentation: on both sides of the regression; none by default.
-        initial: first samples: "random" real ones (the paper's), "herding", "k-center" or "noise".
+        initial: first samples: "random" real ones (the paper's), "centres", "herding", "k-center" or "noise".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, "learned:learning_rate=0.04" (the paper's label solve, by gradient), or a teacher's.
         learning_rate, decay_from: see :class:`~fedcl_distill.engine.Adam`.

@@ -56,7 +56,7 @@ def mtt(
     Args:
         architecture: of experts and students; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: of the experts' and the students' batches; None takes DSA for images, without flips for digits.
-        initial: first samples: "random" real ones (the paper's), "herding", "k-center" or "noise".
+        initial: first samples: "random" real ones (the paper's), "centres", "herding", "k-center" or "noise".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, "learned:learning_rate=0.1" and the like, or a teacher's; None takes hard ones.
         learning_rate, momentum, decay_from: see :class:`~fedcl_distill.engine.SGD`.

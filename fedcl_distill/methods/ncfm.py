@@ -46,7 +46,7 @@ def ncfm(
     Args:
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: on both sides: colour, crop and cutout in the authors' code. Feature vectors need "none".
-        initial: first samples: "random" real ones (the paper's), "herding", "k-center" or "noise".
+        initial: first samples: "random" real ones (the paper's), "centres", "herding", "k-center" or "noise".
         parameterization: how samples are stored; four images in each stored one. Feature vectors need "pixels".
         labels: "hard" ones, or a teacher's ("teacher:temperature=4"), as the paper optionally does; None takes
             hard ones.

@@ -12,7 +12,16 @@ from fedcl_distill.labels import HardLabels, Labels, LearnedLabels, TeacherLabel
 from fedcl_distill.named import read_named
 from fedcl_distill.networks import Architecture
 from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization, Pixels
-from fedcl_distill.selection import ClosestToMean, Embedding, Herding, Inputs, KCenter, Random, TrainedEmbedding
+from fedcl_distill.selection import (
+    ClosestToMean,
+    ClusterCentres,
+    Embedding,
+    Herding,
+    Inputs,
+    KCenter,
+    Random,
+    TrainedEmbedding,
+)
 
 T = TypeVar("T")
 
@@ -22,6 +31,7 @@ _INITIALS: dict[str, Initial] = {
     "herding": FromReal(Herding()),
     "k-center": FromReal(KCenter()),
     "closest-to-mean": FromReal(ClosestToMean()),
+    "centres": FromReal(ClusterCentres()),
 }
 _AUGMENTATIONS: dict[str, Augmentation] = {"none": NoAugmentation(), "dsa": SiameseAugmentation()}
 _EMBEDDINGS: dict[str, Embedding] = {"inputs": Inputs(), "trained": TrainedEmbedding()}
@@ -40,7 +50,7 @@ def as_architecture(value: Architecture | str | None) -> Architecture | None:
 
 
 def as_initial(value: Initial | str) -> Initial:
-    """Read noise, random, herding, k-center or closest-to-mean.
+    """Read noise, random, herding, k-center, closest-to-mean or centres.
 
     Raises:
         SettingsError: the name is unknown.

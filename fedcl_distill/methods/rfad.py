@@ -42,7 +42,7 @@ def rfad(
     Args:
         architecture: of the random networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: on both sides of the regression; the paper has none.
-        initial: first samples: "random" real ones (the paper's), "herding", "k-center" or "noise".
+        initial: first samples: "random" real ones (the paper's), "centres", "herding", "k-center" or "noise".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "learned:learning_rate=0.005" and the like, "hard" ones, or a teacher's.
         learning_rate, decay_from: of Adam, falling along a cosine from this fraction of the budget on.

@@ -42,7 +42,8 @@ def rtp(
     Args:
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: of the real batch; the paper has none.
-        initial: what bases and addresses first approximate: "random" real samples, "herding", "k-center" or "noise".
+        initial: what bases and addresses first approximate: "random" real samples, "centres", "herding",
+            "k-center" or "noise".
         parameterization: how samples are stored; "addressing:bases=16" and the like, or "pixels" for the paper's
             unrolled training alone.
         labels: "hard" ones, "learned:learning_rate=0.01" and the like, or a teacher's; None takes hard ones.
