@@ -34,8 +34,8 @@ def dm(
     Args:
         architecture: of the random networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: on both sides; None takes DSA for images, without flips for digits.
-        initial: first samples: "random" real ones (the paper's), "centres" of clusters (k-means), which get there sooner
-            (docs/speed.md), "herding", "k-center" or "noise".
+        initial: first samples: "random" real ones (the paper's), "centres" of clusters (k-means), which get there
+            sooner (docs/speed.md), "herding", "k-center" or "noise".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, or a teacher's ("teacher:temperature=4"); None takes hard ones.
         learning_rate, momentum, decay_from: see :class:`~fedcl_distill.engine.SGD`. The paper takes rate 10 from 100

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -39,7 +41,7 @@ def test_k_means_is_that_of_scikit_learn_from_the_same_start(seed: int) -> None:
 def test_an_iteration_never_moves_samples_away_from_their_centres() -> None:
     points, start = cloud(100), cloud(8, seed=1)
     spreads = [float(squared_distances(points, k_means(points, start, n)).amin(dim=1).sum()) for n in range(10)]
-    assert all(after <= before + 1e-3 for before, after in zip(spreads, spreads[1:], strict=False))
+    assert all(after <= before + 1e-3 for before, after in itertools.pairwise(spreads))
     assert spreads[-1] < 0.9 * spreads[0]
 
 
