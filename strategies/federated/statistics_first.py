@@ -121,11 +121,10 @@ class StatisticsFirst(Strategy):
             QuorumError: too few answers could be used.
             DivergenceError: distillation or training diverged.
         """
-        answers = self.reception.hear(server_round, replies, self._read)
-        self.statistics = add_up(answer.value for answer in answers)
+        self.statistics, heard = self._total(server_round, replies)
         self.synthetic = finished(self.distil(self.statistics))
         weights = self.learner.learn(self.synthetic, server_round)
-        return weights, MetricRecord({"statistics": len(answers), "samples": len(self.synthetic)})
+        return weights, MetricRecord({"statistics": heard, "samples": len(self.synthetic)})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -139,6 +138,11 @@ class StatisticsFirst(Strategy):
     def summary(self) -> None:
         """Log what nodes are asked."""
         log.info("every node sends class-wise sums of features in %d views", self.request.specification.views)
+
+    def _total(self, server_round: int, replies: Iterable[Message]) -> tuple[ClassStatistics, int]:
+        """The statistics of all nodes that were heard, and how many these were."""
+        answers = self.reception.hear(server_round, replies, self._read)
+        return add_up(answer.value for answer in answers), len(answers)
 
     def _read(self, content: RecordDict) -> ClassStatistics:
         statistics = decode_statistics(unpack_payload(content, SUMS, self.expectation.limits))
