@@ -123,10 +123,9 @@ class FixedPoint:
     def _sums(self, name: str, values: Tensor, counts: Mapping[str, Tensor]) -> Sums:
         """Held to what the counts allow, once it is clear that rounding alone passed it."""
         own = counts.get(name, counts[SAMPLES].expand(len(values), -1)).clone()
-        if int(own.max()) > self.parties * self.most_samples:
-            raise DataError(
-                f"it counts {int(own.max())} samples of a class, at most {self.parties * self.most_samples} were agreed on"
-            )
+        agreed = self.parties * self.most_samples
+        if int(own.max()) > agreed:
+            raise DataError(f"it counts {int(own.max())} samples of a class, at most {agreed} were agreed on")
         most = (own * self.bounds[name])[..., None]
         if bool((values.abs() > most + self.parties * self.step(name) * (own > 0)[..., None]).any()):
             raise DataError(f"a sum of {name} is larger than its count allows")

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget, finished
@@ -35,11 +34,13 @@ from strategies.federated.messages import SUMS, Facts, unpack_payload
 from strategies.federated.reception import Reception
 from strategies.federated.requests import CONFIG, STATISTICS, StatisticsRequest
 from strategies.federated.settings import FederatedSettings
+from strategies.federated.state import State, set_as_state, set_from_state
+from strategies.federated.train_only import TrainOnly
 
 Distil = Callable[[ClassStatistics], SyntheticSet]
 
 
-class StatisticsFirst(Strategy):
+class StatisticsFirst(TrainOnly):
     """Adds up the nodes' statistics, distils them, and trains the global model on the result.
 
     Args:
@@ -126,14 +127,13 @@ class StatisticsFirst(Strategy):
         weights = self.learner.learn(self.synthetic, server_round)
         return weights, MetricRecord({"statistics": heard, "samples": len(self.synthetic)})
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """Nothing: the server evaluates."""
-        return []
+    def state(self) -> State:
+        """What was distilled."""
+        return {"synthetic": set_as_state(self.synthetic)}
 
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> None:
-        """Nothing: the server evaluates."""
+    def restore(self, state: State) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.synthetic = set_from_state(state["synthetic"])
 
     def summary(self) -> None:
         """Log what nodes are asked."""
