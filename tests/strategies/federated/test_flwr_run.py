@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from simulations.federated import run_federated
+from simulations.flower_processes import FlowerProcesses
 from simulations.records import Record
 from simulations.under_flower import PROJECT, run_deployed, run_simulated
 from strategies.federated import FederatedSettings
@@ -53,9 +59,29 @@ def test_engine_equals_in_process_run(engine, settings, one_thread):
     assert record["key"] == in_process["key"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_node_killed_at_work_is_gone_and_the_run_goes_on(one_thread):
+    """A SuperNode and its children get SIGKILL while it trains for the second round."""
+    settings = replace(FEDAVG, rounds=3, local_epochs=60)
+
+    def kill_the_last(flower: FlowerProcesses, nodes: list[subprocess.Popen[bytes]]) -> None:
+        log = flower.home / f"node-{settings.clients - 1}.log"
+        while log.read_text(errors="replace").count("Received: train message") < 2:
+            time.sleep(0.05)
+        time.sleep(1)
+        os.killpg(nodes[-1].pid, signal.SIGKILL)
+
+    metrics = run_deployed(settings, timeout=500, meanwhile=kill_the_last)["metrics"]
+    assert [one["answers"] for one in metrics["rounds"]] == [0, 3, 2, 2]
+    (rejection,) = metrics["rejections"]  # in the third round it is no longer registered
+    assert (rejection["server_round"], rejection["partition"]) == (2, 2)
+    assert metrics["accuracy"] > 0.5
+
+
 def test_app_configuration_has_every_setting_with_a_valid_default():
     project = tomllib.loads(Path(PROJECT, "pyproject.toml").read_text())
     config = project["tool"]["flwr"]["app"]["config"]
-    assert set(config) == {*FederatedSettings().to_run_config(), "results-file"}
+    assert set(config) == {*FederatedSettings().to_run_config(), "results-file", "checkpoint-file"}
     settings = FederatedSettings.from_run_config(config)
     assert settings.clients == 2, "Flower simulates two nodes by default"
