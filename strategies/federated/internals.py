@@ -19,10 +19,8 @@ from flwr.common.secure_aggregation.secaggplus_utils import (
 )
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.primitives.asymmetric import (
-    bytes_to_private_key,
     bytes_to_public_key,
     generate_key_pairs,
-    private_key_to_bytes,
     public_key_to_bytes,
 )
 from flwr.supercore.run import Run
@@ -33,7 +31,6 @@ __all__ = [
     "PARTITION_ID_KEY",
     "ErrorCode",
     "Run",
-    "bytes_to_private_key",
     "bytes_to_public_key",
     "combine_shares",
     "create_shares",
@@ -43,7 +40,6 @@ __all__ = [
     "generate_shared_key",
     "log",
     "name_message",
-    "private_key_to_bytes",
     "public_key_to_bytes",
     "run_identity",
     "sent_bytes",

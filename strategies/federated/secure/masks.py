@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 from fedcl_distill.statistics.fixed_point import Words
-from strategies.federated.internals import bytes_to_private_key, bytes_to_public_key, generate_shared_key
+from strategies.federated.secure.keys import common_key
 
 SEED_BYTES = 32
 _NONCE = bytes(16)  # a seed makes one mask and nothing else
@@ -35,11 +35,11 @@ def pair_mask(words: Words, private: bytes, public: bytes, own: int, other: int)
 
     Args:
         words: of any width.
-        private, public: ``own``'s private and ``other``'s public key, or the other way round; PEM.
+        private, public: ``own``'s private and ``other``'s public key.
         own, other: positions; the lower one adds, the higher one subtracts.
     """
-    shared = generate_shared_key(bytes_to_private_key(private), bytes_to_public_key(public))
-    (add_mask if own < other else remove_mask)(words, base64.urlsafe_b64decode(shared))
+    seed = base64.urlsafe_b64decode(common_key(private, public))
+    (add_mask if own < other else remove_mask)(words, seed)
 
 
 def _stream(words: Words, seed: bytes) -> Words:

@@ -15,14 +15,10 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedcl_distill.errors import CheckpointError, PayloadError
 from fedcl_distill.statistics.fixed_point import Words
-from strategies.federated.internals import (
-    create_shares,
-    generate_key_pairs,
-    private_key_to_bytes,
-    public_key_to_bytes,
-)
+from strategies.federated.internals import create_shares
 from strategies.federated.messages import pack_words
 from strategies.federated.requests import read_secure_statistics
+from strategies.federated.secure.keys import fresh_keys
 from strategies.federated.secure.letters import seal, unseal
 from strategies.federated.secure.masks import SEED_BYTES, add_mask, pair_mask
 from strategies.federated.secure.options import FEWEST
@@ -44,13 +40,9 @@ _STAGE = "stage"
 
 def announce_keys(task: Task) -> RecordDict:
     """Two fresh pairs of keys, one for masks and one for letters to other nodes; their public halves are sent."""
-    (mask_private, mask_public), (letter_private, letter_public) = generate_key_pairs(), generate_key_pairs()
-    public = {"mask-key": public_key_to_bytes(mask_public), "letter-key": public_key_to_bytes(letter_public)}
-    private = {
-        "mask-private": private_key_to_bytes(mask_private),
-        "letter-private": private_key_to_bytes(letter_private),
-    }
-    _keep(task, 1, {**public, **private})
+    (mask_private, mask_public), (letter_private, letter_public) = fresh_keys(), fresh_keys()
+    public = {"mask-key": mask_public, "letter-key": letter_public}
+    _keep(task, 1, {**public, "mask-private": mask_private, "letter-private": letter_private})
     return secure_record(public)
 
 

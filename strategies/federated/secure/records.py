@@ -26,7 +26,7 @@ KEYS, LETTERS, MASKED, UNMASK = "keys", "letters", "masked", "unmask"
 _SECURE = "secure"
 
 _LONGEST_KEY = 1000  # bytes; 215 for a public key of P-384 in PEM
-_LONGEST_TEXT = 4000  # bytes; about 600 for a letter with two shares
+_LONGEST_TEXT = 4000  # bytes; about 300 for a letter with two shares
 
 
 def secure_record(values: Mapping[str, Any]) -> RecordDict:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from cryptography.exceptions import UnsupportedAlgorithm
-
 from fedcl_distill.errors import PayloadError
 from fedcl_distill.statistics.fixed_point import Words
-from strategies.federated.internals import bytes_to_private_key, combine_shares, public_key_to_bytes
+from strategies.federated.internals import combine_shares
+from strategies.federated.secure.keys import public_of
 from strategies.federated.secure.masks import SEED_BYTES, pair_mask, remove_mask
 
 
@@ -58,8 +57,8 @@ def _combined(position: int, shares: Sequence[bytes], threshold: int) -> bytes:
 
 def _check_key(position: int, private: bytes, public: bytes) -> None:
     try:
-        found = public_key_to_bytes(bytes_to_private_key(private).public_key())
-    except (ValueError, TypeError, AttributeError, UnsupportedAlgorithm) as error:
+        found = public_of(private)
+    except ValueError as error:
         raise PayloadError(f"the shares of position {position} make no private key") from error
     if found != public:
         raise PayloadError(f"the shares of position {position} make another key than it announced")

@@ -30,6 +30,14 @@ SETTINGS = FederatedSettings(
 SCAFFOLD = FederatedSettings(clients=3, strategy="scaffold", rounds=3, architecture="mlp:width=16")
 TOPK = FederatedSettings(clients=3, strategy="topk", rounds=3, architecture="mlp:width=16")
 FEDAVG = FederatedSettings(clients=3, strategy="fedavg", rounds=2, architecture="mlp:width=16")
+SECURE = FederatedSettings(
+    clients=3,
+    strategy="statistics",
+    strategy_settings={"views": 4, "architecture": "mlp:width=16", "secure": True, "most_samples": 200},
+    distil_steps=20,
+    bits=32,
+    architecture="mlp:width=16",
+)
 
 
 @pytest.fixture
@@ -50,7 +58,7 @@ def _outcome(record: Record) -> dict[str, object]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("settings", [SETTINGS, FEDAVG, SCAFFOLD, TOPK], ids=lambda settings: settings.strategy)
+@pytest.mark.parametrize("settings", [SETTINGS, FEDAVG, SCAFFOLD, TOPK, SECURE], ids=lambda settings: settings.strategy)
 @pytest.mark.parametrize("engine", [run_simulated, run_deployed])
 def test_engine_equals_in_process_run(engine, settings, one_thread):
     record = engine(settings, timeout=300)
@@ -63,11 +71,11 @@ def test_engine_equals_in_process_run(engine, settings, one_thread):
 @pytest.mark.timeout(600)
 def test_a_node_killed_at_work_is_gone_and_the_run_goes_on(one_thread):
     """A SuperNode and its children get SIGKILL while it trains for the second round."""
-    settings = replace(FEDAVG, rounds=3, local_epochs=60)
+    settings = replace(FEDAVG, rounds=3, local_epochs=60, wait_seconds=10.0)
 
     def kill_the_last(flower: FlowerProcesses, nodes: list[subprocess.Popen[bytes]]) -> None:
         log = flower.home / f"node-{settings.clients - 1}.log"
-        while log.read_text(errors="replace").count("Received: train message") < 2:
+        while log.read_text(errors="replace").count("Received successfully") < 2:
             time.sleep(0.05)
         time.sleep(1)
         os.killpg(nodes[-1].pid, signal.SIGKILL)
