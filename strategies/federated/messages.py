@@ -36,7 +36,7 @@ class Facts:
 
     Attributes:
         partition: which part of the data the node holds; orders the answers.
-        examples: real samples it worked on, at least 1.
+        examples: real samples it worked on, at least 1; always 1 under secure aggregation.
         seconds: wall-clock seconds it worked.
         class_counts: how many of the examples each class has; empty where the request does not need them, for they
             tell something about the data.

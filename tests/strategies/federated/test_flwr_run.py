@@ -71,7 +71,7 @@ def test_engine_equals_in_process_run(engine, settings, one_thread):
 @pytest.mark.timeout(600)
 def test_a_node_killed_at_work_is_gone_and_the_run_goes_on(one_thread):
     """A SuperNode and its children get SIGKILL while it trains for the second round."""
-    settings = replace(FEDAVG, rounds=3, local_epochs=60, wait_seconds=10.0)
+    settings = replace(FEDAVG, rounds=3, local_epochs=30, wait_seconds=10.0)
 
     def kill_the_last(flower: FlowerProcesses, nodes: list[subprocess.Popen[bytes]]) -> None:
         log = flower.home / f"node-{settings.clients - 1}.log"
