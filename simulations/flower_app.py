@@ -80,10 +80,14 @@ server_app = ServerApp()
 
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the strategy that the run configuration names, and append the result to ``results-file``."""
+    """Run the strategy that the run configuration names, and append the result to ``results-file``.
+
+    With a ``checkpoint-file``, a run that was cut short goes on after its last round.
+    """
     settings = FederatedSettings.from_run_config(context.run_config)
     started = time.monotonic()
-    result = run_server(grid, settings, central_test_data(settings))
+    checkpoint = str(context.run_config.get("checkpoint-file", "")) or None
+    result = run_server(grid, settings, central_test_data(settings), checkpoint=checkpoint)
     results_file = str(context.run_config.get("results-file", ""))
     if results_file:
         seconds = time.monotonic() - started

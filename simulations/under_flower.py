@@ -7,8 +7,10 @@ python -m simulations.under_flower deployed clients=2 strategy=fedavg rounds=3
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 _CONNECTION = "here"
 _RUN_SECONDS = 3600.0
+Process = subprocess.Popen[bytes]
+Meanwhile = Callable[[FlowerProcesses, list[Process]], None]
 
 
 def run_simulated(settings: FederatedSettings, *, cores: int = 2, timeout: float = _RUN_SECONDS) -> Record:
@@ -40,8 +44,15 @@ def run_simulated(settings: FederatedSettings, *, cores: int = 2, timeout: float
         return _run_app(flower, settings, timeout, "--federation-config", engine)
 
 
-def run_deployed(settings: FederatedSettings, *, timeout: float = _RUN_SECONDS) -> Record:
+def run_deployed(
+    settings: FederatedSettings, *, timeout: float = _RUN_SECONDS, meanwhile: Meanwhile | None = None
+) -> Record:
     """Run with a SuperLink and one SuperNode process a client, over TLS; nodes prove who they are by their keys.
+
+    Args:
+        settings: of the run.
+        timeout: seconds for all of it.
+        meanwhile: called in a thread of its own with what runs, and the nodes by partition.
 
     Raises:
         FlowerProcessError: a program of Flower failed, or the run left no result.
@@ -56,16 +67,22 @@ def run_deployed(settings: FederatedSettings, *, timeout: float = _RUN_SECONDS) 
             authority=credentials.authority,
         )
         _connect(flower.home, address, {"root-certificates": str(credentials.authority)})
-        for partition in range(settings.clients):
+        nodes = [
             _start_supernode(flower, address, credentials.authority, partition, settings.clients)
+            for partition in range(settings.clients)
+        ]
+        if meanwhile is not None:
+            threading.Thread(target=meanwhile, args=(flower, nodes), daemon=True).start()
         return _run_app(flower, settings, timeout)
 
 
-def _start_supernode(flower: FlowerProcesses, address: str, authority: Path, partition: int, partitions: int) -> None:
+def _start_supernode(
+    flower: FlowerProcesses, address: str, authority: Path, partition: int, partitions: int
+) -> Process:
     name = f"node-{partition}"
     private, public = make_node_key(flower.home, name)
     flower.call("flwr", "supernode", "register", str(public), _CONNECTION, timeout=60)
-    flower.start(
+    return flower.start(
         "flower-supernode",
         *("--root-certificates", str(authority)),
         *("--superlink", address),

@@ -4,6 +4,7 @@ from fedcl_distill.statistics.decoding import decode_statistics, load_statistics
 from fedcl_distill.statistics.distil import StatisticsDistiller, distil_statistics
 from fedcl_distill.statistics.domain import Domain
 from fedcl_distill.statistics.encoding import encode_statistics, save_statistics
+from fedcl_distill.statistics.fixed_point import FixedPoint
 from fedcl_distill.statistics.layout import BITS
 from fedcl_distill.statistics.measure import class_statistics
 from fedcl_distill.statistics.spec import StatisticsSpec
@@ -14,6 +15,7 @@ __all__ = [
     "BITS",
     "ClassStatistics",
     "Domain",
+    "FixedPoint",
     "StatisticsDistiller",
     "StatisticsExpectation",
     "StatisticsSpec",

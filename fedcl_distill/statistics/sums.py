@@ -16,6 +16,7 @@ from fedcl_distill.statistics.features import coarse_shape, feature_dimensions
 from fedcl_distill.statistics.spec import CHARACTERISTIC, StatisticsSpec
 
 FEATURES, SAMPLES, MOMENTS = "features", "samples", "moments"
+_MOST_BLANK = 100_000
 _ROUNDING = 1e-3  # relative: what a sum of many numbers in [-1, 1] may be too large by
 
 
@@ -97,8 +98,11 @@ class ClassStatistics:
         )
 
     def as_blank_data(self) -> LabelledData:
-        """Data of this kind with as many samples of each class as were counted, all of them blank."""
-        return self.domain.blank(self.class_counts.tolist())
+        """Data of this kind with as many samples of each class as were counted, all of them blank.
+
+        No more than 100,000 of a class, which is beyond any synthetic set: labels take memory, and counts may be lies.
+        """
+        return self.domain.blank(self.class_counts.clamp(max=_MOST_BLANK).tolist())
 
     def digest(self) -> str:
         """SHA-256, in hexadecimal, over counts and sums."""

@@ -74,6 +74,12 @@ class StatisticsExpectation:
                     f"means of {name} span [{smallest:g}, {largest:g}], expected within [{low:g}, {high:g}]"
                 )
 
+    @property
+    def magnitudes(self) -> dict[str, float]:
+        """The largest absolute mean of each kind; 1 where features are bounded by design."""
+        bounds = {name: max(-low, high) for name, (low, high) in self._bounds.items()}
+        return {**bounds, FEATURES: 1.0} if self.spec.kind == CHARACTERISTIC else bounds
+
     @cached_property
     def _bounds(self) -> dict[str, tuple[float, float]]:
         """Between which all means of each kind must lie; 0, that of absent classes, always does."""

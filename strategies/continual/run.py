@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from fedcl_distill.checkpoint import load_checkpoint, save_checkpoint
 from fedcl_distill.data import LabelledData, Splits
 from fedcl_distill.fingerprint import fingerprint
 from fedcl_distill.networks import Architecture, Network, default_architecture
@@ -19,7 +20,6 @@ from fedcl_distill.training import accuracy
 from strategies.continual.avalanche_data import labelled_data
 from strategies.continual.balance import BalancedCrossEntropy
 from strategies.continual.benchmark import class_incremental, domain_incremental, task_incremental
-from strategies.continual.checkpoint import load_checkpoint, save_checkpoint
 from strategies.continual.life import Life
 from strategies.continual.losses import WithinTask
 from strategies.continual.memories import memory_bytes, named_memory

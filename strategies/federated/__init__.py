@@ -17,6 +17,7 @@ from strategies.federated.rejections import Rejection
 from strategies.federated.requests import DistilRequest, StatisticsRequest, TrainRequest
 from strategies.federated.result import FederatedResult, RoundResult
 from strategies.federated.scaffold import Scaffold
+from strategies.federated.secure import SecureOptions, SecureStatistics
 from strategies.federated.server import run_server
 from strategies.federated.settings import FederatedSettings
 from strategies.federated.statistics_first import StatisticsFirst
@@ -43,6 +44,8 @@ __all__ = [
     "Rejection",
     "RoundResult",
     "Scaffold",
+    "SecureOptions",
+    "SecureStatistics",
     "StatisticsFirst",
     "StatisticsRequest",
     "SurrogateRounds",

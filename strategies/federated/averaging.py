@@ -9,6 +9,7 @@ from __future__ import annotations
 from flwr.serverapp.strategy import FedAdam, FedAvgM, FedProx
 
 from strategies.federated.fedavg import GuardedFedAvg
+from strategies.federated.state import State, arrays_of, tensor_of, tensors_of
 
 
 class GuardedFedProx(GuardedFedAvg, FedProx):
@@ -18,6 +19,35 @@ class GuardedFedProx(GuardedFedAvg, FedProx):
 class GuardedFedAvgM(GuardedFedAvg, FedAvgM):
     """The server moves with momentum (Hsu et al. 2019); takes ``server_learning_rate`` and ``server_momentum``."""
 
+    def state(self) -> State:
+        """The momentum, and the model as Flower's strategy holds it."""
+        current, momentum = self.current_arrays, self.momentum_vector
+        return {
+            "current": None if current is None else tensors_of(current),
+            "momentum": None if momentum is None else [tensor_of(one) for one in momentum],
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from what :meth:`state` gave."""
+        current, momentum = state["current"], state["momentum"]
+        self.current_arrays = None if current is None else arrays_of(current)
+        self.momentum_vector = None if momentum is None else [one.numpy() for one in momentum]
+
 
 class GuardedFedAdam(GuardedFedAvg, FedAdam):
     """The server moves by Adam (Reddi et al. 2021); takes ``eta``, ``beta_1``, ``beta_2`` and ``tau``."""
+
+    def state(self) -> State:
+        """Both moments."""
+        moments = {"first": self.m_t, "second": self.v_t}
+        return {
+            which: None if one is None else {name: tensor_of(value) for name, value in one.items()}
+            for which, one in moments.items()
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.m_t, self.v_t = (
+            None if one is None else {name: value.numpy() for name, value in one.items()}
+            for one in (state["first"], state["second"])
+        )

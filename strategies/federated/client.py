@@ -13,6 +13,7 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from strategies.federated.internals import PARTITION_ID_KEY
 from strategies.federated.messages import METRICS, Facts
+from strategies.federated.secure.node import SECURE_EXCHANGES
 from strategies.federated.task import Task
 from strategies.federated.work import (
     Work,
@@ -40,6 +41,8 @@ def make_client_app(load_data: LoadData) -> ClientApp:
     app.train()(_Answer(load_data, train))
     app.train("distil")(_Answer(load_data, distil))
     app.train("statistics")(_Answer(load_data, sum_features))
+    for name, exchange in SECURE_EXCHANGES.items():
+        app.train(name)(_Answer(load_data, exchange, counts_samples=False))
     app.train("surrogate")(_Answer(load_data, distil_around))
     app.train("scaffold")(_Answer(load_data, train_with_control))
     app.train("compressed")(_Answer(load_data, train_compressed))
@@ -54,13 +57,15 @@ class _Answer:
     load_data: LoadData
     work: Work
     counts_classes: bool = False
+    counts_samples: bool = True  # where not, every node counts as one
 
     def __call__(self, message: Message, context: Context) -> Message:
         started = time.monotonic()
         data, partition = self.load_data(context), partition_of(context)
         answer = self.work(Task(message.content, data, partition, device_of(context), context.state))
         counts = tuple(data.class_counts.tolist()) if self.counts_classes else ()
-        answer[METRICS] = Facts(partition, len(data), time.monotonic() - started, counts).to_record()
+        examples = len(data) if self.counts_samples else 1
+        answer[METRICS] = Facts(partition, examples, time.monotonic() - started, counts).to_record()
         return Message(answer, reply_to=message)
 
 

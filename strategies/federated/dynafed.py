@@ -24,10 +24,12 @@ from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import Recipe
+from strategies.federated.arrays import weights_of
 from strategies.federated.fedavg import GuardedFedAvg
 from strategies.federated.learner import Learner
 from strategies.federated.reception import Reception
 from strategies.federated.requests import TrainRequest
+from strategies.federated.state import State, arrays_of, set_as_state, set_from_state, tensors_of
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,16 @@ class DynaFed(GuardedFedAvg):
         )
         self.learner = replace(learner, recipe=recipe)
         self._path: list[Network] = []
+
+    def state(self) -> State:
+        """The path, and the set that was made from it."""
+        path = [tensors_of(weights_of(network)) for network in self._path]
+        return {"path": path, "synthetic": set_as_state(self.synthetic)}
+
+    def restore(self, state: State) -> None:
+        """Go on from what :meth:`state` gave."""
+        self._path = [self.learner.with_weights(arrays_of(one)) for one in state["path"]]
+        self.synthetic = set_from_state(state["synthetic"])
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -21,6 +21,7 @@ from strategies.federated.arrays import read_weights, typed_like
 from strategies.federated.messages import METRICS, WEIGHTS, Facts, unpack_weights
 from strategies.federated.reception import Answer, Reception
 from strategies.federated.requests import TrainRequest
+from strategies.federated.state import State
 
 
 class GuardedFedAvg(FedAvg):
@@ -75,6 +76,16 @@ class GuardedFedAvg(FedAvg):
     ) -> list[Message]:
         """Nothing: the server evaluates."""
         return []
+
+    def state(self) -> State:
+        """Nothing: the global model is all that goes from round to round."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """Nothing."""
+
+    def forget_nodes(self) -> None:
+        """Nothing: nodes keep nothing that the server mirrors."""
 
     def _addressed(self, message: Message) -> Message:
         """For subclasses: ``message`` as it goes to its node."""

@@ -13,6 +13,7 @@ from fedcl_distill.merging import MergeTree, WeightedSet, weighted_union
 from fedcl_distill.synthetic import Expectation, Limits, SyntheticSet
 from strategies.federated.messages import unpack_set
 from strategies.federated.reception import Answer, Reception
+from strategies.federated.state import State, set_as_state, set_from_state
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,22 @@ class Gathered:
     def metrics(self) -> MetricRecord:
         """What Flower logs of a round."""
         return MetricRecord({"sets": len(self.partitions), "samples": len(self.synthetic)})
+
+    def state(self) -> State:
+        """All of it, for a checkpoint."""
+        return {
+            "synthetic": set_as_state(self.synthetic),
+            "weights": self.weights,
+            "partitions": list(self.partitions),
+            "clients_per_class": list(self.clients_per_class),
+        }
+
+    @classmethod
+    def of_state(cls, state: State) -> Gathered:
+        """The inverse of :meth:`state`."""
+        synthetic = set_from_state(state["synthetic"])
+        assert synthetic is not None
+        return cls(synthetic, state["weights"], tuple(state["partitions"]), tuple(state["clients_per_class"]))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 import traceback
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
@@ -35,8 +36,6 @@ from strategies.federated.internals import (
 FIRST_NODE = 1000
 """Node id of partition 0; partition 1 has the next one, and so on."""
 
-_RUN_ID = 1
-
 
 class InProcessGrid(Grid):
     """Nodes ``FIRST_NODE``, … each holding the partition 0, …; used in a ``with`` block, as a run of its own.
@@ -67,13 +66,14 @@ class InProcessGrid(Grid):
         self._client_app = client_app
         self._unavailable = {FIRST_NODE + partition for partition in unavailable}
         self._on_reply = on_reply
-        self._run = Run.create_empty(_RUN_ID)
+        run_id = secrets.randbits(62)  # nodes' states are those of one run: a checkpoint must know it from others
+        self._run = Run.create_empty(run_id)
         self._ids = itertools.count(1)
         self._replies: dict[str, Message] = {}
         self._entered = ExitStack()
         self._contexts = {
             FIRST_NODE + partition: Context(
-                run_id=_RUN_ID,
+                run_id=run_id,
                 node_id=FIRST_NODE + partition,
                 node_config={**(node_config or {}), PARTITION_ID_KEY: partition, NUM_PARTITIONS_KEY: nodes},
                 state=RecordDict(),
@@ -83,7 +83,7 @@ class InProcessGrid(Grid):
         }
 
     def __enter__(self) -> InProcessGrid:
-        self._entered.enter_context(run_identity(_RUN_ID))
+        self._entered.enter_context(run_identity(self._run.run_id))
         return self
 
     def __exit__(

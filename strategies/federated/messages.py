@@ -4,6 +4,7 @@ synthetic    ArrayRecord    payload: uint8 (bytes,), the codec's bytes (train.di
 arrays       ArrayRecord    the weights (train, train.scaffold, train.ensemble)
 statistics   ArrayRecord    payload: uint8 (bytes,), encoded class statistics (train.statistics)
 update       ArrayRecord    payload: uint8 (bytes,), a coded vector (train.compressed)
+masked       ArrayRecord    payload: uint16 or uint32 (words,) (train.masked)
 control      ArrayRecord    values: float32 (parameters,) (train.scaffold)
 metrics      MetricRecord   num-examples, seconds, partition-id; class-counts where asked for
 """
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
 from fedcl_distill.errors import PayloadError
+from fedcl_distill.statistics.fixed_point import Words
 from fedcl_distill.synthetic import Expectation, Limits, SyntheticSet, decode, encode
 from strategies.federated.arrays import read_array
 
@@ -34,7 +36,7 @@ class Facts:
 
     Attributes:
         partition: which part of the data the node holds; orders the answers.
-        examples: real samples it worked on, at least 1.
+        examples: real samples it worked on, at least 1; always 1 under secure aggregation.
         seconds: wall-clock seconds it worked.
         class_counts: how many of the examples each class has; empty where the request does not need them, for they
             tell something about the data.
@@ -126,10 +128,24 @@ def unpack_update(content: RecordDict, key: str, size: int) -> npt.NDArray[np.ui
     Raises:
         PayloadError: there is none, or it has another size.
     """
+    return unpack_words(content, key, np.uint8, size)
+
+
+def pack_words(words: Words) -> ArrayRecord:
+    """Words of fixed width as a record."""
+    return ArrayRecord({PAYLOAD: Array(words)})
+
+
+def unpack_words(content: RecordDict, key: str, dtype: npt.DTypeLike, size: int) -> Words:
+    """(size,) of ``dtype``: the words in an answer.
+
+    Raises:
+        PayloadError: there are none, of another width, or another number of them.
+    """
     array = _arrays(content, key).get(PAYLOAD)
     if array is None:
         raise PayloadError(f"{key!r} has no array {PAYLOAD!r}")
-    return read_array(PAYLOAD, array, np.uint8, (size,))
+    return read_array(PAYLOAD, array, dtype, (size,))
 
 
 def pack_vector(values: npt.NDArray[np.float32]) -> ArrayRecord:

@@ -19,6 +19,7 @@ from strategies.federated.internals import log
 from strategies.federated.learner import Learner
 from strategies.federated.reception import Reception
 from strategies.federated.requests import CONFIG, DISTIL, DistilRequest
+from strategies.federated.state import State
 from strategies.federated.train_only import TrainOnly
 
 
@@ -74,6 +75,20 @@ class OneShotUnion(TrainOnly):
     def gather(self, server_round: int, replies: Iterable[Message]) -> Gathered:
         """All valid sets as one, which is kept, too."""
         return self._keep(self.gathering.gather(self.reception, server_round, replies))
+
+    def state(self) -> State:
+        """What was gathered, and how often sets were merged: this names the next draws."""
+        merging, gathered = self.gathering.merging, self.gathered
+        return {
+            "merges": 0 if merging is None else merging.merges,
+            "gathered": None if gathered is None else gathered.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.gathered = None if state["gathered"] is None else Gathered.of_state(state["gathered"])
+        if self.gathering.merging is not None:
+            self.gathering.merging.merges = state["merges"]
 
     def summary(self) -> None:
         """Log what nodes are asked."""

@@ -27,6 +27,7 @@ from strategies.federated.one_shot_ensemble import OneShotEnsemble
 from strategies.federated.reception import Reception
 from strategies.federated.requests import CompressedRequest, DistilRequest, TrainRequest
 from strategies.federated.scaffold import Scaffold
+from strategies.federated.secure import SecureOptions, SecureStatistics
 from strategies.federated.settings import FederatedSettings
 from strategies.federated.statistics_first import StatisticsFirst
 from strategies.federated.surrogate import SurrogateOptions, SurrogateRounds
@@ -192,11 +193,15 @@ def quantised(plan: Plan, *, bits: int = 8, download_bits: int = 32) -> Compress
     return _compressed(plan, f"quantised:bits={bits}", download_bits)
 
 
-@_takes(StatisticsSpec, StatisticsDistiller, without=("seed",))
-def statistics_first(plan: Plan, spec: StatisticsSpec, distiller: StatisticsDistiller) -> StatisticsFirst:
-    """Sums, once: the one says what is summed, the other what follows."""
+@_takes(StatisticsSpec, StatisticsDistiller, SecureOptions, without=("seed",))
+def statistics_first(
+    plan: Plan, spec: StatisticsSpec, distiller: StatisticsDistiller, options: SecureOptions
+) -> StatisticsFirst:
+    """Sums, once: what is summed, what follows, and whether the server sees any but the total."""
     spec = replace(spec, seed=derive_seed(plan.settings.seed, "statistics"))
-    return StatisticsFirst.of(plan.with_one_round().settings, plan.test, spec, distiller, plan.learner, plan.reception)
+    settings = plan.with_one_round().settings
+    plain = StatisticsFirst.of(settings, plan.test, spec, distiller, plan.learner, plan.reception)
+    return SecureStatistics.securing(plain, options, settings.reply_seconds) if options.secure else plain
 
 
 def _compressed(plan: Plan, upload: str, download_bits: int) -> CompressedFedAvg:

@@ -16,7 +16,7 @@ from fedcl_distill.methods import build_method
 from fedcl_distill.network_sources import AroundNetwork
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed
-from fedcl_distill.statistics import ClassStatistics, StatisticsSpec, class_statistics
+from fedcl_distill.statistics import ClassStatistics, FixedPoint, StatisticsSpec, class_statistics
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import Recipe
 from strategies.federated.flat import from_flat, to_flat
@@ -131,6 +131,23 @@ class StatisticsRequest(Request):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SecureStatisticsRequest(StatisticsRequest):
+    """Send the sums as masked words of ``bits`` bits, 16 or 32.
+
+    Attributes:
+        most_samples: the most of one class that a node may hold.
+        bounds: the largest absolute mean of each kind of sums.
+    """
+
+    most_samples: int
+    bounds: Mapping[str, float]
+
+    def fixed_point(self, parties: int) -> FixedPoint:
+        """How the sums of so many nodes become words; SettingsError if they do not fit."""
+        return FixedPoint(self.bits, parties, self.most_samples, self.bounds)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SurrogateRequest(DistilRequest):
     """Distil your data as networks around the one you receive see them (Xiong et al. 2023, FedDM).
 
@@ -226,6 +243,11 @@ def read_statistics(content: RecordDict) -> StatisticsRequest:
     return from_flat(StatisticsRequest, config_of(content))
 
 
+def read_secure_statistics(content: RecordDict) -> SecureStatisticsRequest:
+    """The request in a ``train.masked`` message; SettingsError where a value is missing or of another type."""
+    return from_flat(SecureStatisticsRequest, config_of(content))
+
+
 def read_surrogate(content: RecordDict) -> SurrogateRequest:
     """The request in a ``train.surrogate`` message; SettingsError where a value is missing or of another type."""
     return from_flat(SurrogateRequest, config_of(content))
@@ -239,6 +261,11 @@ def read_train(content: RecordDict) -> TrainRequest:
 def read_compressed(content: RecordDict) -> CompressedRequest:
     """The request in a ``train.compressed`` message; SettingsError where a value is missing or of another type."""
     return from_flat(CompressedRequest, config_of(content))
+
+
+def round_record(server_round: int) -> ConfigRecord:
+    """A request that says nothing but the round in which it is made."""
+    return ConfigRecord({_ROUND_KEY: server_round})
 
 
 def round_of(content: RecordDict) -> int:

@@ -24,6 +24,7 @@ from strategies.federated.messages import CONTROL, pack_vector, unpack_vector
 from strategies.federated.node_state import reminding
 from strategies.federated.reception import Answer, Reception
 from strategies.federated.requests import SCAFFOLD, TrainRequest
+from strategies.federated.state import State, tensor_of
 
 
 class Scaffold(GuardedFedAvgM):
@@ -53,6 +54,19 @@ class Scaffold(GuardedFedAvgM):
         known = len(self._examples)
         total = sum(self._examples.values()) / known * max(known, self.reception.nodes)
         return (self._sum / total).astype(np.float32)
+
+    def state(self) -> State:
+        """FedAvgM's, and the sum of nodes' variates with the weights they have in it."""
+        return {**super().state(), "sum": tensor_of(self._sum), "examples": dict(self._examples)}
+
+    def restore(self, state: State) -> None:
+        """Go on from what :meth:`state` gave."""
+        super().restore(state)
+        self._sum, self._examples = state["sum"].numpy(), dict(state["examples"])
+
+    def forget_nodes(self) -> None:
+        """All variates are 0 again, on both sides."""
+        self._sum, self._examples = np.zeros_like(self._sum), {}
 
     def _addressed(self, message: Message) -> Message:
         node = message.metadata.dst_node_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 
 from fedcl_distill.data import LabelledData
+from fedcl_distill.fingerprint import fingerprint
 from fedcl_distill.networks import Architecture
 from strategies.federated.arrays import weights_of
 from strategies.federated.learner import Learner
@@ -16,13 +18,18 @@ from strategies.federated.metered import MeteredGrid
 from strategies.federated.reception import Reception
 from strategies.federated.registry import build_strategy
 from strategies.federated.result import FederatedResult, RoundResult
+from strategies.federated.resume import GoingOn, Progress
 from strategies.federated.settings import FederatedSettings
 
 OnRound = Callable[[RoundResult], None]
 
 
 def run_server(
-    grid: Grid, settings: FederatedSettings, test: LabelledData, on_round: OnRound | None = None
+    grid: Grid,
+    settings: FederatedSettings,
+    test: LabelledData,
+    on_round: OnRound | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> FederatedResult:
     """Run the strategy of ``settings`` on ``grid`` and evaluate the global model after every round.
 
@@ -31,25 +38,35 @@ def run_server(
         settings: of the run.
         test: the server's own data for evaluation; their classes, shape and normalisation are the run's.
         on_round: called after each round, and once before the first.
+        checkpoint: file where the server writes how it stands after each round, and from which it goes on; in the same
+            run of Flower to the same bits, in another one without what nodes kept (see :mod:`resume`).
 
     Raises:
         SettingsError: the settings do not fit each other or the data.
         QuorumError: too few nodes, or too few valid answers in some round.
         DivergenceError: training on synthetic sets diverged.
+        CheckpointError: ``checkpoint`` is damaged or belongs to a run with other settings or data.
+        StorageError: ``checkpoint`` cannot be written.
     """
     metered = MeteredGrid(grid)
     reception = Reception(settings.clients, settings.quorum, settings.wait_seconds)
     learner = learner_for(settings, test)
     strategy = build_strategy(settings, test, learner, reception)
-    judge = _Judge(learner, test, metered, reception, on_round)
-    initial = weights_of(learner.fresh())
-    result = strategy.start(metered, initial, settings.rounds, timeout=settings.reply_seconds, evaluate_fn=judge)
+    progress = None
+    if checkpoint is not None:
+        name = fingerprint(test, settings.as_record())
+        progress = Progress(checkpoint, name, grid.run.run_id, strategy, reception, metered.ledger)
+    judge = _Judge(learner, test, metered, reception, on_round, progress)
+    initial, done = judge.resume() or (weights_of(learner.fresh()), 0)
+    result = (GoingOn(strategy, done) if done else strategy).start(
+        metered, initial, settings.rounds - done, timeout=settings.reply_seconds, evaluate_fn=judge
+    )
     metered.ledger.partitions.update(reception.partitions)
     return FederatedResult(
         rounds=tuple(judge.rounds),
         rejections=tuple(sorted(reception.rejections, key=lambda one: one.order)),
         ledger=metered.ledger,
-        weights=result.arrays,
+        weights=result.arrays or initial,
         synthetic=getattr(strategy, "synthetic", None),
         clients_per_class=getattr(getattr(strategy, "gathered", None), "clients_per_class", None),
     )
@@ -77,12 +94,25 @@ class _Judge:
         grid: MeteredGrid,
         reception: Reception,
         on_round: OnRound | None,
+        progress: Progress | None,
     ) -> None:
         self._learner, self._test, self._grid, self._reception = learner, test, grid, reception
-        self._on_round = on_round
-        self.rounds: list[RoundResult] = []
+        self._on_round, self._progress = on_round, progress
+        self._done = 0
+        self.rounds: list[RoundResult] = [] if progress is None else progress.rounds
 
-    def __call__(self, server_round: int, weights: ArrayRecord) -> MetricRecord:
+    def resume(self) -> tuple[ArrayRecord, int] | None:
+        """The model after the last round that an earlier server finished, and which one; None where there is none."""
+        weights = None if self._progress is None else self._progress.load()
+        if weights is None:
+            return None
+        self._done = self.rounds[-1].server_round
+        return weights, self._done
+
+    def __call__(self, server_round: int, weights: ArrayRecord) -> MetricRecord | None:
+        if server_round == 0 and self.rounds:  # judged before the server stopped
+            return None
+        server_round += self._done
         now = time.monotonic()
         accuracy, class_accuracies = self._learner.class_accuracies(weights, self._test)
         seconds = [facts.seconds for facts in self._reception.facts.get(server_round, [])]
@@ -99,6 +129,8 @@ class _Judge:
             server_seconds=now - self._grid.returned_at.get(server_round, now) + self._grid.held.get(server_round, 0.0),
         )
         self.rounds.append(result)
+        if self._progress is not None:
+            self._progress.save(weights)
         if self._on_round is not None:
             self._on_round(result)
         return MetricRecord({"accuracy": accuracy, "class-accuracies": list(class_accuracies)})

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget, finished
@@ -35,11 +34,13 @@ from strategies.federated.messages import SUMS, Facts, unpack_payload
 from strategies.federated.reception import Reception
 from strategies.federated.requests import CONFIG, STATISTICS, StatisticsRequest
 from strategies.federated.settings import FederatedSettings
+from strategies.federated.state import State, set_as_state, set_from_state
+from strategies.federated.train_only import TrainOnly
 
 Distil = Callable[[ClassStatistics], SyntheticSet]
 
 
-class StatisticsFirst(Strategy):
+class StatisticsFirst(TrainOnly):
     """Adds up the nodes' statistics, distils them, and trains the global model on the result.
 
     Args:
@@ -121,24 +122,27 @@ class StatisticsFirst(Strategy):
             QuorumError: too few answers could be used.
             DivergenceError: distillation or training diverged.
         """
-        answers = self.reception.hear(server_round, replies, self._read)
-        self.statistics = add_up(answer.value for answer in answers)
+        self.statistics, heard = self._total(server_round, replies)
         self.synthetic = finished(self.distil(self.statistics))
         weights = self.learner.learn(self.synthetic, server_round)
-        return weights, MetricRecord({"statistics": len(answers), "samples": len(self.synthetic)})
+        return weights, MetricRecord({"statistics": heard, "samples": len(self.synthetic)})
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """Nothing: the server evaluates."""
-        return []
+    def state(self) -> State:
+        """What was distilled."""
+        return {"synthetic": set_as_state(self.synthetic)}
 
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> None:
-        """Nothing: the server evaluates."""
+    def restore(self, state: State) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.synthetic = set_from_state(state["synthetic"])
 
     def summary(self) -> None:
         """Log what nodes are asked."""
         log.info("every node sends class-wise sums of features in %d views", self.request.specification.views)
+
+    def _total(self, server_round: int, replies: Iterable[Message]) -> tuple[ClassStatistics, int]:
+        """The statistics of all nodes that were heard, and how many these were."""
+        answers = self.reception.hear(server_round, replies, self._read)
+        return add_up(answer.value for answer in answers), len(answers)
 
     def _read(self, content: RecordDict) -> ClassStatistics:
         statistics = decode_statistics(unpack_payload(content, SUMS, self.expectation.limits))

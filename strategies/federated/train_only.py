@@ -12,6 +12,9 @@ from flwr.serverapp.strategy import Strategy
 class TrainOnly(Strategy):
     """Asks nodes for nothing but training."""
 
+    def forget_nodes(self) -> None:
+        """Nothing: nodes keep nothing that the server mirrors."""
+
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:

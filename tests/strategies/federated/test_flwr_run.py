@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from simulations.federated import run_federated
+from simulations.flower_processes import FlowerProcesses
 from simulations.records import Record
 from simulations.under_flower import PROJECT, run_deployed, run_simulated
 from strategies.federated import FederatedSettings
@@ -24,6 +30,14 @@ SETTINGS = FederatedSettings(
 SCAFFOLD = FederatedSettings(clients=3, strategy="scaffold", rounds=3, architecture="mlp:width=16")
 TOPK = FederatedSettings(clients=3, strategy="topk", rounds=3, architecture="mlp:width=16")
 FEDAVG = FederatedSettings(clients=3, strategy="fedavg", rounds=2, architecture="mlp:width=16")
+SECURE = FederatedSettings(
+    clients=3,
+    strategy="statistics",
+    strategy_settings={"views": 4, "architecture": "mlp:width=16", "secure": True, "most_samples": 200},
+    distil_steps=20,
+    bits=32,
+    architecture="mlp:width=16",
+)
 
 
 @pytest.fixture
@@ -44,7 +58,7 @@ def _outcome(record: Record) -> dict[str, object]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("settings", [SETTINGS, FEDAVG, SCAFFOLD, TOPK], ids=lambda settings: settings.strategy)
+@pytest.mark.parametrize("settings", [SETTINGS, FEDAVG, SCAFFOLD, TOPK, SECURE], ids=lambda settings: settings.strategy)
 @pytest.mark.parametrize("engine", [run_simulated, run_deployed])
 def test_engine_equals_in_process_run(engine, settings, one_thread):
     record = engine(settings, timeout=300)
@@ -53,9 +67,29 @@ def test_engine_equals_in_process_run(engine, settings, one_thread):
     assert record["key"] == in_process["key"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_node_killed_at_work_is_gone_and_the_run_goes_on(one_thread):
+    """A SuperNode and its children get SIGKILL while it trains for the second round."""
+    settings = replace(FEDAVG, rounds=3, local_epochs=30, wait_seconds=10.0)
+
+    def kill_the_last(flower: FlowerProcesses, nodes: list[subprocess.Popen[bytes]]) -> None:
+        log = flower.home / f"node-{settings.clients - 1}.log"
+        while log.read_text(errors="replace").count("Received successfully") < 2:
+            time.sleep(0.05)
+        time.sleep(1)
+        os.killpg(nodes[-1].pid, signal.SIGKILL)
+
+    metrics = run_deployed(settings, timeout=500, meanwhile=kill_the_last)["metrics"]
+    assert [one["answers"] for one in metrics["rounds"]] == [0, 3, 2, 2]
+    (rejection,) = metrics["rejections"]  # in the third round it is no longer registered
+    assert (rejection["server_round"], rejection["partition"]) == (2, 2)
+    assert metrics["accuracy"] > 0.5
+
+
 def test_app_configuration_has_every_setting_with_a_valid_default():
     project = tomllib.loads(Path(PROJECT, "pyproject.toml").read_text())
     config = project["tool"]["flwr"]["app"]["config"]
-    assert set(config) == {*FederatedSettings().to_run_config(), "results-file"}
+    assert set(config) == {*FederatedSettings().to_run_config(), "results-file", "checkpoint-file"}
     settings = FederatedSettings.from_run_config(config)
     assert settings.clients == 2, "Flower simulates two nodes by default"

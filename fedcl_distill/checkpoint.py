@@ -1,4 +1,4 @@
-"""Where a stream stands, in a file: written whole or not at all, and refused by any other run."""
+"""Where a run stands, in a file: written whole or not at all, and refused by any other run."""
 
 from __future__ import annotations
 

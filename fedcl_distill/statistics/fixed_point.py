@@ -1,0 +1,147 @@
+"""Statistics as whole numbers of a fixed width: their sums are exact, in whatever order, and nothing wraps around.
+
+Secure aggregation adds numbers modulo 2^bits. Every party rounds its sums once, to multiples of a step that all of
+them know; what is added from there on is exact. The step follows from public bounds alone: on the means, on how many
+samples of a class a party may hold, and on how many parties there are; so the total always fits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fedcl_distill.errors import DataError, PayloadError, SettingsError
+from fedcl_distill.parameterizations.checks import check_integer
+from fedcl_distill.statistics.domain import Domain
+from fedcl_distill.statistics.layout import stored_counts
+from fedcl_distill.statistics.spec import StatisticsSpec
+from fedcl_distill.statistics.sums import SAMPLES, ClassStatistics, Sums, shapes_of
+
+Words = npt.NDArray[np.unsignedinteger[Any]]
+
+WORD_DTYPES: Mapping[int, type[np.unsignedinteger[Any]]] = {16: np.uint16, 32: np.uint32}
+_ROUNDING = 1e-3  # relative: what a sum in floats may pass its bound by
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """How sums become words and words become sums again.
+
+    Words are the counts that travel (see :mod:`layout`), then the sums, kind by kind, each (views, classes, dimensions)
+    in rows: counts as they are, a sum in two's complement as the nearest multiple of :meth:`step`.
+
+    Attributes:
+        bits: of a word, 16 or 32.
+        parties: the most whose words are added.
+        most_samples: the most of one class that a single party may hold.
+        bounds: the largest absolute mean of each kind of sums.
+
+    Raises:
+        SettingsError: on construction, if a number is out of range or a total of counts would not fit into a word.
+    """
+
+    bits: int
+    parties: int
+    most_samples: int
+    bounds: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        if self.bits not in WORD_DTYPES:
+            raise SettingsError(f"sums in fixed point take 16 or 32 bits a value, got {self.bits}")
+        check_integer("parties", self.parties, 1, 2 ** (self.bits - 2))
+        check_integer("most_samples", self.most_samples, 1, 2**31)
+        if self.parties * self.most_samples >= 2**self.bits:
+            raise SettingsError(
+                f"{self.parties} parties of up to {self.most_samples} samples a class: their counts may not fit into "
+                f"{self.bits} bits; take more bits or fewer most_samples"
+            )
+        for name, bound in self.bounds.items():
+            if type(bound) is not float or not 0 < bound < math.inf:
+                raise SettingsError(f"the bound on means of {name} must be finite and positive, got {bound!r}")
+
+    @property
+    def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
+        """Of words: little-endian unsigned integers."""
+        return np.dtype(WORD_DTYPES[self.bits]).newbyteorder("<")
+
+    def step(self, name: str) -> float:
+        """Of the sums ``name``: so many, each within its bound and rounded by half a step, stay below 2^(bits - 1)."""
+        largest = (1 << self.bits - 1) - 1 - self.parties
+        return self.parties * self.most_samples * self.bounds[name] / largest
+
+    def size(self, spec: StatisticsSpec, domain: Domain) -> int:
+        """Words of one party."""
+        return sum(math.prod(shape) for _, _, shape in self._pieces(spec, domain))
+
+    def words(self, statistics: ClassStatistics) -> Words:
+        """(size,) of :attr:`dtype`: ``statistics``, each sum rounded to its step.
+
+        Raises:
+            DataError: a class has more samples, or a mean is larger, than agreed.
+        """
+        if int(statistics.class_counts.max()) > self.most_samples:
+            raise DataError(
+                f"there are {int(statistics.class_counts.max())} samples of a class, "
+                f"at most {self.most_samples} were agreed on"
+            )
+        pieces = []
+        for name, counts, _ in self._pieces(statistics.spec, statistics.domain):
+            sums = statistics.sums[name]
+            pieces.append(sums.counts if counts else self._rounded(name, sums))
+        # Two's complement: a conversion to unsigned words keeps the lowest bits.
+        return np.concatenate([piece.flatten().numpy() for piece in pieces]).astype(self.dtype)
+
+    def total(self, words: Words, spec: StatisticsSpec, domain: Domain) -> ClassStatistics:
+        """The statistics that a sum of words, modulo 2^bits, says.
+
+        Raises:
+            PayloadError: they cannot be: the words are not a sum of what honest parties send.
+        """
+        if words.dtype != self.dtype or words.shape != (self.size(spec, domain),):
+            raise PayloadError(f"expected {self.size(spec, domain)} words of {self.bits} bits, got {words.shape}")
+        counts, values, position = dict[str, Tensor](), dict[str, Tensor](), 0
+        for name, is_count, shape in self._pieces(spec, domain):
+            piece = words[position : position + math.prod(shape)].reshape(shape)
+            position += math.prod(shape)
+            if is_count:
+                counts[name] = torch.from_numpy(piece.astype(np.int64))
+            else:
+                signed = piece.view(f"<i{self.bits // 8}").astype(np.float64)
+                values[name] = torch.from_numpy(signed) * self.step(name)
+        try:
+            return ClassStatistics(spec, domain, {name: self._sums(name, values[name], counts) for name in values})
+        except DataError as error:
+            raise PayloadError(f"the total is no sum of statistics: {error}") from error
+
+    def _sums(self, name: str, values: Tensor, counts: Mapping[str, Tensor]) -> Sums:
+        """Held to what the counts allow, once it is clear that rounding alone passed it."""
+        own = counts.get(name, counts[SAMPLES].expand(len(values), -1)).clone()
+        agreed = self.parties * self.most_samples
+        if int(own.max()) > agreed:
+            raise DataError(f"it counts {int(own.max())} samples of a class, at most {agreed} were agreed on")
+        most = (own * self.bounds[name])[..., None]
+        if bool((values.abs() > most + self.parties * self.step(name) * (own > 0)[..., None]).any()):
+            raise DataError(f"a sum of {name} is larger than its count allows")
+        return Sums(own, values.clamp(-most, most))
+
+    def _rounded(self, name: str, sums: Sums) -> Tensor:
+        most = (sums.counts * self.bounds[name])[..., None]
+        if bool((sums.values.abs() > most * (1 + _ROUNDING)).any()):
+            largest = float(sums.means.abs().max())
+            raise DataError(f"a mean of {name} is {largest:g}, at most {self.bounds[name]:g} was agreed on")
+        return (sums.values.clamp(-most, most) / self.step(name)).round().long()
+
+    def _pieces(self, spec: StatisticsSpec, domain: Domain) -> Iterator[tuple[str, bool, tuple[int, ...]]]:
+        """The kinds of numbers in order: of which sums, whether they are counts, and in what shape."""
+        shapes = shapes_of(spec, domain)
+        for name in stored_counts(spec, shapes):
+            yield name, True, (shapes[name][0], domain.num_classes)
+        for name, (views, dimensions) in shapes.items():
+            yield name, False, (views, domain.num_classes, dimensions)

@@ -1,0 +1,165 @@
+"""The node's side of secure aggregation: one function for each of the four exchanges.
+
+What must stay secret is kept in the node's state from one exchange to the next, and gone after the last. Each exchange
+is answered once and in order: masks that were used twice would give away the difference of what they hide, and both
+shares of one node would give away what it sent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flwr.app import ConfigRecord, RecordDict
+
+from fedcl_distill.errors import CheckpointError, PayloadError
+from fedcl_distill.statistics.fixed_point import Words
+from strategies.federated.internals import create_shares
+from strategies.federated.messages import pack_words
+from strategies.federated.requests import read_secure_statistics
+from strategies.federated.secure.keys import fresh_keys
+from strategies.federated.secure.letters import seal, unseal
+from strategies.federated.secure.masks import SEED_BYTES, add_mask, pair_mask
+from strategies.federated.secure.options import FEWEST
+from strategies.federated.secure.records import (
+    KEYS,
+    LETTERS,
+    MASKED,
+    UNMASK,
+    read_bytes,
+    read_integer,
+    read_positions,
+    secure_record,
+)
+from strategies.federated.task import Task
+
+_STATE = "secure-aggregation"
+_STAGE = "stage"
+
+
+def announce_keys(task: Task) -> RecordDict:
+    """Two fresh pairs of keys, one for masks and one for letters to other nodes; their public halves are sent."""
+    (mask_private, mask_public), (letter_private, letter_public) = fresh_keys(), fresh_keys()
+    public = {"mask-key": mask_public, "letter-key": letter_public}
+    _keep(task, 1, {**public, "mask-private": mask_private, "letter-private": letter_private})
+    return secure_record(public)
+
+
+def share_secrets(task: Task) -> RecordDict:
+    """Shares of a fresh seed and of the private key of masks: a letter with one of each to every node.
+
+    Raises:
+        PayloadError: keys are missing or twice there, there are too few nodes, or half of them could open a secret.
+    """
+    own = _kept(task, 1)
+    mask_keys = read_bytes(task.content, "mask-keys")
+    letter_keys = read_bytes(task.content, "letter-keys", len(mask_keys))
+    position, threshold = _own_position(own, mask_keys, letter_keys), read_integer(task.content, "threshold")
+    if len(mask_keys) < FEWEST or not len(mask_keys) < 2 * threshold <= 2 * len(mask_keys):
+        raise PayloadError(
+            f"{len(mask_keys)} nodes and a threshold of {threshold}: "
+            f"at least {FEWEST} are needed, and a threshold of more than half of them"
+        )
+    seed = os.urandom(SEED_BYTES)
+    shares = zip(
+        create_shares(seed, threshold, len(mask_keys)),
+        create_shares(own["mask-private"], threshold, len(mask_keys)),
+        strict=True,
+    )
+    letters = [
+        seal(own["letter-private"], key, position, receiver, *both)
+        for receiver, (key, both) in enumerate(zip(letter_keys, shares, strict=True))
+    ]
+    everyone = {"mask-keys": mask_keys, "letter-keys": letter_keys, "threshold": threshold, "position": position}
+    _keep(task, 2, {**own, **everyone, "seed": seed})
+    return secure_record({"letters": letters})
+
+
+def send_masked(task: Task) -> RecordDict:
+    """The node's statistics in fixed point, under its own mask and one for each other node whose letter is there.
+
+    Raises:
+        PayloadError: too few letters are there.
+        DataError: the statistics leave the bounds that were agreed on.
+    """
+    own = _kept(task, 2)
+    senders = read_positions(task.content, "senders", len(own["mask-keys"]))
+    letters = read_bytes(task.content, "letters", len(senders))
+    _require_enough(own, senders, "nodes shared secrets")
+    request = read_secure_statistics(task.content)
+    words = request.fixed_point(len(senders)).words(request.measure(task.data, task.device))
+    _keep(task, 3, {**own, "senders": senders, "letters": letters})
+    return RecordDict({MASKED: pack_words(_masked(words, own, senders))})
+
+
+def open_letters(task: Task) -> RecordDict:
+    """Shares of the seeds of nodes that sent their masked words, and of the keys of all others; never both of one node.
+
+    Letters that cannot be opened are left out: others hold shares of the same secret.
+
+    Raises:
+        PayloadError: too few nodes stayed, or others than sent letters.
+    """
+    own = _kept(task, 3)
+    survivors = read_positions(task.content, "survivors", len(own["mask-keys"]))
+    _require_enough(own, survivors, "nodes stayed")
+    if not set(survivors) <= set(own["senders"]):
+        raise PayloadError("nodes stayed that never shared a secret")
+    del task.state[_STATE]
+    positions, shares = [], []
+    for sender, letter in zip(own["senders"], own["letters"], strict=True):
+        opened = unseal(own["letter-private"], own["letter-keys"][sender], sender, own["position"], letter)
+        if opened is not None:
+            positions.append(sender)
+            shares.append(opened[0] if sender in survivors else opened[1])
+    return secure_record({"positions": positions, "shares": shares})
+
+
+def _masked(words: Words, own: dict[str, Any], senders: list[int]) -> Words:
+    words = words.copy()
+    add_mask(words, own["seed"])
+    for other in senders:
+        if other != own["position"]:
+            pair_mask(words, own["mask-private"], own["mask-keys"][other], own["position"], other)
+    return words
+
+
+def _own_position(own: dict[str, Any], mask_keys: list[bytes], letter_keys: list[bytes]) -> int:
+    if len({*mask_keys, *letter_keys}) != 2 * len(mask_keys):
+        raise PayloadError("keys of two nodes are the same")
+    pairs = list(zip(mask_keys, letter_keys, strict=True))
+    if (own["mask-key"], own["letter-key"]) not in pairs:
+        raise PayloadError("this node's own keys are not among those of the nodes that take part")
+    return pairs.index((own["mask-key"], own["letter-key"]))
+
+
+def _require_enough(own: dict[str, Any], positions: list[int], what: str) -> None:
+    if own["position"] not in positions or len(positions) < own["threshold"]:
+        raise PayloadError(f"{len(positions)} {what}, {own['threshold']} and this one among them are needed")
+
+
+def _keep(task: Task, stage: int, values: dict[str, Any]) -> None:
+    """Keep ``values`` for the exchange after ``stage``."""
+    task.state[_STATE] = ConfigRecord({**values, "round": task.server_round, _STAGE: stage})
+
+
+def _kept(task: Task, stage: int) -> dict[str, Any]:
+    """What the exchange ``stage`` of this round left.
+
+    Raises:
+        CheckpointError: this node was not in it, or has answered the next one already.
+    """
+    record = task.state.get(_STATE)
+    if not isinstance(record, ConfigRecord) or (record["round"], record[_STAGE]) != (task.server_round, stage):
+        raise CheckpointError(f"this node is not at exchange {stage + 1} of secure aggregation")
+    return dict(record)
+
+
+SECURE_EXCHANGES: Mapping[str, Callable[[Task], RecordDict]] = {
+    KEYS: announce_keys,
+    LETTERS: share_secrets,
+    MASKED: send_masked,
+    UNMASK: open_letters,
+}
+"""What a node does, by the action of the message type, in order."""

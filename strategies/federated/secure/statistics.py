@@ -1,0 +1,193 @@
+"""Statistics first, added up so that the server learns the total alone.
+
+The protocol is that of Bonawitz et al. (2017) against a server that is curious but does as agreed: nodes exchange keys;
+share a seed and a key among each other, sealed; send their sums under masks; and open shares of what must come off the
+total. Keys, sealing and shares are Flower's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedcl_distill.statistics import ClassStatistics
+from fedcl_distill.statistics.fixed_point import FixedPoint, Words
+from strategies.federated.internals import log
+from strategies.federated.messages import unpack_words
+from strategies.federated.reception import QuorumError
+from strategies.federated.requests import CONFIG, SecureStatisticsRequest, StatisticsRequest, round_record
+from strategies.federated.secure.options import FEWEST, SecureOptions
+from strategies.federated.secure.records import (
+    KEYS,
+    LETTERS,
+    MASKED,
+    UNMASK,
+    read_bytes,
+    read_positions,
+    read_public_key,
+    secure_record,
+)
+from strategies.federated.secure.unmask import unmask
+from strategies.federated.statistics_first import StatisticsFirst
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Session:
+    """Who takes part in a round, once secrets are shared.
+
+    Attributes:
+        grid: how nodes are reached.
+        nodes: node ids by position.
+        mask_keys: public keys by position.
+        threshold: nodes that must stay, and shares that open a secret.
+        senders: positions that shared their secrets.
+        fixed: how their sums are words.
+    """
+
+    grid: Grid
+    nodes: list[int]
+    mask_keys: list[bytes]
+    threshold: int
+    senders: list[int]
+    fixed: FixedPoint
+
+
+class SecureStatistics(StatisticsFirst):
+    """:class:`StatisticsFirst` whose server learns no node's statistics but the total.
+
+    A round fails with a :class:`QuorumError` where fewer nodes stay than ``threshold`` asks for, at any exchange.
+
+    Args:
+        request: what every node is asked.
+        options: how many nodes must stay.
+        timeout: seconds for each exchange.
+        others: further arguments of :class:`StatisticsFirst`.
+    """
+
+    request: SecureStatisticsRequest
+
+    def __init__(self, request: SecureStatisticsRequest, *others: Any, options: SecureOptions, timeout: float) -> None:
+        super().__init__(request, *others)
+        self.options, self.timeout = options, timeout
+        request.fixed_point(self.reception.nodes)  # bounds that cannot be met shall not cost a round
+        self._session: _Session | None = None
+
+    @classmethod
+    def securing(cls, plain: StatisticsFirst, options: SecureOptions, timeout: float) -> SecureStatistics:
+        """``plain``, secured.
+
+        Raises:
+            SettingsError: its bits, or the bounds of ``options``, do not suit sums in fixed point.
+        """
+        asked = {one.name: getattr(plain.request, one.name) for one in fields(StatisticsRequest)}
+        bounds = plain.expectation.magnitudes
+        request = SecureStatisticsRequest(**asked, most_samples=options.most_samples, bounds=bounds)
+        others = plain.expectation, plain.distil, plain.learner, plain.reception
+        return cls(request, *others, options=options, timeout=timeout)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Let nodes exchange keys and secrets, and ask those that did for their masked sums."""
+        registered = self.reception.wait_for_nodes(grid)
+        greeting = RecordDict({CONFIG: round_record(server_round)})
+        keys = self._exchange(grid, server_round, KEYS, dict.fromkeys(registered, greeting), _public_keys)
+        nodes = sorted(keys)
+        _require(server_round, len(nodes), FEWEST, "sent keys")
+        threshold = self.options.threshold_of(len(nodes))
+        mask_keys, letter_keys = map(list, zip(*(keys[node] for node in nodes), strict=True))
+        everyone = {"mask-keys": mask_keys, "letter-keys": letter_keys, "threshold": threshold}
+        content = RecordDict({CONFIG: round_record(server_round), **secure_record(everyone)})
+        letters = self._exchange(
+            grid,
+            server_round,
+            LETTERS,
+            dict.fromkeys(nodes, content),
+            lambda one: read_bytes(one, "letters", len(nodes)),
+        )
+        senders = [position for position, node in enumerate(nodes) if node in letters]
+        _require(server_round, len(senders), threshold, "shared their secrets")
+        fixed = self.request.fixed_point(len(senders))
+        self._session = _Session(grid, nodes, mask_keys, threshold, senders, fixed)
+        request = self.request.to_record(server_round)
+        questions = {}
+        for receiver in senders:
+            for_it = {"senders": senders, "letters": [letters[nodes[sender]][receiver] for sender in senders]}
+            questions[nodes[receiver]] = RecordDict({CONFIG: request, **secure_record(for_it)})
+        return self._questions(MASKED, questions)
+
+    def summary(self) -> None:
+        """Log what nodes are asked."""
+        super().summary()
+        log.info("sums are added up securely; a threshold of %.2f of the nodes", self.options.threshold)
+
+    def _total(self, server_round: int, replies: Iterable[Message]) -> tuple[ClassStatistics, int]:
+        session, self._session = self._session, None
+        assert session is not None, "configure_train comes first"
+        fixed, domain, spec = session.fixed, self.expectation.domain, self.expectation.spec
+        total, survivors = np.zeros(fixed.size(spec, domain), fixed.dtype), list[int]()
+        for answer in self.reception.listen(server_round, replies, self._words(fixed)):
+            np.add(total, answer.value, out=total)
+            survivors.append(session.nodes.index(answer.node))
+        facts = self.reception.facts[server_round]
+        survivors.sort()
+        _require(server_round, len(survivors), session.threshold, "sent their sums")
+        shares = self._shares(session, server_round, survivors)
+        self.reception.facts[server_round] = facts  # a round's work is what its sums took
+        unmask(total, session.mask_keys, session.senders, survivors, shares, session.threshold)
+        statistics = fixed.total(total, spec, domain)
+        self.expectation.check(statistics)
+        return statistics, len(survivors)
+
+    def _words(self, fixed: FixedPoint) -> Callable[[RecordDict], Words]:
+        size = fixed.size(self.expectation.spec, self.expectation.domain)
+        return lambda content: unpack_words(content, MASKED, fixed.dtype, size)
+
+    def _shares(self, session: _Session, server_round: int, survivors: list[int]) -> dict[int, list[bytes]]:
+        content = RecordDict({CONFIG: round_record(server_round), **secure_record({"survivors": survivors})})
+        asked = {session.nodes[position]: content for position in survivors}
+
+        def read(content: RecordDict) -> list[tuple[int, bytes]]:
+            positions = read_positions(content, "positions", len(session.nodes))
+            return list(zip(positions, read_bytes(content, "shares", len(positions)), strict=True))
+
+        opened = self._exchange(session.grid, server_round, UNMASK, asked, read)
+        _require(server_round, len(opened), session.threshold, "opened their shares")
+        shares: dict[int, list[bytes]] = {}
+        for of_node in opened.values():
+            for position, share in of_node:
+                shares.setdefault(position, []).append(share)
+        return shares
+
+    def _exchange(
+        self,
+        grid: Grid,
+        server_round: int,
+        action: str,
+        contents: Mapping[int, RecordDict],
+        read: Callable[[RecordDict], T],
+    ) -> dict[int, T]:
+        """What ``read`` makes of the answers to ``contents``, by node."""
+        replies = grid.send_and_receive(self._questions(action, contents), timeout=self.timeout)
+        return {answer.node: answer.value for answer in self.reception.hear(server_round, replies, read)}
+
+    def _questions(self, action: str, contents: Mapping[int, RecordDict]) -> list[Message]:
+        messages = [Message(content, node, f"train.{action}") for node, content in contents.items()]
+        self.reception.expect_answers(messages)
+        return messages
+
+
+def _public_keys(content: RecordDict) -> tuple[bytes, bytes]:
+    return read_public_key(content, "mask-key"), read_public_key(content, "letter-key")
+
+
+def _require(server_round: int, found: int, needed: int, what: str) -> None:
+    if found < needed:
+        raise QuorumError(f"round {server_round}: {found} nodes {what}, {needed} are needed to add up securely")
