@@ -27,7 +27,8 @@ def probabilities(trials: int, rate: float) -> Tensor:
     total = torch.lgamma(torch.tensor(trials + 1.0, dtype=torch.float64))
     ways = total - torch.lgamma(counts + 1) - torch.lgamma(trials - counts + 1)
     one = torch.tensor(rate, dtype=torch.float64)
-    return (ways + torch.xlogy(counts, one) + torch.special.xlog1py(trials - counts, -one)).exp()
+    chances: Tensor = (ways + torch.xlogy(counts, one) + torch.special.xlog1py(trials - counts, -one)).exp()
+    return chances
 
 
 def at_least(count: int, trials: int, rate: float) -> float:

@@ -62,7 +62,7 @@ def near_copies(
     distances, positions = nearest(standardised(synthetic.samples()), labels, references, real.labels)
     usual, _ = nearest(standardised(held_out.unit()), held_out.labels, references, real.labels)
     limits = torch.zeros(len(labels))
-    for label in labels.unique().tolist():
+    for label in torch.unique(labels).tolist():
         of_class = usual[held_out.labels == label]
         if len(of_class):
             limits[labels == label] = of_class.quantile(quantile)

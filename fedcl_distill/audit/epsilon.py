@@ -158,7 +158,7 @@ def _halves(scores: Tensor, seed: int, name: str) -> tuple[Tensor, Tensor]:
 
 def _promising_threshold(members: Tensor, others: Tensor, delta: float, confidence: float) -> float:
     """Where the bound would be largest by approximate intervals: a choice need not be exact."""
-    thresholds = torch.cat([members, others]).unique()
+    thresholds = torch.unique(torch.cat([members, others]))
     found, alarms = (
         len(scores) - torch.searchsorted(scores.sort().values, thresholds).double() for scores in (members, others)
     )

@@ -42,7 +42,8 @@ def lira_scores(observed: Tensor, shadows: Tensor, members: Tensor, *, offline: 
     outside, outside_variance = _fit(shadows, ~members)
     if offline:
         mean = torch.where(outside.isnan(), outside.nanmean(), outside)
-        return torch.special.log_ndtr((observed - mean) / outside_variance.sqrt())
+        unusual: Tensor = torch.special.log_ndtr((observed - mean) / outside_variance.sqrt())
+        return unusual
     inside, inside_variance = _fit(shadows, members)
     gap = (inside - outside).nanmean().nan_to_num(0.0)
     inside, outside = (

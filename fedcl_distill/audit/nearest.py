@@ -24,11 +24,11 @@ def nearest(queries: Tensor, labels: Tensor, references: Tensor, reference_label
     """
     distances = torch.full((len(queries),), torch.inf)
     positions = torch.full((len(queries),), -1)
-    for label in labels.unique().tolist():
+    for label in torch.unique(labels).tolist():
         among = (reference_labels == label).nonzero().flatten()
         if not len(among):
             continue
-        for rows in (labels == label).nonzero().flatten().split(_QUERIES_AT_ONCE):
+        for rows in torch.split((labels == label).nonzero().flatten(), _QUERIES_AT_ONCE):
             pairs = _distances(queries[rows], references[among])
             distances[rows], place = pairs.min(dim=1)
             positions[rows] = among[place]
@@ -46,7 +46,7 @@ def random_features(inputs: Tensor, *, seed: int) -> Tensor:
         for index in range(_NETWORKS)
     ]
     with torch.no_grad():
-        parts = [torch.cat([one.embed(part) for part in inputs.split(_QUERIES_AT_ONCE)]) for one in networks]
+        parts = [torch.cat([one.embed(part) for part in torch.split(inputs, _QUERIES_AT_ONCE)]) for one in networks]
     return torch.cat(parts, dim=1)
 
 

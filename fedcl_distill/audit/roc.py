@@ -63,7 +63,7 @@ def roc_curve(members: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         DataError: too few scores, or NaN.
     """
     members, others = _checked(members), _checked(others)
-    thresholds = torch.cat([members, others]).unique()
+    thresholds = torch.unique(torch.cat([members, others]))
     rates = [
         1 - torch.searchsorted(scores.sort().values, thresholds).double() / len(scores) for scores in (others, members)
     ]
