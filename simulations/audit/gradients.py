@@ -42,7 +42,8 @@ class GradientSettings:
     Attributes:
         data: name of the data set.
         data_root: folder to search first; a place on this computer, and no part of a result's settings.
-        architecture: of the model, which is fresh, as in the first round.
+        architecture: of the model, which is fresh, as in the first round; by default an MLP of width 128, the kind
+            that FedAvg's authors begin with, too (McMahan et al. 2017).
         batch: samples of a gradient, up to 6.
         batches: how many are drawn from the training data.
         steps: of the attack on each.
@@ -54,16 +55,20 @@ class GradientSettings:
 
     data: str = "digits"
     data_root: str | None = None
-    architecture: str = "lenet"
+    architecture: str | None = None
     batch: int = 1
     batches: int = 2
     steps: int = 1000
     seed: int = 0
 
     def __post_init__(self) -> None:
-        Architecture.parse(self.architecture)
+        _ = self.model
         if not 1 <= self.batch <= _LARGEST_BATCH or self.batches < 1 or self.steps < 1:
             raise SettingsError(f"expected a batch of 1 to {_LARGEST_BATCH}, batches ≥ 1 and steps ≥ 1, got {self}")
+
+    @property
+    def model(self) -> Architecture:
+        return Architecture.parse(self.architecture or "mlp:width=128")
 
     def as_record(self) -> dict[str, Any]:
         """JSON values that name the experiment: everything but places on this computer."""
@@ -80,7 +85,7 @@ def run_gradients(settings: GradientSettings, watcher: Watcher | None = None, fo
     """
     started, watcher = time.monotonic(), watcher or Silent()
     data = load_splits(settings.data, root=settings.data_root).train
-    network = Architecture.parse(settings.architecture).build(data.sample_shape, data.num_classes, seed=settings.seed)
+    network = settings.model.build(data.sample_shape, data.num_classes, seed=settings.seed)
     order = torch.randperm(len(data), generator=generator_for(settings.seed, "victims"))
     attack, bounds = GradientInversion(steps=settings.steps), _bounds(data)
     originals, guesses = [], []
@@ -106,7 +111,7 @@ def gradient_table(records: Iterable[Record], audits: Iterable[Record]) -> Table
     rows: list[tuple[str, str, str]] = []
     for record in records:
         settings, decibels = record["settings"], numbers(record["metrics"].get("psnr"))
-        name = f"gradient of {plural(settings['batch'], 'sample')} · {settings['architecture']}"
+        name = f"gradient of {plural(settings['batch'], 'sample')}"
         rows.append((name, _decibels(decibels), ABSENT))
     for scenario in scenarios(audits, AUDIT):
         for arm in scenario.arms:

@@ -16,6 +16,18 @@ KIND = "audit"
 DISTIL = "distil"
 """The strategy of whoever has all data and distils them; every other name is a federated strategy."""
 
+ATTACKS = (
+    "loss",
+    "loss, by class",
+    "LiRA",
+    "LiRA offline",
+    "nearest pixels",
+    "pixels, relative",
+    "nearest features",
+    "LiRA on pixels",
+)
+"""Names of the attacks, in the order of tables: first those on models, then those on samples."""
+
 
 @dataclass(frozen=True)
 class AuditSettings:

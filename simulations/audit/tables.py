@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from simulations.arms import REAL_SAMPLES_MARK, REAL_SAMPLES_NOTE, Arm, Scenario, scenarios
-from simulations.audit.settings import KIND
+from simulations.audit.settings import ATTACKS, KIND
 from simulations.formats import ABSENT, mean, number
 from simulations.records import Record
 from simulations.tables import Table, describe
 
 _GAME = (
     "Each candidate is a member by a fair coin. Means over releases, each attacked with the others as shadows, and "
-    "over seeds; in brackets the means of the 95 % intervals (DeLong; Clopper and Pearson), unless other settings say so."
+    "over seeds; in brackets the means of the intervals (DeLong; Clopper and Pearson), at 95 % by default."
 )
 _BOUND = (
     "ε ≥: lower bound from the first release (Steinke et al. 2023), all attacks together at the stated confidence; a "
@@ -36,8 +36,9 @@ def audit_tables(records: Iterable[Record]) -> list[Table]:
 
 
 def attacks_of(arms: Iterable[Arm]) -> list[str]:
-    """Names of attacks in the order of their first appearance."""
-    return list(dict.fromkeys(name for arm in arms for record in arm.records for name in _attacks(record)))
+    """Names of attacks: those on models first."""
+    found = {name for arm in arms for record in arm.records for name in _attacks(record)}
+    return [*(name for name in ATTACKS if name in found), *sorted(found - set(ATTACKS))]
 
 
 def _overview(scenario: Scenario) -> Table:
