@@ -9,12 +9,12 @@ from fedcl_distill.files import write_atomically
 from simulations.arms import scenarios
 from simulations.audit.gradients import KIND as GRADIENTS
 from simulations.audit.gradients import gradient_table
-from simulations.audit.plot import drawing_of_curves
 from simulations.audit.settings import KIND
 from simulations.audit.tables import audit_tables
 from simulations.markdown import markdown_table
 from simulations.records import Record
 from simulations.report.drawing import standalone
+from simulations.report.roc import drawing_of_curves
 from simulations.tables import Table
 
 

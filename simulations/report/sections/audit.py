@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simulations.arms import Scenario, scenarios
-from simulations.audit.plot import drawing_of_curves
 from simulations.audit.settings import KIND
 from simulations.audit.tables import audit_tables
 from simulations.report.blocks import Block, Chapter, Grid, Picture, Pictures, Plot, Section
+from simulations.report.roc import drawing_of_curves
 from simulations.report.sections.facts import settings_facts
 from simulations.report.source import Sourced, picture_of
 from simulations.tables import describe
