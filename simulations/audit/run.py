@@ -187,11 +187,12 @@ def _verdict(observed: Observations, attacker: Attacker, facts: dict[str, Any]) 
     scores = {name: torch.stack([one[name] for one in by_release]) for name in by_release[0]}
     delta = (facts.get("claimed") or {}).get("delta", settings.delta)
     first = {name: one[0] for name, one in scores.items()}
-    bounds = bounds_of_epsilon(first, game, delta=delta, confidence=settings.confidence)
+    bounds, pure = (bounds_of_epsilon(first, game, delta=one, confidence=settings.confidence) for one in (delta, 0.0))
     return {
         "attacks": {name: judge_attack(one, game.members, settings.confidence) for name, one in scores.items()},
         "epsilon_bounds": bounds,
         "epsilon_bound": None if bounds is None else max(bounds.values()),
+        "pure_epsilon_bound": None if pure is None else max(pure.values()),
         "delta": delta,
         "members": int(game.members[0].sum()),
         "others": int((~game.members[0]).sum()),
