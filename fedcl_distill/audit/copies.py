@@ -23,9 +23,9 @@ class NearCopies:
 
     Attributes:
         positions: int64 (n,) of the nearest real sample of the class; −1 where the class has none.
-        distances: float32 (n,) to it, after :func:`standardised`: 0 for a copy whatever its brightness and contrast, √2
-            for unrelated samples, 2 for a negative.
-        limits: float32 (n,): below which a distance is that of a near copy.
+        distances: float32 (n,) to it. Images are compared after :func:`standardised`: 0 for a copy whatever its
+            brightness and contrast, √2 for unrelated ones, 2 for a negative. Feature vectors are compared normalised.
+        limits: float32 (n,): below which a distance is that of a near copy; 0 where no held-out sample tells.
     """
 
     positions: Tensor
@@ -58,9 +58,11 @@ def near_copies(
     """
     if not 0 < quantile < 1:
         raise SettingsError(f"the quantile must be between 0 and 1, got {quantile}")
-    references, labels = standardised(real.unit()), synthetic.hard_labels
-    distances, positions = nearest(standardised(synthetic.samples()), labels, references, real.labels)
-    usual, _ = nearest(standardised(held_out.unit()), held_out.labels, references, real.labels)
+    labels, images = synthetic.hard_labels, real.is_image
+    released = standardised(synthetic.samples()) if images else synthetic.inputs()
+    references, unseen = (standardised(data.unit()) if images else data.inputs() for data in (real, held_out))
+    distances, positions = nearest(released, labels, references, real.labels)
+    usual, _ = nearest(unseen, held_out.labels, references, real.labels)
     limits = torch.zeros(len(labels))
     for label in torch.unique(labels).tolist():
         of_class = usual[held_out.labels == label]

@@ -50,7 +50,7 @@ class Attacker:
         observed = {CONFIDENCE: logit_confidences(model, self.game.candidates)}
         if isinstance(release, SyntheticSet):
             labels = release.hard_labels
-            observed[PIXELS] = self._nearness(pixels_of(release), labels, self._pixels)
+            observed[PIXELS] = self._nearness(self._seen(release), labels, self._pixels)
             if self._features is not None:
                 observed[FEATURES] = self._nearness(self._embed(release.inputs()), labels, self._features)
         return observed
@@ -89,7 +89,7 @@ class Attacker:
 
     @cached_property
     def _pixels(self) -> Tensor:
-        return self.game.candidates.unit()
+        return _seen_of(self.game.candidates)
 
     @cached_property
     def _features(self) -> Tensor | None:
@@ -99,10 +99,18 @@ class Attacker:
     @cached_property
     def _usual_nearness(self) -> Tensor:
         references = self.game.references
-        return self._nearness(references.unit(), references.labels, self._pixels)
+        return self._nearness(_seen_of(references), references.labels, self._pixels)
+
+    def _seen(self, release: SyntheticSet) -> Tensor:
+        return pixels_of(release) if self.game.candidates.is_image else release.inputs()
 
     def _embed(self, inputs: Tensor) -> Tensor:
         return random_features(inputs, seed=derive_seed(self.settings.seed, "features"))
+
+
+def _seen_of(data: LabelledData) -> Tensor:
+    """Pixels as a viewer sees them; feature vectors normalised, so that no unit of measurement outweighs the others."""
+    return data.unit() if data.is_image else data.inputs()
 
 
 def pixels_of(release: SyntheticSet) -> Tensor:

@@ -64,7 +64,7 @@ def game_of_record(splits: Splits, members: Tensor | None, seed: int) -> Game:
     Args:
         splits: of the data.
         members: int64 (k,) positions among the training data; None if all of them were members. The others are then
-            as many test samples, of which half, up to as many, are set aside as references.
+            half of the test samples, beside as many members at most; the other half serves as references.
         seed: of what is drawn.
 
     Raises:

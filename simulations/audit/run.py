@@ -69,7 +69,7 @@ def run_audit(
 
 
 def audit_saved(
-    path: Path,
+    saved: SavedSet,
     settings: AuditSettings,
     members: Tensor | None = None,
     *,
@@ -80,7 +80,7 @@ def audit_saved(
     """Attack a saved set without shadows; nothing follows for ε, for nobody tossed coins.
 
     Args:
-        path: of the set.
+        saved: the set.
         settings: data, attacker and seed count; how releases are made does not.
         members: int64 (k,) positions of the set's real samples among the training data; None if it was made from all.
         train_limit: of those training data, as ``distil`` had it.
@@ -88,30 +88,29 @@ def audit_saved(
         out_dir: where the picture goes.
 
     Raises:
-        SettingsError, DataError, PayloadError: what is given does not fit together, or the file is damaged.
+        DataError: the set, the data and the members do not fit together.
     """
     started, watcher = time.monotonic(), watcher or Silent()
-    saved, record = SavedSet.read(path), saved_record(path, settings, members, train_limit)
+    record, name = saved_record(saved, settings, members, train_limit), f"audit of {saved.path.name}"
     game = game_of_record(
         load_splits(settings.data, root=settings.data_root, train_limit=train_limit), members, settings.seed
     )
     if saved.synthetic.class_names != game.test.class_names or saved.synthetic.sample_shape != game.test.sample_shape:
-        raise DataError(f"{path} was not made from {settings.data}: classes or sample shapes differ")
+        raise DataError(f"{saved.path} was not made from {settings.data}: classes or sample shapes differ")
     attacker = Attacker(settings, game)
-    with watcher.stage(f"audit of {path.name}"):
+    with watcher.stage(name):
         model = attacker.model_of(saved.synthetic, derive_seed(settings.seed, "attacker", 0))
         facts = _facts(saved.synthetic, game, Path(out_dir), f"saved-{settings_key(KIND, record)}", keep_set=False)
         facts["accuracy"] = accuracy(model, game.test)
         metrics = {**facts, **_verdict([attacker.observe(saved.synthetic, model)], attacker, facts)}
-    watcher.note(f"audit of {path.name}: {_summary(metrics)}")
+    watcher.note(f"{name}: {_summary(metrics)}")
     return make_record(KIND, record, metrics, time.monotonic() - started)
 
 
 def saved_record(
-    path: Path, settings: AuditSettings, members: Tensor | None, train_limit: int | None
+    saved: SavedSet, settings: AuditSettings, members: Tensor | None, train_limit: int | None
 ) -> dict[str, Any]:
     """JSON values that name the audit of a saved set."""
-    saved = SavedSet.read(path)
     named = replace(settings, strategy="saved", strategy_settings={}, federated={}, releases=1).as_record()
     record = None if members is None else settings_key("members", {"positions": members.tolist()})
     return {
@@ -196,7 +195,7 @@ def _verdict(observed: Observations, attacker: Attacker, facts: dict[str, Any]) 
         "delta": delta,
         "members": int(game.members[0].sum()),
         "others": int((~game.members[0]).sum()),
-        **(_resemblance(together[PIXELS][0], game) if PIXELS in together else {}),
+        **(_resemblance(together[PIXELS][0], game) if PIXELS in together and game.candidates.is_image else {}),
     }
 
 

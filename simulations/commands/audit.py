@@ -20,6 +20,7 @@ from simulations.audit.settings import KIND, AuditSettings
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, WorkerCount, rich_table, watching
 from simulations.compare import compare
 from simulations.console import open_console
+from simulations.cross_architecture import SavedSet
 from simulations.options import takes_settings
 from simulations.records import append_record, finished_keys, read_records, settings_key
 from simulations.runs import Run
@@ -100,10 +101,11 @@ def _audit_sets(
     for path in sets:
         if not path.is_file():
             raise SettingsError(f"there is no set at {path}")
+        saved = SavedSet.read(path)
         for cell in cells:
-            keys.append(settings_key(KIND, saved_record(path, cell, positions, train_limit)))
+            keys.append(settings_key(KIND, saved_record(saved, cell, positions, train_limit)))
             if keys[-1] not in finished_keys(out / RESULTS):
-                record = audit_saved(path, cell, positions, train_limit=train_limit, watcher=watcher, out_dir=out)
+                record = audit_saved(saved, cell, positions, train_limit=train_limit, watcher=watcher, out_dir=out)
                 append_record(out / RESULTS, record)
     return keys
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fedcl_distill.data import Splits
+from fedcl_distill.data import LabelledData, Splits
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.synthetic import SyntheticSet, load, save
@@ -22,6 +22,7 @@ from simulations.audit.run import audit_saved, run_audit
 from simulations.audit.settings import AuditSettings
 from simulations.audit.tables import audit_tables
 from simulations.cli import app
+from simulations.cross_architecture import SavedSet
 from simulations.records import append_record, read_records
 from simulations.runs import Run, perform
 from simulations.watch import Silent
@@ -86,6 +87,22 @@ def test_a_model_that_learned_by_heart_is_found_out(tmp_path) -> None:
     assert "near_copies" not in metrics
 
 
+def test_tables_of_numbers_are_attacked_too(tmp_path, monkeypatch) -> None:
+    """Of two features the second is a thousand times as large, and noise."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(400) % 2
+    samples = torch.stack(
+        [labels + 0.3 * torch.randn(400, generator=generator), 1e3 * torch.rand(400, generator=generator)], 1
+    )
+    data = LabelledData.from_tensors(samples, labels)
+    splits = Splits(data.subset(torch.arange(300)), data.subset(torch.arange(300, 400)))
+    monkeypatch.setattr("simulations.audit.game.load_splits", lambda *given, **named: splits)
+    metrics = run_audit(replace(_QUICK, images_per_class=30), out_dir=tmp_path)["metrics"]
+    assert metrics["near_copies"] >= 55 > 20 > metrics["near_copies_of_others"]
+    assert metrics["attacks"]["nearest pixels"]["auc"]["low"] > 0.55
+    assert "psnr_of_members" not in metrics
+
+
 def test_a_federated_union_is_attacked_as_a_set() -> None:
     federated = {"clients": 2, "partition": "iid", "protocol": "quick"}
     settings = replace(_QUICK, strategy="one-shot", images_per_class=1, federated=federated)
@@ -142,7 +159,7 @@ def saved(tmp_path: Path, digits: Splits) -> tuple[Path, torch.Tensor]:
 
 def test_a_saved_set_is_attacked_with_its_members_on_record(saved, tmp_path) -> None:
     path, members = saved
-    metrics = audit_saved(path, _QUICK, members, out_dir=tmp_path)["metrics"]
+    metrics = audit_saved(SavedSet.read(path), _QUICK, members, out_dir=tmp_path)["metrics"]
     assert metrics["members"] == len(members)
     assert metrics["near_copies"] == 60
     assert metrics["epsilon_bounds"] is None  # nobody tossed coins
