@@ -111,13 +111,13 @@ def gradient_table(records: Iterable[Record], audits: Iterable[Record]) -> Table
     rows: list[tuple[str, str, str]] = []
     for record in records:
         settings, decibels = record["settings"], numbers(record["metrics"].get("psnr"))
-        name = f"gradient of {plural(settings['batch'], 'sample')}"
+        name = f"gradient of {plural(settings['batch'], 'sample')} · {settings['data']}"
         rows.append((name, _decibels(decibels), ABSENT))
     for scenario in scenarios(audits, AUDIT):
         for arm in scenario.arms:
             members, others = (_decibels(arm.values(f"psnr_of_{who}")) for who in ("members", "others"))
             if members != ABSENT:
-                rows.append((f"nearest sample of {arm.label}", members, others))
+                rows.append((f"nearest sample of {arm.label} · {scenario.settings['data']}", members, others))
     columns = ("what is seen", "members (dB)", "others (dB)")
     return Table("What is seen of single samples", columns, tuple(rows), (_NOTE,))
 

@@ -216,7 +216,7 @@ def test_gradients_tell_more_than_a_set(core_set_audit, tmp_path) -> None:
     assert (tmp_path / record["metrics"]["files"]["picture"]).exists()
     append_record(tmp_path / "r.jsonl", record)
     table = gradient_table([record], [core_set_audit[0]])
-    assert [row[0] for row in table.rows] == ["gradient of 2 samples", "nearest sample of random †"]
+    assert [row[0] for row in table.rows] == ["gradient of 2 samples · digits", "nearest sample of random † · digits"]
 
 
 @pytest.mark.parametrize(
