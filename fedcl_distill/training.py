@@ -107,15 +107,20 @@ def fit(
 
 
 @torch.no_grad()
-def predict(network: nn.Module, data: LabelledData) -> Tensor:
-    """int64 (n,): the class that ``network`` gives to each sample of ``data``."""
+def class_scores(network: nn.Module, data: LabelledData) -> Tensor:
+    """float32 (n, classes), on the CPU: what ``network`` says of each sample of ``data``, before the softmax."""
     device = next(network.parameters()).device
     network.eval()
     if len(data) == 0:
-        return torch.zeros(0, dtype=torch.int64)
+        return torch.zeros(0, data.num_classes)
     size = chunk_size(data.samples[:1]) if device.type == "cpu" else 1024
     parts = [slice(start, start + size) for start in range(0, len(data), size)]
-    return torch.cat([network(data.inputs(part).to(device)).argmax(dim=1).cpu() for part in parts])
+    return torch.cat([network(data.inputs(part).to(device)).cpu() for part in parts])
+
+
+def predict(network: nn.Module, data: LabelledData) -> Tensor:
+    """int64 (n,): the class that ``network`` gives to each sample of ``data``."""
+    return class_scores(network, data).argmax(dim=1)
 
 
 def accuracy(network: nn.Module, data: LabelledData) -> float:

@@ -16,6 +16,7 @@ _SCENARIO = {
     "distil": ("data", "train_limit", "protocol", "architecture", "networks"),
     "federated": ("data", "train_limit", "clients", "partition", "min_client_samples"),
     "continual": ("data", "train_limit", "scenario", "domain", "online", "experiences", "order_seed"),
+    "audit": ("data", "candidates", "releases", "architecture", "attack_epochs", "confidence"),
 }
 """Settings that pose the task: arms that differ in one of them are not put beside each other."""
 
@@ -109,15 +110,15 @@ def _arms(kind: str, groups: list[list[Record]]) -> tuple[Arm, ...]:
 def _base_label(kind: str, record: Record) -> str:
     """What an arm is called as long as no other arm of that name differs from it."""
     strategy, method = str(record["settings"].get("strategy")), str(record["settings"].get("method"))
-    if kind == "distil":
+    if kind == "distil" or strategy == "distil":
         return method
     return f"{strategy} ({method})" if _uses_method(kind, record) else strategy
 
 
 def _uses_method(kind: str, record: Record) -> bool:
-    if kind == "federated" and record["settings"].get("strategy") == "statistics":
+    if kind in ("federated", "audit") and record["settings"].get("strategy") == "statistics":
         return False  # the server distils by a way of its own
-    if kind == "federated":
+    if kind in ("federated", "audit"):
         return record["metrics"].get("synthetic_samples") is not None
     settings = record["settings"]
     own = settings.get("strategy_settings")

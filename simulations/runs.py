@@ -27,7 +27,7 @@ class Run:
     """One run to do.
 
     Attributes:
-        kind: "distil", "federated" or "continual".
+        kind: "distil", "federated", "continual" or "audit".
         settings: of that kind.
     """
 
@@ -68,4 +68,9 @@ def perform_named(
         stream = ContinualSettings(**settings)
         checkpoint = folder / f"continual-{Run(kind, stream).key}.checkpoint.pt" if checkpoints else None
         return run_continual(stream, watcher, checkpoint)
-    raise SettingsError(f"unknown kind of run {kind!r}; known: distil, federated, continual")
+    if kind == "audit":
+        from simulations.audit.run import run_audit
+        from simulations.audit.settings import AuditSettings
+
+        return run_audit(AuditSettings(**settings), watcher, folder, checkpoints=checkpoints)
+    raise SettingsError(f"unknown kind of run {kind!r}; known: distil, federated, continual, audit")

@@ -60,6 +60,8 @@ def describe(scenario: Scenario) -> str:
         parts.append(f"{task.get('experiences')} experiences")
         if task.get("order_seed") is not None:
             parts.append(f"class order {task['order_seed']}")
+    if scenario.kind == "audit" and task.get("candidates") is not None:
+        parts.append(f"{task['candidates']:,} candidates")
     if scenario.kind == "distil":
         parts.append(protocol_of(scenario))
     return " · ".join(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from simulations.report.blocks import Section
+from simulations.report.sections.audit import audit_section
 from simulations.report.sections.continual import continual_section
 from simulations.report.sections.distil import distil_section
 from simulations.report.sections.federated import federated_section
@@ -12,5 +13,5 @@ from simulations.report.source import Sourced
 
 MakeSection = Callable[[Sequence[Sourced]], Section | None]
 
-SECTIONS: tuple[MakeSection, ...] = (federated_section, continual_section, distil_section)
+SECTIONS: tuple[MakeSection, ...] = (federated_section, continual_section, distil_section, audit_section)
 """In the order of the page."""

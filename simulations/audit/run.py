@@ -1,0 +1,213 @@
+"""One audit: make releases, observe them, attack each with the others as shadows."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedcl_distill.errors import DataError
+from fedcl_distill.files import write_atomically
+from fedcl_distill.seeding import derive_seed
+from fedcl_distill.synthetic import SyntheticSet, save
+from fedcl_distill.training import accuracy
+from simulations.audit.attacker import PIXELS, Attacker
+from simulations.audit.copying import count_copies
+from simulations.audit.game import Game, game_of_record, toss_coins
+from simulations.audit.releases import Release, maker_for
+from simulations.audit.settings import KIND, AuditSettings
+from simulations.audit.verdict import bounds_of_epsilon, judge_attack
+from simulations.cross_architecture import SavedSet
+from simulations.records import Record, make_record, settings_key
+from simulations.scenario_data import load_splits
+from simulations.watch import Silent, Watcher
+
+Observations = list[dict[str, Tensor]]
+
+
+def run_audit(
+    settings: AuditSettings,
+    watcher: Watcher | None = None,
+    out_dir: str | os.PathLike[str] = "runs",
+    *,
+    checkpoints: bool = True,
+) -> Record:
+    """Make and attack what ``settings`` describe, and return the result line.
+
+    An interrupted audit leaves what it observed below ``out_dir``; the same settings go on from there.
+
+    Raises:
+        SettingsError, DataError: settings that do not fit each other or the data.
+        StorageError: a file could not be written.
+    """
+    started, watcher, folder = time.monotonic(), watcher or Silent(), Path(out_dir)
+    maker = maker_for(settings)
+    game = toss_coins(settings.data, settings.data_root, settings.candidates, settings.releases, settings.seed)
+    key, attacker = settings_key(KIND, settings.as_record()), Attacker(settings, game)
+    kept = _Kept(folder / "checkpoints" / f"audit-{key}.pt" if checkpoints else None)
+    with watcher.stage(str(settings)) as stage:
+        for index in range(len(kept.observed), settings.releases):
+            seed = derive_seed(settings.seed, "release", index)
+            release = maker(game.data_of(index), game.test, seed)
+            model = attacker.model_of(release, derive_seed(settings.seed, "attacker", index))
+            facts = _facts(release, game, folder, f"{settings.strategy}-{key}") if index == 0 else None
+            if facts is not None:
+                facts["accuracy"] = accuracy(model, game.test)
+            kept.add(attacker.observe(release, model), facts)
+            stage.update((index + 1) / settings.releases, f"release {index + 1} of {settings.releases}")
+    metrics = {**kept.facts, **_verdict(kept.observed, attacker, kept.facts)}
+    kept.forget()
+    watcher.note(f"{settings}: {_summary(metrics)}")
+    return make_record(KIND, settings.as_record(), metrics, time.monotonic() - started)
+
+
+def audit_saved(
+    saved: SavedSet,
+    settings: AuditSettings,
+    members: Tensor | None = None,
+    *,
+    train_limit: int | None = None,
+    watcher: Watcher | None = None,
+    out_dir: str | os.PathLike[str] = "runs",
+) -> Record:
+    """Attack a saved set without shadows; nothing follows for ε, for nobody tossed coins.
+
+    Args:
+        saved: the set.
+        settings: data, attacker and seed count; how releases are made does not.
+        members: int64 (k,) positions of the set's real samples among the training data; None if it was made from all.
+        train_limit: of those training data, as ``distil`` had it.
+        watcher: hears of progress.
+        out_dir: where the picture goes.
+
+    Raises:
+        DataError: the set, the data and the members do not fit together.
+    """
+    started, watcher = time.monotonic(), watcher or Silent()
+    record, name = saved_record(saved, settings, members, train_limit), f"audit of {saved.path.name}"
+    game = game_of_record(
+        load_splits(settings.data, root=settings.data_root, train_limit=train_limit), members, settings.seed
+    )
+    if saved.synthetic.class_names != game.test.class_names or saved.synthetic.sample_shape != game.test.sample_shape:
+        raise DataError(f"{saved.path} was not made from {settings.data}: classes or sample shapes differ")
+    attacker = Attacker(settings, game)
+    with watcher.stage(name):
+        model = attacker.model_of(saved.synthetic, derive_seed(settings.seed, "attacker", 0))
+        facts = _facts(saved.synthetic, game, Path(out_dir), f"saved-{settings_key(KIND, record)}", keep_set=False)
+        facts["accuracy"] = accuracy(model, game.test)
+        metrics = {**facts, **_verdict([attacker.observe(saved.synthetic, model)], attacker, facts)}
+    watcher.note(f"{name}: {_summary(metrics)}")
+    return make_record(KIND, record, metrics, time.monotonic() - started)
+
+
+def saved_record(
+    saved: SavedSet, settings: AuditSettings, members: Tensor | None, train_limit: int | None
+) -> dict[str, Any]:
+    """JSON values that name the audit of a saved set."""
+    named = replace(settings, strategy="saved", strategy_settings={}, federated={}, releases=1).as_record()
+    record = None if members is None else settings_key("members", {"positions": members.tolist()})
+    return {
+        **named,
+        "method": saved.method,
+        "method_settings": {},
+        "distil_steps": None,
+        "images_per_class": None,
+        "candidates": train_limit,
+        "set": saved.digest,
+        "members": record,
+    }
+
+
+class _Kept:
+    """Observations of the releases so far, on disk where a path is given."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.observed: Observations = []
+        self.facts: dict[str, Any] = {}
+        if path is not None and path.exists():
+            try:
+                self.observed, self.facts = torch.load(path, weights_only=True)
+            except (OSError, ValueError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError):
+                self.observed, self.facts = [], {}  # damaged: what it saved is made again
+
+    def add(self, observed: dict[str, Tensor], facts: dict[str, Any] | None) -> None:
+        self.observed.append(observed)
+        self.facts = self.facts if facts is None else facts
+        if self.path is not None:
+            content = io.BytesIO()
+            torch.save((self.observed, self.facts), content)
+            write_atomically(self.path, content.getvalue())
+
+    def forget(self) -> None:
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def _facts(release: Release, game: Game, folder: Path, name: str, *, keep_set: bool = True) -> dict[str, Any]:
+    """What there is to say of the first release beside attacks; JSON values."""
+    if not isinstance(release, SyntheticSet):
+        return {"files": {}}
+    files = {"picture": f"audits/{name}.png"}
+    facts = count_copies(release, game, folder / files["picture"])
+    if not (folder / files["picture"]).exists():
+        del files["picture"]
+    if keep_set:
+        files["set"] = f"audits/{name}.safetensors"
+        save(release, folder / files["set"])
+    return {
+        **facts,
+        "files": files,
+        "synthetic_samples": len(release),
+        "holds_real_samples": bool(release.provenance.get("holds_real_samples", False)),
+        "claimed": _claim(release),
+    }
+
+
+def _claim(release: SyntheticSet) -> dict[str, Any] | None:
+    """ε and δ that the set says were spent on it; None where it claims nothing, or its noise had a known seed."""
+    privacy = release.provenance.get("privacy")
+    if not isinstance(privacy, dict) or privacy.get("seeded") or not isinstance(privacy.get("epsilon"), int | float):
+        return None
+    return {"epsilon": float(privacy["epsilon"]), "delta": float(privacy.get("delta", 0.0))}
+
+
+def _verdict(observed: Observations, attacker: Attacker, facts: dict[str, Any]) -> dict[str, Any]:
+    settings, game = attacker.settings, attacker.game
+    together = {kind: torch.stack([one[kind] for one in observed]) for kind in observed[0]}
+    by_release = [attacker.scores(together, index) for index in range(len(observed))]
+    scores = {name: torch.stack([one[name] for one in by_release]) for name in by_release[0]}
+    delta = (facts.get("claimed") or {}).get("delta", settings.delta)
+    first = {name: one[0] for name, one in scores.items()}
+    bounds, pure = (bounds_of_epsilon(first, game, delta=one, confidence=settings.confidence) for one in (delta, 0.0))
+    return {
+        "attacks": {name: judge_attack(one, game.members, settings.confidence) for name, one in scores.items()},
+        "epsilon_bounds": bounds,
+        "epsilon_bound": None if bounds is None else max(bounds.values()),
+        "pure_epsilon_bound": None if pure is None else max(pure.values()),
+        "delta": delta,
+        "members": int(game.members[0].sum()),
+        "others": int((~game.members[0]).sum()),
+        **(_resemblance(together[PIXELS][0], game) if PIXELS in together and game.candidates.is_image else {}),
+    }
+
+
+def _resemblance(nearness: Tensor, game: Game) -> dict[str, Any]:
+    """Median PSNR in dB between a member, or another candidate, and the released sample nearest to it."""
+    values = game.candidates.samples[0].numel()
+    low, high = game.candidates.value_range
+    decibels = 20 * (nearness / torch.log(torch.tensor(10.0)) + torch.log10(torch.tensor(values**0.5 * (high - low))))
+    inside = game.members[0]
+    return {"psnr_of_members": float(decibels[inside].median()), "psnr_of_others": float(decibels[~inside].median())}
+
+
+def _summary(metrics: dict[str, Any]) -> str:
+    name, best = max(metrics["attacks"].items(), key=lambda one: one[1]["auc"]["value"])
+    return f"accuracy {100 * metrics['accuracy']:.1f} %, largest AUC {best['auc']['value']:.3f} by {name}"
