@@ -1,10 +1,10 @@
 """Sets judged by each other: are a party's samples what the other parties' samples say they are?
 
 Each sample is classified without its own party: by the nearest of class centres in a feature space, the centre of a
-class being the geometric median of the other parties' class means (robust distances as in Blanchard et al. 2017, here on
-samples and not on models). The space is that of fresh random networks, whitened by the covariance within the parties'
-classes: Fisher's linear discriminant (1936). Parties with wrong labels do not blur it, for their classes are as dense as
-anybody's, and many that lie alike do not help each other, for a minority moves no median.
+class being the geometric median of the other parties' class means. The space is that of fresh random networks, whitened
+by the covariance within the parties' classes: Fisher's linear discriminant (1936). Parties with wrong labels do not blur
+it, for their classes are as dense as anybody's, and many that lie alike do not help each other, for a minority moves no
+median.
 
 A whole party is judged by all its samples together. So one that alone holds a class, or holds it with liars, is known
 by the classes that it shares with others. Parties go one by one, the worst first, and the others are judged again, for
@@ -37,8 +37,8 @@ class Agreement:
     """Drops what the others disagree with.
 
     Attributes:
-        tolerance: in [0, 1]: a party, or a class of one, is dropped where its samples agree with the others less than so
-            many times as often as is usual for their classes,
+        tolerance: in [0, 1]: a party, or a class of one, is dropped where its samples agree with the others less often
+            than so many times what is usual for their classes,
         significance: in (0, 1), and where that is less probable than this by chance.
         networks, width: random networks that span the feature space, and their width.
         dimensions: of the space; no more than the largest principal components.
@@ -68,8 +68,8 @@ class Agreement:
     def judge(self, sets: Sequence[SyntheticSet], *, seed: int, device: str = "cpu") -> list[Verdict]:
         """One verdict for each of ``sets``, whose soft labels count for their most probable class.
 
-        A class that a single party holds is nobody else's to judge: its samples are kept with their party. So is a class
-        of two, but what they say of each other counts for the party as a whole.
+        A class that a single party holds is nobody else's to judge: its samples are kept with their party. So is a
+        class of two, but what they say of each other counts for the party as a whole.
         """
         owners = torch.repeat_interleave(torch.arange(len(sets)), torch.tensor([len(one) for one in sets]))
         labels = torch.cat([one.hard_labels for one in sets])

@@ -54,9 +54,9 @@ def coordinate_median(points: Tensor, weights: Tensor) -> Tensor:
 
 
 def trimmed_mean(points: Tensor, weights: Tensor, trim: float = _TRIM) -> Tensor:
-    """The mean of each coordinate without the share ``trim``, in [0, 0.5), of the weight on either side (Yin et al. 2018).
+    """The mean of each coordinate without the share ``trim``, in [0, 0.5), of the weight on either side.
 
-    A point on the border counts with the part of its weight that is left.
+    As Yin et al. (2018) average models. A point on the border counts with the part of its weight that is left.
     """
     ordered, order = points.sort(dim=0)
     ends = weights[order].cumsum(dim=0) / weights.sum()

@@ -6,6 +6,7 @@ from fedcl_distill.statistics.domain import Domain
 from fedcl_distill.statistics.encoding import encode_statistics, save_statistics
 from fedcl_distill.statistics.layout import BITS
 from fedcl_distill.statistics.measure import class_statistics
+from fedcl_distill.statistics.robust import RobustSum
 from fedcl_distill.statistics.spec import StatisticsSpec
 from fedcl_distill.statistics.sums import ClassStatistics, Sums, add_up, no_statistics
 from fedcl_distill.statistics.validation import StatisticsExpectation
@@ -14,6 +15,7 @@ __all__ = [
     "BITS",
     "ClassStatistics",
     "Domain",
+    "RobustSum",
     "StatisticsDistiller",
     "StatisticsExpectation",
     "StatisticsSpec",

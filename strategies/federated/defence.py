@@ -1,4 +1,4 @@
-"""What a server does against sets that lie: drop what the others disagree with, and bound what any client counts for."""
+"""What a server does against sets that lie: drop what others disagree with, and bound what any client counts for."""
 
 from __future__ import annotations
 

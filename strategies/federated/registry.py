@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Strategy
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.seeding import derive_seed
-from fedcl_distill.statistics import StatisticsDistiller, StatisticsSpec
+from fedcl_distill.statistics import RobustSum, StatisticsDistiller, StatisticsSpec
 from strategies.federated.averaging import (
     GuardedBulyan,
     GuardedFedAdam,
@@ -231,11 +231,14 @@ def quantised(plan: Plan, *, bits: int = 8, download_bits: int = 32) -> Compress
     return _compressed(plan, f"quantised:bits={bits}", download_bits)
 
 
-@_takes(StatisticsSpec, StatisticsDistiller, without=("seed",))
-def statistics_first(plan: Plan, spec: StatisticsSpec, distiller: StatisticsDistiller) -> StatisticsFirst:
-    """Sums, once: the one says what is summed, the other what follows."""
+@_takes(StatisticsSpec, StatisticsDistiller, RobustSum, without=("seed",))
+def statistics_first(
+    plan: Plan, spec: StatisticsSpec, distiller: StatisticsDistiller, adding: RobustSum
+) -> StatisticsFirst:
+    """Sums, once: what is summed, what follows, and how sums are added up."""
     spec = replace(spec, seed=derive_seed(plan.settings.seed, "statistics"))
-    return StatisticsFirst.of(plan.with_one_round().settings, plan.test, spec, distiller, plan.learner, plan.reception)
+    settings, learner, reception = plan.with_one_round().settings, plan.learner, plan.reception
+    return StatisticsFirst.of(settings, plan.test, spec, distiller, learner, reception, adding)
 
 
 def _compressed(plan: Plan, upload: str, download_bits: int) -> CompressedFedAvg:

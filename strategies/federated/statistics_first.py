@@ -22,10 +22,10 @@ from fedcl_distill.statistics import (
     BITS,
     ClassStatistics,
     Domain,
+    RobustSum,
     StatisticsDistiller,
     StatisticsExpectation,
     StatisticsSpec,
-    add_up,
     decode_statistics,
 )
 from fedcl_distill.synthetic import SyntheticSet
@@ -48,6 +48,7 @@ class StatisticsFirst(Strategy):
         distil: makes the synthetic set from the sum.
         learner: trains the global model.
         reception: waits for nodes and turns bad answers away.
+        adding: how sums are added up.
 
     Attributes:
         statistics: of all nodes that were heard, once the round is over.
@@ -61,12 +62,14 @@ class StatisticsFirst(Strategy):
         distil: Distil,
         learner: Learner,
         reception: Reception,
+        adding: RobustSum | None = None,
     ) -> None:
         self.request = request
         self.expectation = expectation
         self.distil = distil
         self.learner = learner
         self.reception = reception
+        self.adding = adding or RobustSum()
         self.statistics: ClassStatistics | None = None
         self.synthetic: SyntheticSet | None = None
 
@@ -79,6 +82,7 @@ class StatisticsFirst(Strategy):
         distiller: StatisticsDistiller,
         learner: Learner,
         reception: Reception,
+        adding: RobustSum | None = None,
     ) -> StatisticsFirst:
         """The strategy of a run.
 
@@ -103,7 +107,7 @@ class StatisticsFirst(Strategy):
 
         request = settings.statistics_request(test, spec.settings())
         expectation = StatisticsExpectation(spec, Domain.of(test), settings.slack)
-        return cls(request, expectation, distil, learner, reception)
+        return cls(request, expectation, distil, learner, reception, adding)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -122,7 +126,7 @@ class StatisticsFirst(Strategy):
             DivergenceError: distillation or training diverged.
         """
         answers = self.reception.hear(server_round, replies, self._read)
-        self.statistics = add_up(answer.value for answer in answers)
+        self.statistics = self.adding.add_up([answer.value for answer in answers])
         self.synthetic = finished(self.distil(self.statistics))
         weights = self.learner.learn(self.synthetic, server_round)
         return weights, MetricRecord({"statistics": len(answers), "samples": len(self.synthetic)})
