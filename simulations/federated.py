@@ -43,7 +43,8 @@ def run_federated(settings: AttackedSettings | FederatedSettings, watcher: Watch
 
 def _of_attack(settings: FederatedSettings, result: FederatedResult) -> dict[str, Any]:
     """Who attacked, how often what they wanted came about, and what a defence dropped of whom."""
-    malicious, found = (), {}
+    malicious: tuple[int, ...] = ()
+    found: dict[str, Any] = {}
     if isinstance(settings, AttackedSettings) and settings.chosen_attack is not None:
         test, malicious = central_test_data(settings), settings.malicious
         network = learner_for(settings, test).with_weights(result.weights)

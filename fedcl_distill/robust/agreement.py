@@ -2,9 +2,9 @@
 
 Each sample is classified without its own party: by the nearest of class centres in a feature space, the centre of a
 class being the geometric median of the other parties' class means. The space is that of fresh random networks, whitened
-by the covariance within the parties' classes: Fisher's linear discriminant (1936). Parties with wrong labels do not blur
-it, for their classes are as dense as anybody's, and many that lie alike do not help each other, for a minority moves no
-median.
+by the covariance within the parties' classes: Fisher's linear discriminant (1936). Parties with wrong labels do not
+blur it, for their classes are as dense as anybody's, and many that lie alike do not help each other, for a minority
+moves no median.
 
 A whole party is judged by all its samples together. So one that alone holds a class, or holds it with liars, is known
 by the classes that it shares with others. Parties go one by one, the worst first, and the others are judged again, for
@@ -92,7 +92,8 @@ class Agreement:
     def _principal(self, embeddings: Tensor) -> Tensor:
         centred = embeddings - embeddings.mean(dim=0)
         _, directions = torch.linalg.eigh(centred.T @ centred)
-        return centred @ directions[:, -self.dimensions :]
+        principal: Tensor = centred @ directions[:, -self.dimensions :]
+        return principal
 
 
 class _Court:
@@ -128,7 +129,7 @@ class _Court:
         known &= (self._class_means(self.points)[1] > 0).sum(dim=0)[self.labels] >= _MAJORITY
         usual = self._usual(agrees, known)
         for party in range(self.parties):
-            for label in self.labels[known & (self.owners == party)].unique().tolist():
+            for label in range(self.classes):
                 rows = known & (self.owners == party) & (self.labels == label)
                 seen, expected = int(agrees[rows].sum()), usual[self.labels[rows]]
                 if self._fails(seen, expected):
@@ -175,7 +176,8 @@ class _Court:
         sphere = covariance.diagonal().mean().clamp(min=1e-12)
         eye = torch.eye(len(covariance), dtype=covariance.dtype)
         covariance = (1 - self.rules.shrinkage) * covariance + self.rules.shrinkage * sphere * eye
-        return torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), self.points.T, upper=False).T
+        white: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), self.points.T, upper=False).T
+        return white
 
     def _usual(self, agrees: Tensor, known: Tensor) -> Tensor:
         """float64 (classes,): how often samples of a class agree, by the median of its parties."""

@@ -11,8 +11,9 @@ from fedcl_distill.errors import SettingsError
 def capped(weights: Tensor, share: float) -> Tensor:
     """float64 (n,): ``weights`` (n,), not negative, where none is above ``share``, in (0, 1], of the new total.
 
-    Those that are get cut to it. Nothing else changes, and nothing more is cut than must be. Where too few parties have weight for anyone to keep
-    below the share (k < 1 / share), all of these get the smallest of their weights, which is as even as it can be.
+    Those that are get cut to it; nothing else changes, and nothing more is cut than must be. Where too few parties
+    have weight for anyone to keep below the share (k ≤ 1 / share), all of these get the smallest of their weights,
+    which is as even as it can be.
 
     Raises:
         SettingsError: the share is out of range.

@@ -71,7 +71,7 @@ def capped_by_class(weights: Tensor, labels: Tensor, owners: Tensor, share: floa
     if not 0 < share <= 1:
         raise SettingsError(f"client_share must be in (0, 1], got {share}")
     result = weights.double().clone()
-    for label in labels.unique():
+    for label in range(int(labels.max()) + 1):
         rows = torch.nonzero(labels == label).flatten()
         held = torch.bincount(owners[rows], weights=result[rows])
         factors = capped(held, share) / held.clamp(min=torch.finfo(held.dtype).tiny)

@@ -110,7 +110,7 @@ class Gathering:
             torch.repeat_interleave(torch.arange(len(sets)), torch.tensor(sizes)),
             self.client_share,
         )
-        return [replace(one, weights=own) for one, own in zip(sets, bounded.split(sizes), strict=True)]
+        return [replace(one, weights=own) for one, own in zip(sets, torch.split(bounded, sizes), strict=True)]
 
     def _weighted(self, answer: Answer[SyntheticSet]) -> WeightedSet:
         if self.size_exponent == 0:
