@@ -17,7 +17,7 @@ Centre = Callable[[Tensor, Tensor], Tensor]
 
 _TRIM = 0.3
 _ITERATIONS = 200
-_TOLERANCE = 1e-7  # relative movement at which iterations end
+_TOLERANCE = 1e-6  # relative movement at which iterations end
 _TIE = 1e-9  # relative: rounding of summed weights must not decide on which side of one half they are
 
 
@@ -29,13 +29,18 @@ def weighted_mean(points: Tensor, weights: Tensor) -> Tensor:
 def geometric_median(points: Tensor, weights: Tensor) -> Tensor:
     """The point of least Σ wᵢ ‖x − xᵢ‖.
 
-    Weiszfeld's iteration (1937), in the form of Vardi and Zhang (2000), which does not get stuck at one of the points.
-    Where every point of a line is a median, as between two points of equal weight, it is the one nearest the mean.
+    Where one of the points is it (Kuhn 1973), it is found at once; else by Weiszfeld's iteration (1937), in the form of
+    Vardi and Zhang (2000), which does not get stuck at a point. Where every place of a line is a median, as between two
+    points of equal weight, it is one near the mean.
     """
+    points, weights = points[weights > 0], weights[weights > 0]
     centre = weighted_mean(points, weights)
     spread = (points - centre).norm(dim=1).max()
     if spread == 0:
         return centre
+    best = _point_that_is_median(points, weights)
+    if best is not None:
+        return best
     for _ in range(_ITERATIONS):
         moved = _weiszfeld_step(points, weights, centre, smallest=_TOLERANCE * spread)
         if (moved - centre).norm() <= _TOLERANCE * spread:
@@ -71,6 +76,16 @@ CENTRES: dict[str, Centre] = {
     "median": coordinate_median,
     "trimmed-mean": trimmed_mean,
 }
+
+
+def _point_that_is_median(points: Tensor, weights: Tensor) -> Tensor | None:
+    """The point that all others together pull at with less than its own weight, if there is one."""
+    distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    pulls = torch.where(distances > 0, weights / distances.clamp(min=torch.finfo(distances.dtype).tiny), 0.0)
+    forces = (pulls @ points - pulls.sum(dim=1, keepdim=True) * points).norm(dim=1)
+    held = ((distances == 0) * weights).sum(dim=1)
+    is_median = forces < held * (1 - _TOLERANCE)
+    return points[int(is_median.int().argmax())] if is_median.any() else None
 
 
 def _weiszfeld_step(points: Tensor, weights: Tensor, centre: Tensor, smallest: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def capped(weights: Tensor, share: float) -> Tensor:
     if present * share <= 1:
         return torch.where(weights > 0, weights[weights > 0].min(), 0.0)
     ordered = weights.sort(descending=True).values
-    rests = ordered.sum() - torch.cat([ordered.new_zeros(1), ordered.cumsum(dim=0)[:-1]])  # of all but the first k
+    rests = ordered.flip(0).cumsum(dim=0).flip(0)  # of all but the first k
     for count in range(present):
         level = share * rests[count] / (1 - count * share)  # what k that are cut may have: share · (k · level + rest)
         if count * share < 1 and ordered[count] <= level * (1 + 1e-12):

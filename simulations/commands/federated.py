@@ -21,6 +21,7 @@ from simulations.compare import compare
 from simulations.console import open_console
 from simulations.federated import KIND, list_arms
 from simulations.options import takes_settings
+from simulations.poisoning import table_of_attacks
 from simulations.runs import Run
 
 app = typer.Typer(add_completion=False)
@@ -49,7 +50,7 @@ def federated(cells: list[AttackedSettings], out: Out = DEFAULT_OUT, workers: Wo
         compare(runs, results, watcher, workers)
     records = records_of(results, runs)
     for scenario in scenarios(records, KIND):
-        table = table_of_bytes(scenario)
-        if table:
-            console.print(rich_table(table))
+        for table in (table_of_bytes(scenario), table_of_attacks(scenario)):
+            if table:
+                console.print(rich_table(table))
     show_results(console, records, KIND, results)
