@@ -73,7 +73,7 @@ class PGD:
     def _ascend(
         self, network: Network, data: LabelledData, unit: Tensor, labels: Tensor, reached: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Where ascent from ``reached`` ends, and float64 (steps + 1,): summed losses before each step and after all."""
+        """Where ascent from ``reached`` ends; float64 (steps + 1,): summed losses before each step and after all."""
         device = next(network.parameters()).device
         trace = []
         for _ in range(self.steps):
