@@ -41,7 +41,7 @@ def defended(tampers=None, strategy="one-shot", rounds=1, **own):
 
 
 def test_liars_are_turned_away_by_name_and_reason_and_the_rest_is_as_if_they_were_not_there(caplog):
-    result = defended({number: relabelled for number in BAD})
+    result = defended(dict.fromkeys(BAD, relabelled))
     assert [(one.partition, one.node, one.label) for one in result.rejections] == [
         (number, 1000 + number, None) for number in BAD
     ]
@@ -63,14 +63,14 @@ def test_without_liars_the_defence_changes_nothing():
 
 
 def test_without_the_defence_liars_are_believed():
-    result = run(quick(clients=7, images_per_class=5), {number: relabelled for number in BAD})
+    result = run(quick(clients=7, images_per_class=5), dict.fromkeys(BAD, relabelled))
     assert result.rejections == ()
     assert result.synthetic.provenance["union_of"] == list(range(7))
 
 
 @pytest.mark.parametrize("own", [{"merge_to": 3, "merge_at": 6}, {"client_share": 0.3, "merge_to": 3, "merge_at": 6}])
 def test_merging_goes_on_without_liars(own):
-    result = defended({number: relabelled for number in BAD}, **own)
+    result = defended(dict.fromkeys(BAD, relabelled), **own)
     assert {one.partition for one in result.rejections} == set(BAD)
     assert result.synthetic.class_counts.tolist() == [3, 3, 3]
     assert result.clients_per_class == (5, 5, 5)
@@ -86,14 +86,14 @@ def test_feddm_is_defended_in_every_round():
         images_per_class=5,
         strategy_settings={"defence": DEFENCE},
     )
-    result = run(settings, {number: relabelled for number in BAD})
+    result = run(settings, dict.fromkeys(BAD, relabelled))
     assert {(one.server_round, one.partition) for one in result.rejections} >= {(1, 1), (1, 4), (2, 1), (2, 4)}
 
 
 def test_a_quorum_counts_those_that_are_left():
     settings = quick(clients=7, images_per_class=5, quorum=0.9, strategy_settings={"defence": DEFENCE})
     with pytest.raises(QuorumError, match="5 valid answers, 7 are needed.*agree with the other sets"):
-        run(settings, {number: relabelled for number in BAD})
+        run(settings, dict.fromkeys(BAD, relabelled))
 
 
 def test_a_boaster_counts_for_no_more_than_its_share():
