@@ -96,9 +96,8 @@ def test_same_seed_same_poison_and_attackers_draw_apart(untouched_global_rng):
 
 def test_a_flipped_model_went_the_same_way_backwards():
     def record(values):
-        return RecordDict(
-            {"arrays": ArrayRecord({"w": Array(np.array(values, np.float32))}), METRICS: FACTS.to_record()}
-        )
+        weights = ArrayRecord({"w": Array(np.array(values, np.float32))})
+        return RecordDict({"arrays": weights, METRICS: FACTS.to_record()})
 
     sent = build_attack("sign-flip", {"scale": 2.0}).send(record([1.0, 2.0]), record([1.5, 1.0]))
     assert sent["arrays"]["w"].numpy().tolist() == [0.0, 4.0]
@@ -109,7 +108,7 @@ FACTS = Facts(partition=1, examples=50, seconds=1.0, class_counts=(20, 30))
 
 
 def test_boasts_are_consistent():
-    spec = StatisticsSpec(views=1, architecture="mlp:width=4", moments=0)
+    spec = StatisticsSpec(views=2, architecture="mlp:width=4", moments=0)
     statistics = class_statistics(DATA, spec)
     request = StatisticsRequest(seed=0, mean=(0.1,), std=(0.3,), statistics=spec.settings(), bits=32)
     question = RecordDict({CONFIG: request.to_record(1)})
@@ -172,7 +171,7 @@ def test_success_is_counted_on_what_the_attacker_wants():
 
 
 def test_three_of_ten_hurt_the_union_and_the_defence_takes_that_back():
-    common = {"train_limit": None, "clients": 10, "images_per_class": 6, "architecture": "mlp:width=64"}
+    common = {"train_limit": None, "clients": 10, "images_per_class": 10, "architecture": "mlp:width=64"}
     attacked = {**common, "attack": "label-flip", "attackers": 3}
     defended = {"strategy_settings": {"defence": "agreement:networks=1,width=16"}}
     runs = [tiny(**common), tiny(**attacked), tiny(**attacked, **defended), tiny(**common, **defended)]
@@ -188,7 +187,7 @@ def test_three_of_ten_hurt_the_union_and_the_defence_takes_that_back():
     assert table.columns == ("strategy", "no attack", "3 × label-flip")
     assert len(table.rows) == 2
     assert f"{100 * saved['accuracy']:.1f}" in table.rows[1][2]
-    assert "dropped 180 and 0" in table.rows[1][2] or "and 0" in table.rows[1][2]
+    assert "and 0" in table.rows[1][2]
 
 
 def test_without_attacks_there_is_no_table():

@@ -92,7 +92,7 @@ def test_feddm_is_defended_in_every_round():
 
 def test_a_quorum_counts_those_that_are_left():
     settings = quick(clients=7, images_per_class=5, quorum=0.9, strategy_settings={"defence": DEFENCE})
-    with pytest.raises(QuorumError, match="5 valid answers, 7 are needed.*agree with the other sets"):
+    with pytest.raises(QuorumError, match=r"5 valid answers, 7 are needed.*agree with the other sets"):
         run(settings, dict.fromkeys(BAD, relabelled))
 
 
@@ -110,7 +110,7 @@ def test_a_boaster_counts_for_no_more_than_its_share():
 
 @pytest.mark.parametrize("own", [{"defence": "other"}, {"defence": "agreement:other=1"}, {"client_share": 0.0}])
 def test_unknown_defences_and_shares_out_of_range_are_refused_before_anyone_is_asked(own):
-    with pytest.raises(SettingsError, match="other|client_share"):
+    with pytest.raises(SettingsError, match=r"other|client_share"):
         run(quick(strategy_settings=own))
 
 
@@ -166,7 +166,7 @@ def test_bulyan_outlives_an_explosion_and_says_when_it_cannot():
     ("strategy", "own"), [("krum", {"malicious": 3}), ("krum", {"selected": 9}), ("trimmed-mean", {"trim": 0.5})]
 )
 def test_robust_averages_refuse_what_they_cannot_promise(strategy, own):
-    with pytest.raises(SettingsError, match="needs at least|selected|trim"):
+    with pytest.raises(SettingsError, match=r"needs at least|selected|trim"):
         run(quick(strategy=strategy, clients=7, strategy_settings=own))
 
 
