@@ -29,7 +29,7 @@ from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
 
 _RANGE = (0.2, 0.95)  # of the agreement that is expected
-_MAJORITY = 3  # holders of a class of whom one can be outvoted
+_MAJORITY = 3  # parties, or holders of a class, of whom one can be outvoted
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class _Court:
         self.drops: list[list[Drop]] = [[] for _ in range(self.parties)]
 
     def drop_parties(self) -> None:
-        """Drop whole parties, the worst first, until all that are left agree."""
-        while True:
+        """Drop whole parties, the worst first, until all that are left agree; two of them outvote nobody."""
+        while len(self.owners[self.kept].bincount().nonzero()) >= _MAJORITY:
             agrees, known = self._agreement()
             usual = self._usual(agrees, known)
             failed = []

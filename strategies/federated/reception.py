@@ -147,6 +147,8 @@ class Reception:
         self, server_round: int, answer: Answer[T], reason: str, *, label: int | None = None, samples: int | None = None
     ) -> None:
         """Log and count an answer that was heard but is not used, or the samples of one class of it."""
+        if label is None:
+            self.facts[server_round].remove(answer.facts)
         self._reject(server_round, answer.node, reason, label, samples)
 
     def _reject(

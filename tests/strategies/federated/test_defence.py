@@ -48,6 +48,7 @@ def test_liars_are_turned_away_by_name_and_reason_and_the_rest_is_as_if_they_wer
     assert all("agree with the other sets" in one.reason for one in result.rejections)
     assert result.as_record()["rejections"][0]["samples"] == 15
     assert len(result.synthetic) == 72
+    assert result.rounds[-1].answers == 5
     assert "node 1001 (partition 1)" in caplog.text
     assert result.synthetic.provenance["union_of"] == [0, 2, 3, 5, 6]
     without = run(quick(clients=7, images_per_class=5), unavailable=BAD)
