@@ -39,7 +39,8 @@ class Agreement:
     Attributes:
         tolerance: in [0, 1]: a party, or a class of one, is dropped where its samples agree with the others less often
             than so many times what is usual for their classes,
-        significance: in (0, 1), and where that is less probable than this by chance.
+        significance, class_significance: in (0, 1), and where that is less probable than this by chance: of a party,
+            and of one class of one, which is less to lose and holds fewer samples to tell by.
         networks, width: random networks that span the feature space, and their width.
         dimensions: of the space; no more than the largest principal components.
         shrinkage: in (0, 1): how much of a sphere there is in the covariance.
@@ -52,6 +53,7 @@ class Agreement:
 
     tolerance: float = 0.75
     significance: float = 1e-3
+    class_significance: float = 1e-2
     networks: int = 2
     width: int = 32
     dimensions: int = 200
@@ -59,8 +61,9 @@ class Agreement:
     secret: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.tolerance <= 1 or not 0 < self.significance < 1 or not 0 < self.shrinkage < 1:
-            raise SettingsError("agreement needs tolerance in [0, 1], significance and shrinkage in (0, 1)")
+        inner = (self.significance, self.class_significance, self.shrinkage)
+        if not 0 <= self.tolerance <= 1 or not all(0 < one < 1 for one in inner):
+            raise SettingsError("agreement needs tolerance in [0, 1], significances and shrinkage in (0, 1)")
         if any(type(one) is not int or one < 1 for one in (self.networks, self.width, self.dimensions)):
             raise SettingsError("agreement needs whole numbers of networks, width and dimensions, of at least 1")
 
@@ -114,7 +117,7 @@ class _Court:
             for party in range(self.parties):
                 rows = known & (self.owners == party)
                 seen, expected = int(agrees[rows].sum()), usual[self.labels[rows]]
-                if self._fails(seen, expected):
+                if self._fails(seen, expected, self.rules.significance):
                     failed.append((seen / float(expected.sum()), party, seen, expected))
             if not failed:
                 return
@@ -124,7 +127,7 @@ class _Court:
             self.kept &= ~rows
 
     def drop_classes(self, names: Sequence[str]) -> None:
-        """Drop, in classes of a party that disagree, those samples that do; two holders of a class outvote nobody."""
+        """Drop classes of a party that disagree; two holders of a class outvote nobody."""
         agrees, known = self._agreement()
         known &= (self._class_means(self.points)[1] > 0).sum(dim=0)[self.labels] >= _MAJORITY
         usual = self._usual(agrees, known)
@@ -132,16 +135,15 @@ class _Court:
             for label in range(self.classes):
                 rows = known & (self.owners == party) & (self.labels == label)
                 seen, expected = int(agrees[rows].sum()), usual[self.labels[rows]]
-                if self._fails(seen, expected):
-                    gone = rows & ~agrees
+                if self._fails(seen, expected, self.rules.class_significance):
                     reason = f"class {names[label]!r}: {_reason(seen, expected)}"
-                    self.drops[party].append(Drop(label, int(gone.sum()), reason))
-                    self.kept &= ~gone
+                    self.drops[party].append(Drop(label, int(rows.sum()), reason))
+                    self.kept &= ~rows
 
-    def _fails(self, seen: int, expected: Tensor) -> bool:
+    def _fails(self, seen: int, expected: Tensor, significance: float) -> bool:
         if len(expected) == 0 or seen >= self.rules.tolerance * float(expected.sum()):
             return False
-        return chance_of_at_most(seen, expected) < self.rules.significance
+        return chance_of_at_most(seen, expected) < significance
 
     def _agreement(self) -> tuple[Tensor, Tensor]:
         """bool (n,) each: samples whose nearest centre is their class's, and those that are kept and can be told."""
