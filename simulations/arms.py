@@ -112,7 +112,16 @@ def _base_label(kind: str, record: Record) -> str:
     strategy, method = str(record["settings"].get("strategy")), str(record["settings"].get("method"))
     if kind == "distil" or strategy == "distil":
         return method
-    return f"{strategy} ({method})" if _uses_method(kind, record) else strategy
+    label = f"{strategy} ({method})" if _uses_method(kind, record) else strategy
+    return f"{label} under {under}" if (under := attack_of(record["settings"])) else label
+
+
+def attack_of(settings: Mapping[str, Any]) -> str:
+    """What federated clients are attacked by: "3 × label-flip"; "" for nothing."""
+    if not settings.get("attack"):
+        return ""
+    own = settings.get("attack_settings") or {}
+    return " ".join([f"{settings.get('attackers')} × {settings['attack']}", *([_show(own)] if own else [])])
 
 
 def _uses_method(kind: str, record: Record) -> bool:

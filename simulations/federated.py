@@ -6,8 +6,11 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from fedcl_distill.errors import SettingsError
+from simulations.attacks import AttackedSettings
+from simulations.attacks.success import dropped_samples, success_rate
 from simulations.ceilings import CEILINGS, run_ceiling
 from simulations.flower_app import central_test_data, client_app, client_parts
 from simulations.records import Record, make_record
@@ -20,11 +23,12 @@ from strategies.federated import (
     list_strategies,
     run_server,
 )
+from strategies.federated.server import learner_for
 
 KIND = "federated"
 
 
-def run_federated(settings: FederatedSettings, watcher: Watcher | None = None) -> Record:
+def run_federated(settings: AttackedSettings | FederatedSettings, watcher: Watcher | None = None) -> Record:
     """Run server and clients in this process and return the result line.
 
     Raises:
@@ -33,7 +37,19 @@ def run_federated(settings: FederatedSettings, watcher: Watcher | None = None) -
     """
     started = time.monotonic()
     result = simulate(settings, watcher)
-    return make_record(KIND, settings.as_record(), result.as_record(), time.monotonic() - started)
+    metrics = {**result.as_record(), **_of_attack(settings, result)}
+    return make_record(KIND, settings.as_record(), metrics, time.monotonic() - started)
+
+
+def _of_attack(settings: FederatedSettings, result: FederatedResult) -> dict[str, Any]:
+    """Who attacked, how often what they wanted came about, and what a defence dropped of whom."""
+    malicious: tuple[int, ...] = ()
+    found: dict[str, Any] = {}
+    if isinstance(settings, AttackedSettings) and settings.chosen_attack is not None:
+        test, malicious = central_test_data(settings), settings.malicious
+        network = learner_for(settings, test).with_weights(result.weights)
+        found = {"malicious": list(malicious), "success_rate": success_rate(settings.chosen_attack, network, test)}
+    return {**found, **dropped_samples(result.rejections, malicious)}
 
 
 def simulate(settings: FederatedSettings, watcher: Watcher | None = None) -> FederatedResult:
@@ -76,7 +92,10 @@ class _Steps:
 
 
 def _describe(settings: FederatedSettings) -> str:
-    return f"{settings.strategy} · {settings.data} · {settings.clients} clients · {settings.partition}"
+    parts = [settings.strategy, settings.data, f"{settings.clients} clients", settings.partition]
+    if isinstance(settings, AttackedSettings) and settings.attack:
+        parts.append(f"{settings.attackers} × {settings.attack}")
+    return " · ".join(parts)
 
 
 def _outcome(result: FederatedResult) -> str:

@@ -1,6 +1,6 @@
 """The Flower app: what ``flwr run .`` starts on server and nodes, and what an in-process run calls directly.
 
-The run configuration holds the fields of ``FederatedSettings`` in kebab-case and ``results-file``, a path on the
+The run configuration holds the fields of ``AttackedSettings`` in kebab-case and ``results-file``, a path on the
 server to which the result is appended ("" for none). A node's configuration names its ``partition-id`` and
 ``num-partitions``, and may name ``data-root`` and ``device``.
 """
@@ -16,6 +16,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedcl_distill.data import LabelledData, Splits, partition
 from fedcl_distill.errors import SettingsError
+from simulations.attacks.clients import poisoned, tamper
+from simulations.attacks.settings import AttackedSettings
 from simulations.records import append_record, make_record
 from simulations.scenario_data import load_splits
 from strategies.federated import FederatedSettings, make_client_app, run_server
@@ -24,12 +26,12 @@ from strategies.federated.internals import NUM_PARTITIONS_KEY
 
 
 def client_data(context: Context) -> LabelledData:
-    """The partition of the training data that belongs to the node of ``context``.
+    """The partition of the training data that belongs to the node of ``context``, poisoned if the node attacks.
 
     Raises:
         SettingsError: node and run disagree about the number of clients, or the partition does not exist.
     """
-    settings = FederatedSettings.from_run_config(context.run_config)
+    settings = AttackedSettings.from_run_config(context.run_config)
     number, among = partition_of(context), context.node_config.get(NUM_PARTITIONS_KEY, settings.clients)
     if among != settings.clients or number >= settings.clients:
         raise SettingsError(
@@ -37,7 +39,7 @@ def client_data(context: Context) -> LabelledData:
             f"start as many nodes as the run has clients"
         )
     root = context.node_config.get("data-root")
-    return client_parts(replace(settings, data_root=str(root)) if root else settings)[number]
+    return poisoned(client_parts(replace(settings, data_root=str(root)) if root else settings)[number], context)
 
 
 def client_parts(settings: FederatedSettings) -> list[LabelledData]:
@@ -74,7 +76,7 @@ def _parts(source: _Source, rule: str, clients: int, min_size: int, seed: int) -
     return partition(_splits(source).train, rule, clients, seed=seed, min_size=min_size)
 
 
-client_app = make_client_app(client_data)
+client_app = make_client_app(client_data, mods=[tamper])
 server_app = ServerApp()
 
 
@@ -84,7 +86,7 @@ def main(grid: Grid, context: Context) -> None:
 
     With a ``checkpoint-file``, a run that was cut short goes on after its last round.
     """
-    settings = FederatedSettings.from_run_config(context.run_config)
+    settings = AttackedSettings.from_run_config(context.run_config)
     started = time.monotonic()
     checkpoint = str(context.run_config.get("checkpoint-file", "")) or None
     result = run_server(grid, settings, central_test_data(settings), checkpoint=checkpoint)

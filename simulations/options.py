@@ -26,7 +26,7 @@ from simulations.docstrings import explained
 T = TypeVar("T")
 
 _RUN_TABLES = "run"
-_OWNERS = {"method_settings": "method", "strategy_settings": "strategy"}
+_OWNERS = {"method_settings": "method", "strategy_settings": "strategy", "attack_settings": "attack"}
 """Whose settings a mapping holds: those of whatever the other field names."""
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
@@ -90,7 +90,8 @@ class Setting:
 
 def settings_of(kind: type) -> tuple[Setting, ...]:
     """The settings that the dataclass ``kind`` has, in the order of its fields."""
-    hints, helps = typing.get_type_hints(kind), explained(kind, "Attributes")
+    hints = typing.get_type_hints(kind)
+    helps = {name: text for one in reversed(kind.__mro__) for name, text in explained(one, "Attributes").items()}
     found = []
     for field in dataclasses.fields(kind):
         if not field.init:

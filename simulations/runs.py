@@ -57,10 +57,10 @@ def perform_named(
 
         return run_distil(DistilSettings(**settings), watcher, folder, checkpoints=checkpoints)
     if kind == "federated":
+        from simulations.attacks import AttackedSettings
         from simulations.federated import run_federated
-        from strategies.federated import FederatedSettings
 
-        return run_federated(FederatedSettings(**settings), watcher)
+        return run_federated(AttackedSettings(**settings), watcher)
     if kind == "continual":
         from simulations.continual import run_continual
         from strategies.continual import ContinualSettings

@@ -1,5 +1,6 @@
 """Judging a synthetic set: train from scratch on it, test on real data."""
 
+from fedcl_distill.evaluation.adversarial import PGD, Attacked
 from fedcl_distill.evaluation.evaluate import Evaluation, evaluate
 from fedcl_distill.evaluation.kernel_regression import kernel_accuracy, kernel_predictions
 from fedcl_distill.evaluation.protocol import FAST, FIELD, PROTOCOLS, QUICK, Protocol
@@ -14,8 +15,10 @@ from fedcl_distill.evaluation.scores import (
 __all__ = [
     "FAST",
     "FIELD",
+    "PGD",
     "PROTOCOLS",
     "QUICK",
+    "Attacked",
     "Evaluation",
     "Protocol",
     "Scores",

@@ -54,4 +54,7 @@ FAST = Protocol("fast", _FAST_RECIPE, networks=3, width=64)
 QUICK = Protocol("quick", _FAST_RECIPE, networks=3, width=64, most_samples=60_000)
 """As fast, but sets of more than 200 samples get fewer epochs: for tables of many cells."""
 
-PROTOCOLS = {protocol.name: protocol for protocol in (FIELD, FAST, QUICK)}
+BRIEF = Protocol("brief", _FAST_RECIPE, networks=1, width=32, augment=False, most_samples=15_000)
+"""A quarter of the steps, without augmentation: where only large differences matter, as under attack."""
+
+PROTOCOLS = {protocol.name: protocol for protocol in (FIELD, FAST, QUICK, BRIEF)}

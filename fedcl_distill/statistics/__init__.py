@@ -7,6 +7,7 @@ from fedcl_distill.statistics.encoding import encode_statistics, save_statistics
 from fedcl_distill.statistics.fixed_point import FixedPoint
 from fedcl_distill.statistics.layout import BITS
 from fedcl_distill.statistics.measure import class_statistics
+from fedcl_distill.statistics.robust import RobustSum
 from fedcl_distill.statistics.spec import StatisticsSpec
 from fedcl_distill.statistics.sums import ClassStatistics, Sums, add_up, no_statistics
 from fedcl_distill.statistics.validation import StatisticsExpectation
@@ -16,6 +17,7 @@ __all__ = [
     "ClassStatistics",
     "Domain",
     "FixedPoint",
+    "RobustSum",
     "StatisticsDistiller",
     "StatisticsExpectation",
     "StatisticsSpec",

@@ -10,6 +10,7 @@ COMMANDS = {
     "distil": "Distil a data set with one or more methods and judge the result.",
     "distil-table": "Compare all methods at one budget, each run in a process of its own.",
     "cross-architecture": "Judge saved sets with several kinds of networks, and by DD-Ranking's scores.",
+    "robustness": "Attack networks trained on saved sets by PGD, beside networks trained on real data.",
     "federated": "Simulate federated learning: synthetic sets or models sent, accuracy against bytes.",
     "continual": "Simulate continual learning: what a memory of synthetic or real samples saves from oblivion.",
     "audit": "Attack releases: who was a member, what is a copy, how much privacy is lost at least.",

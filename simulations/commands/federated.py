@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from simulations.arms import scenarios
+from simulations.attacks import AttackedSettings, list_attacks
 from simulations.bytes_to_reach import table_of_bytes
 from simulations.commands.shared import (
     DEFAULT_OUT,
@@ -20,8 +21,8 @@ from simulations.compare import compare
 from simulations.console import open_console
 from simulations.federated import KIND, list_arms
 from simulations.options import takes_settings
+from simulations.poisoning import table_of_attacks
 from simulations.runs import Run
-from strategies.federated import FederatedSettings
 
 app = typer.Typer(add_completion=False)
 
@@ -30,13 +31,15 @@ _HELPS = {
     "strategy_settings": "What the strategy shall do in its own way, such as mu=0.1; topk.fraction=0.1 is for topk.",
     "method": "Clients distil by this; see fedcl-distill methods.",
     "method_settings": "What the method shall do in its own way, such as initial=noise; dm.clamp=true is for dm alone.",
+    "attack": f"What attackers do: {', '.join(list_attacks())}.",
+    "attack_settings": "What they shall do in their own way, such as share=0.5; backdoor.target=3 is for backdoor.",
     "bits": "Of each sent value: 2, 4, 8, 16 or 32.",
 }
 
 
 @app.command()
-@takes_settings(FederatedSettings, helps=_HELPS)
-def federated(cells: list[FederatedSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1) -> None:
+@takes_settings(AttackedSettings, helps=_HELPS)
+def federated(cells: list[AttackedSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1) -> None:
     """Run server and clients in one process and measure accuracy and every byte sent.
 
     Repeat a setting to compare, for instance: --method dm --method random --seed 0 --seed 1.
@@ -47,7 +50,7 @@ def federated(cells: list[FederatedSettings], out: Out = DEFAULT_OUT, workers: W
         compare(runs, results, watcher, workers)
     records = records_of(results, runs)
     for scenario in scenarios(records, KIND):
-        table = table_of_bytes(scenario)
-        if table:
-            console.print(rich_table(table))
+        for table in (table_of_bytes(scenario), table_of_attacks(scenario)):
+            if table:
+                console.print(rich_table(table))
     show_results(console, records, KIND, results)

@@ -6,9 +6,13 @@ are shorter than theirs; Reddi et al. (2021) correct nothing.
 
 from __future__ import annotations
 
-from flwr.serverapp.strategy import FedAdam, FedAvgM, FedProx
+from collections.abc import Sequence
+
+from flwr.app import RecordDict
+from flwr.serverapp.strategy import Bulyan, FedAdam, FedAvgM, FedMedian, FedProx, FedTrimmedAvg, MultiKrum
 
 from strategies.federated.fedavg import GuardedFedAvg
+from strategies.federated.reception import Answer, QuorumError
 from strategies.federated.state import State, arrays_of, tensor_of, tensors_of
 
 
@@ -51,3 +55,30 @@ class GuardedFedAdam(GuardedFedAvg, FedAdam):
             None if one is None else {name: value.numpy() for name, value in one.items()}
             for one in (state["first"], state["second"])
         )
+
+
+class GuardedKrum(GuardedFedAvg, MultiKrum):
+    """The server takes the models nearest to others (Blanchard et al. 2017).
+
+    Takes ``num_malicious_nodes`` and ``num_nodes_to_select``.
+    """
+
+
+class GuardedBulyan(GuardedFedAvg, Bulyan):
+    """Multi-Krum, then a trimmed mean of each weight (El Mhamdi et al. 2018); takes ``num_malicious_nodes``, f.
+
+    Below 4 f + 3 answers, Flower would keep the old model without a word to the caller; here the round fails.
+    """
+
+    def _take(self, answers: Sequence[Answer[RecordDict]]) -> None:
+        needed = 4 * self.num_malicious_nodes + 3
+        if len(answers) < needed:
+            raise QuorumError(f"{len(answers)} valid answers, Bulyan needs {needed}")
+
+
+class GuardedTrimmedMean(GuardedFedAvg, FedTrimmedAvg):
+    """The mean of each weight without its extremes (Yin et al. 2018); takes ``beta``, the share cut on either side."""
+
+
+class GuardedMedian(GuardedFedAvg, FedMedian):
+    """The median of each weight (Yin et al. 2018)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Context, Message
@@ -27,17 +27,20 @@ from strategies.federated.work import (
 )
 
 LoadData = Callable[[Context], LabelledData]
+Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
 
 
-def make_client_app(load_data: LoadData) -> ClientApp:
+def make_client_app(load_data: LoadData, mods: Sequence[Mod] = ()) -> ClientApp:
     """A ClientApp that answers every kind of request with the data that ``load_data`` finds for a node.
 
     ``load_data`` gets the node's context; its node configuration names the ``partition-id``. The node configuration
     may also name the ``device`` to compute on, as the run configuration may; "cpu" otherwise.
 
+    ``mods`` are Flower's: they see every message on its way in and every answer on its way out.
+
     An error on a node goes back as an error reply, as always in Flower.
     """
-    app = ClientApp()
+    app = ClientApp(mods=list(mods))
     app.train()(_Answer(load_data, train))
     app.train("distil")(_Answer(load_data, distil))
     app.train("statistics")(_Answer(load_data, sum_features))

@@ -12,6 +12,7 @@ from fedcl_distill.merging import Merger, MergeTree
 from fedcl_distill.methods import build_method
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import Expectation
+from strategies.federated.defence import read_defence
 from strategies.federated.gathering import Gathering
 from strategies.federated.room import room_for
 from strategies.federated.settings import FederatedSettings
@@ -27,6 +28,8 @@ class GatherOptions:
         merge_method: which merges, with its defaults but for the architecture of clients; "" takes the clients' own.
         merge_steps: of each merge; 0 takes the clients' ``distil_steps`` and ``distil_seconds``.
         size_exponent: a client's set counts as the number of its real samples to this power; 0: as its samples.
+        defence: judges sets before they are used, such as "agreement" or "agreement:tolerance=0.6"; "" believes all.
+        client_share: the most, in (0, 1], that one client may count for of any class.
 
     Raises:
         SettingsError: on construction, if a number is out of range.
@@ -37,6 +40,8 @@ class GatherOptions:
     merge_method: str = ""
     merge_steps: int = 0
     size_exponent: float = 0.0
+    defence: str = ""
+    client_share: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.merge_to <= self.merge_at or self.merge_at < 1:
@@ -45,6 +50,8 @@ class GatherOptions:
             raise SettingsError(f"merge_steps must not be negative, got {self.merge_steps}")
         if not 0 <= self.size_exponent < math.inf:
             raise SettingsError(f"size_exponent must be finite and not negative, got {self.size_exponent}")
+        if not 0 < self.client_share <= 1:
+            raise SettingsError(f"client_share must be in (0, 1], got {self.client_share}")
 
 
 def gathering_for(settings: FederatedSettings, options: GatherOptions, test: LabelledData) -> Gathering:
@@ -58,7 +65,8 @@ def gathering_for(settings: FederatedSettings, options: GatherOptions, test: Lab
         test, slack=settings.slack, max_samples=room.samples, max_samples_per_class=room.samples_per_class
     )
     tree = _tree(settings, options, test) if options.merge_to else None
-    return Gathering(expectation, room.limits, options.size_exponent, tree)
+    defence = read_defence(options.defence, derive_seed(settings.seed, "defence"), settings.device)
+    return Gathering(expectation, room.limits, options.size_exponent, tree, defence, options.client_share)
 
 
 def _tree(settings: FederatedSettings, options: GatherOptions, test: LabelledData) -> MergeTree:

@@ -43,7 +43,7 @@ class Reception:
         nodes: how many shall take part.
         quorum: fraction of ``nodes``, in [0, 1], whose answers are needed each round; one is always needed.
         wait_seconds: how long to wait for ``nodes`` nodes to register before a round starts with those that did.
-        rejections: answers that were not used, so far.
+        rejections: answers, or parts of them, that were not used, so far.
         facts: of the answers that were used, by round, in the order of partitions.
         partitions: which partition a node said it holds.
         used: the last round in which an answer of a node was used.
@@ -128,7 +128,7 @@ class Reception:
         heard.sort(key=lambda one: (one[0].partition, one[1]))
         self.facts[server_round] = [facts for facts, _ in heard]
         self.used.update((node, server_round) for _, node in heard)
-        self._require_quorum(server_round, len(heard))
+        self.require_quorum(server_round, len(heard))
 
     def _read(self, server_round: int, node: int, reply: Message, read: Callable[[RecordDict], T]) -> Answer[T] | None:
         try:
@@ -143,12 +143,23 @@ class Reception:
             self._reject(server_round, node, f"{type(error).__name__}: {error}")
         return None
 
-    def _reject(self, server_round: int, node: int, reason: str) -> None:
-        rejection = Rejection(server_round, node, self.partitions.get(node), one_line(reason))
+    def turn_away(
+        self, server_round: int, answer: Answer[T], reason: str, *, label: int | None = None, samples: int | None = None
+    ) -> None:
+        """Log and count an answer that was heard but is not used, or the samples of one class of it."""
+        if label is None:
+            self.facts[server_round].remove(answer.facts)
+        self._reject(server_round, answer.node, reason, label, samples)
+
+    def _reject(
+        self, server_round: int, node: int, reason: str, label: int | None = None, samples: int | None = None
+    ) -> None:
+        rejection = Rejection(server_round, node, self.partitions.get(node), one_line(reason), label, samples)
         self.rejections.append(rejection)
         log.warning("round %d, rejected %s", server_round, rejection)
 
-    def _require_quorum(self, server_round: int, count: int) -> None:
+    def require_quorum(self, server_round: int, count: int) -> None:
+        """Return if ``count`` answers are enough to go on; QuorumError, which names reasons, otherwise."""
         if count >= self.needed:
             return
         reasons = [str(one) for one in self.rejections if one.server_round == server_round]

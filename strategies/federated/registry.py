@@ -14,8 +14,16 @@ from flwr.serverapp.strategy import Strategy
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.seeding import derive_seed
-from fedcl_distill.statistics import StatisticsDistiller, StatisticsSpec
-from strategies.federated.averaging import GuardedFedAdam, GuardedFedAvgM, GuardedFedProx
+from fedcl_distill.statistics import RobustSum, StatisticsDistiller, StatisticsSpec
+from strategies.federated.averaging import (
+    GuardedBulyan,
+    GuardedFedAdam,
+    GuardedFedAvgM,
+    GuardedFedProx,
+    GuardedKrum,
+    GuardedMedian,
+    GuardedTrimmedMean,
+)
 from strategies.federated.compressed import CompressedFedAvg
 from strategies.federated.dynafed import DynaFed, DynaFedOptions, Replayer
 from strategies.federated.fedavg import GuardedFedAvg
@@ -166,6 +174,37 @@ def fedadam(
     return GuardedFedAdam(*plan.averaging, eta=server_learning_rate, beta_1=beta_1, beta_2=beta_2, tau=tau)
 
 
+def krum(plan: Plan, *, malicious: int = 1, selected: int = 1) -> GuardedKrum:
+    """FedAvg over the ``selected`` models nearest to others; ``malicious`` clients are reckoned with."""
+    clients = plan.settings.clients
+    _require(
+        malicious >= 0 and clients >= 2 * malicious + 3, f"krum needs at least 2 · malicious + 3 clients, got {clients}"
+    )
+    _require(1 <= selected <= clients - malicious, f"selected must be in [1, {clients - malicious}], got {selected}")
+    return GuardedKrum(*plan.averaging, num_malicious_nodes=malicious, num_nodes_to_select=selected)
+
+
+def bulyan(plan: Plan, *, malicious: int = 1) -> GuardedBulyan:
+    """Krum, several times over, then a trimmed mean of each weight; ``malicious`` clients are reckoned with."""
+    clients = plan.settings.clients
+    _require(
+        malicious >= 0 and clients >= 4 * malicious + 3,
+        f"bulyan needs at least 4 · malicious + 3 clients, got {clients}",
+    )
+    return GuardedBulyan(*plan.averaging, num_malicious_nodes=malicious)
+
+
+def trimmed_mean(plan: Plan, *, trim: float = 0.3) -> GuardedTrimmedMean:
+    """FedAvg by the mean of each weight without the share ``trim`` of the clients on either side; all count alike."""
+    _require(0 <= trim < 0.5, f"trim must be in [0, 0.5), got {trim}")
+    return GuardedTrimmedMean(*plan.averaging, beta=trim)
+
+
+def median(plan: Plan) -> GuardedMedian:
+    """FedAvg by the median of each weight; all clients count alike."""
+    return GuardedMedian(*plan.averaging)
+
+
 def scaffold(plan: Plan, *, server_learning_rate: float = 1.0) -> Scaffold:
     """FedAvg with control variates, at twice the bytes."""
     _require(server_learning_rate > 0, f"server_learning_rate must be positive, got {server_learning_rate}")
@@ -193,14 +232,18 @@ def quantised(plan: Plan, *, bits: int = 8, download_bits: int = 32) -> Compress
     return _compressed(plan, f"quantised:bits={bits}", download_bits)
 
 
-@_takes(StatisticsSpec, StatisticsDistiller, SecureOptions, without=("seed",))
+@_takes(StatisticsSpec, StatisticsDistiller, RobustSum, SecureOptions, without=("seed",))
 def statistics_first(
-    plan: Plan, spec: StatisticsSpec, distiller: StatisticsDistiller, options: SecureOptions
+    plan: Plan, spec: StatisticsSpec, distiller: StatisticsDistiller, adding: RobustSum, options: SecureOptions
 ) -> StatisticsFirst:
-    """Sums, once: what is summed, what follows, and whether the server sees any but the total."""
+    """Sums, once: what is summed, what follows, how they add up, whether the server sees any but the total."""
+    _require(
+        not options.secure or adding == RobustSum(),
+        "a server that sees the total alone (secure) cannot hold clients against each other (centre, count_share)",
+    )
     spec = replace(spec, seed=derive_seed(plan.settings.seed, "statistics"))
     settings = plan.with_one_round().settings
-    plain = StatisticsFirst.of(settings, plan.test, spec, distiller, plan.learner, plan.reception)
+    plain = StatisticsFirst.of(settings, plan.test, spec, distiller, plan.learner, plan.reception, adding)
     return SecureStatistics.securing(plain, options, settings.reply_seconds) if options.secure else plain
 
 
@@ -221,6 +264,10 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "fedprox": fedprox,
     "fedavgm": fedavgm,
     "fedadam": fedadam,
+    "krum": krum,
+    "bulyan": bulyan,
+    "trimmed-mean": trimmed_mean,
+    "median": median,
     "scaffold": scaffold,
     "topk": topk,
     "quantised": quantised,

@@ -12,19 +12,23 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 @dataclass(frozen=True)
 class Rejection:
-    """One answer that was not used.
+    """One answer that was not used, or the part of one that a defence dropped.
 
     Attributes:
         server_round: of the question.
         node: Flower's node id.
         partition: which partition the node says it holds, None where it never said.
         reason: one line of at most 300 characters.
+        label: the class whose samples were dropped, where the rest of the answer was used.
+        samples: how many samples were dropped by a defence; None where the answer was never read as far.
     """
 
     server_round: int
     node: int
     partition: int | None
     reason: str
+    label: int | None = None
+    samples: int | None = None
 
     def __str__(self) -> str:
         partition = "" if self.partition is None else f" (partition {self.partition})"

@@ -21,10 +21,10 @@ from fedcl_distill.statistics import (
     BITS,
     ClassStatistics,
     Domain,
+    RobustSum,
     StatisticsDistiller,
     StatisticsExpectation,
     StatisticsSpec,
-    add_up,
     decode_statistics,
 )
 from fedcl_distill.synthetic import SyntheticSet
@@ -49,6 +49,7 @@ class StatisticsFirst(TrainOnly):
         distil: makes the synthetic set from the sum.
         learner: trains the global model.
         reception: waits for nodes and turns bad answers away.
+        adding: how sums are added up.
 
     Attributes:
         statistics: of all nodes that were heard, once the round is over.
@@ -62,12 +63,14 @@ class StatisticsFirst(TrainOnly):
         distil: Distil,
         learner: Learner,
         reception: Reception,
+        adding: RobustSum | None = None,
     ) -> None:
         self.request = request
         self.expectation = expectation
         self.distil = distil
         self.learner = learner
         self.reception = reception
+        self.adding = adding or RobustSum()
         self.statistics: ClassStatistics | None = None
         self.synthetic: SyntheticSet | None = None
 
@@ -80,6 +83,7 @@ class StatisticsFirst(TrainOnly):
         distiller: StatisticsDistiller,
         learner: Learner,
         reception: Reception,
+        adding: RobustSum | None = None,
     ) -> StatisticsFirst:
         """The strategy of a run.
 
@@ -104,7 +108,7 @@ class StatisticsFirst(TrainOnly):
 
         request = settings.statistics_request(test, spec.settings())
         expectation = StatisticsExpectation(spec, Domain.of(test), settings.slack)
-        return cls(request, expectation, distil, learner, reception)
+        return cls(request, expectation, distil, learner, reception, adding)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -142,7 +146,7 @@ class StatisticsFirst(TrainOnly):
     def _total(self, server_round: int, replies: Iterable[Message]) -> tuple[ClassStatistics, int]:
         """The statistics of all nodes that were heard, and how many these were."""
         answers = self.reception.hear(server_round, replies, self._read)
-        return add_up(answer.value for answer in answers), len(answers)
+        return self.adding.add_up([answer.value for answer in answers]), len(answers)
 
     def _read(self, content: RecordDict) -> ClassStatistics:
         statistics = decode_statistics(unpack_payload(content, SUMS, self.expectation.limits))

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from simulations.arms import Arm, Scenario, scenarios
 from simulations.bytes_to_reach import rounds_of, table_of_bytes
 from simulations.formats import mean, number, spread
+from simulations.poisoning import table_of_attacks
 from simulations.report.blocks import Block, Chapter, Grid, Plot, Section
 from simulations.report.drawing import look, new_figure, show_legend, style, to_svg, use_byte_axis, use_percent_axis
 from simulations.report.sections.facts import settings_facts
@@ -38,9 +39,7 @@ def federated_section(sources: Sequence[Sourced]) -> Section | None:
 
 def _blocks(scenario: Scenario) -> list[Block]:
     blocks: list[Block] = [Grid(table_of(scenario))]
-    bytes_to_reach = table_of_bytes(scenario)
-    if bytes_to_reach:
-        blocks.append(Grid(bytes_to_reach))
+    blocks += [Grid(table) for table in (table_of_bytes(scenario), table_of_attacks(scenario)) if table]
     over_seeds = f"{_seeds(scenario)} Lines lead from round to round, the large mark is the end."
     with style():
         svg = _against_bytes(scenario)

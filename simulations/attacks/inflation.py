@@ -1,0 +1,34 @@
+"""Lies about how many samples an answer stands for, consistent in all that it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flwr.app import RecordDict
+
+from fedcl_distill.statistics import ClassStatistics, Sums, decode_statistics, encode_statistics
+from fedcl_distill.synthetic.limits import DEFAULT_LIMITS
+from strategies.federated.messages import METRICS, SUMS, Facts, pack_payload, unpack_payload
+from strategies.federated.requests import read_statistics
+
+_MOST = 10**9  # examples that a server takes for possible
+
+
+def inflated(question: RecordDict, answer: RecordDict, factor: int) -> RecordDict:
+    """``answer`` as of ``factor`` times as many samples, as far as a server believes; sums count them all, too."""
+    facts = Facts.of(answer)
+    factor = max(1, min(factor, _MOST // facts.examples))
+    if factor == 1:
+        return answer
+    counts = tuple(factor * count for count in facts.class_counts)
+    content = {**answer, METRICS: replace(facts, examples=factor * facts.examples, class_counts=counts).to_record()}
+    if SUMS in answer:
+        statistics = decode_statistics(unpack_payload(answer, SUMS, DEFAULT_LIMITS))
+        bits = read_statistics(question).bits
+        content.update(pack_payload(SUMS, encode_statistics(_multiplied(statistics, factor), bits)))
+    return RecordDict(content)
+
+
+def _multiplied(statistics: ClassStatistics, factor: int) -> ClassStatistics:
+    sums = {name: Sums(factor * one.counts, factor * one.values) for name, one in statistics.sums.items()}
+    return replace(statistics, sums=sums)

@@ -1,0 +1,36 @@
+"""Models that go the wrong way."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from flwr.app import Array, ArrayRecord, RecordDict
+
+from simulations.attacks.base import Attack, require
+from strategies.federated.messages import WEIGHTS, unpack_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignFlip(Attack):
+    """What training changed, times a negative number: the model is taken back along the way it should have gone.
+
+    Attributes:
+        scale: positive: how far.
+    """
+
+    scale: float = 1.0
+
+    needs_model = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.scale < math.inf, f"scale must be positive and finite, got {self.scale}")
+
+    def send(self, question: RecordDict, answer: RecordDict) -> RecordDict:
+        before, after = unpack_weights(question), unpack_weights(answer)
+        flipped = {}
+        for name, array in after.items():
+            start = before[name].numpy()
+            flipped[name] = Array((start - self.scale * (array.numpy() - start)).astype(start.dtype))
+        return super().send(question, RecordDict({**answer, WEIGHTS: ArrayRecord(flipped)}))
