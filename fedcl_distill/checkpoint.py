@@ -20,7 +20,7 @@ import torch
 from fedcl_distill.errors import CheckpointError
 from fedcl_distill.files import write_atomically
 
-_MAGIC = b"fedcl_distill checkpoint 3\n"
+MAGIC = b"fedcl_distill checkpoint 3\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -33,7 +33,7 @@ def save_checkpoint(path: str | os.PathLike[str], fingerprint: str, state: Mappi
     buffer = io.BytesIO()
     torch.save({"fingerprint": fingerprint, "state": dict(state)}, buffer)
     content = buffer.getvalue()
-    write_atomically(path, _MAGIC + hashlib.sha256(content).digest() + content)
+    write_atomically(path, MAGIC + hashlib.sha256(content).digest() + content)
 
 
 def load_checkpoint(path: str | os.PathLike[str], fingerprint: str) -> dict[str, Any] | None:
@@ -70,10 +70,10 @@ def restoring(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _parse(path: str | os.PathLike[str], content: bytes) -> dict[str, Any]:
-    start = len(_MAGIC) + _DIGEST_BYTES
-    if not content.startswith(_MAGIC):
+    start = len(MAGIC) + _DIGEST_BYTES
+    if not content.startswith(MAGIC):
         raise CheckpointError(f"{path} is no checkpoint of this version; remove it to restart")
-    if hashlib.sha256(content[start:]).digest() != content[len(_MAGIC) : start]:
+    if hashlib.sha256(content[start:]).digest() != content[len(MAGIC) : start]:
         raise CheckpointError(f"checkpoint {path} is damaged; remove it to restart")
     try:
         found = torch.load(io.BytesIO(content[start:]), map_location="cpu", weights_only=True)

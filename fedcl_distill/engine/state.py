@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,6 +73,10 @@ class DistillationState:
         self.optimiser.load_state_dict(content["optimiser"])
         self.supply.restore(content["supply"])
         self.step, self.seconds, self.losses = content["step"], content["seconds"], content["losses"]
+        if not all(type(loss) is float for loss in self.losses) or len(self.losses) != self.step:
+            raise ValueError(f"it has {len(self.losses)} losses of {self.step} steps")
+        if type(self.step) is not int or not 0 <= self.seconds < math.inf:
+            raise ValueError(f"it stands at step {self.step} after {self.seconds} s")
 
     def _tensors(self) -> dict[str, Tensor]:
         arrays = {f"array {name}": array for name, array in self.arrays.items()}
