@@ -26,6 +26,7 @@ from simulations.docstrings import explained
 T = TypeVar("T")
 
 _RUN_TABLES = "run"
+_MOST_CELLS = 100_000
 _OWNERS = {"method_settings": "method", "strategy_settings": "strategy"}
 """Whose settings a mapping holds: those of whatever the other field names."""
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -137,6 +138,8 @@ def read_cells(
             **_flag_alternatives(given),
         }
         for cell in _combine(kind, values, known):
+            if len(cells) >= _MOST_CELLS:
+                raise SettingsError(f"settings make more than {_MOST_CELLS:,} combinations")
             cells.setdefault(json.dumps(dataclasses.asdict(cell), sort_keys=True, default=str), cell)  # type: ignore[call-overload]
     return list(cells.values())
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedcl_distill.data.assemble import Pair, channels_first, image_splits, int_labels
 from fedcl_distill.data.labelled import Normalisation, Splits
+from fedcl_distill.data.room import check_fits
 from fedcl_distill.errors import DataError, SettingsError
 
 Validation = Literal["unused", "train", "test"]
@@ -70,9 +71,12 @@ def _read_array(file: Path, key: str) -> NDArray[Any]:
         raise DataError(f"{file}: no such file")
     try:
         with np.load(file, allow_pickle=False) as archive:
+            check_fits(file, (archive.zip.getinfo(f"{key}.npy").file_size,))
             array = archive[key]
     except KeyError as error:
         raise DataError(f"{file}: has no array {key!r}, which the MedMNIST layout needs") from error
+    except DataError:
+        raise
     except Exception as error:  # what zipfile, zlib and numpy raise of damaged content has no end
         raise DataError(f"{file}: {key} cannot be read from this npz file: {error}") from error
     if not isinstance(array, np.ndarray):

@@ -9,6 +9,8 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
 from fedcl_distill.errors import FedclDistillError
 from simulations.faults.jobs import Job
 
@@ -61,6 +63,7 @@ def _start(job: Job, folder: Path, log: Path) -> int:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        torch.set_num_threads(1)  # the threads of the original are not in its copy
         job.work(folder)
         status = 0
     except BaseException:

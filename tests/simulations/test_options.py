@@ -133,3 +133,20 @@ def test_a_command_gets_a_flag_for_each_field():
     assert "How many, in [0, 9]. (default: 1)" in text
     assert "How fast. (default: 0.5)" in text
     assert "slow|fast" in text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "method_settings = " + "[" * 50_000,
+        "seed = " + "9" * 5000,
+        'method_settings = {a = "' + "\udcff" + '"}',
+        f"seed = {list(range(400))}\nimages-per-class = {list(range(1, 400))}",
+    ],
+    ids=["nested too deep", "a number of too many digits", "no UTF-8", "too many combinations"],
+)
+def test_files_that_no_run_can_come_from_are_refused(tmp_path, content):
+    file = tmp_path / "settings.toml"
+    file.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(SettingsError):
+        read_cells(DistilSettings, file, {})

@@ -30,7 +30,13 @@ def _sets() -> list[bytes]:
     """Every parameterization, depth and kind of label."""
     made = []
     stores = [
-        *("pixels", "tiles:factor=2", "low-rank:rank=1", "addressing:bases=2", "generator:width=2,samples_per_image=1"),
+        *(
+            "pixels",
+            "tiles:factor=2",
+            "low-rank:rank=1",
+            "addressing:bases=2",
+            "generator:width=2,generator_steps=1,inversion_steps=1",
+        ),
     ]
     for store in stores:
         method = build_method("dm", architecture="convnet:width=2,depth=1", parameterization=store)
