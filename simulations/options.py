@@ -26,7 +26,7 @@ from simulations.docstrings import explained
 T = TypeVar("T")
 
 _RUN_TABLES = "run"
-_MOST_CELLS = 100_000
+_MOST_CELLS = 10_000
 _OWNERS = {"method_settings": "method", "strategy_settings": "strategy"}
 """Whose settings a mapping holds: those of whatever the other field names."""
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}

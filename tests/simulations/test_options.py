@@ -11,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from fedcl_distill.errors import SettingsError
+from simulations.distil import DistilSettings
 from simulations.options import read_cells, settings_of, takes_settings
 from strategies.federated import FederatedSettings
 
@@ -141,7 +142,7 @@ def test_a_command_gets_a_flag_for_each_field():
         "method_settings = " + "[" * 50_000,
         "seed = " + "9" * 5000,
         'method_settings = {a = "' + "\udcff" + '"}',
-        f"seed = {list(range(400))}\nimages-per-class = {list(range(1, 400))}",
+        f"seed = {list(range(101))}\nimages-per-class = {list(range(1, 101))}",
     ],
     ids=["nested too deep", "a number of too many digits", "no UTF-8", "too many combinations"],
 )

@@ -23,22 +23,20 @@ from simulations.fuzz.samples import features, images
 from simulations.fuzz.target import Target
 
 LIMITS = Limits(max_payload_bytes=2**20, max_metadata_bytes=2**16, max_samples=1000, max_values=2**20, max_classes=1000)
+_STORES = (
+    "pixels",
+    "tiles:factor=2",
+    "low-rank:rank=1",
+    "addressing:bases=2",
+    "generator:width=2,generator_steps=1,inversion_steps=1",
+)
 _MOST_DECODED = 2**16  # values that are worth decoding for every input
 
 
 def _sets() -> list[bytes]:
     """Every parameterization, depth and kind of label."""
     made = []
-    stores = [
-        *(
-            "pixels",
-            "tiles:factor=2",
-            "low-rank:rank=1",
-            "addressing:bases=2",
-            "generator:width=2,generator_steps=1,inversion_steps=1",
-        ),
-    ]
-    for store in stores:
+    for store in _STORES:
         method = build_method("dm", architecture="convnet:width=2,depth=1", parameterization=store)
         made.append(method.distil(images(), 2, seed=0, budget=Budget(steps=1)))
     made.append(build_method("random").distil(features(), 2, seed=0))
