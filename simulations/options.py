@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import itertools
 import json
+import math
 import tomllib
 import types
 import typing
@@ -138,8 +139,6 @@ def read_cells(
             **_flag_alternatives(given),
         }
         for cell in _combine(kind, values, known):
-            if len(cells) >= _MOST_CELLS:
-                raise SettingsError(f"settings make more than {_MOST_CELLS:,} combinations")
             cells.setdefault(json.dumps(dataclasses.asdict(cell), sort_keys=True, default=str), cell)  # type: ignore[call-overload]
     return list(cells.values())
 
@@ -281,6 +280,8 @@ def _combine(kind: type[T], values: Mapping[str, list[Any]], known: Mapping[str,
     missing = [setting.flag for setting in known.values() if setting.required and setting.name not in values]
     if missing:
         raise SettingsError(f"{', '.join(missing)} must be given")
+    if math.prod(map(len, values.values())) > _MOST_CELLS:
+        raise SettingsError(f"settings make more than {_MOST_CELLS:,} combinations")
     for combination in itertools.product(*values.values()):
         chosen = dict(zip(values, combination, strict=True))
         for name in chosen.keys() & _OWNERS.keys():

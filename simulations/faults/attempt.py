@@ -67,7 +67,7 @@ def _start(job: Job, folder: Path, log: Path) -> int:
         job.work(folder)
         status = 0
     except BaseException:
-        traceback.print_exc()
+        os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(status)
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from fedcl_distill.errors import DependencyError, FedclDistillError, SettingsError
+from fedcl_distill.files import append_line
 
 _NAMES = (
     *("sets", "statistics", "answers", "requests", "updates", "settings", "names"),
@@ -43,16 +47,14 @@ def main(arguments: list[str]) -> int:
 
 def fuzz(name: str, folder: Path, seconds: int, seed: int) -> dict[str, Any]:
     """Fuzz one target and return the counts: executions, accepted inputs, findings, coverage at start and end."""
-    import json
-
-    from fedcl_distill.files import append_line
-
     folder.mkdir(parents=True, exist_ok=True)
     counts, log, started = folder / f"{name}.json", folder / f"{name}.log", time.monotonic()
     counts.unlink(missing_ok=True)
-    with log.open("wb") as output:
+    with log.open("wb") as output, _temporary_folder() as scratch:
         command = [sys.executable, "-m", "simulations.fuzz.session", name, str(folder), str(seconds), str(seed)]
-        status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+        status = subprocess.run(
+            command, stdout=output, stderr=subprocess.STDOUT, check=False, env={**os.environ, "TMPDIR": scratch}
+        ).returncode
     covered = [int(number) for number in _COVERAGE.findall(log.read_bytes())] or [0]
     record = {
         "target": name,
@@ -66,6 +68,12 @@ def fuzz(name: str, folder: Path, seconds: int, seed: int) -> dict[str, Any]:
     append_line(folder / "fuzz.jsonl", json.dumps(record))
     print(json.dumps(record), flush=True)
     return record
+
+
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """For what a session writes; in memory if it can be. libFuzzer ends its process without letting it clean up."""
+    memory = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory if memory.is_dir() else None)
 
 
 if __name__ == "__main__":

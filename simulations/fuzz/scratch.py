@@ -19,8 +19,7 @@ def scratch_file(name: str, content: bytes) -> Path:
 
 @cache
 def scratch_folder() -> Path:
-    """That folder; in memory where the system offers it."""
-    memory = Path("/dev/shm")
-    folder = tempfile.mkdtemp(prefix="fuzz-", dir=memory if memory.is_dir() else None)
+    """That folder."""
+    folder = tempfile.mkdtemp(prefix="fuzz-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -23,10 +25,10 @@ def _append(folder: Path, value: float) -> None:
 def test_a_distillation_goes_on_from_its_checkpoints_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simulations.faults.jobs._STEPS", 15)
-    tally = faults.kill_often(JOBS["distil"], kills=4, seed=1, place=tmp_path / "place")
+    monkeypatch.setattr("simulations.faults.jobs._STEPS", 8)
+    tally = faults.kill_often(JOBS["distil"], kills=3, seed=1, place=tmp_path / "place")
     assert tally.wrong == []
-    assert tally.kills == 4
+    assert tally.kills == 3
     assert tally.compared >= 1
 
 
@@ -39,17 +41,18 @@ def test_a_doubled_line_is_found_out(tmp_path: Path) -> None:
     assert any("different: results.jsonl" in one for one in tally.wrong)
 
 
-def test_a_process_that_is_left_behind_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_is_left_behind_is_found_out_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def work(folder: Path) -> None:
-        child = subprocess.Popen(["sleep", "30"], start_new_session=True)
-        time.sleep(0.5)
-        child.kill()
-        child.wait()
+        subprocess.Popen(["sleep", "60"], start_new_session=True)
+        os.kill(os.getpid(), signal.SIGKILL)
 
+    with pytest.raises(JobError, match="status 9"):
+        attempt(Job("parent", work, ()), tmp_path / "folder", tmp_path / "log")
     monkeypatch.setattr(faults, "_GOODBYE_SECONDS", 0.2)
-    tally = faults.kill_often(Job("parent", work, ()), kills=2, seed=0, place=tmp_path / "place")
-    assert any("outlived" in one for one in tally.wrong)
-    assert all(not outliving(folder, 5.0) for folder in (tmp_path / "place").iterdir())
+    tally = faults.Tally("parent")
+    faults._mourn(tmp_path / "folder", tally)
+    assert [one.partition(" outlived")[1] for one in tally.wrong] == [" outlived"]
+    assert outliving(tmp_path / "folder", 30.0) == []
 
 
 def test_a_fresh_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
