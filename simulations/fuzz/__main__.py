@@ -52,9 +52,8 @@ def fuzz(name: str, folder: Path, seconds: int, seed: int) -> dict[str, Any]:
     counts.unlink(missing_ok=True)
     with log.open("wb") as output, _temporary_folder() as scratch:
         command = [sys.executable, "-m", "simulations.fuzz.session", name, str(folder), str(seconds), str(seed)]
-        status = subprocess.run(
-            command, stdout=output, stderr=subprocess.STDOUT, check=False, env={**os.environ, "TMPDIR": scratch}
-        ).returncode
+        environment = {**os.environ, "TMPDIR": scratch}
+        status = subprocess.call(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     covered = [int(number) for number in _COVERAGE.findall(log.read_bytes())] or [0]
     record = {
         "target": name,
