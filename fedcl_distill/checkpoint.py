@@ -1,9 +1,17 @@
-"""Where a run stands, in a file: written whole or not at all, and refused by any other run."""
+"""Where a run stands, in a file: written whole or not at all, checked to the last bit, refused by any other run.
+
+torch reads its own files without looking at their checksums: most flipped bits would go unnoticed into a result. So
+the SHA-256 of what follows stands in front. It is there for damage, not against forgers; a forged file can run no code
+either, for only tensors and plain values are read.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +20,65 @@ import torch
 from fedcl_distill.errors import CheckpointError
 from fedcl_distill.files import write_atomically
 
-_FORMAT = 1
+MAGIC = b"fedcl_distill checkpoint 3\n"
+_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-def save_checkpoint(path: str | os.PathLike[str], fingerprint: str, state: dict[str, Any]) -> None:
+def save_checkpoint(path: str | os.PathLike[str], fingerprint: str, state: Mapping[str, Any]) -> None:
     """Write ``state`` (tensors, numbers, texts, lists, dictionaries) atomically; ``fingerprint`` names the run.
 
     Raises:
         StorageError: the file could not be written; an older one is untouched.
     """
     buffer = io.BytesIO()
-    torch.save({"format": _FORMAT, "fingerprint": fingerprint, "state": state}, buffer)
-    write_atomically(path, buffer.getvalue())
+    torch.save({"fingerprint": fingerprint, "state": dict(state)}, buffer)
+    content = buffer.getvalue()
+    write_atomically(path, MAGIC + hashlib.sha256(content).digest() + content)
 
 
 def load_checkpoint(path: str | os.PathLike[str], fingerprint: str) -> dict[str, Any] | None:
     """The state that was saved at ``path``; None where there is no file.
 
     Raises:
-        CheckpointError: the file is damaged, or belongs to a run with other settings or data.
+        CheckpointError: the file is damaged, or belongs to a run with other data, size, seed or settings.
     """
-    if not os.path.exists(path):
-        return None
     try:
-        content = torch.load(io.BytesIO(Path(path).read_bytes()), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT or not isinstance(content.get("state"), dict):
-        raise CheckpointError(f"checkpoint {path} is not of format {_FORMAT}")
-    if content.get("fingerprint") != fingerprint:
-        raise CheckpointError(f"checkpoint {path} belongs to a run with other data or settings; remove it to restart")
-    state: dict[str, Any] = content["state"]
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
+    found = _parse(path, content)
+    if found.get("fingerprint") != fingerprint:
+        raise CheckpointError(
+            f"checkpoint {path} belongs to another run (other data, size, seed or settings); remove it to restart"
+        )
+    if not isinstance(found.get("state"), dict):
+        raise CheckpointError(f"checkpoint {path} holds no state")
+    state: dict[str, Any] = found["state"]
     return state
+
+
+@contextmanager
+def restoring(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Whatever goes wrong inside, where a state is put to use, becomes a CheckpointError: the state does not fit."""
+    try:
+        yield
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"checkpoint {path} does not fit this run ({reason}); remove it to restart") from error
+
+
+def _parse(path: str | os.PathLike[str], content: bytes) -> dict[str, Any]:
+    start = len(MAGIC) + _DIGEST_BYTES
+    if not content.startswith(MAGIC):
+        raise CheckpointError(f"{path} is no checkpoint of this version; remove it to restart")
+    if hashlib.sha256(content[start:]).digest() != content[len(MAGIC) : start]:
+        raise CheckpointError(f"checkpoint {path} is damaged; remove it to restart")
+    try:
+        found = torch.load(io.BytesIO(content[start:]), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"checkpoint {path} holds no state")
+    return found

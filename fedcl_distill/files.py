@@ -1,36 +1,53 @@
-"""Writing files so that a crash leaves either the old content or the new one, never half of it."""
+"""Writing files so that a crash leaves either the old content or the new one, never half of it.
+
+A file is written under another name beside its place, synced, and renamed into it; then the folder is synced too, for
+a rename is only as lasting as the folder that records it. The other name follows from the file's: what a killed
+process leaves there is overwritten by the next write, so that nothing piles up.
+"""
 
 from __future__ import annotations
 
 import os
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedcl_distill.errors import StorageError
 
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # what stands at the other name is ours, or nothing
+
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
-    """Write ``content`` to ``path`` through a temporary file in the same folder, synced before it is renamed.
+    """Write ``content`` to ``path``; of several processes that write it at once, the last one wins.
 
     Raises:
         StorageError: the folder cannot be written or the disk is full; an older file at ``path`` is untouched.
     """
     target = Path(path)
-    temporary: str | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
+        with _locked_part(_part(target)) as descriptor:
+            _write_all(descriptor, content)
+            os.fsync(descriptor)
+            os.replace(_part(target), target)
+        _sync_folder(target.parent)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise StorageError(f"could not write {target}: {error.strerror or error}") from error
     return target
+
+
+def remove(path: str | os.PathLike[str]) -> None:
+    """Remove the file at ``path``, if there is one, and what a killed :func:`write_atomically` left beside it.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    target = Path(path)
+    try:
+        target.unlink(missing_ok=True)
+        _part(target).unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"could not remove {target}: {error.strerror or error}") from error
 
 
 def append_line(path: str | os.PathLike[str], line: str) -> None:
@@ -50,19 +67,77 @@ def append_line(path: str | os.PathLike[str], line: str) -> None:
         descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             _lock(descriptor)
-            data = (("\n" if _lacks_final_break(descriptor) else "") + line + "\n").encode()
-            written = os.write(descriptor, data)
-            if written != len(data):
-                raise OSError("the disk took only a part of the line")
+            is_new = os.fstat(descriptor).st_size == 0
+            _write_all(descriptor, (("\n" if _lacks_final_break(descriptor) else "") + line + "\n").encode())
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        if is_new:
+            _sync_folder(target.parent)
     except OSError as error:
         raise StorageError(f"could not append to {target}: {error.strerror or error}") from error
 
 
+def _part(target: Path) -> Path:
+    """Where the next content of ``target`` is written."""
+    return target.with_name(f".{target.name}.part")
+
+
+@contextmanager
+def _locked_part(part: Path) -> Iterator[int]:
+    """An empty file at ``part`` that no other process writes to; an error removes it."""
+    descriptor = _open_locked(part)
+    try:
+        os.ftruncate(descriptor, 0)
+        yield descriptor
+    except BaseException:
+        with suppress(OSError):  # it is the first error that counts
+            part.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _open_locked(part: Path) -> int:
+    """A descriptor of the file at ``part``, locked: whoever had it before us may have renamed it, so look again."""
+    while True:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | _NO_LINK, 0o666)
+        try:
+            _lock(descriptor)
+            if _is_at(descriptor, part):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    """Write ``content``: in one call where the system takes it so, as it does until a disk is full."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames and new files in ``folder`` last; nothing where folders cannot be opened."""
+    with suppress(PermissionError, IsADirectoryError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def _lock(descriptor: int) -> None:
-    """Wait until no other process appends; closing the file lets the next one in. Nothing where there are no locks."""
+    """Wait until no other process writes; closing the file lets the next one in. Nothing where there are no locks."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system
@@ -73,9 +148,3 @@ def _lock(descriptor: int) -> None:
 def _lacks_final_break(descriptor: int) -> bool:
     size = os.fstat(descriptor).st_size
     return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

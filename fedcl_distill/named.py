@@ -37,5 +37,5 @@ def read_named(what: str, text: str, known: Mapping[str, Callable[..., T]]) -> T
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from types import GeneratorType
 from typing import Any
 
 from fedcl_distill.errors import FedclDistillError
-from simulations.processes import thread_environment
+from simulations.processes import end_with_starter, thread_environment
 
 _MODULE = "simulations.fresh_process"  # not __name__, which a process that was started so calls __main__
 _TAIL = 1500  # characters of what a process said before it broke
@@ -55,8 +56,10 @@ def answers(work: str, arguments: Mapping[str, Any], threads: int) -> Generator[
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            with process.stdin as request:
-                request.write(json.dumps({"work": work, "arguments": dict(arguments), "threads": threads}) + "\n")
+            request = json.dumps({"work": work, "arguments": dict(arguments), "threads": threads})
+            with suppress(BrokenPipeError):  # it broke at once: its status says so
+                process.stdin.write(request + "\n")
+                process.stdin.flush()  # and stays open: its end tells the process that we are gone
             yield from map(json.loads, process.stdout)
             if process.wait():
                 errors.seek(0)
@@ -64,6 +67,8 @@ def answers(work: str, arguments: Mapping[str, Any], threads: int) -> Generator[
         finally:
             process.kill()
             process.wait()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
             process.stdout.close()
 
 
@@ -73,6 +78,7 @@ def main() -> None:
 
     out, sys.stdout = sys.stdout, sys.stderr
     request = json.loads(sys.stdin.readline())
+    end_with_starter()
     torch.set_num_threads(request["threads"])
     module, _, function = request["work"].partition(":")
     answer = getattr(importlib.import_module(module), function)(**request["arguments"])

@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import itertools
 import json
+import math
 import tomllib
 import types
 import typing
@@ -26,6 +27,7 @@ from simulations.docstrings import explained
 T = TypeVar("T")
 
 _RUN_TABLES = "run"
+_MOST_CELLS = 10_000
 _OWNERS = {"method_settings": "method", "strategy_settings": "strategy", "attack_settings": "attack"}
 """Whose settings a mapping holds: those of whatever the other field names."""
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -246,7 +248,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"could not read settings {file}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of too many digits, nested too deep
         raise SettingsError(f"{file} is not valid TOML: {error}") from error
 
 
@@ -279,6 +281,8 @@ def _combine(kind: type[T], values: Mapping[str, list[Any]], known: Mapping[str,
     missing = [setting.flag for setting in known.values() if setting.required and setting.name not in values]
     if missing:
         raise SettingsError(f"{', '.join(missing)} must be given")
+    if math.prod(map(len, values.values())) > _MOST_CELLS:
+        raise SettingsError(f"settings make more than {_MOST_CELLS:,} combinations")
     for combination in itertools.product(*values.values()):
         chosen = dict(zip(values, combination, strict=True))
         for name in chosen.keys() & _OWNERS.keys():
@@ -319,7 +323,7 @@ def _scalar(text: str) -> Any:
     """``text`` as a TOML value if it is one, otherwise as it stands."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +20,17 @@ def thread_environment(threads: int) -> Mapping[str, str]:
     """Our environment with so many threads, and with this code found wherever the process starts."""
     path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
     return {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)), "PYTHONPATH": path}
+
+
+def end_with_starter() -> None:
+    """End this process once standard input is closed, as it is when whoever started us ends, however that happens."""
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def stop_with_children(*processes: subprocess.Popen[bytes]) -> None:

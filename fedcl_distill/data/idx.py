@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.data.assemble import Pair
+from fedcl_distill.data.room import check_fits
 from fedcl_distill.errors import DataError
 
 _UNSIGNED_BYTE = 0x08
+_MOST_DIMENSIONS = 8
 
 
 def read_idx(path: str | os.PathLike[str]) -> Tensor:
@@ -43,6 +45,9 @@ def _parse(stream: BinaryIO, file: Path) -> Tensor:
     if len(header) < 4 * magic[3]:
         raise DataError(f"{file}: ends inside the idx header")
     shape = struct.unpack(f">{magic[3]}I", header)
+    if len(shape) > _MOST_DIMENSIONS:
+        raise DataError(f"{file}: has {len(shape)} dimensions, at most {_MOST_DIMENSIONS} are read")
+    check_fits(file, shape)
     expected = math.prod(shape)
     # One byte more than expected shows a file that is too long without reading all of it.
     content = _read_at_most(stream, expected + 1)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedcl_distill.data.assemble import Pair, channels_first, image_splits, int_labels
 from fedcl_distill.data.labelled import Normalisation, Splits
+from fedcl_distill.data.room import check_fits
 from fedcl_distill.errors import DataError, SettingsError
 
 Validation = Literal["unused", "train", "test"]
@@ -72,30 +71,17 @@ def _read_array(file: Path, key: str) -> NDArray[Any]:
         raise DataError(f"{file}: no such file")
     try:
         with np.load(file, allow_pickle=False) as archive:
+            check_fits(file, (archive.zip.getinfo(f"{key}.npy").file_size,))
             array = archive[key]
     except KeyError as error:
         raise DataError(f"{file}: has no array {key!r}, which the MedMNIST layout needs") from error
-    except _DAMAGE as error:
+    except DataError:
+        raise
+    except Exception as error:  # what zipfile, zlib and numpy raise of damaged content has no end
         raise DataError(f"{file}: {key} cannot be read from this npz file: {error}") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{file}: {key} is not an array")
     return array
-
-
-# What numpy and zipfile raise on truncated, corrupted, encrypted or pickled content. TypeError and
-# AttributeError: numpy.load answers a bare array where the file is no archive at all.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    EOFError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def _joined(first: Pair, second: Pair, file: Path) -> Pair:

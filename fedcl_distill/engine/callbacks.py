@@ -9,6 +9,7 @@ from typing import Any
 
 from fedcl_distill.engine.run import Progress, Run
 from fedcl_distill.errors import DependencyError
+from fedcl_distill.files import remove
 
 
 class Callback:
@@ -51,8 +52,8 @@ class Checkpoints(Callback):
     def on_end(self, run: Run) -> None:
         if run.progress.fraction < 1:
             self._save(run)
-        elif os.path.exists(self._path):
-            os.unlink(self._path)
+        else:
+            remove(self._path)
 
     def _save(self, run: Run) -> None:
         run.state.save(self._path, run.fingerprint)

@@ -58,8 +58,7 @@ class Engine(Parts):
         hooks = list(callbacks)
         if checkpoint is not None:
             hooks.append(Checkpoints(checkpoint))
-            if os.path.exists(checkpoint):
-                run.state.load(checkpoint, run.fingerprint)
+            run.state.load(checkpoint, run.fingerprint)
         preparation = {"preparation_seconds": round(method.budget.now() - started, 3)}
         interrupted = Loop(method, run, RealSide(real, problem.device), ready.classes, ready.starts, seed).run(
             hooks, started

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
+import math
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fedcl_distill.checkpoint import load_checkpoint, restoring, save_checkpoint
 from fedcl_distill.engine.average import Average
-from fedcl_distill.errors import CheckpointError
-from fedcl_distill.files import write_atomically
 from fedcl_distill.network_sources import Supply
 
-_FORMAT = 3
 _LABELS = "labels"
 
 
@@ -52,10 +49,7 @@ class DistillationState:
         Raises:
             StorageError: the checkpoint could not be written; an older one is untouched.
         """
-        buffer = io.BytesIO()
         content = {
-            "format": _FORMAT,
-            "fingerprint": fingerprint,
             "tensors": {name: tensor.detach().cpu() for name, tensor in self._tensors().items()},
             "optimiser": self.optimiser.state_dict(),
             "supply": self.supply.state(),
@@ -64,20 +58,21 @@ class DistillationState:
             "losses": self.losses,
             "average": self.average.state(),
         }
-        torch.save(content, buffer)
-        write_atomically(path, buffer.getvalue())
+        save_checkpoint(path, fingerprint, content)
 
     def load(self, path: str | os.PathLike[str], fingerprint: str) -> None:
-        """Continue from the checkpoint at ``path``.
+        """Continue from the checkpoint at ``path``, if there is one.
 
         Raises:
             CheckpointError: the file is damaged, or belongs to a run with another seed, setting or data set.
         """
-        content = _read(path)
-        if content.get("fingerprint") != fingerprint:
-            raise CheckpointError(
-                f"checkpoint {path} belongs to another run (other data, size, seed or settings); remove it to restart"
-            )
+        content = load_checkpoint(path, fingerprint)
+        if content is None:
+            return
+        with restoring(path):
+            self._restore(content)
+
+    def _restore(self, content: dict[str, Any]) -> None:
         with torch.no_grad():
             for name, tensor in self._tensors().items():
                 tensor.copy_(content["tensors"][name])
@@ -85,6 +80,10 @@ class DistillationState:
         self.supply.restore(content["supply"])
         self.step, self.seconds, self.losses = content["step"], content["seconds"], content["losses"]
         self.average.restore(content["average"], self.labels.device)
+        if not all(type(loss) is float for loss in self.losses) or len(self.losses) != self.step:
+            raise ValueError(f"it has {len(self.losses)} losses of {self.step} steps")
+        if type(self.step) is not int or not 0 <= self.seconds < math.inf:
+            raise ValueError(f"it stands at step {self.step} after {self.seconds} s")
 
     def count_in(self) -> None:
         """Let the average count stored arrays and labels as they are now, those that are learned."""
@@ -104,13 +103,3 @@ class DistillationState:
 
 def _array(name: str) -> str:
     return f"array {name}"
-
-
-def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        content = torch.load(io.BytesIO(Path(path).read_bytes()), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise CheckpointError(f"checkpoint {path} is not of format {_FORMAT}")
-    return content

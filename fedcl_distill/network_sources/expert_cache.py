@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -87,7 +88,7 @@ class OnDisk:
         except (OSError, SafetensorError, ValueError) as error:
             _LOG.warning("expert snapshot %s cannot be read and is trained anew: %s", path, error)
             return None
-        if weights.shape != (self.size,) or digest != _digest(weights):
+        if weights.dtype != torch.float32 or weights.shape != (self.size,) or digest != _digest(weights):
             _LOG.warning("expert snapshot %s is damaged and is trained anew", path)
             return None
         return weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ _BUILDERS: dict[str, Callable[..., Network]] = {
     "alexnet": alexnet,
 }
 _FOR_FEATURES = ("mlp",)
+_NUMBER = re.compile("[0-9]{1,9}")
 _PRECISION = "precision"  # an option of every network
 
 
@@ -100,9 +102,9 @@ class Architecture:
         for item in filter(None, rest.split(",")):
             key, equals, value = item.partition("=")
             key, value = key.strip(), value.strip()
-            if not equals or not (value.isdigit() or key == _PRECISION):
+            if not equals or not (_NUMBER.fullmatch(value) or key == _PRECISION):
                 raise SettingsError(f"cannot read network option {item!r} in {text!r}; expected key=integer")
-            options[key] = int(value) if value.isdigit() else value
+            options[key] = int(value) if _NUMBER.fullmatch(value) else value
         return cls(name.strip(), options)
 
 

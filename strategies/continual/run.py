@@ -6,13 +6,13 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from fedcl_distill.checkpoint import load_checkpoint, save_checkpoint
+from fedcl_distill.checkpoint import load_checkpoint, restoring, save_checkpoint
 from fedcl_distill.data import LabelledData, Splits
+from fedcl_distill.files import remove
 from fedcl_distill.fingerprint import fingerprint
 from fedcl_distill.networks import Architecture, Network, default_architecture
 from fedcl_distill.seeding import derive_seed, isolated_rng
@@ -66,8 +66,9 @@ def run_stream(
     name = _name(settings, splits) if checkpoint is not None else ""
     with isolated_rng(derive_seed(settings.seed, "avalanche")), _without_deprecations():
         saved = None if checkpoint is None else load_checkpoint(checkpoint, name)
-        if saved is not None:
-            life.restore(saved)
+        if checkpoint is not None and saved is not None:
+            with restoring(checkpoint):
+                life.restore(saved)
         for stage in _stages(plan.at_once, benchmark)[len(life.rows) :]:
             life.learn(stage)
             classifier = plan.classifier() if plan.classifier else network
@@ -77,7 +78,7 @@ def run_stream(
             if on_stage is not None:
                 on_stage(len(life.rows) - 1, life.rows[-1])
     if checkpoint is not None:
-        Path(checkpoint).unlink(missing_ok=True)
+        remove(checkpoint)
     return ContinualResult(
         matrix=AccuracyMatrix(tuple(life.rows), untrained),
         test_accuracy=_together(life.rows[-1], tests),

@@ -66,19 +66,26 @@ def _unpack(key: str, value: Any, kind: Any) -> Any:
     if basic is list:
         if not isinstance(value, list | tuple) or not all(type(item) in (int, float) for item in value):
             raise SettingsError(f"{key} must be a list of numbers, got {value!r}")
-        return tuple(float(item) for item in value)
+        return tuple(_as_float(key, item) for item in value)
     if basic is float and type(value) is int:
-        value = float(value)
+        value = _as_float(key, value)
     if type(value) is not basic and not (optional and not value):
         raise SettingsError(f"{key} must be of type {basic.__name__}, got {value!r}")
     return None if optional and not value else value
 
 
+def _as_float(key: str, value: int | float) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise SettingsError(f"{key} holds a number that is too large") from error
+
+
 def _unpack_mapping(key: str, value: Any) -> dict[str, Any]:
     try:
         mapping = json.loads(value or "{}")
-    except (TypeError, ValueError) as error:
-        raise SettingsError(f"{key} must be a JSON object, got {value!r}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SettingsError(f"{key} must be a JSON object, got {str(value)[:200]!r}") from error
     if not isinstance(mapping, dict):
         raise SettingsError(f"{key} must be a JSON object, got {value!r}")
     return mapping

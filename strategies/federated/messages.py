@@ -186,7 +186,9 @@ def _number(content: RecordDict, key: str, kind: type, low: float, high: float) 
 def _class_counts(content: RecordDict, examples: int) -> tuple[int, ...]:
     metrics = content[METRICS]
     counts = metrics.get(_CLASS_COUNTS, []) if isinstance(metrics, MetricRecord) else []
-    if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
+    if not isinstance(counts, list) or len(counts) > Limits.max_classes:
+        raise PayloadError(f"answer has class counts that are no list of at most {Limits.max_classes} numbers")
+    if not all(type(count) is int and count >= 0 for count in counts):
         raise PayloadError("answer has class counts that are no list of whole numbers from 0")
     if counts and sum(counts) != examples:
         raise PayloadError(f"class counts add up to {sum(counts)}, expected {examples}")

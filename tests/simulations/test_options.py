@@ -11,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from fedcl_distill.errors import SettingsError
+from simulations.distil import DistilSettings
 from simulations.options import read_cells, settings_of, takes_settings
 from strategies.federated import FederatedSettings
 
@@ -133,3 +134,20 @@ def test_a_command_gets_a_flag_for_each_field():
     assert "How many, in [0, 9]. (default: 1)" in text
     assert "How fast. (default: 0.5)" in text
     assert "slow|fast" in text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "method_settings = " + "[" * 50_000,
+        "seed = " + "9" * 5000,
+        'method_settings = {a = "' + "\udcff" + '"}',
+        f"seed = {list(range(101))}\nimages-per-class = {list(range(1, 101))}",
+    ],
+    ids=["nested too deep", "a number of too many digits", "no UTF-8", "too many combinations"],
+)
+def test_files_that_no_run_can_come_from_are_refused(tmp_path, content):
+    file = tmp_path / "settings.toml"
+    file.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(SettingsError):
+        read_cells(DistilSettings, file, {})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,8 +14,9 @@ from fedcl_distill.errors import PayloadError
 from fedcl_distill.parameterizations import Arrays, Pixels, Setting, Shape
 from fedcl_distill.problem import Problem
 from fedcl_distill.synthetic import SyntheticSet
+from simulations.fuzz.containers import KEY, put_together, take_apart, with_header
 
-KEY = "fedcl_distill"
+__all__ = ["KEY", "Scaled", "make_set", "put_together", "take_apart", "with_header"]
 
 
 def make_set(
@@ -72,21 +71,3 @@ class Scaled:
         if set(shapes) != {"base", "gain"} or shapes["gain"] != shapes["base"][:1]:
             raise PayloadError(f"scaled needs base and gain, got {dict(shapes)}")
         return shapes["base"]
-
-
-def take_apart(payload: bytes) -> tuple[dict[str, Any], dict[str, Any], bytes]:
-    """The container's entries, the metadata as an object, and the bytes of the arrays."""
-    (length,) = struct.unpack_from("<Q", payload)
-    entries = json.loads(payload[8 : 8 + length])
-    metadata = json.loads(entries.pop("__metadata__")[KEY])
-    return entries, metadata, payload[8 + length :]
-
-
-def put_together(entries: Mapping[str, Any], metadata: Any, body: bytes) -> bytes:
-    """The inverse of :func:`take_apart`, without any check; a metadata string is taken as it is."""
-    text = metadata if isinstance(metadata, str) else json.dumps(metadata)
-    return with_header(json.dumps({"__metadata__": {KEY: text}, **entries}).encode(), body)
-
-
-def with_header(header: bytes, body: bytes = b"") -> bytes:
-    return struct.pack("<Q", len(header)) + header + body
