@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fedcl_distill.errors import PayloadError, SettingsError
@@ -130,17 +130,15 @@ def guarantee_of(provenance: Mapping[str, Any]) -> Guarantee | None:
 def weakest(guarantees: Iterable[Guarantee | None]) -> Guarantee | None:
     """Of all releases together, where each is of *other* records (clients, experiences): the largest ε and δ.
 
-    A record is in one of them alone, which is parallel composition (McSherry 2009). None if one guarantees nothing, or
-    if there are none. Releases of the *same* records add up instead: see :func:`epsilon_of` and the ledger.
+    A record is in one of them alone, which is parallel composition (McSherry 2009). None if one of them is, or if there
+    are none; seeded if one is. Releases of the *same* records add up instead: see :func:`epsilon_of` and the ledger.
     """
     known = list(guarantees)
-    if not known or any(one is None or not one.holds for one in known):
-        return None
     sure = [one for one in known if one is not None]
+    if not sure or len(sure) < len(known):
+        return None
     worst = max(sure, key=lambda one: (one.epsilon, one.delta))
-    return Guarantee(
-        worst.epsilon, max(one.delta for one in sure), worst.mechanism, worst.bound, worst.accountant
-    )
+    return replace(worst, delta=max(one.delta for one in sure), seeded=any(one.seeded for one in sure))
 
 
 def check_target(epsilon: float, delta: float) -> None:

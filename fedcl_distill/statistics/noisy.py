@@ -121,6 +121,11 @@ class NoisyStatistics:
         single = self.shares.deviations(self.spec, self.domain, self.guarantee.mechanism.noise_multiplier)
         return {name: math.sqrt(self.parts) * value for name, value in single.items()}
 
+    def largest_mean(self, name: str) -> float:
+        """The largest absolute value that a mean in this block can have."""
+        largest = float(input_ends(self.domain).abs().max())
+        return {FEATURES: 1.0, SAMPLES: largest, MOMENTS: largest**2}[name]
+
     def as_statistics(self) -> ClassStatistics:
         """Statistics that could have been exact: counts are whole, means lie where means can lie.
 
@@ -141,7 +146,7 @@ class NoisyStatistics:
         if name == SAMPLES:
             shape = (means.shape[-1] // len(low), 1)
             return means.clamp(low.repeat(shape).T.flatten(), high.repeat(shape).T.flatten())
-        most = 1.0 if name == FEATURES else float(torch.maximum(low.abs(), high.abs()).max()) ** 2
+        most = self.largest_mean(name)
         return means.clamp(-most, most)
 
 
