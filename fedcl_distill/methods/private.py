@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from fedcl_distill.errors import SettingsError
 from fedcl_distill.privacy import NoiseSource, PrivacyTarget
 from fedcl_distill.privacy.guarantee import check_target
 
@@ -18,6 +20,19 @@ def checked_target(epsilon: float | None, delta: float) -> PrivacyTarget | None:
         check_target(1.0, delta)
         return None
     return PrivacyTarget(epsilon, delta)
+
+
+def checked_range(given: Sequence[float] | None) -> tuple[float, float] | None:
+    """A public range of a method's settings; None for images of 8 bits, which have one.
+
+    Raises:
+        SettingsError: it is not two numbers that ascend.
+    """
+    if given is None:
+        return None
+    if len(given) != 2 or not all(type(one) in (int, float) for one in given) or not given[0] < given[1]:
+        raise SettingsError(f"public_range must be two numbers that ascend, got {given!r}")
+    return float(given[0]), float(given[1])
 
 
 def noise_for(seed: int | None, secret: Path | None, data: str) -> NoiseSource:

@@ -15,7 +15,7 @@ from fedcl_distill.engine import Budget, Callback, Size
 from fedcl_distill.engine.size import AbsentClasses
 from fedcl_distill.fingerprint import fingerprint
 from fedcl_distill.labels import HardLabels, Labels
-from fedcl_distill.methods.private import checked_target, noise_for
+from fedcl_distill.methods.private import checked_range, checked_target, noise_for
 from fedcl_distill.parameterizations import Parameterization, as_parameterization
 from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.privacy.guarantee import KEY
@@ -32,6 +32,7 @@ class PrivateStatistics:
         distiller: what follows; post-processing.
         target: ε and δ; None for no noise and no guarantee.
         ledger: what the data may release.
+        public_range: of values that are no pixels of 8 bits, known without the data; they are clamped to it.
         noise_seed: draw the noise from this seed, which guarantees nothing; None takes the operating system.
     """
 
@@ -42,6 +43,7 @@ class PrivateStatistics:
     target: PrivacyTarget | None
     ledger: PrivacyBudget | None = None
     noise_seed: int | None = None
+    public_range: tuple[float, float] | None = None
     labels: Labels = field(default_factory=HardLabels)
 
     @property
@@ -65,7 +67,7 @@ class PrivateStatistics:
         A run that resumes finds the key of its noise beside the checkpoint and releases the same statistics again.
         Classes and counts are what the noisy release says of them.
         """
-        data = publicly_scaled(real)
+        data = publicly_scaled(real, value_range=self.public_range)
         secret = None if checkpoint is None else Path(f"{os.fspath(checkpoint)}.noise")
         noise = noise_for(self.noise_seed, secret, fingerprint(data, self.spec.settings()))
         noisy = self.release(data, noise, device=device)
@@ -135,6 +137,7 @@ def private_statistics(
     learning_rate: float = 1.0,
     steps_per_view: int = 1,
     statistics_seed: int = 0,
+    public_range: Sequence[float] | None = None,
     noise_seed: int | None = None,
     ledger: PrivacyBudget | None = None,
 ) -> PrivateStatistics:
@@ -151,6 +154,7 @@ def private_statistics(
         initial, parameterization, learning_rate, steps_per_view: see
             :class:`~fedcl_distill.statistics.StatisticsDistiller`.
         statistics_seed: of the random networks; public.
+        public_range: of values that are no pixels of 8 bits, known without the data; they are clamped to it.
         noise_seed: draws the noise from this seed, and so guarantees nothing; for tests.
         ledger: from which the release is paid.
     """
@@ -175,4 +179,5 @@ def private_statistics(
         checked_target(epsilon, delta),
         ledger,
         noise_seed,
+        checked_range(public_range),
     )

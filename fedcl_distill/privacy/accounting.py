@@ -19,6 +19,7 @@ from fedcl_distill.privacy.guarantee import Mechanism, check_target
 
 _STEP = 1e-3  # of the discretised privacy loss; a tenth of it changes ε by less than half a per cent
 _TOLERANCE = 1e-3  # of the noise multiplier that is looked for, relative
+_ORDERS = [*range(2, 64), 96, 128, 256, 512]  # whole ones have a closed form
 _LEAST_NOISE = 0.1  # sensitivities; a single release with so little has an ε of about 90
 
 
@@ -55,7 +56,7 @@ def noise_multiplier_for(epsilon: float, delta: float, sampling_rate: float = 1.
         raise SettingsError(f"privacy: epsilon {epsilon:g} asks for next to no noise; take less")
     bracket = _library().LowerEndpointAndGuess(_LEAST_NOISE, 1.0)
     above = _calibrated("rdp", (epsilon, delta, sampling_rate, queries), bracket, 0.01)  # in no time; never too small
-    bracket = _library().ExplicitBracketInterval(max(above / 2, _LEAST_NOISE / 2), above * 1.05)
+    bracket = _library().ExplicitBracketInterval(max(above / 3, _LEAST_NOISE / 2), above * 1.05)
     tolerance = above * _TOLERANCE
     return _calibrated("pld", (epsilon, delta, sampling_rate, queries), bracket, tolerance) + tolerance
 
@@ -95,7 +96,7 @@ def _accountant(kind: str = "pld") -> Any:
     library = _library()
     relation = library.NeighboringRelation.ADD_OR_REMOVE_ONE
     if kind == "rdp":
-        return library.rdp.RdpAccountant(neighboring_relation=relation)
+        return library.rdp.RdpAccountant(_ORDERS, relation)
     return library.pld.PLDAccountant(relation, _STEP)
 
 

@@ -88,7 +88,8 @@ class NoiseSource:
 
     def normal(self, shape: Sequence[int], *path: str | int) -> Tensor:
         """float64 of this shape: standard normal values of the draw named ``path``."""
-        return torch.special.ndtri(self.uniform(math.prod(shape), *path)).view(tuple(shape))
+        values: Tensor = torch.special.ndtri(self.uniform(math.prod(shape), *path))
+        return values.view(tuple(shape))
 
     def _seal(self, data: str) -> bytes:
         return hashlib.sha256(b"seal" + self.key + data.encode()).digest()

@@ -17,32 +17,27 @@ def publicly_scaled(
 ) -> LabelledData:
     """``data`` with a normalisation and a value range that do not follow from them.
 
-    Pixels of 8 bits have a public range, [0, 1]; their inputs are mapped to [-1, 1]. Other data need both arguments,
-    which must be known without looking at the data (from a manual, a law of nature, public data of the same kind);
-    their values are clamped into the range.
+    Pixels of 8 bits have a public range, [0, 1]. Other data need a ``value_range`` that is known without looking at
+    them (from a manual, a law of nature, public data of the same kind); their values are clamped into it. Without a
+    ``normalisation``, which must be public as well, the range is mapped to [-1, 1].
 
     Raises:
-        SettingsError: data that are no images of 8 bits come without normalisation or range, or the range is empty.
+        SettingsError: data that are no images of 8 bits come without a range, or the range is empty.
         DataError: the normalisation has another number of channels.
     """
     pixels = data.samples.dtype == torch.uint8
     if pixels:
         value_range = (0.0, 1.0)
-        if normalisation is None:
-            half = (0.5,) * data.samples.shape[1]
-            normalisation = Normalisation(half, half)
-    if normalisation is None or value_range is None:
+    if value_range is None:
         raise SettingsError(
-            f"{data.name}: mean, deviation and range of such data were measured on them, which would reveal them; "
-            "private methods need publicly known ones (publicly_scaled), or images of 8 bits"
+            f"{data.name}: the range of such data was measured on them, and their mean and deviation, which would "
+            "reveal them; private methods need a public range (public_range), or images of 8 bits"
         )
     low, high = value_range
     if not low < high:
         raise SettingsError(f"a value range must ascend, got [{low}, {high}]")
+    if normalisation is None:
+        channels = data.samples.shape[1]
+        normalisation = Normalisation(((low + high) / 2,) * channels, ((high - low) / 2,) * channels)
     samples = data.samples if pixels else data.samples.clamp(low, high)
     return replace(data, samples=samples, normalisation=normalisation, value_range=value_range)
-
-
-def is_publicly_scaled(data: LabelledData) -> bool:
-    """Whether ``data`` are images of 8 bits on the scale that every one has without a look at it."""
-    return data.samples.dtype == torch.uint8 and data.normalisation == publicly_scaled(data).normalisation
