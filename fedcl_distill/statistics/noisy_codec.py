@@ -83,9 +83,7 @@ def decode_noisy(payload: bytes | bytearray | memoryview, limits: Limits = DEFAU
     shapes, classes = shapes_of(header.spec, header.domain), header.domain.num_classes
     if set(arrays) != {COUNTS, *shapes} or set(header.ranges) != set(shapes if header.bits < 32 else ()):
         raise PayloadError("payload has other arrays or ranges than its specification asks for")
-    sums = {
-        name: _read(name, arrays[name], (views, classes, size), header) for name, (views, size) in shapes.items()
-    }
+    sums = {name: _read(name, arrays[name], (views, classes, size), header) for name, (views, size) in shapes.items()}
     counts = arrays[COUNTS]
     if counts.dtype != np.float32 or counts.shape != (classes,):
         raise PayloadError(f"counts are {counts.dtype} {counts.shape}, expected float32 ({classes},)")
@@ -120,9 +118,14 @@ class NoisyExpectation:
         self.shares.deviations(self.spec, self.domain, 1.0)
 
     @property
+    def plain(self) -> StatisticsExpectation:
+        """What exact statistics of this kind must be."""
+        return StatisticsExpectation(self.spec, self.domain)
+
+    @property
     def limits(self) -> Limits:
         """What a decoder may read of an honest answer."""
-        plain = StatisticsExpectation(self.spec, self.domain).limits
+        plain = self.plain.limits
         room = 2 * plain.max_metadata_bytes + Limits.max_metadata_bytes  # a text inside a text, and the guarantee
         return Limits(
             max_payload_bytes=plain.max_payload_bytes + room,
@@ -149,7 +152,6 @@ class NoisyExpectation:
             bound = most * noisy.largest_mean(name) + _DEVIATIONS * spread[name]
             if bool((sums.abs() > bound).any()):
                 raise PayloadError(f"sums of {name} are larger than so many records and their noise can make them")
-
 
     def _welcome(self, claimed: Guarantee | None) -> bool:
         """Whether it is what was asked for; versions of the accountant may differ a little in how much noise it takes."""

@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.privacy import PrivacyBudget
 from strategies.federated.internals import PARTITION_ID_KEY
 from strategies.federated.messages import METRICS, Facts
 from strategies.federated.task import Task
@@ -19,6 +20,7 @@ from strategies.federated.work import (
     distil,
     distil_around,
     sum_features,
+    sum_privately,
     train,
     train_and_distil,
     train_compressed,
@@ -26,17 +28,24 @@ from strategies.federated.work import (
 )
 
 LoadData = Callable[[Context], LabelledData]
+LoadBudget = Callable[[Context], PrivacyBudget]
 
 
-def make_client_app(load_data: LoadData) -> ClientApp:
+def make_client_app(load_data: LoadData, load_budget: LoadBudget | None = None) -> ClientApp:
     """A ClientApp that answers every kind of request with the data that ``load_data`` finds for a node.
 
     ``load_data`` gets the node's context; its node configuration names the ``partition-id``. The node configuration
     may also name the ``device`` to compute on, as the run configuration may; "cpu" otherwise.
 
+    A node with a privacy budget, which ``load_budget`` finds likewise, answers requests for private statistics alone:
+    all others would tell what the budget is there to protect. Without one, such requests are answered as asked.
+
     An error on a node goes back as an error reply, as always in Flower.
     """
     app = ClientApp()
+    app.train("private")(_Answer(load_data, sum_privately, load_budget=load_budget, discreet=True))
+    if load_budget is not None:
+        return app
     app.train()(_Answer(load_data, train))
     app.train("distil")(_Answer(load_data, distil))
     app.train("statistics")(_Answer(load_data, sum_features))
@@ -49,18 +58,29 @@ def make_client_app(load_data: LoadData) -> ClientApp:
 
 @dataclass(frozen=True)
 class _Answer:
-    """Lets a node do one kind of work and adds the facts to what comes out."""
+    """Lets a node do one kind of work and adds the facts to what comes out.
+
+    Attributes:
+        load_data, work: whose, and which.
+        counts_classes: whether the facts count classes.
+        load_budget: finds the node's privacy budget.
+        discreet: whether the facts tell neither size nor seconds.
+    """
 
     load_data: LoadData
     work: Work
     counts_classes: bool = False
+    load_budget: LoadBudget | None = None
+    discreet: bool = False
 
     def __call__(self, message: Message, context: Context) -> Message:
         started = time.monotonic()
         data, partition = self.load_data(context), partition_of(context)
-        answer = self.work(Task(message.content, data, partition, device_of(context), context.state))
+        budget = None if self.load_budget is None else self.load_budget(context)
+        answer = self.work(Task(message.content, data, partition, device_of(context), context.state, budget))
         counts = tuple(data.class_counts.tolist()) if self.counts_classes else ()
-        answer[METRICS] = Facts(partition, len(data), time.monotonic() - started, counts).to_record()
+        size, seconds = (1, 0.0) if self.discreet else (len(data), time.monotonic() - started)
+        answer[METRICS] = Facts(partition, size, seconds, counts).to_record()
         return Message(answer, reply_to=message)
 
 

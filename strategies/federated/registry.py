@@ -24,6 +24,7 @@ from strategies.federated.learner import Learner
 from strategies.federated.merge import GatherOptions, gathering_for
 from strategies.federated.one_shot import OneShotUnion
 from strategies.federated.one_shot_ensemble import OneShotEnsemble
+from strategies.federated.private_statistics import PrivacyOptions, private_statistics_first
 from strategies.federated.reception import Reception
 from strategies.federated.requests import CompressedRequest, DistilRequest, TrainRequest
 from strategies.federated.scaffold import Scaffold
@@ -192,11 +193,16 @@ def quantised(plan: Plan, *, bits: int = 8, download_bits: int = 32) -> Compress
     return _compressed(plan, f"quantised:bits={bits}", download_bits)
 
 
-@_takes(StatisticsSpec, StatisticsDistiller, without=("seed",))
-def statistics_first(plan: Plan, spec: StatisticsSpec, distiller: StatisticsDistiller) -> StatisticsFirst:
-    """Sums, once: the one says what is summed, the other what follows."""
+@_takes(StatisticsSpec, StatisticsDistiller, PrivacyOptions, without=("seed",))
+def statistics_first(
+    plan: Plan, spec: StatisticsSpec, distiller: StatisticsDistiller, privacy: PrivacyOptions
+) -> StatisticsFirst:
+    """Sums, once: what is summed, what follows, and with how much noise."""
     spec = replace(spec, seed=derive_seed(plan.settings.seed, "statistics"))
-    return StatisticsFirst.of(plan.with_one_round().settings, plan.test, spec, distiller, plan.learner, plan.reception)
+    settings = plan.with_one_round().settings
+    if privacy.epsilon:
+        return private_statistics_first(settings, plan.test, spec, distiller, privacy, plan.learner, plan.reception)
+    return StatisticsFirst.of(settings, plan.test, spec, distiller, plan.learner, plan.reception)
 
 
 def _compressed(plan: Plan, upload: str, download_bits: int) -> CompressedFedAvg:

@@ -8,7 +8,8 @@ result is that of the pooled data, however these are divided.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -32,7 +33,7 @@ from fedcl_distill.synthetic import SyntheticSet
 from strategies.federated.internals import log
 from strategies.federated.learner import Learner
 from strategies.federated.messages import SUMS, Facts, unpack_payload
-from strategies.federated.reception import Reception
+from strategies.federated.reception import Answer, Reception
 from strategies.federated.requests import CONFIG, STATISTICS, StatisticsRequest
 from strategies.federated.settings import FederatedSettings
 
@@ -53,6 +54,9 @@ class StatisticsFirst(Strategy):
         statistics: of all nodes that were heard, once the round is over.
         synthetic: what was distilled from them.
     """
+
+    kind: ClassVar[str] = STATISTICS
+    """Message type of its requests."""
 
     def __init__(
         self,
@@ -110,7 +114,7 @@ class StatisticsFirst(Strategy):
     ) -> list[Message]:
         """Ask every node for its sums; the model stays here."""
         content = RecordDict({CONFIG: self.request.to_record(server_round)})
-        messages = [Message(content, node, STATISTICS) for node in self.reception.wait_for_nodes(grid)]
+        messages = [Message(content, node, self.kind) for node in self.reception.wait_for_nodes(grid)]
         self.reception.expect_answers(messages)
         return messages
 
@@ -122,8 +126,8 @@ class StatisticsFirst(Strategy):
             DivergenceError: distillation or training diverged.
         """
         answers = self.reception.hear(server_round, replies, self._read)
-        self.statistics = add_up(answer.value for answer in answers)
-        self.synthetic = finished(self.distil(self.statistics))
+        self.statistics = self._total(answers)
+        self.synthetic = finished(self._distilled(self.statistics))
         weights = self.learner.learn(self.synthetic, server_round)
         return weights, MetricRecord({"statistics": len(answers), "samples": len(self.synthetic)})
 
@@ -139,6 +143,12 @@ class StatisticsFirst(Strategy):
     def summary(self) -> None:
         """Log what nodes are asked."""
         log.info("every node sends class-wise sums of features in %d views", self.request.specification.views)
+
+    def _total(self, answers: Sequence[Answer[ClassStatistics]]) -> ClassStatistics:
+        return add_up(answer.value for answer in answers)
+
+    def _distilled(self, statistics: ClassStatistics) -> SyntheticSet:
+        return self.distil(statistics)
 
     def _read(self, content: RecordDict) -> ClassStatistics:
         statistics = decode_statistics(unpack_payload(content, SUMS, self.expectation.limits))

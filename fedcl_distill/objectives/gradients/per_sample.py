@@ -23,7 +23,9 @@ def check_per_sample(network: Network) -> None:
     """
     for module in network.modules():
         if isinstance(module, _BatchNorm):
-            raise SettingsError("batch norm mixes the samples of a batch: there are no gradients of single ones to clip")
+            raise SettingsError(
+                "batch norm mixes the samples of a batch: there are no gradients of single ones to clip"
+            )
         own = [name for name, one in module.named_parameters(recurse=False) if one.ndim > 1]
         grouped = isinstance(module, nn.Conv2d) and module.groups != 1
         if own and (grouped or not isinstance(module, nn.Conv2d | nn.Linear)):
