@@ -154,7 +154,7 @@ def psg(
     """Gradient matching from noise, with noise on clipped gradients of the real side (Chen et al. 2022).
 
     Only what touches real records is noisy: networks learn from the synthetic samples, as in DC; samples start from
-    noise, with labels spread evenly; inputs are scaled to [-1, 1] whatever the data. Norms that mix samples are refused.
+    noise, with labels spread evenly; inputs are scaled to [-1, 1] whatever the data. Batch norm is refused.
 
     Args:
         epsilon, delta: of the guarantee, for a record added or removed; None clips, but adds no noise.

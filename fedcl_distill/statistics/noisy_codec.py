@@ -154,7 +154,7 @@ class NoisyExpectation:
                 raise PayloadError(f"sums of {name} are larger than so many records and their noise can make them")
 
     def _welcome(self, claimed: Guarantee | None) -> bool:
-        """Whether it is what was asked for; versions of the accountant may differ a little in how much noise it takes."""
+        """Whether it is what was asked for; accountants of other versions may differ a little in the noise."""
         if claimed is None or claimed.seeded:
             return False
         asked, said = self.target.guarantee(1.0).mechanism, claimed.mechanism

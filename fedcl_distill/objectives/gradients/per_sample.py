@@ -23,9 +23,7 @@ def check_per_sample(network: Network) -> None:
     """
     for module in network.modules():
         if isinstance(module, _BatchNorm):
-            raise SettingsError(
-                "batch norm mixes the samples of a batch: there are no gradients of single ones to clip"
-            )
+            raise SettingsError("batch norm mixes the samples of a batch: single ones have no gradient to clip")
         own = [name for name, one in module.named_parameters(recurse=False) if one.ndim > 1]
         grouped = isinstance(module, nn.Conv2d) and module.groups != 1
         if own and (grouped or not isinstance(module, nn.Conv2d | nn.Linear)):
@@ -89,7 +87,8 @@ def clipped_sum(gradients: Sequence[Tensor], labels: Tensor, num_classes: int, c
 def _of_weight(layer: nn.Module, given: Tensor, slope: Tensor) -> Tensor:
     if isinstance(layer, nn.Linear):
         return torch.einsum("no,ni->noi", slope, given)
-    assert isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str)
+    assert isinstance(layer, nn.Conv2d)
+    assert not isinstance(layer.padding, str)
     patches = F.unfold(given, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
     product: Tensor = slope.flatten(2) @ patches.transpose(1, 2)
     return product.view(len(given), *layer.weight.shape)
