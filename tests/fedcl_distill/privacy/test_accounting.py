@@ -102,8 +102,19 @@ def test_a_guarantee_survives_provenance() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"epsilon": "1"}, {"delta": 2}, {"unit": "user"}, {"mechanism": []}, {"mechanism": {"queries": 1}}, {"more": 1}]
-    + [{"seeded": 0}, {"accountant": 3}, {"epsilon": math.nan}, {"epsilon": True}, {"bound": None}],
+    [
+        {"epsilon": "1"},
+        {"epsilon": math.nan},
+        {"epsilon": True},
+        {"delta": 2},
+        {"unit": "user"},
+        {"mechanism": []},
+        {"mechanism": {"queries": 1}},
+        {"more": 1},
+        {"seeded": 0},
+        {"accountant": 3},
+        {"bound": None},
+    ],
 )
 def test_a_damaged_guarantee_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(PayloadError, match="no privacy guarantee"):

@@ -106,7 +106,7 @@ def test_measured_scales_are_refused() -> None:
 
 @pytest.mark.parametrize("changes", [{"kind": "mean"}, {"share": 0.5}])
 def test_what_has_no_bound_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(SettingsError, match="no bound|all samples"):
+    with pytest.raises(SettingsError, match=r"no bound|all samples"):
         release(publicly_scaled(blobs()), dataclasses.replace(spec_of(), **changes), TARGET)
 
 
