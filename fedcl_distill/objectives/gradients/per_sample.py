@@ -12,7 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks.base import Network
 
-Caught = tuple[nn.Module, Tensor, Tensor]
+Layer = nn.Conv2d | nn.Linear
+Caught = tuple[Layer, Tensor, Tensor]
 
 
 def check_per_sample(network: Network) -> None:
@@ -57,8 +58,9 @@ def per_sample_gradients(network: Network, inputs: Tensor, labels: Tensor) -> li
     finally:
         for hook in hooks:
             hook.remove()
-    if [one for one, _, _ in caught] != layers:
-        raise SettingsError("gradients of single samples need layers that are used once each, in their order")
+    if sorted(layers.index(one) for one, _, _ in caught) != list(range(len(layers))):
+        raise SettingsError("gradients of single samples need layers that are used once each")
+    caught.sort(key=lambda one: layers.index(one[0]))  # a shortcut is built after what it passes by
     slopes = torch.autograd.grad(loss, [out for _, _, out in caught])
     return [_of_weight(layer, given, slope) for (layer, given, _), slope in zip(caught, slopes, strict=True)]
 
@@ -84,10 +86,9 @@ def clipped_sum(gradients: Sequence[Tensor], labels: Tensor, num_classes: int, c
     return sums
 
 
-def _of_weight(layer: nn.Module, given: Tensor, slope: Tensor) -> Tensor:
+def _of_weight(layer: Layer, given: Tensor, slope: Tensor) -> Tensor:
     if isinstance(layer, nn.Linear):
         return torch.einsum("no,ni->noi", slope, given)
-    assert isinstance(layer, nn.Conv2d)
     assert not isinstance(layer.padding, str)
     patches = F.unfold(given, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
     product: Tensor = slope.flatten(2) @ patches.transpose(1, 2)
