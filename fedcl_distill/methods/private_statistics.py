@@ -134,7 +134,7 @@ def private_statistics(
     shares: Shares | None = None,
     initial: str = "moments",
     parameterization: str | None = None,
-    learning_rate: float = 1.0,
+    learning_rate: float = 30.0,
     steps_per_view: int = 1,
     statistics_seed: int = 0,
     public_range: Sequence[float] | None = None,
@@ -152,7 +152,8 @@ def private_statistics(
             grows with the root of all numbers' norm: more views are better only up to a point.
         shares: how precision is divided over features, mean samples, moments and counts.
         initial, parameterization, learning_rate, steps_per_view: see
-            :class:`~fedcl_distill.statistics.StatisticsDistiller`.
+            :class:`~fedcl_distill.statistics.StatisticsDistiller`. Directions have length 1, embeddings of ConvNets
+            many times that: losses are as much smaller, and the rate larger.
         statistics_seed: of the random networks; public.
         public_range: of values that are no pixels of 8 bits, known without the data; they are clamped to it.
         noise_seed: draws the noise from this seed, and so guarantees nothing; for tests.
