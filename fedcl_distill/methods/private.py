@@ -11,12 +11,12 @@ from fedcl_distill.privacy.guarantee import check_target
 
 
 def checked_target(epsilon: float | None, delta: float) -> PrivacyTarget | None:
-    """The target of a method's settings; None for no noise.
+    """The target of a method's settings; None for no noise, which settings files write as 0.
 
     Raises:
         SettingsError: a value is out of range.
     """
-    if epsilon is None:
+    if epsilon is None or epsilon == 0:
         check_target(1.0, delta)
         return None
     return PrivacyTarget(epsilon, delta)

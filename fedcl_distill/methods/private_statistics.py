@@ -147,7 +147,7 @@ def private_statistics(
     thousand records a class on. See :class:`~fedcl_distill.statistics.StatisticsSpec` for what is summed.
 
     Args:
-        epsilon, delta: of the guarantee, for a record added or removed; None adds no noise.
+        epsilon, delta: of the guarantee, for a record added or removed; None or 0 adds no noise.
         views, dimensions, kind, frequency, architecture, augment, moments: of the statistics. Noise in each number
             grows with the root of all numbers' norm: more views are better only up to a point.
         shares: how precision is divided over features, mean samples, moments and counts.

@@ -157,7 +157,7 @@ def psg(
     noise, with labels spread evenly; inputs are scaled to [-1, 1] whatever the data. Batch norm is refused.
 
     Args:
-        epsilon, delta: of the guarantee, for a record added or removed; None clips, but adds no noise.
+        epsilon, delta: of the guarantee, for a record added or removed; None or 0 clips, but adds no noise.
         clip: L2 norm of one record's gradient, at most (the authors' 0.1).
         expected_batch: records in a query, in the mean (the authors' 256).
         over: "class" compares the gradients of every class by itself, each with the noise that the whole batch would

@@ -40,11 +40,11 @@ def view_of(shape: tuple[int, ...], classes: int = 2, architecture: str = "convn
 
 @pytest.mark.parametrize(
     ("architecture", "shape"),
-    [("convnet:width=4", (3, 9, 8)), ("lenet", (1, 28, 28)), ("mlp:width=5", (7,)), ("resnet18", (3, 16, 16))],
+    [("convnet:width=4", (3, 9, 8)), ("lenet", (1, 28, 28)), ("mlp:width=5", (7,)), ("resnet18:width=4", (3, 16, 16))],
 )
 def test_per_sample_gradients_are_those_of_one_sample_at_a_time(architecture: str, shape: tuple[int, ...]) -> None:
-    network = Architecture.parse(architecture).build(shape, 3, seed=0).requires_grad_(False)
-    inputs, labels = torch.randn(3, *shape, generator=generator_for(0)), torch.tensor([2, 0, 1])
+    network = Architecture.parse(architecture).build(shape, 3, seed=0).requires_grad_(False).double()
+    inputs, labels = torch.randn(3, *shape, generator=generator_for(0)).double(), torch.tensor([2, 0, 1])
     check_per_sample(network)
     found = per_sample_gradients(network, inputs, labels)
     network.requires_grad_(True)
@@ -52,7 +52,7 @@ def test_per_sample_gradients_are_those_of_one_sample_at_a_time(architecture: st
     for row in range(3):
         loss = F.cross_entropy(network(inputs[row : row + 1]), labels[row : row + 1])
         for one, expected in zip(found, torch.autograd.grad(loss, weights), strict=True):
-            torch.testing.assert_close(one[row], expected, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(one[row], expected)
 
 
 def test_networks_that_mix_samples_or_share_layers_are_refused() -> None:
@@ -224,7 +224,7 @@ def test_a_run_that_resumes_asks_nothing_new_and_ends_the_same(tmp_path: Path) -
 
 def test_it_learns_digits_through_noise() -> None:
     digits = load("digits")
-    method = psg(epsilon=50.0, architecture="convnet:width=8", expected_batch=100, noise_seed=0)
-    start, end = (method.distil(digits.train, 1, seed=0, budget=Budget(steps=steps)) for steps in (1, 60))
+    method = psg(epsilon=10.0, architecture="convnet:width=16", expected_batch=64, noise_seed=1)
+    start, end = (method.distil(digits.train, 1, seed=0, budget=Budget(steps=steps)) for steps in (1, 100))
     before, after = (evaluate(one, digits.test, seed=0, networks=1).mean for one in (start, end))
-    assert after > max(0.45, before + 0.15)
+    assert after > max(0.4, before + 0.15)
