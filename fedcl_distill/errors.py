@@ -33,3 +33,7 @@ class DependencyError(FedclDistillError, ImportError):
 
 class StorageError(FedclDistillError, OSError):
     """A file that could not be written or read: the disk is full, the folder is missing or not allowed."""
+
+
+class PrivacyError(FedclDistillError, RuntimeError):
+    """A release that a privacy budget does not cover, or a ledger that cannot be trusted."""

@@ -78,6 +78,27 @@ def append_line(path: str | os.PathLike[str], line: str) -> None:
         raise StorageError(f"could not append to {target}: {error.strerror or error}") from error
 
 
+@contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Inside the block nobody else is inside one of the same ``path``, in any process; waits until that is so.
+
+    The file at ``path`` is made for the lock alone, and stays. Where the system has no such locks, nothing is held.
+
+    Raises:
+        StorageError: the file cannot be made.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise StorageError(f"could not lock {path}: {error.strerror or error}") from error
+    try:
+        _lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _part(target: Path) -> Path:
     """Where the next content of ``target`` is written."""
     return target.with_name(f".{target.name}.part")
@@ -137,7 +158,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _lock(descriptor: int) -> None:
-    """Wait until no other process writes; closing the file lets the next one in. Nothing where there are no locks."""
+    """Wait until no other process has it; closing the file lets the next one in. Nothing where there are no locks."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system

@@ -10,6 +10,7 @@ from torch import Tensor
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, Distiller, finished
 from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.privacy.guarantee import KEY, guarantee_of, weakest
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.synthetic import SyntheticSet, union
 from fedcl_distill.systematic import check_weights, systematic
@@ -61,8 +62,13 @@ class WeightedSet:
 
 
 def weighted_union(parts: list[WeightedSet]) -> WeightedSet:
-    """All samples of ``parts`` with their weights, in the order given; DataError as for ``union``."""
-    whole = union([part.synthetic for part in parts], {"merged": len(parts)})
+    """All samples of ``parts`` with their weights, in the order given; DataError as for ``union``.
+
+    Parts stand for different records, so that the weakest of their privacy guarantees holds for all.
+    """
+    guarantee = weakest(guarantee_of(part.synthetic.provenance) for part in parts)
+    kept = {} if guarantee is None else {KEY: guarantee.as_record()}
+    whole = union([part.synthetic for part in parts], {"merged": len(parts), **kept})
     return WeightedSet(whole, torch.cat([part.weights for part in parts]))
 
 
@@ -107,7 +113,7 @@ class Merger:
             )
         )
         # What it was distilled from may have had a wider range than real data.
-        plain = union([replace(synthetic, value_range=whole.synthetic.value_range)], {"merged": len(parts)})
+        plain = union([replace(synthetic, value_range=whole.synthetic.value_range)], whole.synthetic.provenance)
         labels = plain.hard_labels
         share = whole.class_weights / labels.bincount(minlength=plain.num_classes).clamp(min=1)
         return WeightedSet(plain, share[labels])

@@ -23,6 +23,9 @@ _SCENARIO = {
 RAW_DATA = frozenset({"centralised", "pooled-distillation"})
 """Federated arms for which clients hand over their data; named here too, for a report needs no Flower."""
 
+PRIVACY = "privacy"
+"""Metric of results under differential privacy: their guarantee."""
+
 REAL_SAMPLES_MARK = " †"
 REAL_SAMPLES_NOTE = "† real samples: whoever receives them sees someone's data, so this arm is not private."
 
@@ -102,6 +105,7 @@ def _arms(kind: str, groups: list[list[Record]]) -> tuple[Arm, ...]:
         label = ", ".join([base, *differences])
         if _sends_real_samples(kind, group[0]):
             label += REAL_SAMPLES_MARK
+        label += _guarantee(group)
         ordered = sorted(group, key=lambda record: (number(record["settings"].get("seed")) or 0, record["key"]))
         arms.append(Arm(label, own, tuple(ordered)))
     return tuple(arms)
@@ -141,6 +145,18 @@ def _sends_real_samples(kind: str, record: Record) -> bool:
     if kind == "federated" and record["settings"].get("strategy") in RAW_DATA:
         return True
     return _uses_method(kind, record) and holds_real_samples(record["settings"].get("method"))
+
+
+def _guarantee(group: Sequence[Record]) -> str:
+    """What an arm is called beside its name where its results are differentially private, or claim it wrongly."""
+    claims = [record["metrics"].get(PRIVACY) for record in group]
+    known = [one for one in claims if isinstance(one, dict)]
+    if not known or len(known) < len(claims):
+        return ""
+    if any(one.get("seeded") is not False for one in known):
+        return " [noise from a known seed: not private]"
+    epsilon, delta = (max(number(one.get(name)) or 0.0 for one in known) for name in ("epsilon", "delta"))
+    return f" [ε {epsilon:g}, δ {delta:g}]"
 
 
 def _varying(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

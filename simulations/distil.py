@@ -207,5 +207,6 @@ def _costs(settings: DistilSettings, synthetic: SyntheticSet) -> dict[str, Any]:
         "samples_by_class": synthetic.class_counts.tolist(),
         "distil_seconds": synthetic.provenance.get("seconds"),
         "steps": synthetic.provenance.get("steps", 0),
+        "privacy": synthetic.provenance.get("privacy"),
         "holds_real_samples": bool(synthetic.provenance.get("holds_real_samples", False)),
     }

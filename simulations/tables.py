@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simulations.arms import REAL_SAMPLES_MARK, REAL_SAMPLES_NOTE, Arm, Scenario
+from simulations.arms import PRIVACY, REAL_SAMPLES_MARK, REAL_SAMPLES_NOTE, Arm, Scenario
 from simulations.formats import ABSENT, byte_size, mean, number, numbers, percent, seconds
 
 
@@ -191,4 +191,6 @@ def _notes(scenario: Scenario) -> tuple[str, ...]:
         notes.append("Mean ± standard deviation over seeds.")
     if any(arm.label.endswith(REAL_SAMPLES_MARK) for arm in scenario.arms):
         notes.append(REAL_SAMPLES_NOTE)
+    if any(record["metrics"].get(PRIVACY) for arm in scenario.arms for record in arm.records):
+        notes.append("[ε, δ]: differentially private, for a single record added or removed; see docs/privacy.md.")
     return tuple(notes)

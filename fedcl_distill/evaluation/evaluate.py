@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -76,7 +76,8 @@ def evaluate(
 
     Args:
         synthetic: what to train on.
-        test: real data to test on; its augmentation traits also serve training.
+        test: real data to test on, in the set's normalisation, for networks know no other; its augmentation traits also
+            serve training.
         protocol: how to train.
         seed: fixes weights, batch order and augmentation of every network.
         architecture: what to train instead of the protocol's network.
@@ -92,7 +93,7 @@ def evaluate(
             f"{test.name} cannot test this set: {len(test)} samples of shape {test.sample_shape} in "
             f"{test.num_classes} classes, the set has {synthetic.sample_shape} in {synthetic.num_classes}"
         )
-    started = time.monotonic()
+    started, test = time.monotonic(), replace(test, normalisation=synthetic.normalisation)
     architecture = architecture or protocol.architecture_for(test)
     recipe = protocol.recipe_for(test, len(synthetic))
     accuracies, by_class = [], []

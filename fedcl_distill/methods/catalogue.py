@@ -17,6 +17,8 @@ from fedcl_distill.methods.it_gan import it_gan
 from fedcl_distill.methods.kip import kip
 from fedcl_distill.methods.mtt import mtt, mtt_pruned, tesla
 from fedcl_distill.methods.ncfm import ncfm
+from fedcl_distill.methods.private_statistics import private_statistics
+from fedcl_distill.methods.psg import psg
 from fedcl_distill.methods.rfad import rfad
 from fedcl_distill.methods.rtp import rtp
 
@@ -198,6 +200,23 @@ _GENERATIVE = (
         (_REAL_TRAINING,),
     ),
 )
+_PRIVATE = (
+    Method(
+        "private-statistics",
+        private_statistics,
+        "differentially private",
+        "distribution matching (Zhao and Bilen 2023) on one noisy release (Dwork et al. 2006)",
+        "records must be protected and classes have thousands of them: one noisy sum, then anything you like",
+    ),
+    Method(
+        "psg",
+        psg,
+        "differentially private",
+        "Chen et al. 2022, Private Set Generation with Discriminative Information",
+        "records must be protected, and you want the published method; it takes many steps",
+        (_DOUBLE,),
+    ),
+)
 _CORE_SETS = (
     Method("random", random, "core set", "-", "as the baseline of every comparison", (_REAL_SAMPLES,)),
     Method(
@@ -233,4 +252,4 @@ _CORE_SETS = (
         (_REAL_SAMPLES, _REAL_TRAINING),
     ),
 )
-CATALOGUE = (*_DISTRIBUTION, *_GRADIENTS, *_TRAJECTORIES, *_PERFORMANCE, *_GENERATIVE, *_CORE_SETS)
+CATALOGUE = (*_DISTRIBUTION, *_GRADIENTS, *_TRAJECTORIES, *_PERFORMANCE, *_GENERATIVE, *_PRIVATE, *_CORE_SETS)

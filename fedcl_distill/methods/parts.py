@@ -11,7 +11,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import HardLabels, Labels, LearnedLabels, TeacherLabels
 from fedcl_distill.named import read_named
 from fedcl_distill.networks import Architecture
-from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization, Pixels
+from fedcl_distill.parameterizations import as_parameterization as as_parameterization
 from fedcl_distill.selection import (
     ClosestToMean,
     ClusterCentres,
@@ -76,17 +76,6 @@ def as_embedding(value: Embedding | str | None) -> Embedding:
     if value is None:
         return Inputs()
     return _named("embedding", value, _EMBEDDINGS) if isinstance(value, str) else value
-
-
-def as_parameterization(value: Parameterization | str | None) -> Parameterization:
-    """Read ``pixels``, ``tiles``, ``addressing:bases=16`` and the like; None takes pixels.
-
-    Raises:
-        SettingsError: the name or a setting is unknown.
-    """
-    if value is None:
-        return Pixels()
-    return read_named("parameterization", value, PARAMETERIZATIONS) if isinstance(value, str) else value
 
 
 def as_labels(value: Labels | str | None) -> Labels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedcl_distill.errors import PayloadError
+from fedcl_distill.named import read_named
 from fedcl_distill.parameterizations.addressing import Addressing
 from fedcl_distill.parameterizations.base import Arrays, Parameterization, Setting, Shape
 from fedcl_distill.parameterizations.fixed import FixedPixels
@@ -37,6 +38,17 @@ def build_parameterization(name: str, settings: Mapping[str, Setting]) -> Parame
         raise PayloadError(f"parameterization {name!r} does not take these settings: {error}") from error
 
 
+def as_parameterization(value: Parameterization | str | None) -> Parameterization:
+    """Read ``pixels``, ``tiles``, ``addressing:bases=16`` and the like; None takes pixels.
+
+    Raises:
+        SettingsError: the name or a setting is unknown.
+    """
+    if value is None:
+        return Pixels()
+    return read_named("parameterization", value, PARAMETERIZATIONS) if isinstance(value, str) else value
+
+
 __all__ = [
     "PARAMETERIZATIONS",
     "Addressing",
@@ -49,5 +61,6 @@ __all__ = [
     "Setting",
     "Shape",
     "Tiles",
+    "as_parameterization",
     "build_parameterization",
 ]

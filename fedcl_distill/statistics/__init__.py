@@ -7,6 +7,8 @@ from fedcl_distill.statistics.encoding import encode_statistics, save_statistics
 from fedcl_distill.statistics.fixed_point import FixedPoint
 from fedcl_distill.statistics.layout import BITS
 from fedcl_distill.statistics.measure import class_statistics
+from fedcl_distill.statistics.noisy import NoisyStatistics, Shares, add_up_noisy, release, with_noise
+from fedcl_distill.statistics.noisy_codec import NoisyExpectation, decode_noisy, encode_noisy
 from fedcl_distill.statistics.robust import RobustSum
 from fedcl_distill.statistics.spec import StatisticsSpec
 from fedcl_distill.statistics.sums import ClassStatistics, Sums, add_up, no_statistics
@@ -17,17 +19,25 @@ __all__ = [
     "ClassStatistics",
     "Domain",
     "FixedPoint",
+    "NoisyExpectation",
+    "NoisyStatistics",
     "RobustSum",
+    "Shares",
     "StatisticsDistiller",
     "StatisticsExpectation",
     "StatisticsSpec",
     "Sums",
     "add_up",
+    "add_up_noisy",
     "class_statistics",
+    "decode_noisy",
     "decode_statistics",
     "distil_statistics",
+    "encode_noisy",
     "encode_statistics",
     "load_statistics",
     "no_statistics",
+    "release",
     "save_statistics",
+    "with_noise",
 ]

@@ -14,9 +14,8 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import SGD, Budget, Callback, Engine, Initial, Noise, Size
 from fedcl_distill.engine.size import AbsentClasses, count_per_class
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.methods.parts import as_parameterization
 from fedcl_distill.network_sources import NoNetwork
-from fedcl_distill.parameterizations import GeneratorLatents, Parameterization
+from fedcl_distill.parameterizations import GeneratorLatents, Parameterization, as_parameterization
 from fedcl_distill.statistics.early_stop import HeldOutViews
 from fedcl_distill.statistics.initial import FromMoments
 from fedcl_distill.statistics.matching import StatisticsMatching

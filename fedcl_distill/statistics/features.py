@@ -15,7 +15,7 @@ from fedcl_distill.networks import Network
 from fedcl_distill.parameterizations.resampling import enlarge
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.statistics.domain import Domain
-from fedcl_distill.statistics.spec import CHARACTERISTIC, StatisticsSpec
+from fedcl_distill.statistics.spec import CHARACTERISTIC, DIRECTION, StatisticsSpec
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,23 @@ class FeatureMap:
         augment: drawn once a class.
         projection: float32 (dimensions, embedding), None where embeddings are kept as they are; the frequencies of
             characteristic features, (dimensions / 2, embedding).
-        characteristic: whether features are cosines and sines.
+        kind: of the specification.
     """
 
     network: Network
     augment: Draw
     projection: Tensor | None
-    characteristic: bool
+    kind: str
 
     def __call__(self, inputs: Tensor, classes: Tensor) -> Tensor:
         """float32 (n, dimensions), differentiable, of network inputs (n, …) of these ``classes``, int64 (n,)."""
         embeddings = self.network.embed(self.augment(inputs, classes))
-        if self.projection is None:
-            return embeddings
-        if not self.characteristic:
-            return embeddings @ self.projection.T
-        phases = F.normalize(embeddings, dim=1) @ self.projection.T
-        return torch.cat([phases.cos(), phases.sin()], dim=1)
+        if self.kind == CHARACTERISTIC:
+            assert self.projection is not None
+            phases = F.normalize(embeddings, dim=1) @ self.projection.T
+            return torch.cat([phases.cos(), phases.sin()], dim=1)
+        features = embeddings if self.projection is None else embeddings @ self.projection.T
+        return F.normalize(features, dim=1) if self.kind == DIRECTION else features
 
 
 def feature_map(spec: StatisticsSpec, domain: Domain, view: int, device: torch.device) -> FeatureMap:
@@ -62,7 +62,7 @@ def feature_map(spec: StatisticsSpec, domain: Domain, view: int, device: torch.d
         network=network.to(device).requires_grad_(False),
         augment=augmentation.draw(domain.num_classes, domain.sample_shape, generator_for(seed, "augmentation")),
         projection=None if projection is None else projection.to(device),
-        characteristic=spec.kind == CHARACTERISTIC,
+        kind=spec.kind,
     )
 
 

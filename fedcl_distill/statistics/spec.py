@@ -10,7 +10,10 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, default_architecture
 from fedcl_distill.parameterizations.checks import check_integer
 
-MEAN, CHARACTERISTIC = "mean", "characteristic"
+MEAN, DIRECTION, CHARACTERISTIC = "mean", "direction", "characteristic"
+BOUNDED = (DIRECTION, CHARACTERISTIC)
+"""Kinds of which each number lies in [-1, 1], whatever the sample."""
+
 _MOST_VIEWS = 100_000
 _MOST_DIMENSIONS = 100_000
 _LARGEST_MOMENTS = 64
@@ -30,7 +33,8 @@ class StatisticsSpec:
         views: how many, at least 2.
         architecture: of the networks, as text for ``Architecture.parse``; None takes a ConvNet for images and an MLP
             for features, of width 32. The classifier on top is not used.
-        kind: "mean" sums embeddings, as DM compares them (Zhao and Bilen 2023, equation 6). "characteristic" sums
+        kind: "mean" sums embeddings, as DM compares them (Zhao and Bilen 2023, equation 6). "direction" sums the same
+            scaled to length 1, so that what one sample adds is bounded. "characteristic" sums
             cosines and sines of random projections of embeddings of length 1 (Rahimi and Recht 2007; compare Wang et
             al. 2025): each lies in [-1, 1], so that what one sample adds is bounded.
         dimensions: numbers a class in each view. Embeddings that are longer are projected to so many by a random
@@ -66,8 +70,8 @@ class StatisticsSpec:
         check_integer("statistics: moments", self.moments, 0, _LARGEST_MOMENTS)
         _check_number("frequency", self.frequency, 1e6)
         _check_number("share", self.share, 1)
-        if self.kind not in (MEAN, CHARACTERISTIC):
-            raise SettingsError(f"statistics: unknown kind {self.kind!r}; known: {MEAN}, {CHARACTERISTIC}")
+        if self.kind not in (MEAN, *BOUNDED):
+            raise SettingsError(f"statistics: unknown kind {self.kind!r}; known: {', '.join((MEAN, *BOUNDED))}")
         if self.kind == CHARACTERISTIC and (self.dimensions == 0 or self.dimensions % 2):
             raise SettingsError(f"characteristic features need an even number of dimensions, got {self.dimensions}")
         if type(self.augment) is not bool:

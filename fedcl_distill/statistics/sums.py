@@ -13,7 +13,7 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError
 from fedcl_distill.statistics.domain import Domain
 from fedcl_distill.statistics.features import coarse_shape, feature_dimensions
-from fedcl_distill.statistics.spec import CHARACTERISTIC, StatisticsSpec
+from fedcl_distill.statistics.spec import BOUNDED, StatisticsSpec
 
 FEATURES, SAMPLES, MOMENTS = "features", "samples", "moments"
 _MOST_BLANK = 100_000
@@ -68,7 +68,7 @@ class ClassStatistics:
         for name, (views, dimensions) in expected.items():
             _check_sums(name, self.sums[name], (views, self.domain.num_classes, dimensions))
         self._check_counts()
-        if self.spec.kind == CHARACTERISTIC:
+        if self.spec.kind in BOUNDED:
             _check_bound(self.sums[FEATURES])
 
     def _check_counts(self) -> None:

@@ -11,7 +11,7 @@ from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.statistics.domain import Domain
 from fedcl_distill.statistics.features import feature_map
-from fedcl_distill.statistics.spec import CHARACTERISTIC, StatisticsSpec
+from fedcl_distill.statistics.spec import BOUNDED, StatisticsSpec
 from fedcl_distill.statistics.sums import FEATURES, MOMENTS, SAMPLES, ClassStatistics, shapes_of
 from fedcl_distill.synthetic import Limits
 
@@ -78,7 +78,7 @@ class StatisticsExpectation:
     def magnitudes(self) -> dict[str, float]:
         """The largest absolute mean of each kind; 1 where features are bounded by design."""
         bounds = {name: max(-low, high) for name, (low, high) in self._bounds.items()}
-        return {**bounds, FEATURES: 1.0} if self.spec.kind == CHARACTERISTIC else bounds
+        return {**bounds, FEATURES: 1.0} if self.spec.kind in BOUNDED else bounds
 
     @cached_property
     def _bounds(self) -> dict[str, tuple[float, float]]:
@@ -96,7 +96,7 @@ class StatisticsExpectation:
 
     @torch.no_grad()
     def _feature_bound(self) -> tuple[float, float]:
-        if self.spec.kind == CHARACTERISTIC:
+        if self.spec.kind in BOUNDED:
             return _widened(-1, 1)
         noise = torch.randn(_PROBES, *self.domain.sample_shape, generator=generator_for(self.spec.seed, "probes"))
         classes = torch.arange(_PROBES) % self.domain.num_classes

@@ -15,6 +15,7 @@ from strategies.continual.losses import AsymmetricCrossEntropy, DarkExperience
 from strategies.continual.memories import MEMORIES, memory_bytes
 from strategies.continual.memory import EncodedMemory, Memory
 from strategies.continual.metrics import AccuracyMatrix
+from strategies.continual.private_memory import PrivateMemory
 from strategies.continual.reservoir_memory import ReservoirMemory
 from strategies.continual.result import ContinualResult
 from strategies.continual.settings import SCENARIOS, STRATEGIES, ContinualSettings
@@ -69,6 +70,7 @@ __all__ = [
     "Memory",
     "MemoryBuffer",
     "MostInterfered",
+    "PrivateMemory",
     "ProjectedGradients",
     "Replay",
     "ReservoirMemory",

@@ -10,6 +10,7 @@ from fedcl_distill.engine import Budget, ByteBudget, CoreSet, Distiller
 from fedcl_distill.engine.size import bytes_of_counts, spread_in_bytes
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
+from fedcl_distill.methods.private_statistics import private_statistics
 from fedcl_distill.named import read_named
 from fedcl_distill.parameterizations import Parameterization, Pixels
 from fedcl_distill.seeding import derive_seed
@@ -18,6 +19,7 @@ from strategies.continual.condensed_memory import CondensedMemory
 from strategies.continual.distilled_memory import DistilledMemory
 from strategies.continual.hybrid_memory import HybridMemory
 from strategies.continual.memory import Memory
+from strategies.continual.private_memory import PrivateMemory
 from strategies.continual.reservoir_memory import ReservoirMemory
 from strategies.continual.settings import ContinualSettings
 
@@ -80,6 +82,17 @@ def condensed(
     )
 
 
+def private(settings: ContinualSettings, byte_budget: int, *, epsilon: float = 4.0, views: int = 8) -> PrivateMemory:
+    """Distilled from one noisy release of each experience, (``epsilon``, 1e-5)-differentially private."""
+    return PrivateMemory(
+        byte_budget,
+        settings.bits,
+        method=private_statistics(epsilon=epsilon, views=views),
+        budget=Budget.if_given(settings.distil_steps, settings.distil_seconds),
+        seed=_seed(settings),
+    )
+
+
 MEMORIES: dict[str, Callable[..., Memory]] = {
     "reservoir": reservoir,
     "balanced": balanced,
@@ -87,6 +100,7 @@ MEMORIES: dict[str, Callable[..., Memory]] = {
     "distilled": distilled,
     "hybrid": hybrid,
     "condensed": condensed,
+    "private": private,
 }
 
 

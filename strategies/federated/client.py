@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.privacy import PrivacyBudget
 from strategies.federated.internals import PARTITION_ID_KEY
 from strategies.federated.messages import METRICS, Facts
 from strategies.federated.secure.node import SECURE_EXCHANGES
@@ -20,6 +21,7 @@ from strategies.federated.work import (
     distil,
     distil_around,
     sum_features,
+    sum_privately,
     train,
     train_and_distil,
     train_compressed,
@@ -28,9 +30,12 @@ from strategies.federated.work import (
 
 LoadData = Callable[[Context], LabelledData]
 Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
+LoadBudget = Callable[[Context], PrivacyBudget]
 
 
-def make_client_app(load_data: LoadData, mods: Sequence[Mod] = ()) -> ClientApp:
+def make_client_app(
+    load_data: LoadData, mods: Sequence[Mod] = (), *, load_budget: LoadBudget | None = None
+) -> ClientApp:
     """A ClientApp that answers every kind of request with the data that ``load_data`` finds for a node.
 
     ``load_data`` gets the node's context; its node configuration names the ``partition-id``. The node configuration
@@ -38,14 +43,20 @@ def make_client_app(load_data: LoadData, mods: Sequence[Mod] = ()) -> ClientApp:
 
     ``mods`` are Flower's: they see every message on its way in and every answer on its way out.
 
+    A node with a privacy budget, which ``load_budget`` finds as data are found, answers requests for private statistics
+    alone: all others would tell what the budget is there to protect. Without one, such requests are answered as asked.
+
     An error on a node goes back as an error reply, as always in Flower.
     """
     app = ClientApp(mods=list(mods))
+    app.train("private")(_Answer(load_data, sum_privately, load_budget=load_budget, discreet=True))
+    if load_budget is not None:
+        return app
     app.train()(_Answer(load_data, train))
     app.train("distil")(_Answer(load_data, distil))
     app.train("statistics")(_Answer(load_data, sum_features))
     for name, exchange in SECURE_EXCHANGES.items():
-        app.train(name)(_Answer(load_data, exchange, counts_samples=False))
+        app.train(name)(_Answer(load_data, exchange, discreet=True))
     app.train("surrogate")(_Answer(load_data, distil_around))
     app.train("scaffold")(_Answer(load_data, train_with_control))
     app.train("compressed")(_Answer(load_data, train_compressed))
@@ -55,20 +66,29 @@ def make_client_app(load_data: LoadData, mods: Sequence[Mod] = ()) -> ClientApp:
 
 @dataclass(frozen=True)
 class _Answer:
-    """Lets a node do one kind of work and adds the facts to what comes out."""
+    """Lets a node do one kind of work and adds the facts to what comes out.
+
+    Attributes:
+        load_data, work: whose, and which.
+        counts_classes: whether the facts count classes.
+        load_budget: finds the node's privacy budget.
+        discreet: whether the facts tell neither size nor seconds.
+    """
 
     load_data: LoadData
     work: Work
     counts_classes: bool = False
-    counts_samples: bool = True  # where not, every node counts as one
+    load_budget: LoadBudget | None = None
+    discreet: bool = False
 
     def __call__(self, message: Message, context: Context) -> Message:
         started = time.monotonic()
         data, partition = self.load_data(context), partition_of(context)
-        answer = self.work(Task(message.content, data, partition, device_of(context), context.state))
+        budget = None if self.load_budget is None else self.load_budget(context)
+        answer = self.work(Task(message.content, data, partition, device_of(context), context.state, budget))
         counts = tuple(data.class_counts.tolist()) if self.counts_classes else ()
-        examples = len(data) if self.counts_samples else 1
-        answer[METRICS] = Facts(partition, examples, time.monotonic() - started, counts).to_record()
+        size, seconds = (1, 0.0) if self.discreet else (len(data), time.monotonic() - started)
+        answer[METRICS] = Facts(partition, size, seconds, counts).to_record()
         return Message(answer, reply_to=message)
 
 

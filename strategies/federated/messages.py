@@ -11,13 +11,14 @@ metrics      MetricRecord   num-examples, seconds, partition-id; class-counts wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
 from fedcl_distill.errors import PayloadError
+from fedcl_distill.privacy.guarantee import KEY
 from fedcl_distill.statistics.fixed_point import Words
 from fedcl_distill.synthetic import Expectation, Limits, SyntheticSet, decode, encode
 from strategies.federated.arrays import read_array
@@ -73,9 +74,12 @@ class Facts:
 def pack_set(synthetic: SyntheticSet, bits: int) -> RecordDict:
     """An answer with ``synthetic``, each value in ``bits`` bits.
 
-    The set's provenance stays where it is: it tells how many real samples each class has.
+    The set's provenance stays where it is, for it tells how many real samples each class has; all but a guarantee.
     """
-    return pack_payload(SYNTHETIC, encode(synthetic, bits, provenance=False))
+    if KEY not in synthetic.provenance:
+        return pack_payload(SYNTHETIC, encode(synthetic, bits, provenance=False))
+    told = replace(synthetic, provenance={KEY: synthetic.provenance[KEY]})
+    return pack_payload(SYNTHETIC, encode(told, bits))
 
 
 def unpack_set(content: RecordDict, limits: Limits, expectation: Expectation) -> SyntheticSet:

@@ -32,6 +32,7 @@ from strategies.federated.learner import Learner
 from strategies.federated.merge import GatherOptions, gathering_for
 from strategies.federated.one_shot import OneShotUnion
 from strategies.federated.one_shot_ensemble import OneShotEnsemble
+from strategies.federated.private_statistics import PrivacyOptions, private_statistics_first
 from strategies.federated.reception import Reception
 from strategies.federated.requests import CompressedRequest, DistilRequest, TrainRequest
 from strategies.federated.scaffold import Scaffold
@@ -232,17 +233,25 @@ def quantised(plan: Plan, *, bits: int = 8, download_bits: int = 32) -> Compress
     return _compressed(plan, f"quantised:bits={bits}", download_bits)
 
 
-@_takes(StatisticsSpec, StatisticsDistiller, RobustSum, SecureOptions, without=("seed",))
+@_takes(StatisticsSpec, StatisticsDistiller, RobustSum, SecureOptions, PrivacyOptions, without=("seed",))
 def statistics_first(
-    plan: Plan, spec: StatisticsSpec, distiller: StatisticsDistiller, adding: RobustSum, options: SecureOptions
+    plan: Plan,
+    spec: StatisticsSpec,
+    distiller: StatisticsDistiller,
+    adding: RobustSum,
+    options: SecureOptions,
+    privacy: PrivacyOptions,
 ) -> StatisticsFirst:
-    """Sums, once: what is summed, what follows, how they add up, whether the server sees any but the total."""
+    """Sums, once: what is summed, what follows, how they add up, what the server sees, with how much noise."""
     _require(
-        not options.secure or adding == RobustSum(),
-        "a server that sees the total alone (secure) cannot hold clients against each other (centre, count_share)",
+        (adding != RobustSum()) + options.secure + bool(privacy.epsilon) <= 1,
+        "a server that sees the total alone (secure), or only noisy sums (epsilon), cannot hold clients against each "
+        "other (centre, count_share), and noise is not yet added in secret: choose one of these",
     )
     spec = replace(spec, seed=derive_seed(plan.settings.seed, "statistics"))
     settings = plan.with_one_round().settings
+    if privacy.epsilon:
+        return private_statistics_first(settings, plan.test, spec, distiller, privacy, plan.learner, plan.reception)
     plain = StatisticsFirst.of(settings, plan.test, spec, distiller, plan.learner, plan.reception, adding)
     return SecureStatistics.securing(plain, options, settings.reply_seconds) if options.secure else plain
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from flwr.app import ConfigRecord, RecordDict
 
 from fedcl_distill.augmentation import NoAugmentation, augmentation_for
@@ -15,8 +16,17 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.network_sources import AroundNetwork
 from fedcl_distill.networks import Network
+from fedcl_distill.privacy import PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.seeding import derive_seed
-from fedcl_distill.statistics import ClassStatistics, FixedPoint, StatisticsSpec, class_statistics
+from fedcl_distill.statistics import (
+    ClassStatistics,
+    FixedPoint,
+    NoisyStatistics,
+    Shares,
+    StatisticsSpec,
+    class_statistics,
+    release,
+)
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import Recipe
 from strategies.federated.flat import from_flat, to_flat
@@ -26,7 +36,7 @@ DISTIL_CONFIG = "distil-config"
 """Where a request to distil stands beside a request to train."""
 
 DISTIL, SCAFFOLD, COMPRESSED, ENSEMBLE = "train.distil", "train.scaffold", "train.compressed", "train.ensemble"
-STATISTICS, SURROGATE = "train.statistics", "train.surrogate"
+STATISTICS, SURROGATE, PRIVATE_STATISTICS = "train.statistics", "train.surrogate", "train.private"
 """Message types of requests; a plain request to train has Flower's own "train"."""
 
 _ROUND_KEY = "server-round"
@@ -148,6 +158,28 @@ class SecureStatisticsRequest(StatisticsRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrivateStatisticsRequest(StatisticsRequest):
+    """Sum features of your data class by class, and send the sums with noise of your own.
+
+    Attributes:
+        epsilon, delta: of every record of yours.
+        shares: how the release divides its precision: fields of :class:`Shares`.
+    """
+
+    epsilon: float
+    delta: float
+    shares: Mapping[str, Any]
+
+    def release(
+        self, data: LabelledData, budget: PrivacyBudget | None, *, device: str | torch.device = "cpu"
+    ) -> NoisyStatistics:
+        """Do as asked, if the node's budget covers it; PrivacyError if not."""
+        public = publicly_scaled(data, Normalisation(self.mean, self.std))
+        target, shares = PrivacyTarget(self.epsilon, self.delta), Shares(**self.shares)
+        return release(public, self.specification, target, shares=shares, budget=budget, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SurrogateRequest(DistilRequest):
     """Distil your data as networks around the one you receive see them (Xiong et al. 2023, FedDM).
 
@@ -246,6 +278,11 @@ def read_statistics(content: RecordDict) -> StatisticsRequest:
 def read_secure_statistics(content: RecordDict) -> SecureStatisticsRequest:
     """The request in a ``train.masked`` message; SettingsError where a value is missing or of another type."""
     return from_flat(SecureStatisticsRequest, config_of(content))
+
+
+def read_private_statistics(content: RecordDict) -> PrivateStatisticsRequest:
+    """The request in a ``train.private`` message; SettingsError where a value is missing or of another type."""
+    return from_flat(PrivateStatisticsRequest, config_of(content))
 
 
 def read_surrogate(content: RecordDict) -> SurrogateRequest:

@@ -91,6 +91,7 @@ class FederatedResult:
             "slowest_client_seconds": round(sum(one.slowest_client_seconds for one in self.rounds), 3),
             "server_seconds": round(sum(one.server_seconds for one in self.rounds), 3),
             "synthetic_samples": None if self.synthetic is None else len(self.synthetic),
+            "privacy": None if self.synthetic is None else self.synthetic.provenance.get("privacy"),
             "clients_per_class": None if self.clients_per_class is None else list(self.clients_per_class),
             "rounds": [one.as_record() for one in self.rounds],
             "bytes_by_client": self.ledger.as_record(),

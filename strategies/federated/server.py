@@ -15,6 +15,7 @@ from fedcl_distill.networks import Architecture
 from strategies.federated.arrays import weights_of
 from strategies.federated.learner import Learner
 from strategies.federated.metered import MeteredGrid
+from strategies.federated.private_statistics import scaled_for
 from strategies.federated.reception import Reception
 from strategies.federated.registry import build_strategy
 from strategies.federated.result import FederatedResult, RoundResult
@@ -48,7 +49,7 @@ def run_server(
         CheckpointError: ``checkpoint`` is damaged or belongs to a run with other settings or data.
         StorageError: ``checkpoint`` cannot be written.
     """
-    metered = MeteredGrid(grid)
+    metered, test = MeteredGrid(grid), scaled_for(settings, test)
     reception = Reception(settings.clients, settings.quorum, settings.wait_seconds)
     learner = learner_for(settings, test)
     strategy = build_strategy(settings, test, learner, reception)

@@ -8,7 +8,8 @@ result is that of the pooled data, however these are divided.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -55,6 +56,9 @@ class StatisticsFirst(TrainOnly):
         statistics: of all nodes that were heard, once the round is over.
         synthetic: what was distilled from them.
     """
+
+    kind: ClassVar[str] = STATISTICS
+    """Message type of its requests."""
 
     def __init__(
         self,
@@ -115,7 +119,7 @@ class StatisticsFirst(TrainOnly):
     ) -> list[Message]:
         """Ask every node for its sums; the model stays here."""
         content = RecordDict({CONFIG: self.request.to_record(server_round)})
-        messages = [Message(content, node, STATISTICS) for node in self.reception.wait_for_nodes(grid)]
+        messages = [Message(content, node, self.kind) for node in self.reception.wait_for_nodes(grid)]
         self.reception.expect_answers(messages)
         return messages
 
@@ -127,7 +131,7 @@ class StatisticsFirst(TrainOnly):
             DivergenceError: distillation or training diverged.
         """
         self.statistics, heard = self._total(server_round, replies)
-        self.synthetic = finished(self.distil(self.statistics))
+        self.synthetic = finished(self._distilled(self.statistics))
         weights = self.learner.learn(self.synthetic, server_round)
         return weights, MetricRecord({"statistics": heard, "samples": len(self.synthetic)})
 
@@ -146,7 +150,13 @@ class StatisticsFirst(TrainOnly):
     def _total(self, server_round: int, replies: Iterable[Message]) -> tuple[ClassStatistics, int]:
         """The statistics of all nodes that were heard, and how many these were."""
         answers = self.reception.hear(server_round, replies, self._read)
-        return self.adding.add_up([answer.value for answer in answers]), len(answers)
+        return self._added([answer.value for answer in answers]), len(answers)
+
+    def _added(self, values: Sequence[ClassStatistics]) -> ClassStatistics:
+        return self.adding.add_up(values)
+
+    def _distilled(self, statistics: ClassStatistics) -> SyntheticSet:
+        return self.distil(statistics)
 
     def _read(self, content: RecordDict) -> ClassStatistics:
         statistics = decode_statistics(unpack_payload(content, SUMS, self.expectation.limits))

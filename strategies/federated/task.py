@@ -8,6 +8,7 @@ from flwr.app import RecordDict
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.networks import Architecture, Network
+from fedcl_distill.privacy import PrivacyBudget
 from fedcl_distill.training import fit
 from strategies.federated.corrections import Correction, proximal
 from strategies.federated.requests import Request, SurrogateRequest, TrainRequest, round_of
@@ -23,6 +24,7 @@ class Task:
         partition: which part of all data these are.
         device: where to compute.
         state: what the node keeps over rounds.
+        budget: what the data may release under differential privacy.
     """
 
     content: RecordDict
@@ -30,6 +32,7 @@ class Task:
     partition: int
     device: str
     state: RecordDict
+    budget: PrivacyBudget | None = None
 
     @property
     def server_round(self) -> int:

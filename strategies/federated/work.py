@@ -12,7 +12,7 @@ from torch.nn.utils import vector_to_parameters
 from fedcl_distill.engine import finished
 from fedcl_distill.errors import CheckpointError
 from fedcl_distill.seeding import derive_seed
-from fedcl_distill.statistics import encode_statistics
+from fedcl_distill.statistics import encode_noisy, encode_statistics
 from strategies.federated.arrays import put_weights, weights_of
 from strategies.federated.compression import UpdateCodec, Vector, read_codec
 from strategies.federated.compression.codec import Bytes
@@ -37,6 +37,7 @@ from strategies.federated.requests import (
     TrainRequest,
     read_compressed,
     read_distil,
+    read_private_statistics,
     read_statistics,
     read_surrogate,
     read_train,
@@ -56,6 +57,13 @@ def sum_features(task: Task) -> RecordDict:
     """Class-wise sums of features of the node's data."""
     request = read_statistics(task.content)
     return pack_payload(SUMS, encode_statistics(request.measure(task.data, task.device), request.bits))
+
+
+def sum_privately(task: Task) -> RecordDict:
+    """Class-wise sums of features of the node's data, with noise."""
+    request = read_private_statistics(task.content)
+    noisy = request.release(task.data, task.budget, device=task.device)
+    return pack_payload(SUMS, encode_noisy(noisy, request.bits))
 
 
 def distil_around(task: Task) -> RecordDict:

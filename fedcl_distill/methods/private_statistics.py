@@ -1,0 +1,184 @@
+"""Statistics first, privately: one noisy release of class-wise sums, from which samples are distilled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.engine import Budget, Callback, Size
+from fedcl_distill.engine.size import AbsentClasses
+from fedcl_distill.fingerprint import fingerprint
+from fedcl_distill.labels import HardLabels, Labels
+from fedcl_distill.methods.private import checked_range, checked_target, noise_for
+from fedcl_distill.parameterizations import Parameterization, as_parameterization
+from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
+from fedcl_distill.privacy.guarantee import KEY
+from fedcl_distill.statistics import NoisyStatistics, Shares, StatisticsDistiller, StatisticsSpec, release
+from fedcl_distill.synthetic import SyntheticSet
+
+
+@dataclass(frozen=True)
+class PrivateStatistics:
+    """Releases noisy statistics once and distils those: after the release the data are not looked at.
+
+    Attributes:
+        spec, shares: what is released.
+        distiller: what follows; post-processing.
+        target: ε and δ; None for no noise and no guarantee.
+        ledger: what the data may release.
+        public_range: of values that are no pixels of 8 bits, known without the data; they are clamped to it.
+        noise_seed: draw the noise from this seed, which guarantees nothing; None takes the operating system.
+    """
+
+    name: ClassVar[str] = "private-statistics"
+    spec: StatisticsSpec
+    shares: Shares
+    distiller: StatisticsDistiller
+    target: PrivacyTarget | None
+    ledger: PrivacyBudget | None = None
+    noise_seed: int | None = None
+    public_range: tuple[float, float] | None = None
+    labels: Labels = field(default_factory=HardLabels)
+
+    @property
+    def parameterization(self) -> Parameterization:
+        return as_parameterization(self.distiller.parameterization)
+
+    def distil(
+        self,
+        real: LabelledData,
+        size: Size,
+        *,
+        seed: int,
+        budget: Budget | None = None,
+        device: str | torch.device = "cpu",
+        callbacks: Sequence[Callback] = (),
+        checkpoint: str | os.PathLike[str] | None = None,
+        absent_classes: AbsentClasses = "error",
+    ) -> SyntheticSet:
+        """See :meth:`~fedcl_distill.engine.Distiller.distil`; ``seed`` fixes all but the noise.
+
+        A run that resumes finds the key of its noise beside the checkpoint and releases the same statistics again.
+        Classes and counts are what the noisy release says of them.
+        """
+        data = publicly_scaled(real, value_range=self.public_range)
+        secret = None if checkpoint is None else Path(f"{os.fspath(checkpoint)}.noise")
+        noise = noise_for(self.noise_seed, secret, fingerprint(data, self.spec.settings()))
+        noisy = self.release(data, noise, device=device)
+        synthetic = self.distil_noisy(
+            noisy,
+            size,
+            seed=seed,
+            budget=budget,
+            device=device,
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+            absent_classes=absent_classes,
+        )
+        if secret is not None and not synthetic.provenance["interrupted"]:
+            secret.unlink(missing_ok=True)
+        return replace(synthetic, provenance={**synthetic.provenance, "data": real.name})
+
+    def release(
+        self, data: LabelledData, noise: NoiseSource, *, part: str = "", device: str | torch.device = "cpu"
+    ) -> NoisyStatistics:
+        """The noisy statistics of ``data``, publicly scaled; paid from the ledger, if there is one."""
+        return release(
+            data, self.spec, self.target, shares=self.shares, noise=noise, budget=self.ledger, part=part, device=device
+        )
+
+    def distil_noisy(
+        self,
+        noisy: NoisyStatistics,
+        size: Size,
+        *,
+        seed: int,
+        budget: Budget | None = None,
+        device: str | torch.device = "cpu",
+        callbacks: Sequence[Callback] = (),
+        checkpoint: str | os.PathLike[str] | None = None,
+        absent_classes: AbsentClasses = "error",
+    ) -> SyntheticSet:
+        """Samples from ``noisy`` statistics, with their guarantee."""
+        synthetic = self.distiller.distil(
+            noisy.as_statistics(),
+            size,
+            seed=seed,
+            budget=budget,
+            device=device,
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+            absent_classes=absent_classes,
+        )
+        guarantee = {} if noisy.guarantee is None else {KEY: noisy.guarantee.as_record()}
+        return replace(synthetic, provenance={**synthetic.provenance, "method": self.name, **guarantee})
+
+
+def private_statistics(
+    *,
+    epsilon: float | None = 1.0,
+    delta: float = 1e-5,
+    views: int = 20,
+    dimensions: int = 64,
+    kind: str = "direction",
+    frequency: float = 4.0,
+    architecture: str | None = None,
+    augment: bool = True,
+    moments: int = 4,
+    shares: Shares | None = None,
+    initial: str = "moments",
+    parameterization: str | None = None,
+    learning_rate: float = 30.0,
+    steps_per_view: int = 1,
+    statistics_seed: int = 0,
+    public_range: Sequence[float] | None = None,
+    noise_seed: int | None = None,
+    ledger: PrivacyBudget | None = None,
+) -> PrivateStatistics:
+    """Class-wise sums and counts with Gaussian noise, once; then distribution matching with these sums.
+
+    Each record is hidden in a sum over its class, so that the more records, the better: noise costs little from some
+    thousand records a class on. See :class:`~fedcl_distill.statistics.StatisticsSpec` for what is summed.
+
+    Args:
+        epsilon, delta: of the guarantee, for a record added or removed; None or 0 adds no noise.
+        views, dimensions, kind, frequency, architecture, augment, moments: of the statistics. Noise in each number
+            grows with the root of all numbers' norm: more views are better only up to a point.
+        shares: how precision is divided over features, mean samples, moments and counts.
+        initial, parameterization, learning_rate, steps_per_view: see
+            :class:`~fedcl_distill.statistics.StatisticsDistiller`. Directions have length 1, embeddings of ConvNets
+            many times that: losses are as much smaller, and the rate larger.
+        statistics_seed: of the random networks; public.
+        public_range: of values that are no pixels of 8 bits, known without the data; they are clamped to it.
+        noise_seed: draws the noise from this seed, and so guarantees nothing; for tests.
+        ledger: from which the release is paid.
+    """
+    return PrivateStatistics(
+        StatisticsSpec(
+            seed=statistics_seed,
+            views=views,
+            architecture=architecture,
+            kind=kind,
+            dimensions=dimensions,
+            frequency=frequency,
+            moments=moments,
+            augment=augment,
+        ),
+        shares or Shares(),
+        StatisticsDistiller(
+            initial=initial,
+            parameterization=parameterization,
+            learning_rate=learning_rate,
+            steps_per_view=steps_per_view,
+        ),
+        checked_target(epsilon, delta),
+        ledger,
+        noise_seed,
+        checked_range(public_range),
+    )

@@ -1,0 +1,226 @@
+"""Statistics under differential privacy: one release of all sums and counts, with Gaussian noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.fingerprint import fingerprint
+from fedcl_distill.privacy import Guarantee, NoiseSource, PrivacyBudget, PrivacyTarget, Release, weakest
+from fedcl_distill.statistics.bounds import input_ends, radii
+from fedcl_distill.statistics.domain import Domain
+from fedcl_distill.statistics.measure import class_statistics
+from fedcl_distill.statistics.spec import StatisticsSpec
+from fedcl_distill.statistics.sums import FEATURES, MOMENTS, SAMPLES, ClassStatistics, Sums, shapes_of
+
+COUNTS = "counts"
+_DEVIATIONS_OF_A_CLASS = 4.0  # a noisy count below so many of its deviations counts as none: 1 in 30,000 by chance
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How the one release divides its precision; see :mod:`~fedcl_distill.statistics.bounds`.
+
+    The noise of a block falls with the root of its share. Shares of blocks that are there are scaled to add up to 1.
+
+    Attributes:
+        features: of the views.
+        samples: of mean samples.
+        moments: of second moments.
+        counts: of class counts.
+
+    Raises:
+        SettingsError: on construction, if one is not positive.
+    """
+
+    features: float = 0.7
+    samples: float = 0.2
+    moments: float = 0.08
+    counts: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in (FEATURES, SAMPLES, MOMENTS, COUNTS):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 < value < math.inf:
+                raise SettingsError(f"privacy: the share of {name} must be a positive number, got {value!r}")
+
+    def deviations(self, spec: StatisticsSpec, domain: Domain, noise_multiplier: float) -> dict[str, float]:
+        """Standard deviation of the noise of each block, in the unit of its sums; "counts" among them.
+
+        Raises:
+            SettingsError: as for :func:`~fedcl_distill.statistics.bounds.radii`.
+        """
+        bounds = {**radii(spec, domain), COUNTS: 1.0}
+        total = sum(getattr(self, name) for name in bounds)
+        return {
+            name: noise_multiplier * radius / math.sqrt(getattr(self, name) / total) for name, radius in bounds.items()
+        }
+
+
+@dataclass(frozen=True)
+class NoisyStatistics:
+    """What is left of statistics once noise is on them: this may be given away, added up and rounded at will.
+
+    Attributes:
+        spec, domain: as of :class:`ClassStatistics`; nothing in the domain may have been measured on the data.
+        counts: float64 (classes,): noisy, and possibly negative.
+        sums: float64 (views, classes, dimensions) by name, noisy.
+        shares: how precision was divided.
+        guarantee: what holds for each record; None where a part had none.
+        parts: releases that were added up; their noise adds up as well.
+
+    Raises:
+        DataError: on construction, if shapes, dtypes or values break the above.
+    """
+
+    spec: StatisticsSpec
+    domain: Domain
+    counts: Tensor
+    sums: Mapping[str, Tensor]
+    shares: Shares
+    guarantee: Guarantee | None
+    parts: int = 1
+
+    def __post_init__(self) -> None:
+        expected = shapes_of(self.spec, self.domain)
+        if set(self.sums) != set(expected):
+            raise DataError(f"noisy statistics hold {sorted(self.sums)[:5]}, expected {sorted(expected)}")
+        _check("counts", self.counts, (self.domain.num_classes,))
+        for name, (views, dimensions) in expected.items():
+            _check(name, self.sums[name], (views, self.domain.num_classes, dimensions))
+
+    def __add__(self, other: NoisyStatistics) -> NoisyStatistics:
+        """Of both data together, which have no record in common: the weaker guarantee holds.
+
+        Raises:
+            DataError: the two are not sums of the same features of the same kind of data.
+        """
+        if (self.spec, self.domain, self.shares) != (other.spec, other.domain, other.shares):
+            raise DataError("noisy statistics of another specification or kind of data cannot be added")
+        return NoisyStatistics(
+            self.spec,
+            self.domain,
+            self.counts + other.counts,
+            {name: one + other.sums[name] for name, one in self.sums.items()},
+            self.shares,
+            weakest([self.guarantee, other.guarantee]),
+            self.parts + other.parts,
+        )
+
+    def deviations(self) -> dict[str, float]:
+        """Standard deviation of the noise in each block; 0 where there was no noise."""
+        if self.guarantee is None:
+            return dict.fromkeys((*self.sums, COUNTS), 0.0)
+        single = self.shares.deviations(self.spec, self.domain, self.guarantee.mechanism.noise_multiplier)
+        return {name: math.sqrt(self.parts) * value for name, value in single.items()}
+
+    def largest_mean(self, name: str) -> float:
+        """The largest absolute value that a mean in this block can have."""
+        largest = float(input_ends(self.domain).abs().max())
+        return {FEATURES: 1.0, SAMPLES: largest, MOMENTS: largest**2}[name]
+
+    def as_statistics(self) -> ClassStatistics:
+        """Statistics that could have been exact: counts are whole, means lie where means can lie.
+
+        All of it follows from what was released, and so costs nothing. A class whose count does not stand out from its
+        noise counts as absent.
+        """
+        least = max(1.0, _DEVIATIONS_OF_A_CLASS * self.deviations()[COUNTS])
+        counts = torch.where(self.counts >= least, self.counts.round(), 0.0)
+        sums = {}
+        for name, noisy in self.sums.items():
+            means = self._possible(name, noisy / counts.clamp(min=1)[:, None])
+            of_name = counts.long().expand(noisy.shape[:2]).clone()
+            sums[name] = Sums(of_name, means * of_name[..., None])
+        return ClassStatistics(self.spec, self.domain, sums)
+
+    def _possible(self, name: str, means: Tensor) -> Tensor:
+        low, high = input_ends(self.domain).double()
+        if name == SAMPLES:
+            shape = (means.shape[-1] // len(low), 1)
+            return means.clamp(low.repeat(shape).T.flatten(), high.repeat(shape).T.flatten())
+        most = self.largest_mean(name)
+        return means.clamp(-most, most)
+
+
+def release(
+    data: LabelledData,
+    spec: StatisticsSpec,
+    target: PrivacyTarget | None,
+    *,
+    shares: Shares | None = None,
+    noise: NoiseSource | None = None,
+    budget: PrivacyBudget | None = None,
+    part: str = "",
+    device: str | torch.device = "cpu",
+) -> NoisyStatistics:
+    """Sums of features of ``data``, with noise: a Gaussian mechanism (Dwork et al. 2006), once, for all of it.
+
+    Class counts are part of the same vector, and protected with it. Normalisation, value range and class names are
+    taken to be public: see :func:`~fedcl_distill.privacy.publicly_scaled`. So are ``spec`` and its seed.
+
+    Args:
+        data: with a public scale.
+        spec: of bounded features.
+        target: ε and δ; None adds no noise, which guarantees nothing.
+        shares: how the release divides its precision.
+        noise: where it comes from; None takes the operating system.
+        budget: what the data may release; asked before anything is.
+        part: names these records there, where other releases are of others (experiences).
+        device: where to compute.
+
+    Raises:
+        SettingsError: features are not bounded, or a value is out of range.
+        PrivacyError: the budget does not cover it.
+        DependencyError: dp-accounting is not installed.
+    """
+    radii(spec, Domain.of(data))
+    if target is None and budget is not None:
+        raise SettingsError("a release without noise cannot be paid from a privacy budget")
+    source = noise or NoiseSource.fresh()
+    if target is not None and budget is not None:
+        name = source.name(fingerprint(data, [spec.settings(), target.epsilon, target.delta]))
+        mechanism = target.guarantee(1.0).mechanism
+        budget.spend(Release(name, f"statistics of {data.name}", mechanism, part))
+    exact = class_statistics(data, spec, device=device)
+    return with_noise(exact, target, shares or Shares(), source)
+
+
+def with_noise(
+    exact: ClassStatistics, target: PrivacyTarget | None, shares: Shares, source: NoiseSource
+) -> NoisyStatistics:
+    """``exact`` with the noise that ``target`` asks for; each exact record may be released so only once."""
+    spec, domain = exact.spec, exact.domain
+    counts = exact.class_counts.double()
+    values = {name: sums.values for name, sums in exact.sums.items()}
+    if target is None:
+        return NoisyStatistics(spec, domain, counts, values, shares, None)
+    guarantee = target.guarantee(1.0, seeded=not source.secret)
+    spread = shares.deviations(spec, domain, guarantee.mechanism.noise_multiplier)
+    noisy = {name: one + spread[name] * source.normal(one.shape, name) for name, one in values.items()}
+    counts = counts + spread[COUNTS] * source.normal(counts.shape, COUNTS)
+    return NoisyStatistics(spec, domain, counts, noisy, shares, guarantee)
+
+
+def add_up_noisy(many: list[NoisyStatistics]) -> NoisyStatistics:
+    """The sum of at least one, in the order given; DataError if there is none, or they cannot be added."""
+    if not many:
+        raise DataError("there are no statistics to add up")
+    total = many[0]
+    for one in many[1:]:
+        total = total + one
+    return total
+
+
+def _check(name: str, values: Any, shape: tuple[int, ...]) -> None:
+    if values.dtype != torch.float64 or tuple(values.shape) != shape:
+        raise DataError(f"noisy statistics: {name} must be float64 {shape}, got {values.dtype} {tuple(values.shape)}")
+    if not torch.isfinite(values).all():
+        raise DataError(f"noisy statistics: {name} hold NaN or infinity")

@@ -1,0 +1,178 @@
+"""Noisy statistics to bytes and back, and what a server asks of them.
+
+The container is that of other payloads. Unlike exact statistics, sums travel as they are, of every class: which classes
+a party holds is part of what noise hides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedcl_distill.errors import PayloadError, SettingsError
+from fedcl_distill.privacy import Guarantee, PrivacyTarget
+from fedcl_distill.statistics.domain import Domain
+from fedcl_distill.statistics.header import StatisticsHeader
+from fedcl_distill.statistics.layout import BITS
+from fedcl_distill.statistics.noisy import COUNTS, NoisyStatistics, Shares
+from fedcl_distill.statistics.spec import StatisticsSpec
+from fedcl_distill.statistics.sums import shapes_of
+from fedcl_distill.statistics.validation import StatisticsExpectation
+from fedcl_distill.synthetic import Limits
+from fedcl_distill.synthetic.container import View, read_container, write_container
+from fedcl_distill.synthetic.decoding import as_payload_error
+from fedcl_distill.synthetic.layout import STORED_DTYPES
+from fedcl_distill.synthetic.limits import DEFAULT_LIMITS
+from fedcl_distill.synthetic.quantise import Range, dequantise, quantise
+from fedcl_distill.synthetic.strict_json import compact, parse_object
+
+_FORMAT = 1
+_KEYS = {"format", "statistics", "shares", "guarantee", "parts"}
+_MOST_RECORDS = 1e9
+_MOST_PARTS = 10**6
+_DEVIATIONS = 10.0  # that honest noise never leaves
+
+
+def encode_noisy(noisy: NoisyStatistics, bits: int = 32) -> bytes:
+    """The statistics as bytes: sums in 8, 16 or 32 bits, counts in 32.
+
+    Rounding comes after the noise, and so costs no privacy; 8 and 16 bits are even steps over the range of each kind.
+
+    Raises:
+        SettingsError: ``bits`` is none of these.
+    """
+    if bits not in BITS:
+        raise SettingsError(f"statistics are sent in {', '.join(map(str, BITS))} bits a value, got {bits!r}")
+    arrays: dict[str, View] = {COUNTS: noisy.counts.float().numpy()}
+    ranges: dict[str, Range] = {}
+    for name, sums in noisy.sums.items():
+        values = sums.float().numpy()
+        if bits < 32:
+            ranges[name] = Range.of(values)
+        arrays[name] = (values if bits == 32 else quantise(values, ranges[name], bits)).astype(STORED_DTYPES[bits])
+    header = {
+        "format": _FORMAT,
+        "statistics": StatisticsHeader(bits, noisy.spec, noisy.domain, ranges).to_text(),
+        "shares": asdict(noisy.shares),
+        "guarantee": None if noisy.guarantee is None else noisy.guarantee.as_record(),
+        "parts": noisy.parts,
+    }
+    return write_container(arrays, compact(header))
+
+
+@as_payload_error
+def decode_noisy(payload: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS) -> NoisyStatistics:
+    """The statistics that ``encode_noisy`` wrote. Safe on bytes from anyone.
+
+    Raises:
+        PayloadError: whatever is wrong with the payload; no other exception leaves this function.
+    """
+    arrays, text = read_container(payload, limits)
+    raw = parse_object(text, "metadata")
+    if set(raw) != _KEYS or raw["format"] != _FORMAT or not isinstance(raw["statistics"], str):
+        raise PayloadError(f"metadata is not that of noisy statistics of format {_FORMAT}")
+    if type(raw["parts"]) is not int or not 1 <= raw["parts"] <= _MOST_PARTS:
+        raise PayloadError(f"metadata: parts must be in [1, {_MOST_PARTS}], got {str(raw['parts'])[:50]}")
+    header = StatisticsHeader.from_text(raw["statistics"], limits)
+    shapes, classes = shapes_of(header.spec, header.domain), header.domain.num_classes
+    if set(arrays) != {COUNTS, *shapes} or set(header.ranges) != set(shapes if header.bits < 32 else ()):
+        raise PayloadError("payload has other arrays or ranges than its specification asks for")
+    sums = {name: _read(name, arrays[name], (views, classes, size), header) for name, (views, size) in shapes.items()}
+    counts = arrays[COUNTS]
+    if counts.dtype != np.float32 or counts.shape != (classes,):
+        raise PayloadError(f"counts are {counts.dtype} {counts.shape}, expected float32 ({classes},)")
+    return NoisyStatistics(
+        header.spec,
+        header.domain,
+        torch.from_numpy(counts.astype(np.float64)),
+        sums,
+        _shares(raw["shares"]),
+        None if raw["guarantee"] is None else Guarantee.of(raw["guarantee"]),
+        raw["parts"],
+    )
+
+
+@dataclass(frozen=True)
+class NoisyExpectation:
+    """What noisy statistics must be to be welcome.
+
+    Attributes:
+        spec, domain, shares, target: exactly these; one release, with noise that nobody knows.
+
+    Raises:
+        SettingsError: on construction, if the specification's features are not bounded or do not suit the domain.
+    """
+
+    spec: StatisticsSpec
+    domain: Domain
+    shares: Shares
+    target: PrivacyTarget
+
+    def __post_init__(self) -> None:
+        self.shares.deviations(self.spec, self.domain, 1.0)
+
+    @property
+    def plain(self) -> StatisticsExpectation:
+        """What exact statistics of this kind must be."""
+        return StatisticsExpectation(self.spec, self.domain)
+
+    @property
+    def limits(self) -> Limits:
+        """What a decoder may read of an honest answer."""
+        plain = self.plain.limits
+        room = 2 * plain.max_metadata_bytes + Limits.max_metadata_bytes  # a text inside a text, and the guarantee
+        return Limits(
+            max_payload_bytes=plain.max_payload_bytes + room,
+            max_metadata_bytes=room,
+            max_values=plain.max_values + self.domain.num_classes,
+        )
+
+    def check(self, noisy: NoisyStatistics) -> None:
+        """Return if ``noisy`` are as expected: that their noise is what they say cannot be seen.
+
+        Raises:
+            PayloadError: they are not; the message says what was found and what was expected.
+        """
+        if (noisy.spec, noisy.domain, noisy.shares) != (self.spec, self.domain, self.shares):
+            raise PayloadError("noisy statistics are of another specification or kind of data than was asked for")
+        if noisy.parts != 1 or not self._welcome(noisy.guarantee):
+            asked = f"({self.target.epsilon:g}, {self.target.delta:g})-DP"
+            raise PayloadError(f"noisy statistics claim {noisy.guarantee} in {noisy.parts} parts, expected {asked}")
+        spread = noisy.deviations()
+        if float(noisy.counts.abs().max()) > _MOST_RECORDS:
+            raise PayloadError(f"noisy statistics count more than {_MOST_RECORDS:g} records of a class")
+        most = (noisy.counts.clamp(min=0) + _DEVIATIONS * spread[COUNTS])[:, None]
+        for name, sums in noisy.sums.items():
+            bound = most * noisy.largest_mean(name) + _DEVIATIONS * spread[name]
+            if bool((sums.abs() > bound).any()):
+                raise PayloadError(f"sums of {name} are larger than so many records and their noise can make them")
+
+    def _welcome(self, claimed: Guarantee | None) -> bool:
+        """Whether it is what was asked for; accountants of other versions may differ a little in the noise."""
+        if claimed is None or claimed.seeded:
+            return False
+        asked, said = self.target.guarantee(1.0).mechanism, claimed.mechanism
+        return (
+            (claimed.epsilon, claimed.delta) == (self.target.epsilon, self.target.delta)
+            and (said.sampling_rate, said.queries) == (1, 1)
+            and math.isclose(said.noise_multiplier, asked.noise_multiplier, rel_tol=0.02)
+        )
+
+
+def _read(name: str, view: View, shape: tuple[int, int, int], header: StatisticsHeader) -> Tensor:
+    if view.dtype != STORED_DTYPES[header.bits] or view.shape != shape:
+        raise PayloadError(f"{name} are {view.dtype} {view.shape}, expected {STORED_DTYPES[header.bits]} {shape}")
+    values = view if header.bits == 32 else dequantise(view, header.ranges[name], header.bits)
+    return torch.from_numpy(values.astype(np.float64))
+
+
+def _shares(raw: Any) -> Shares:
+    if not isinstance(raw, Mapping) or set(raw) != set(Shares.__dataclass_fields__):
+        raise PayloadError("metadata: shares must name every block")
+    return Shares(**raw)
