@@ -56,12 +56,27 @@ class _Answer:
     counts_classes: bool = False
 
     def __call__(self, message: Message, context: Context) -> Message:
-        started = time.monotonic()
-        data, partition = self.load_data(context), partition_of(context)
-        answer = self.work(Task(message.content, data, partition, device_of(context), context.state))
-        counts = tuple(data.class_counts.tolist()) if self.counts_classes else ()
-        answer[METRICS] = Facts(partition, len(data), time.monotonic() - started, counts).to_record()
-        return Message(answer, reply_to=message)
+        return respond(message, context, self.load_data, self.work, counts_classes=self.counts_classes)
+
+
+def respond(
+    message: Message, context: Context, load_data: LoadData, work: Work, *, counts_classes: bool = False
+) -> Message:
+    """The reply with what ``work`` makes of the node's data, and the facts about them.
+
+    Args:
+        message: the request.
+        context: of the node.
+        load_data: gives the data to work on.
+        work: does what is asked.
+        counts_classes: whether the facts tell how many samples each class has.
+    """
+    started = time.monotonic()
+    data, partition = load_data(context), partition_of(context)
+    answer = work(Task(message.content, data, partition, device_of(context), context.state))
+    counts = tuple(data.class_counts.tolist()) if counts_classes else ()
+    answer[METRICS] = Facts(partition, len(data), time.monotonic() - started, counts).to_record()
+    return Message(answer, reply_to=message)
 
 
 def partition_of(context: Context) -> int:

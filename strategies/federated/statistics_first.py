@@ -37,6 +37,7 @@ from strategies.federated.requests import CONFIG, STATISTICS, StatisticsRequest
 from strategies.federated.settings import FederatedSettings
 
 Distil = Callable[[ClassStatistics], SyntheticSet]
+Total = Callable[[Iterable[ClassStatistics]], ClassStatistics]
 
 
 class StatisticsFirst(Strategy):
@@ -48,6 +49,7 @@ class StatisticsFirst(Strategy):
         distil: makes the synthetic set from the sum.
         learner: trains the global model.
         reception: waits for nodes and turns bad answers away.
+        total: what is distilled, given what the nodes of a round sent: their sum, or that and what came before.
 
     Attributes:
         statistics: of all nodes that were heard, once the round is over.
@@ -61,12 +63,14 @@ class StatisticsFirst(Strategy):
         distil: Distil,
         learner: Learner,
         reception: Reception,
+        total: Total = add_up,
     ) -> None:
         self.request = request
         self.expectation = expectation
         self.distil = distil
         self.learner = learner
         self.reception = reception
+        self.total = total
         self.statistics: ClassStatistics | None = None
         self.synthetic: SyntheticSet | None = None
 
@@ -79,6 +83,7 @@ class StatisticsFirst(Strategy):
         distiller: StatisticsDistiller,
         learner: Learner,
         reception: Reception,
+        total: Total = add_up,
     ) -> StatisticsFirst:
         """The strategy of a run.
 
@@ -103,7 +108,7 @@ class StatisticsFirst(Strategy):
 
         request = settings.statistics_request(test, spec.settings())
         expectation = StatisticsExpectation(spec, Domain.of(test), settings.slack)
-        return cls(request, expectation, distil, learner, reception)
+        return cls(request, expectation, distil, learner, reception, total)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -122,7 +127,7 @@ class StatisticsFirst(Strategy):
             DivergenceError: distillation or training diverged.
         """
         answers = self.reception.hear(server_round, replies, self._read)
-        self.statistics = add_up(answer.value for answer in answers)
+        self.statistics = self.total(answer.value for answer in answers)
         self.synthetic = finished(self.distil(self.statistics))
         weights = self.learner.learn(self.synthetic, server_round)
         return weights, MetricRecord({"statistics": len(answers), "samples": len(self.synthetic)})
