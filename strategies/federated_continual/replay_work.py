@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +47,7 @@ class ReplayRequest(TrainRequest):
 
     memory: str
     memory_bytes: int
-    memory_settings: dict[str, Any] = field(default_factory=dict)
+    memory_settings: Mapping[str, Any] = field(default_factory=dict)
     rounds: int = 1
     replay_ratio: float = 1.0
     balanced: bool = True
