@@ -90,7 +90,8 @@ class Setting:
 
 def settings_of(kind: type) -> tuple[Setting, ...]:
     """The settings that the dataclass ``kind`` has, in the order of its fields."""
-    hints, helps = typing.get_type_hints(kind), explained(kind, "Attributes")
+    hints = typing.get_type_hints(kind)
+    helps = {name: text for one in reversed(kind.__mro__) for name, text in explained(one, "Attributes").items()}
     found = []
     for field in dataclasses.fields(kind):
         if not field.init:

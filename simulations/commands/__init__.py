@@ -12,6 +12,7 @@ COMMANDS = {
     "cross-architecture": "Judge saved sets with several kinds of networks, and by DD-Ranking's scores.",
     "federated": "Simulate federated learning: synthetic sets or models sent, accuracy against bytes.",
     "continual": "Simulate continual learning: what a memory of synthetic or real samples saves from oblivion.",
+    "federated-continual": "Simulate both at once: clients live through streams, the server remembers for all.",
     "bench": "Measure the library beside plain implementations of the published loops.",
     "race": "How long the library takes to the accuracy of a published loop.",
     "profile": "Tell where the time goes: convolutions, norms, augmentation, Python.",

@@ -123,7 +123,7 @@ class _Server:
             stages=tuple(self._stages),
             learned_at=tuple(learned_at.get(one, len(self._stages)) for one in range(len(self._tests))),
             untrained=self._untrained,
-            classes=tuple(_present_classes(test) for test in self._tests),
+            classes=tuple(classes_of(test) for test in self._tests),
             rejections=tuple(sorted(self._reception.rejections, key=lambda one: one.order)),
             ledger=self._grid.ledger,
             weights=self._weights,
@@ -181,5 +181,6 @@ class _Server:
         return tuple(accuracy(network, test) for test in self._tests)
 
 
-def _present_classes(data: LabelledData) -> tuple[str, ...]:
+def classes_of(data: LabelledData) -> tuple[str, ...]:
+    """Names of the classes that ``data`` hold."""
     return tuple(name for name, count in zip(data.class_names, data.class_counts.tolist(), strict=True) if count)
