@@ -98,9 +98,7 @@ def _joint(settings: FederatedContinualSettings, seen: LabelledData, learner: Le
     return weights_of(network), None
 
 
-def _joint_distilled(
-    settings: FederatedContinualSettings, seen: LabelledData, learner: Learner, stage: int
-) -> Learned:
+def _joint_distilled(settings: FederatedContinualSettings, seen: LabelledData, learner: Learner, stage: int) -> Learned:
     """Everything so far distilled at once, by the clients' method and budget, to the size of the server's memory."""
     test = central_test_data(settings)
     request = settings.distil_request(test)

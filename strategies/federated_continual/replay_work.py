@@ -140,9 +140,7 @@ class _Recalled:
         pass
 
 
-def _train(
-    network: Network, data: LabelledData, held: SyntheticSet | None, request: ReplayRequest, task: Task
-) -> None:
+def _train(network: Network, data: LabelledData, held: SyntheticSet | None, request: ReplayRequest, task: Task) -> None:
     from strategies.continual import Replay, in_parts  # here, because importing Avalanche takes ten seconds
     from strategies.continual.life import avalanche_strategy, without_deprecations
     from strategies.continual.setup import Plan

@@ -30,6 +30,7 @@ QUICK: dict[str, Any] = {
     "experiences": 3,
     "partition": "iid",
     "architecture": "mlp:width=8",
+    "protocol": "brief",
     "wait_seconds": 0.0,
 }
 
@@ -49,9 +50,7 @@ def train_and_test() -> tuple[LabelledData, LabelledData]:
 def app_of(settings: FederatedContinualSettings, train: LabelledData) -> ClientApp:
     """The client app of an honest federation that shares ``train``."""
     parts = partition(train, settings.partition, settings.clients, seed=settings.seed, min_size=0)
-    return make_client_app(
-        lambda context: client_stream(settings, parts[partition_of(context)], partition_of(context))
-    )
+    return make_client_app(lambda context: client_stream(settings, parts[partition_of(context)], partition_of(context)))
 
 
 def live(
