@@ -29,7 +29,7 @@ QUICK: dict[str, Any] = {
     "clients": 3,
     "experiences": 3,
     "partition": "iid",
-    "architecture": "mlp:width=8",
+    "architecture": "mlp:width=32",
     "protocol": "brief",
     "wait_seconds": 0.0,
 }

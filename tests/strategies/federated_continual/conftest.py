@@ -10,5 +10,5 @@ from fedcl_distill.training import Recipe
 
 @pytest.fixture(autouse=True)
 def brief_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = Recipe(epochs=40, learning_rate=0.1, batch_size=64, schedule="cosine")
+    recipe = Recipe(epochs=60, learning_rate=0.05, batch_size=16, schedule="cosine")
     monkeypatch.setitem(PROTOCOLS, "brief", Protocol("brief", recipe, networks=1, width=8))

@@ -29,7 +29,7 @@ SUMS = {
 
 
 def _weights(result):
-    network = Architecture.parse("mlp:width=8").build((8,), 6, seed=0)
+    network = Architecture.parse("mlp:width=32").build((8,), 6, seed=0)
     put_weights(network, result.weights)
     return network
 
@@ -47,7 +47,7 @@ def test_first_stage_is_one_shot_learning_from_the_first_experience_by_hand():
     parts = partition(train, "iid", 3, seed=0, min_size=0)
     sets = [request.distil(part, seed=derive_seed(0, "client", 1, number)) for number, part in enumerate(parts)]
     whole = union([decode(encode(one, 8, provenance=False)) for one in sets])
-    network = Architecture.parse("mlp:width=8").build((8,), 6, seed=derive_seed(0, "model"))
+    network = Architecture.parse("mlp:width=32").build((8,), 6, seed=derive_seed(0, "model"))
     recipe = settings.server_protocol.recipe_for(test)
     # Each class has nine samples, so balancing changes nothing.
     weights = torch.full((len(whole),), 1.0, dtype=torch.float64)
