@@ -17,8 +17,6 @@ from fedcl_distill.synthetic import SyntheticSet
 from strategies.continual.distilled_memory import DistilledMemory
 from strategies.federated.gathering import Gathered
 
-_PLENTY = 10**6  # samples of a class: more than any budget holds
-
 
 @dataclass
 class SetMemory:
@@ -81,7 +79,8 @@ class SetMemory:
     def _reserved(self, data: LabelledData) -> int:
         """Bytes of the classes known by now, if each has its final size."""
         how, soft = self.memory.distiller.parameterization, self.memory.distiller.labels.soft
-        budget, plenty = ByteBudget(self._whole, self.memory.bits), [_PLENTY] * data.num_classes
+        budget = ByteBudget(self._whole, self.memory.bits)
+        plenty = [self._whole * 8 // (self.memory.bits * data.unit(slice(0, 1)).numel()) + 1] * data.num_classes
         final = spread_in_bytes(budget, self.like, how, plenty, soft_labels=soft)
         held = self.recall()
         seen = data.class_counts + (0 if held is None else held.class_counts) > 0
