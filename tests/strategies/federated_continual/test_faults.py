@@ -103,7 +103,9 @@ def test_a_dead_node_is_counted_at_every_roll_call():
     assert [stage.asked for stage in result.stages] == [2, 2, 2]
 
 
-@pytest.mark.parametrize("content", [{}, {"config": ConfigRecord({"stage": -1})}, {"config": MetricRecord({"stage": 1})}])
+@pytest.mark.parametrize(
+    "content", [{}, {"config": ConfigRecord({"stage": -1})}, {"config": MetricRecord({"stage": 1})}]
+)
 def test_a_request_without_a_stage_is_refused(content):
     with pytest.raises(SettingsError):
         stage_of(RecordDict(content))
