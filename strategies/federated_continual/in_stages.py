@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from strategies.federated.internals import Run, log
-from strategies.federated.reception import Reception
+from strategies.federated.reception import QuorumError, Reception
 from strategies.federated.train_only import TrainOnly
 from strategies.federated_continual.roll_call import RollCall, name_stage
 
@@ -18,7 +18,8 @@ class InStages(TrainOnly):
     """Runs ``rounds`` rounds of another strategy in each stage, with the nodes that have something new then.
 
     Rounds are counted through all stages, so that no two of them draw alike. A stage at which nobody has anything new
-    leaves the model as it is.
+    leaves the model as it is; so does, where no quorum is asked for, a round without a single answer that can be used:
+    with skewed data a stage may hang on one node.
 
     Args:
         strategy: what happens within a round.
@@ -75,12 +76,18 @@ class InStages(TrainOnly):
         """What the strategy makes of the answers.
 
         Raises:
-            QuorumError: too few answers could be used.
+            QuorumError: a quorum was asked for, and too few answers could be used.
         """
         if not self.asked:
             return None, None
         number, stage = self.number(server_round), self.stage(server_round)
-        result = self.strategy.aggregate_train(number, replies)
+        try:
+            result = self.strategy.aggregate_train(number, replies)
+        except QuorumError as error:
+            if self.reception.quorum > 0:
+                raise
+            log.warning("the model stays as it is: %s", error)
+            return None, None
         for node, experience in self.asked.items():
             if self.reception.used.get(node) == number:
                 self.learned_at.setdefault(experience, stage)

@@ -10,6 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 
 from fedcl_distill.errors import SettingsError
+from strategies.federated import QuorumError
 from strategies.federated.client import partition_of
 from strategies.federated.messages import METRICS, PAYLOAD, SYNTHETIC, WEIGHTS
 from strategies.federated_continual.roll_call import stage_of
@@ -95,6 +96,16 @@ def test_a_node_that_fails_in_one_stage_is_back_in_the_next(kind, asked):
     (rejection,) = result.rejections
     assert (rejection.partition, rejection.server_round) == (2, 2)
     assert "out of battery" in rejection.reason
+
+
+def test_a_stage_whose_only_node_fails_leaves_the_model_as_it_is():
+    settings = quick(clients=1)
+    failing = _failing(app_of(settings, train_and_test()[0]), 0, 1, "train.distil")
+    result = live(settings, app=failing)
+    assert result.stages[1].accuracies == result.stages[0].accuracies
+    assert result.learned_at == (0, 3, 2)
+    with pytest.raises(QuorumError):
+        live(quick(clients=1, quorum=0.5), app=failing)
 
 
 def test_a_dead_node_is_counted_at_every_roll_call():
