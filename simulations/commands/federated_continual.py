@@ -7,7 +7,8 @@ import typer
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, WorkerCount, records_of, show_results, watching
 from simulations.compare import compare
 from simulations.console import open_console
-from simulations.federated_continual import KIND, list_arms
+from simulations.federated_continual import list_arms
+from simulations.federated_continual_app import KIND
 from simulations.options import takes_settings
 from simulations.runs import Run
 from strategies.federated_continual import FederatedContinualSettings

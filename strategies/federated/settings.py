@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Self
 
 from flwr.app import UserConfig
 
@@ -122,7 +122,7 @@ class FederatedSettings:
         return to_flat(self)
 
     @classmethod
-    def from_run_config(cls, run_config: Mapping[str, Flat]) -> FederatedSettings:
+    def from_run_config(cls, run_config: Mapping[str, Flat]) -> Self:
         """The inverse of :meth:`to_run_config`; absent keys take their default, unknown ones are not looked at.
 
         Raises:
