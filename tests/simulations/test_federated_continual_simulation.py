@@ -39,8 +39,9 @@ def _settings(**changes: Any) -> FederatedContinualSettings:
 def results(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """One file with a result of each of these arms, on digits."""
     path = tmp_path_factory.mktemp("runs") / "results.jsonl"
-    cells = [_settings(), _settings(strategy="fedavg", rounds=3), _settings(strategy="joint", rounds=3)]
-    cells.append(_settings(strategy="joint-distilled"))
+    local = {"rounds": 3, "local_epochs": 5, "local_learning_rate": 0.05}
+    cells = [_settings(), _settings(strategy="joint-distilled")]
+    cells += [_settings(strategy=strategy, **local) for strategy in ("fedavg", "joint")]
     runs = [Run(KIND, cell) for cell in cells]
     assert len(compare(runs, path)) == 4
     assert compare(runs, path) == [], "what is there is not computed again"
