@@ -17,10 +17,14 @@ _SCENARIO = {
     "federated": ("data", "train_limit", "clients", "partition", "min_client_samples"),
     "continual": ("data", "train_limit", "scenario", "domain", "online", "experiences", "order_seed"),
     "audit": ("data", "candidates", "releases", "architecture", "attack_epochs", "confidence"),
+    "federated-continual": (
+        *("data", "train_limit", "clients", "partition", "min_client_samples"),
+        *("stream", "scenario", "domain", "experiences", "order_seed"),
+    ),
 }
 """Settings that pose the task: arms that differ in one of them are not put beside each other."""
 
-RAW_DATA = frozenset({"centralised", "pooled-distillation"})
+RAW_DATA = frozenset({"centralised", "pooled-distillation", "joint", "joint-distilled"})
 """Federated arms for which clients hand over their data; named here too, for a report needs no Flower."""
 
 PRIVACY = "privacy"
@@ -133,6 +137,8 @@ def _uses_method(kind: str, record: Record) -> bool:
         return False  # the server distils by a way of its own
     if kind in ("federated", "audit"):
         return record["metrics"].get("synthetic_samples") is not None
+    if kind == "federated-continual":
+        return record["settings"].get("strategy") in ("distilled", "joint-distilled")
     settings = record["settings"]
     own = settings.get("strategy_settings")
     return kind == "distil" or uses_method(str(settings.get("strategy")), own if isinstance(own, dict) else {})
@@ -142,7 +148,7 @@ def _sends_real_samples(kind: str, record: Record) -> bool:
     """Whether an arm shows real samples to others; a memory that stays where the data were shows them to nobody."""
     if kind == "continual":
         return False
-    if kind == "federated" and record["settings"].get("strategy") in RAW_DATA:
+    if kind.startswith("federated") and record["settings"].get("strategy") in RAW_DATA:
         return True
     return _uses_method(kind, record) and holds_real_samples(record["settings"].get("method"))
 

@@ -80,7 +80,7 @@ def _centralised(settings: FederatedSettings, parts: Sequence[LabelledData], lea
     """FedAvg with a single client that holds everything: ``local_epochs`` a round, by the clients' recipe."""
     test = central_test_data(settings)
     request = settings.train_request(test)
-    data = request.with_normalisation(_pooled(parts))
+    data = request.with_normalisation(pooled(parts))
     network, recipe = learner.fresh(), request.recipe_for(data)
     for server_round in range(1, settings.rounds + 1):
         fit(network, data.inputs(), data.labels, recipe, seed=request.seed_for(server_round, 0))
@@ -96,7 +96,7 @@ def _pooled_distillation(
     request = settings.distil_request(central_test_data(settings))
     distilled = finished(
         request.distil(
-            _pooled(parts), seed=request.seed_for(1, 0), device=settings.device, size=_size_of_union(settings, parts)
+            pooled(parts), seed=request.seed_for(1, 0), device=settings.device, size=_size_of_union(settings, parts)
         )
     )
     synthetic = decode(encode(distilled, request.bits, provenance=False))  # rounded as what clients send
@@ -112,7 +112,8 @@ def _size_of_union(settings: FederatedSettings, parts: Sequence[LabelledData]) -
     return total
 
 
-def _pooled(parts: Sequence[LabelledData]) -> LabelledData:
+def pooled(parts: Sequence[LabelledData]) -> LabelledData:
+    """All samples of ``parts``, at least one, in their order."""
     samples, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("samples", "labels"))
     return replace(parts[0], samples=samples, labels=labels, groups=None, group_names=())
 

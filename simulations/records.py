@@ -23,7 +23,7 @@ _PACKAGES = ("fedcl-distill", "torch", "torchvision", "numpy", "flwr", "avalanch
 
 
 def make_record(kind: str, settings: Mapping[str, Any], metrics: Mapping[str, Any], seconds: float) -> Record:
-    """Put a result together; ``kind`` is "distil", "federated" or "continual", values are JSON values."""
+    """Put a result together; ``kind`` is that of the run, values are JSON values."""
     return {
         "kind": kind,
         "key": settings_key(kind, settings),

@@ -27,7 +27,7 @@ class Run:
     """One run to do.
 
     Attributes:
-        kind: "distil", "federated", "continual" or "audit".
+        kind: "distil", "federated", "continual", "federated-continual" or "audit".
         settings: of that kind.
     """
 
@@ -66,11 +66,21 @@ def perform_named(
         from strategies.continual import ContinualSettings
 
         stream = ContinualSettings(**settings)
-        checkpoint = folder / f"continual-{Run(kind, stream).key}.checkpoint.pt" if checkpoints else None
-        return run_continual(stream, watcher, checkpoint)
+        return run_continual(stream, watcher, _checkpoint(kind, stream, folder) if checkpoints else None)
+    if kind == "federated-continual":
+        from simulations.federated_continual import run_federated_continual
+        from strategies.federated_continual import FederatedContinualSettings
+
+        both = FederatedContinualSettings(**settings)
+        return run_federated_continual(both, watcher, _checkpoint(kind, both, folder) if checkpoints else None)
     if kind == "audit":
         from simulations.audit.run import run_audit
         from simulations.audit.settings import AuditSettings
 
         return run_audit(AuditSettings(**settings), watcher, folder, checkpoints=checkpoints)
-    raise SettingsError(f"unknown kind of run {kind!r}; known: distil, federated, continual, audit")
+    known = "distil, federated, continual, federated-continual, audit"
+    raise SettingsError(f"unknown kind of run {kind!r}; known: {known}")
+
+
+def _checkpoint(kind: str, settings: Settings, folder: Path) -> Path:
+    return folder / f"{kind}-{Run(kind, settings).key}.checkpoint.pt"

@@ -51,9 +51,9 @@ def describe(scenario: Scenario) -> str:
     parts = [str(task.get("data"))]
     if task.get("train_limit") is not None:
         parts.append(f"{task['train_limit']} training samples")
-    if scenario.kind == "federated":
+    if scenario.kind.startswith("federated"):
         parts += [f"{task.get('clients')} clients", f"partition {task.get('partition')}"]
-    if scenario.kind == "continual":
+    if scenario.kind.endswith("continual"):
         scenario_name = task.get("scenario") or "class"
         changing = f"domain ({task.get('domain')})" if scenario_name == "domain" else scenario_name
         parts.append(f"{changing}-incremental{', online' if task.get('online') else ''}")
@@ -62,6 +62,8 @@ def describe(scenario: Scenario) -> str:
             parts.append(f"class order {task['order_seed']}")
     if scenario.kind == "audit" and task.get("candidates") is not None:
         parts.append(f"{task['candidates']:,} candidates")
+    if scenario.kind == "federated-continual":
+        parts.append(f"stream {task.get('stream')}")
     if scenario.kind == "distil":
         parts.append(protocol_of(scenario))
     return " · ".join(parts)
@@ -159,6 +161,19 @@ _COLUMNS: dict[str, dict[str, Cell]] = {
         "took": lambda arm: seconds(mean(arm.seconds)),
         "seeds": _seeds,
     },
+    "federated-continual": {
+        "strategy": lambda arm: arm.label,
+        "rounds": _rounds,
+        "accuracy (%)": _percent("average_accuracy"),
+        "forgetting (%)": _percent("forgetting"),
+        "up": _bytes("bytes_up"),
+        "down": _bytes("bytes_down"),
+        "server keeps": _bytes("server_bytes"),
+        "clients keep": _bytes("client_bytes"),
+        "took": lambda arm: seconds(mean(arm.seconds)),
+        "rejected": _rejections,
+        "seeds": _seeds,
+    },
 }
 
 
@@ -170,6 +185,7 @@ _ORDER: dict[str, Callable[[Arm], Any]] = {
     "distil": lambda arm: (mean(arm.values("payload_bytes")) or 0.0, -(mean(distil_accuracies(arm)) or 0.0)),
     "federated": _negative_mean("accuracy"),
     "continual": _negative_mean("average_accuracy"),
+    "federated-continual": _negative_mean("average_accuracy"),
 }
 
 
@@ -180,6 +196,9 @@ _NOTES = {
     "Clients: seconds of the slowest client of each round, summed. Rejected: answers that were not used.",
     "continual": "Accuracy: mean over all experiences after the last one. Memory: bytes kept beside the model "
     "after it. Replayed: remembered samples added to training batches.",
+    "federated-continual": "Accuracy of the global model: mean over all experiences after the last stage. Rounds: of "
+    "each stage. Up, down: bytes of all clients and stages. Server, clients: bytes kept beside the model in the end, "
+    "of all clients together. joint and joint-distilled take all data as they are: ceilings.",
 }
 
 

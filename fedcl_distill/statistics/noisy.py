@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,7 +209,7 @@ def with_noise(
     return NoisyStatistics(spec, domain, counts, noisy, shares, guarantee)
 
 
-def add_up_noisy(many: list[NoisyStatistics]) -> NoisyStatistics:
+def add_up_noisy(many: Sequence[NoisyStatistics]) -> NoisyStatistics:
     """The sum of at least one, in the order given; DataError if there is none, or they cannot be added."""
     if not many:
         raise DataError("there are no statistics to add up")

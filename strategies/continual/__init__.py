@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fedcl_distill.errors import DependencyError
+from strategies.continual.class_groups import class_groups, class_order
 from strategies.continual.condensed_memory import CondensedMemory
 from strategies.continual.distilled_memory import DistilledMemory
 from strategies.continual.hybrid_memory import HybridMemory
@@ -22,7 +23,7 @@ from strategies.continual.settings import SCENARIOS, STRATEGIES, ContinualSettin
 
 if TYPE_CHECKING:
     from strategies.continual.avalanche_data import InputsDataset, inputs_dataset, labelled_data
-    from strategies.continual.benchmark import class_incremental, class_order, domain_incremental, task_incremental
+    from strategies.continual.benchmark import class_incremental, domain_incremental, in_parts, task_incremental
     from strategies.continual.dark_replay import DarkReplay
     from strategies.continual.gdumb import GDumb
     from strategies.continual.interference import MostInterfered
@@ -45,7 +46,7 @@ _ON_AVALANCHE = {
     "Replay": "replay",
     "build_memory": "run",
     "class_incremental": "benchmark",
-    "class_order": "benchmark",
+    "in_parts": "benchmark",
     "inputs_dataset": "avalanche_data",
     "labelled_data": "avalanche_data",
     "run_stream": "run",
@@ -77,9 +78,11 @@ __all__ = [
     "Source",
     "build_benchmark",
     "build_memory",
+    "class_groups",
     "class_incremental",
     "class_order",
     "domain_incremental",
+    "in_parts",
     "inputs_dataset",
     "labelled_data",
     "memory_bytes",

@@ -49,6 +49,8 @@ def labelled_data(dataset: Dataset[Any], like: LabelledData) -> LabelledData:
         DataError: inputs that are not 8-bit images normalised as ``like`` where ``like`` holds such images, or a label
             or a value outside what ``like`` allows.
     """
+    if len(dataset) == 0:  # type: ignore[arg-type]
+        return like.subset(torch.zeros(0, dtype=torch.int64), "experience")
     inputs, labels = _read(dataset.eval() if isinstance(dataset, AvalancheDataset) else dataset)
     samples = like.normalisation.invert(inputs)
     if like.samples.dtype == torch.uint8:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-from avalanche.benchmarks import benchmark_from_datasets, nc_benchmark, split_online_stream
+from avalanche.benchmarks import (
+    benchmark_from_datasets,
+    nc_benchmark,
+    split_online_stream,
+    with_classes_timeline,
+)
 from avalanche.benchmarks.utils.classification_dataset import _make_taskaware_classification_dataset
 
-from fedcl_distill.data import Splits
+from fedcl_distill.data import LabelledData, Splits
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.seeding import generator_for
 from strategies.continual.avalanche_data import InputsDataset, inputs_dataset
+from strategies.continual.class_groups import class_order, group_sizes
 from strategies.continual.domains import DOMAINS
-
-
-def class_order(classes: int, seed: int | None) -> list[int]:
-    """The order in which classes arrive: as numbered for None, else a permutation drawn from ``seed``."""
-    if seed is None:
-        return list(range(classes))
-    order: list[int] = torch.randperm(classes, generator=generator_for(seed, "class order")).tolist()
-    return order
 
 
 def class_incremental(splits: Splits, experiences: int, *, order_seed: int | None = None) -> Any:
@@ -86,6 +83,16 @@ def domain_incremental(splits: Splits, experiences: int, *, domain: str = "rotat
     return benchmark_from_datasets(**streams)
 
 
+def in_parts(parts: Sequence[LabelledData]) -> Any:
+    """Experiences that are there one by one, such as those of a client; one may be empty.
+
+    Returns:
+        An Avalanche benchmark with a train stream, items (normalised input, label, task 0).
+    """
+    datasets = [_with_task(inputs_dataset(part)) for part in parts]
+    return with_classes_timeline(benchmark_from_datasets(train=datasets))
+
+
 def in_mini_batches(experience: Any, size: int, *, seed: int) -> Any:
     """An experience as a stream of experiences of ``size`` samples, each seen once and in an order that ``seed`` fixes.
 
@@ -96,19 +103,15 @@ def in_mini_batches(experience: Any, size: int, *, seed: int) -> Any:
 
 def _by_classes(splits: Splits, experiences: int, order_seed: int | None, *, tasks: bool) -> Any:
     classes = splits.train.num_classes
-    if not 1 <= experiences <= classes:
-        raise SettingsError(
-            f"{splits.train.name} has {classes} classes, so 1 to {classes} experiences; got {experiences}"
-        )
+    sizes = group_sizes(classes, experiences)
     splits.train.require_every_class()
-    share, rest = divmod(classes, experiences)
     return nc_benchmark(
         inputs_dataset(splits.train),
         inputs_dataset(splits.test),
         n_experiences=experiences,
         task_labels=tasks,
         fixed_class_order=class_order(classes, order_seed),
-        per_exp_classes={index: share + (index < rest) for index in range(experiences)} if rest else None,
+        per_exp_classes=dict(enumerate(sizes)) if sizes[0] > sizes[-1] else None,
     )
 
 

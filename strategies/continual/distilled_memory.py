@@ -40,6 +40,8 @@ class DistilledMemory(EncodedMemory):
         budget: for each distillation, where the method's own is not meant.
         seed: fixes every draw.
         redistil: shrink old classes by distilling them again.
+        value_range: of real samples, where what is added was distilled itself and may leave it; None takes that of
+            what is added.
 
     Raises:
         SettingsError: on construction, if samples that share their storage are to be dropped.
@@ -49,6 +51,7 @@ class DistilledMemory(EncodedMemory):
     budget: Budget | None = field(default=None, kw_only=True)
     seed: int = field(default=0, kw_only=True)
     redistil: bool = field(default=True, kw_only=True)
+    value_range: tuple[float, float] | None = field(default=None, kw_only=True)
     _experiences: int = field(default=0, repr=False)
     _visits: Counts = field(default_factory=list, repr=False)
     _counts: list[Counts] = field(default_factory=list, repr=False)
@@ -120,7 +123,8 @@ class DistilledMemory(EncodedMemory):
 
     def _distil(self, data: LabelledData, counts: Counts, what: str) -> SyntheticSet:
         seed = derive_seed(self.seed, what, self._experiences)
-        return finished(self.distiller.distil(data, counts, seed=seed, budget=self.budget, absent_classes="skip"))
+        made = finished(self.distiller.distil(data, counts, seed=seed, budget=self.budget, absent_classes="skip"))
+        return made if self.value_range is None else replace(made, value_range=self.value_range)
 
     def _merged(self, data: LabelledData, parts: Sequence[tuple[SyntheticSet, Counts]]) -> tuple[SyntheticSet, Counts]:
         held = merged([one for one, _ in parts], [self._decoded(data, counts) for _, counts in parts])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,7 +38,7 @@ class Life:
         self._settings = settings
         self._network = network
         self._plan = plan
-        self._strategy = _strategy(settings, network, plan)
+        self._strategy = avalanche_strategy(settings, network, plan)
 
     def learn(self, experience: Any) -> None:
         """Train on an experience, or on the whole stream where the strategy does that."""
@@ -84,7 +87,8 @@ class Life:
         return sum(self._plan.replay.seconds) if self._plan.replay else 0.0
 
 
-def _strategy(settings: ContinualSettings, network: Network, plan: Plan) -> Any:
+def avalanche_strategy(settings: ContinualSettings, network: Network, plan: Plan) -> Any:
+    """Plain training by Avalanche, with what ``plan`` adds to it."""
     optimiser = torch.optim.SGD(
         network.parameters(),
         lr=settings.learning_rate,
@@ -102,3 +106,12 @@ def _strategy(settings: ContinualSettings, network: Network, plan: Plan) -> Any:
         plugins=plan.plugins,
         evaluator=EvaluationPlugin(),  # accuracies come from whole tensors, which is much faster
     )
+
+
+@contextmanager
+def without_deprecations() -> Iterator[None]:
+    """Avalanche 0.6 warns about its own use of its older interfaces."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        yield

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -20,7 +18,7 @@ from fedcl_distill.training import accuracy
 from strategies.continual.avalanche_data import labelled_data
 from strategies.continual.balance import BalancedCrossEntropy
 from strategies.continual.benchmark import class_incremental, domain_incremental, task_incremental
-from strategies.continual.life import Life
+from strategies.continual.life import Life, without_deprecations
 from strategies.continual.losses import WithinTask
 from strategies.continual.memories import memory_bytes, named_memory
 from strategies.continual.memory import Memory
@@ -64,7 +62,7 @@ def run_stream(
     allowed = tasks if settings.scenario == "task" else None
     untrained = _accuracies(network, tests, allowed)
     name = _name(settings, splits) if checkpoint is not None else ""
-    with isolated_rng(derive_seed(settings.seed, "avalanche")), _without_deprecations():
+    with isolated_rng(derive_seed(settings.seed, "avalanche")), without_deprecations():
         saved = None if checkpoint is None else load_checkpoint(checkpoint, name)
         if checkpoint is not None and saved is not None:
             with restoring(checkpoint):
@@ -141,12 +139,3 @@ def _name(settings: ContinualSettings, splits: Splits) -> str:
 
 def _stages(at_once: bool, benchmark: Any) -> list[Any]:
     return [benchmark.train_stream] if at_once else list(benchmark.train_stream)
-
-
-@contextmanager
-def _without_deprecations() -> Iterator[None]:
-    """Avalanche 0.6 warns about its own use of its older interfaces."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", UserWarning)
-        yield

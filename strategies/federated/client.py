@@ -82,14 +82,46 @@ class _Answer:
     discreet: bool = False
 
     def __call__(self, message: Message, context: Context) -> Message:
-        started = time.monotonic()
-        data, partition = self.load_data(context), partition_of(context)
-        budget = None if self.load_budget is None else self.load_budget(context)
-        answer = self.work(Task(message.content, data, partition, device_of(context), context.state, budget))
-        counts = tuple(data.class_counts.tolist()) if self.counts_classes else ()
-        size, seconds = (1, 0.0) if self.discreet else (len(data), time.monotonic() - started)
-        answer[METRICS] = Facts(partition, size, seconds, counts).to_record()
-        return Message(answer, reply_to=message)
+        return respond(
+            message,
+            context,
+            self.load_data,
+            self.work,
+            counts_classes=self.counts_classes,
+            load_budget=self.load_budget,
+            discreet=self.discreet,
+        )
+
+
+def respond(
+    message: Message,
+    context: Context,
+    load_data: LoadData,
+    work: Work,
+    *,
+    counts_classes: bool = False,
+    load_budget: LoadBudget | None = None,
+    discreet: bool = False,
+) -> Message:
+    """The reply with what ``work`` makes of the node's data, and the facts about them.
+
+    Args:
+        message: the request.
+        context: of the node.
+        load_data: gives the data to work on.
+        work: does what is asked.
+        counts_classes: whether the facts tell how many samples each class has.
+        load_budget: finds the node's privacy budget.
+        discreet: whether the facts tell neither size nor seconds.
+    """
+    started = time.monotonic()
+    data, partition = load_data(context), partition_of(context)
+    budget = None if load_budget is None else load_budget(context)
+    answer = work(Task(message.content, data, partition, device_of(context), context.state, budget))
+    counts = tuple(data.class_counts.tolist()) if counts_classes else ()
+    size, seconds = (1, 0.0) if discreet else (len(data), time.monotonic() - started)
+    answer[METRICS] = Facts(partition, size, seconds, counts).to_record()
+    return Message(answer, reply_to=message)
 
 
 def partition_of(context: Context) -> int:

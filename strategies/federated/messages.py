@@ -37,7 +37,8 @@ class Facts:
 
     Attributes:
         partition: which part of the data the node holds; orders the answers.
-        examples: real samples it worked on, at least 1; always 1 under secure aggregation.
+        examples: real samples it worked on; at least 1 but where nothing had to be worked on; always 1 where a node
+            tells nothing of its data (secure aggregation, differential privacy).
         seconds: wall-clock seconds it worked.
         class_counts: how many of the examples each class has; empty where the request does not need them, for they
             tell something about the data.
@@ -55,14 +56,14 @@ class Facts:
         return record
 
     @classmethod
-    def of(cls, content: RecordDict) -> Facts:
-        """Read the facts in an answer.
+    def of(cls, content: RecordDict, least_examples: int = 1) -> Facts:
+        """Read the facts in an answer about at least so many examples.
 
         Raises:
             PayloadError: they are missing, out of range, or class counts do not add up to the examples.
         """
         partition = int(_number(content, "partition-id", int, 0, 2**31))
-        examples = int(_number(content, "num-examples", int, 1, _MAX_EXAMPLES))
+        examples = int(_number(content, "num-examples", int, least_examples, _MAX_EXAMPLES))
         return cls(
             partition=partition,
             examples=examples,

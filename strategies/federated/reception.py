@@ -43,6 +43,7 @@ class Reception:
         nodes: how many shall take part.
         quorum: fraction of ``nodes``, in [0, 1], whose answers are needed each round; one is always needed.
         wait_seconds: how long to wait for ``nodes`` nodes to register before a round starts with those that did.
+        least_examples: the fewest real samples that an answer may be about.
         rejections: answers, or parts of them, that were not used, so far.
         facts: of the answers that were used, by round, in the order of partitions.
         partitions: which partition a node said it holds.
@@ -55,6 +56,7 @@ class Reception:
     nodes: int
     quorum: float = 0.0
     wait_seconds: float = 60.0
+    least_examples: int = 1
     rejections: list[Rejection] = field(default_factory=list)
     facts: dict[int, list[Facts]] = field(default_factory=dict)
     partitions: dict[int, int] = field(default_factory=dict)
@@ -116,7 +118,7 @@ class Reception:
         """
         silent = {metadata.message_id: metadata.dst_node_id for metadata in self._asked}
         heard: list[tuple[Facts, int]] = []
-        for reply in sorted(replies, key=_claimed_partition) if isinstance(replies, list) else replies:
+        for reply in sorted(replies, key=self._claimed_partition) if isinstance(replies, list) else replies:
             node = silent.pop(reply.metadata.reply_to_message_id, None)
             if node is None:
                 self._reject(server_round, reply.metadata.src_node_id, "answers nothing that was asked")
@@ -134,7 +136,7 @@ class Reception:
         try:
             if reply.has_error():
                 raise PayloadError(reply.error.reason or f"error {reply.error.code}")
-            facts = Facts.of(reply.content)
+            facts = Facts.of(reply.content, self.least_examples)
             self.partitions[node] = facts.partition
             return Answer(node, facts, read(reply.content), reply)
         except PayloadError as error:
@@ -168,11 +170,10 @@ class Reception:
             f"round {server_round}: {count} valid answers, {self.needed} are needed; rejected: {named or 'none'}"
         )
 
-
-def _claimed_partition(reply: Message) -> tuple[float, int]:
-    """Sorts by the partition that a reply names, then by node; one that names none comes last."""
-    node = reply.metadata.src_node_id
-    try:
-        return Facts.of(reply.content).partition, node
-    except Exception:  # an error reply, or a hostile one: it is turned away where it is read
-        return math.inf, node
+    def _claimed_partition(self, reply: Message) -> tuple[float, int]:
+        """Sorts by the partition that a reply names, then by node; one that names none comes last."""
+        node = reply.metadata.src_node_id
+        try:
+            return Facts.of(reply.content, self.least_examples).partition, node
+        except Exception:  # an error reply, or a hostile one: it is turned away where it is read
+            return math.inf, node

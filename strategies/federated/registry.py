@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from flwr.serverapp.strategy import Strategy
 
@@ -32,6 +29,8 @@ from strategies.federated.learner import Learner
 from strategies.federated.merge import GatherOptions, gathering_for
 from strategies.federated.one_shot import OneShotUnion
 from strategies.federated.one_shot_ensemble import OneShotEnsemble
+from strategies.federated.own_settings import checked
+from strategies.federated.own_settings import takes as _takes
 from strategies.federated.private_statistics import PrivacyOptions, private_statistics_first
 from strategies.federated.reception import Reception
 from strategies.federated.requests import CompressedRequest, DistilRequest, TrainRequest
@@ -40,6 +39,8 @@ from strategies.federated.secure import SecureOptions, SecureStatistics
 from strategies.federated.settings import FederatedSettings
 from strategies.federated.statistics_first import StatisticsFirst
 from strategies.federated.surrogate import SurrogateOptions, SurrogateRounds
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,40 +71,6 @@ class Plan:
     def with_epochs(self, epochs: int) -> Plan:
         """With local training of so many epochs."""
         return replace(self, settings=replace(self.settings, local_epochs=epochs))
-
-
-def _takes(*kinds: type, without: Sequence[str] = ()) -> Callable[[Callable[..., Strategy]], Callable[..., Strategy]]:
-    """Let a strategy's own settings be the fields of the dataclasses ``kinds``, but for those named in ``without``.
-
-    Settings have no word for None: fields of that default are texts, and "" stands for it.
-    """
-    own = [[one for one in dataclasses.fields(kind) if one.name not in without] for kind in kinds]
-
-    def decorate(build: Callable[..., Strategy]) -> Callable[..., Strategy]:
-        @functools.wraps(build)
-        def from_settings(plan: Plan, **given: Any) -> Strategy:
-            chosen = [
-                {
-                    one.name: None if one.default is None and given[one.name] == "" else given[one.name]
-                    for one in fields
-                    if one.name in given
-                }
-                for fields in own
-            ]
-            return build(plan, *(kind(**values) for kind, values in zip(kinds, chosen, strict=True)))
-
-        plan = inspect.Parameter("plan", inspect.Parameter.POSITIONAL_ONLY)
-        settings = [
-            inspect.Parameter(
-                one.name, inspect.Parameter.KEYWORD_ONLY, default="" if one.default is None else one.default
-            )
-            for fields in own
-            for one in fields
-        ]
-        from_settings.__signature__ = inspect.Signature([plan, *settings])  # type: ignore[attr-defined]
-        return from_settings
-
-    return decorate
 
 
 @_takes(GatherOptions)
@@ -252,7 +219,7 @@ def statistics_first(
     settings = plan.with_one_round().settings
     if privacy.epsilon:
         return private_statistics_first(settings, plan.test, spec, distiller, privacy, plan.learner, plan.reception)
-    plain = StatisticsFirst.of(settings, plan.test, spec, distiller, plan.learner, plan.reception, adding)
+    plain = StatisticsFirst.of(settings, plan.test, spec, distiller, plan.learner, plan.reception, adding.add_up)
     return SecureStatistics.securing(plain, options, settings.reply_seconds) if options.secure else plain
 
 
@@ -295,30 +262,15 @@ def build_strategy(settings: FederatedSettings, test: LabelledData, learner: Lea
     Raises:
         SettingsError: it is unknown, or the settings do not fit it.
     """
-    if settings.strategy not in STRATEGIES:
-        raise SettingsError(f"unknown strategy {settings.strategy!r}; known: {', '.join(list_strategies())}")
-    build = STRATEGIES[settings.strategy]
-    chosen = _checked(settings.strategy, build, settings.strategy_settings)
-    return build(Plan(settings, test, learner, reception), **chosen)
+    return build_named(STRATEGIES, Plan(settings, test, learner, reception))
 
 
-def _checked(name: str, build: Callable[..., Strategy], given: Mapping[str, Any]) -> dict[str, Any]:
-    """``given``, once names are known and values of their default's type; whole numbers are taken for floats."""
-    defaults = {
-        one.name: one.default for one in inspect.signature(build).parameters.values() if one.kind == one.KEYWORD_ONLY
-    }
-    unknown = sorted(set(given) - set(defaults))
-    if unknown:
-        known = ", ".join(defaults) or "none"
-        raise SettingsError(f"strategy {name!r} has no setting {', '.join(unknown)}; it has: {known}")
-    return {key: _of_type(type(defaults[key]), value, f"{name}: {key}") for key, value in given.items()}
-
-
-def _of_type(kind: type, value: Any, what: str) -> Any:
-    if kind is float and type(value) is int:
-        return float(value)
-    _require(type(value) is kind, f"{what} must be of type {kind.__name__}, got {value!r}")
-    return value
+def build_named(builders: Mapping[str, Callable[..., T]], plan: Plan) -> T:
+    """What the plan's settings name among ``builders``; SettingsError as for :func:`build_strategy`."""
+    name, given = plan.settings.strategy, plan.settings.strategy_settings
+    if name not in builders:
+        raise SettingsError(f"unknown strategy {name!r}; known: {', '.join(sorted(builders))}")
+    return builders[name](plan, **checked(name, builders[name], given))
 
 
 def _require(condition: bool, otherwise: str) -> None:

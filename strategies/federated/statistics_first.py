@@ -22,10 +22,10 @@ from fedcl_distill.statistics import (
     BITS,
     ClassStatistics,
     Domain,
-    RobustSum,
     StatisticsDistiller,
     StatisticsExpectation,
     StatisticsSpec,
+    add_up,
     decode_statistics,
 )
 from fedcl_distill.synthetic import SyntheticSet
@@ -39,6 +39,7 @@ from strategies.federated.state import State, set_as_state, set_from_state
 from strategies.federated.train_only import TrainOnly
 
 Distil = Callable[[ClassStatistics], SyntheticSet]
+Total = Callable[[Sequence[ClassStatistics]], ClassStatistics]
 
 
 class StatisticsFirst(TrainOnly):
@@ -50,7 +51,7 @@ class StatisticsFirst(TrainOnly):
         distil: makes the synthetic set from the sum.
         learner: trains the global model.
         reception: waits for nodes and turns bad answers away.
-        adding: how sums are added up.
+        total: what is distilled, given what the nodes of a round sent: their sum, or that and what came before.
 
     Attributes:
         statistics: of all nodes that were heard, once the round is over.
@@ -67,14 +68,14 @@ class StatisticsFirst(TrainOnly):
         distil: Distil,
         learner: Learner,
         reception: Reception,
-        adding: RobustSum | None = None,
+        total: Total = add_up,
     ) -> None:
         self.request = request
         self.expectation = expectation
         self.distil = distil
         self.learner = learner
         self.reception = reception
-        self.adding = adding or RobustSum()
+        self.total = total
         self.statistics: ClassStatistics | None = None
         self.synthetic: SyntheticSet | None = None
 
@@ -87,7 +88,7 @@ class StatisticsFirst(TrainOnly):
         distiller: StatisticsDistiller,
         learner: Learner,
         reception: Reception,
-        adding: RobustSum | None = None,
+        total: Total = add_up,
     ) -> StatisticsFirst:
         """The strategy of a run.
 
@@ -112,7 +113,7 @@ class StatisticsFirst(TrainOnly):
 
         request = settings.statistics_request(test, spec.settings())
         expectation = StatisticsExpectation(spec, Domain.of(test), settings.slack)
-        return cls(request, expectation, distil, learner, reception, adding)
+        return cls(request, expectation, distil, learner, reception, total)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -153,7 +154,7 @@ class StatisticsFirst(TrainOnly):
         return self._added([answer.value for answer in answers]), len(answers)
 
     def _added(self, values: Sequence[ClassStatistics]) -> ClassStatistics:
-        return self.adding.add_up(values)
+        return self.total(values)
 
     def _distilled(self, statistics: ClassStatistics) -> SyntheticSet:
         return self.distil(statistics)

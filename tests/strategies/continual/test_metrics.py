@@ -48,3 +48,17 @@ def test_forward_transfer_is_the_accuracy_before_training_over_that_of_an_untrai
     matrix = AccuracyMatrix(MATRIX.rows, untrained=(0.3, 0.2, 0.05))
     assert matrix.forward_transfer == pytest.approx(((0.1 - 0.2) + (0.2 - 0.05)) / 2)
     assert MATRIX.forward_transfer is None
+
+
+def test_experiences_that_come_in_another_order_count_from_when_they_were_learned():
+    # Experience 1 comes first, experience 0 at the second of four rows, experience 2 never.
+    matrix = AccuracyMatrix(
+        ((0.2, 0.9, 0.0), (0.8, 0.7, 0.1), (0.6, 0.75, 0.1), (0.5, 0.6, 0.1)),
+        untrained=(0.1, 0.0, 0.0),
+        learned_at=(1, 0, 4),
+    )
+    assert matrix.average_by_stage == pytest.approx((0.9, 0.75, 0.675, 0.55))
+    assert matrix.average_accuracy == pytest.approx(1.2 / 3)
+    assert matrix.forgetting == pytest.approx(((0.8 - 0.5) + (0.9 - 0.6)) / 2)
+    assert matrix.backward_transfer == pytest.approx(((0.5 - 0.8) + (0.6 - 0.9)) / 2)
+    assert matrix.forward_transfer == pytest.approx(0.2 - 0.1)

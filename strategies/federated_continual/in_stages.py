@@ -1,0 +1,131 @@
+"""Any Flower strategy, stage after stage: who is asked, and what of, follows from what clients live through."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from strategies.federated.internals import Run, log
+from strategies.federated.reception import QuorumError, Reception
+from strategies.federated.train_only import TrainOnly
+from strategies.federated_continual.roll_call import RollCall, name_stage
+
+
+class InStages(TrainOnly):
+    """Runs ``rounds`` rounds of another strategy in each stage, with the nodes that have something new then.
+
+    Rounds are counted through all stages, so that no two of them draw alike. A stage at which nobody has anything new
+    leaves the model as it is; so does, where no quorum is asked for, a round without a single answer that can be used:
+    with skewed data a stage may hang on one node.
+
+    Args:
+        strategy: what happens within a round.
+        rounds: of each stage.
+        reception: of ``strategy``; its quorum is one of the nodes that are asked.
+        roll_call: finds these.
+
+    Attributes:
+        stages_done: before this run began; a run that goes on from a checkpoint counts from there.
+        learned_at: the stage at which each experience was first learned from, by experience.
+        asked: nodes that were asked in the current stage.
+    """
+
+    def __init__(self, strategy: Strategy, rounds: int, reception: Reception, roll_call: RollCall) -> None:
+        self.strategy = strategy
+        self.rounds = rounds
+        self.reception = reception
+        self.roll_call = roll_call
+        self.stages_done = 0
+        self.learned_at: dict[int, int] = {}
+        self.asked: dict[int, int] = {}
+
+    def number(self, server_round: int) -> int:
+        """The round's number in the whole stream, from 1."""
+        return self.stages_done * self.rounds + server_round
+
+    def stage(self, server_round: int) -> int:
+        """The stage of a round, from 0."""
+        return (self.number(server_round) - 1) // self.rounds
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """What the strategy asks the nodes that have something new; at the first round of a stage, find out which.
+
+        Raises:
+            QuorumError: no node answers at all.
+        """
+        number, stage = self.number(server_round), self.stage(server_round)
+        if (number - 1) % self.rounds == 0:
+            self.asked = self.roll_call.present(grid, stage, number)
+            log.info("stage %d: %d nodes have something new", stage + 1, len(self.asked))
+        if not self.asked:
+            return []
+        self.reception.nodes = len(self.asked)
+        messages = list(self.strategy.configure_train(number, arrays, config, _Among(grid, self.asked)))
+        for message in messages:
+            name_stage(message, stage)
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """What the strategy makes of the answers.
+
+        Raises:
+            QuorumError: a quorum was asked for, and too few answers could be used.
+        """
+        if not self.asked:
+            return None, None
+        number, stage = self.number(server_round), self.stage(server_round)
+        try:
+            result = self.strategy.aggregate_train(number, replies)
+        except QuorumError as error:
+            if self.reception.quorum > 0:
+                raise
+            log.warning("the model stays as it is: %s", error)
+            return None, None
+        for node, experience in self.asked.items():
+            if self.reception.used.get(node) == number:
+                self.learned_at.setdefault(experience, stage)
+        return result
+
+    def summary(self) -> None:
+        """Log what the strategy does."""
+        log.info("stage after stage, %d rounds each", self.rounds)
+        self.strategy.summary()
+
+
+class _Among(Grid):
+    """``grid`` with some of its nodes alone."""
+
+    def __init__(self, grid: Grid, nodes: Collection[int]) -> None:
+        self._grid = grid
+        self._nodes = nodes
+
+    def get_node_ids(self) -> Iterable[int]:
+        return [node for node in self._grid.get_node_ids() if node in self._nodes]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        return self._grid.send_and_receive(messages, timeout=timeout)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return self._grid.pull_messages(message_ids)
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    @property
+    def run(self) -> Run:
+        return self._grid.run
+
+    def set_run(self, run: Run) -> None:
+        self._grid.set_run(run)

@@ -1,0 +1,189 @@
+"""The server's side of a run, the same on every grid: in process, under Ray, or deployed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp import Grid
+
+from fedcl_distill.checkpoint import load_checkpoint, restoring, save_checkpoint
+from fedcl_distill.data import LabelledData
+from fedcl_distill.files import remove
+from fedcl_distill.fingerprint import fingerprint
+from fedcl_distill.networks import Network
+from fedcl_distill.training import accuracy
+from strategies.federated.arrays import weights_of
+from strategies.federated.ledger import Entry
+from strategies.federated.metered import MeteredGrid
+from strategies.federated.reception import Reception
+from strategies.federated.rejections import Rejection
+from strategies.federated.server import learner_for
+from strategies.federated_continual.experiences import experiences_of
+from strategies.federated_continual.in_stages import InStages
+from strategies.federated_continual.registry import build
+from strategies.federated_continual.result import FederatedContinualResult, StageResult
+from strategies.federated_continual.roll_call import RollCall
+from strategies.federated_continual.settings import FederatedContinualSettings
+
+OnStage = Callable[[StageResult], None]
+
+
+def run_server(
+    grid: Grid,
+    settings: FederatedContinualSettings,
+    test: LabelledData,
+    on_stage: OnStage | None = None,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> FederatedContinualResult:
+    """Run the strategy of ``settings`` on ``grid`` through all stages, and test the global model after each.
+
+    Args:
+        grid: how nodes are reached.
+        settings: of the run.
+        test: the server's own data for evaluation; their classes, shape and normalisation are the run's.
+        on_stage: called after each stage.
+        checkpoint: file to continue from if it is there, to the same bits, and to save to after each stage; removed
+            when done. Clients that keep a memory make it anew where they lost it.
+
+    Raises:
+        SettingsError: the settings do not fit each other or the data.
+        QuorumError: too few nodes, or too few valid answers in some round.
+        DivergenceError: distillation or training on the server diverged.
+        CheckpointError: ``checkpoint`` is damaged or belongs to another run.
+        StorageError: it could not be written.
+    """
+    server = _Server(grid, settings, test, on_stage, checkpoint)
+    server.go_on()
+    server.learn()
+    if checkpoint is not None:
+        remove(checkpoint)
+    return server.result()
+
+
+class _Server:
+    """A run under way: what it is made of, what was measured, and all that it takes to go on later."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        settings: FederatedContinualSettings,
+        test: LabelledData,
+        on_stage: OnStage | None,
+        checkpoint: str | os.PathLike[str] | None,
+    ) -> None:
+        self._settings, self._on_stage, self._checkpoint = settings, on_stage, checkpoint
+        self._name = "" if checkpoint is None else fingerprint(test, settings.as_record())
+        self._grid = MeteredGrid(grid)
+        self._reception = Reception(settings.clients, settings.quorum, settings.wait_seconds)
+        self._learner = learner_for(settings, test)
+        self._tests = experiences_of(settings, test)
+        self._built = build(settings, test, self._learner, self._reception)
+        roll_call = RollCall(self._reception, settings.experiences, settings.reply_seconds)
+        self._strategy = InStages(self._built.strategy, settings.rounds, self._reception, roll_call)
+        self._weights = weights_of(self._learner.fresh())
+        self._untrained = self._accuracies(self._weights)
+        self._stages: list[StageResult] = []
+        self._server_seconds = 0.0
+
+    def learn(self) -> None:
+        """Go through the stages that are left."""
+        left = self._settings.stages - len(self._stages)
+        if left:
+            self._strategy.stages_done = len(self._stages)
+            rounds, timeout = left * self._settings.rounds, self._settings.reply_seconds
+            self._strategy.start(self._grid, self._weights, rounds, timeout=timeout, evaluate_fn=self._after_round)
+
+    def go_on(self) -> None:
+        """Take up what the checkpoint holds, if there is one."""
+        saved = None if self._checkpoint is None else load_checkpoint(self._checkpoint, self._name)
+        if self._checkpoint is not None and saved is not None:
+            with restoring(self._checkpoint):
+                self._restore(saved)
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        network = self._learner.fresh()
+        network.load_state_dict(saved["weights"])
+        self._weights = weights_of(network)
+        self._built.keeper.restore(saved["keeper"])
+        self._built.client_bytes.update(saved["client_bytes"])
+        self._strategy.learned_at.update(saved["learned_at"])
+        self._stages = [StageResult(**{**one, "accuracies": tuple(one["accuracies"])}) for one in saved["stages"]]
+        self._grid.ledger.entries.extend(Entry(*one) for one in saved["entries"])
+        self._reception.partitions.update(saved["partitions"])
+        self._reception.rejections.extend(Rejection(**one) for one in saved["rejections"])
+
+    def result(self) -> FederatedContinualResult:
+        """What the run reached."""
+        self._grid.ledger.partitions.update(self._reception.partitions)
+        recall = getattr(self._built.keeper, "recall", lambda: None)
+        held, learned_at = recall(), self._strategy.learned_at
+        return FederatedContinualResult(
+            stages=tuple(self._stages),
+            learned_at=tuple(learned_at.get(one, len(self._stages)) for one in range(len(self._tests))),
+            untrained=self._untrained,
+            classes=tuple(classes_of(test) for test in self._tests),
+            rejections=tuple(sorted(self._reception.rejections, key=lambda one: one.order)),
+            ledger=self._grid.ledger,
+            weights=self._weights,
+            memory_counts=() if held is None else tuple(held.class_counts.tolist()),
+        )
+
+    def _after_round(self, server_round: int, weights: ArrayRecord) -> MetricRecord | None:
+        """Flower's ``evaluate_fn``; round 0 is before the first one."""
+        if server_round == 0:
+            return None
+        now, number = time.monotonic(), self._strategy.number(server_round)
+        self._server_seconds += now - self._grid.returned_at.get(number, now) + self._grid.held.get(number, 0.0)
+        if number % self._settings.rounds:
+            return None
+        self._weights = weights
+        self._stages.append(self._stage_result(number))
+        self._server_seconds = 0.0
+        if self._checkpoint is not None:
+            save_checkpoint(self._checkpoint, self._name, self._state())
+        if self._on_stage is not None:
+            self._on_stage(self._stages[-1])
+        return MetricRecord({"accuracies": list(self._stages[-1].accuracies)})
+
+    def _stage_result(self, number: int) -> StageResult:
+        rounds = range(number - self._settings.rounds + 1, number + 1)
+        seconds = [[facts.seconds for facts in self._reception.facts.get(one, [])] for one in rounds]
+        return StageResult(
+            stage=len(self._stages),
+            accuracies=self._accuracies(self._weights),
+            asked=len(self._strategy.asked),
+            bytes_up=self._grid.ledger.total("up"),
+            bytes_down=self._grid.ledger.total("down"),
+            server_bytes=self._built.keeper.bytes_kept,
+            client_bytes=sum(self._built.client_bytes.values()),
+            client_seconds=sum(map(sum, seconds)),
+            slowest_client_seconds=sum(max(one, default=0.0) for one in seconds),
+            server_seconds=self._server_seconds,
+        )
+
+    def _state(self) -> dict[str, Any]:
+        network: Network = self._learner.with_weights(self._weights)
+        return {
+            "weights": network.state_dict(),
+            "keeper": self._built.keeper.state(),
+            "client_bytes": self._built.client_bytes,
+            "learned_at": self._strategy.learned_at,
+            "stages": [{**vars(one), "accuracies": list(one.accuracies)} for one in self._stages],
+            "entries": [tuple(one) for one in self._grid.ledger.entries],
+            "partitions": self._reception.partitions,
+            "rejections": [one.as_record() for one in self._reception.rejections],
+        }
+
+    def _accuracies(self, weights: ArrayRecord) -> tuple[float, ...]:
+        network = self._learner.with_weights(weights)
+        return tuple(accuracy(network, test) for test in self._tests)
+
+
+def classes_of(data: LabelledData) -> tuple[str, ...]:
+    """Names of the classes that ``data`` hold."""
+    return tuple(name for name, count in zip(data.class_names, data.class_counts.tolist(), strict=True) if count)
