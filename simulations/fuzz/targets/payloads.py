@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget
 from fedcl_distill.errors import PayloadError
 from fedcl_distill.methods import build_method
@@ -72,7 +73,7 @@ def _statistics() -> list[bytes]:
         StatisticsSpec(views=2, architecture="convnet:width=2,depth=1", dimensions=4, kind="characteristic", share=0.5),
         StatisticsSpec(views=2, architecture="mlp:width=2", dimensions=2, moments=0, augment=False),
     ]
-    data: Sequence = (images(), images(), features())
+    data: Sequence[LabelledData] = (images(), images(), features())
     made = [class_statistics(one, spec) for one, spec in zip(data, specs, strict=True)]
     return [encode_statistics(one, bits) for one in made for bits in (8, 16, 32)]
 
