@@ -70,7 +70,9 @@ class PrivateMemory:
         noise = NoiseSource.fresh() if seed is None else NoiseSource.seeded(derive_seed(seed, "experience", number))
         released = self.method.release(public, noise, part=f"experience {number}")
         self._source.released = released
-        self._held.add(released.as_statistics().as_blank_data())
+        blank = released.as_statistics().as_blank_data()
+        if len(blank):  # noise can hide that a few records were there at all
+            self._held.add(blank)
         self._guarantees.append(released.guarantee)
         self._scale = data.normalisation
 

@@ -72,3 +72,11 @@ def test_it_has_a_name():
     named = named_memory("private:epsilon=2", ContinualSettings(), 5_000)
     assert isinstance(named, PrivateMemory)
     assert named.method.target.epsilon == 2
+
+
+def test_a_few_records_may_leave_nothing_at_all():
+    one = memory(epsilon=1.0)
+    for start in range(0, 15, 3):
+        one.add(DATA.subset(torch.arange(start, start + 3)))
+        assert one.bytes_kept <= 2_000
+    assert one.guarantee.epsilon == 1.0

@@ -46,7 +46,7 @@ def _run(checkpoint=None, stop_after=None, **changes):
 
 def test_names_known_without_avalanche_are_those_registered():
     assert set(REGISTRY) == set(STRATEGIES)
-    assert set(MEMORIES) < set(STRATEGIES)
+    assert set(MEMORIES) - {"private"} < set(STRATEGIES)  # that one is chosen as the memory of another strategy
 
 
 @pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "joint"])
