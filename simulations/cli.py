@@ -74,14 +74,14 @@ def _root(
 
         Console().print(f"fedcl-distill {__version__}", highlight=False)
     elif ctx.invoked_subcommand is None:
-        from simulations.small_comparison import show_small_comparison
+        from simulations.scenarios.small_comparison import show_small_comparison
 
         show_small_comparison(out)
 
 
 def main() -> None:
     """Entry point of the console script."""
-    from simulations.machine import tune_allocator
+    from simulations.measuring.machine import tune_allocator
 
     tune_allocator()
     app(prog_name="fedcl-distill")

@@ -14,7 +14,7 @@ from torch import Tensor
 from fedcl_distill.data import LabelledData, Splits
 from fedcl_distill.errors import DataError
 from fedcl_distill.seeding import generator_for
-from simulations.scenario_data import load_splits
+from simulations.scenarios.data import load_splits
 
 _REFERENCES = 2000
 

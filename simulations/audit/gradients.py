@@ -19,13 +19,13 @@ from fedcl_distill.networks import Architecture
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.synthetic import SyntheticSet, save_png
-from simulations.arms import scenarios
 from simulations.audit.settings import KIND as AUDIT
-from simulations.formats import ABSENT, numbers, plural
-from simulations.records import Record, make_record, settings_key
-from simulations.scenario_data import load_splits
-from simulations.tables import Table
-from simulations.watch import Silent, Watcher
+from simulations.running.records import Record, make_record, settings_key
+from simulations.running.watch import Silent, Watcher
+from simulations.scenarios.data import load_splits
+from simulations.tables.arms import scenarios
+from simulations.tables.comparison import Table
+from simulations.tables.formats import ABSENT, numbers, plural
 
 KIND = "gradients"
 _LARGEST_BATCH = 6

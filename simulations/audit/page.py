@@ -6,16 +6,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fedcl_distill.files import write_atomically
-from simulations.arms import scenarios
 from simulations.audit.gradients import KIND as GRADIENTS
 from simulations.audit.gradients import gradient_table
 from simulations.audit.settings import KIND
 from simulations.audit.tables import audit_tables
-from simulations.markdown import markdown_table
-from simulations.records import Record
 from simulations.report.drawing import standalone
 from simulations.report.roc import drawing_of_curves
-from simulations.tables import Table
+from simulations.running.records import Record
+from simulations.tables.arms import scenarios
+from simulations.tables.comparison import Table
+from simulations.tables.markdown import markdown_table
 
 
 def all_tables(records: Sequence[Record]) -> list[Table]:

@@ -41,9 +41,9 @@ def _distiller(settings: AuditSettings) -> Maker:
 def _federation(settings: AuditSettings) -> Maker:
     """What the server has in the end: the union of sets, or the global model where there is none."""
     from fedcl_distill.data import partition
-    from simulations.federated import quiet_flower
+    from simulations.scenarios.federated import quiet_flower
     from strategies.federated import FederatedSettings, InProcessGrid, list_strategies, make_client_app, run_server
-    from strategies.federated.arrays import put_weights
+    from strategies.federated.messages.arrays import put_weights
 
     if settings.strategy not in list_strategies():
         raise SettingsError(f"unknown strategy {settings.strategy!r}; known: {DISTIL}, {', '.join(list_strategies())}")

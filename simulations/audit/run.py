@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedcl_distill.checkpoint import load_checkpoint, save_checkpoint
 from fedcl_distill.errors import DataError
-from fedcl_distill.files import write_atomically
+from fedcl_distill.files import remove
+from fedcl_distill.privacy import guarantee_of
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet, save
 from fedcl_distill.training import accuracy
@@ -24,10 +24,10 @@ from simulations.audit.game import Game, game_of_record, toss_coins
 from simulations.audit.releases import Release, maker_for
 from simulations.audit.settings import KIND, AuditSettings
 from simulations.audit.verdict import bounds_of_epsilon, judge_attack
-from simulations.cross_architecture import SavedSet
-from simulations.records import Record, make_record, settings_key
-from simulations.scenario_data import load_splits
-from simulations.watch import Silent, Watcher
+from simulations.running.records import Record, make_record, settings_key
+from simulations.running.watch import Silent, Watcher
+from simulations.scenarios.cross_architecture import SavedSet
+from simulations.scenarios.data import load_splits
 
 Observations = list[dict[str, Tensor]]
 
@@ -45,13 +45,14 @@ def run_audit(
 
     Raises:
         SettingsError, DataError: settings that do not fit each other or the data.
+        CheckpointError: what an interrupted audit left is damaged.
         StorageError: a file could not be written.
     """
     started, watcher, folder = time.monotonic(), watcher or Silent(), Path(out_dir)
     maker = maker_for(settings)
     game = toss_coins(settings.data, settings.data_root, settings.candidates, settings.releases, settings.seed)
     key, attacker = settings_key(KIND, settings.as_record()), Attacker(settings, game)
-    kept = _Kept(folder / "checkpoints" / f"audit-{key}.pt" if checkpoints else None)
+    kept = _Kept(folder / f"audit-{key}.checkpoint.pt" if checkpoints else None, key)
     with watcher.stage(str(settings)) as stage:
         for index in range(len(kept.observed), settings.releases):
             seed = derive_seed(settings.seed, "release", index)
@@ -128,27 +129,21 @@ def saved_record(
 class _Kept:
     """Observations of the releases so far, on disk where a path is given."""
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.observed: Observations = []
-        self.facts: dict[str, Any] = {}
-        if path is not None and path.exists():
-            try:
-                self.observed, self.facts = torch.load(path, weights_only=True)
-            except (OSError, ValueError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError):
-                self.observed, self.facts = [], {}  # damaged: what it saved is made again
+    def __init__(self, path: Path | None, key: str) -> None:
+        self.path, self._key = path, key
+        saved = (load_checkpoint(path, key) if path is not None else None) or {}
+        self.observed: Observations = saved.get("observed", [])
+        self.facts: dict[str, Any] = saved.get("facts", {})
 
     def add(self, observed: dict[str, Tensor], facts: dict[str, Any] | None) -> None:
         self.observed.append(observed)
         self.facts = self.facts if facts is None else facts
         if self.path is not None:
-            content = io.BytesIO()
-            torch.save((self.observed, self.facts), content)
-            write_atomically(self.path, content.getvalue())
+            save_checkpoint(self.path, self._key, {"observed": self.observed, "facts": self.facts})
 
     def forget(self) -> None:
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            remove(self.path)
 
 
 def _facts(release: Release, game: Game, folder: Path, name: str, *, keep_set: bool = True) -> dict[str, Any]:
@@ -173,10 +168,8 @@ def _facts(release: Release, game: Game, folder: Path, name: str, *, keep_set: b
 
 def _claim(release: SyntheticSet) -> dict[str, Any] | None:
     """ε and δ that the set says were spent on it; None where it claims nothing, or its noise had a known seed."""
-    privacy = release.provenance.get("privacy")
-    if not isinstance(privacy, dict) or privacy.get("seeded") or not isinstance(privacy.get("epsilon"), int | float):
-        return None
-    return {"epsilon": float(privacy["epsilon"]), "delta": float(privacy.get("delta", 0.0))}
+    claimed = guarantee_of(release.provenance)
+    return None if claimed is None else {"epsilon": claimed.epsilon, "delta": claimed.delta}
 
 
 def _verdict(observed: Observations, attacker: Attacker, facts: dict[str, Any]) -> dict[str, Any]:

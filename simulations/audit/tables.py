@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from simulations.arms import REAL_SAMPLES_MARK, REAL_SAMPLES_NOTE, Arm, Scenario, scenarios
 from simulations.audit.settings import ATTACKS, KIND
-from simulations.formats import ABSENT, mean, number
-from simulations.records import Record
-from simulations.tables import Table, describe
+from simulations.running.records import Record
+from simulations.tables.arms import REAL_SAMPLES_MARK, REAL_SAMPLES_NOTE, Arm, Scenario, scenarios
+from simulations.tables.comparison import Table, describe
+from simulations.tables.formats import ABSENT, mean, number
 
 _GAME = (
     "Each candidate is a member by a fair coin. Means over releases, each attacked with the others as shadows, and "

@@ -9,9 +9,9 @@ from typing import Any
 from fedcl_distill.data import Splits
 from simulations.bench.cases import CASES, PLAIN, Side
 from simulations.bench.workload import Ticker, Window, Workload
-from simulations.costs import Meter
-from simulations.machine import matrix_rate, tune_allocator
-from simulations.operations import OperationCounter
+from simulations.measuring.costs import Meter
+from simulations.measuring.machine import matrix_rate, tune_allocator
+from simulations.measuring.operations import OperationCounter
 
 
 def measure(case: str, side: str, work: Mapping[str, Any]) -> dict[str, Any]:

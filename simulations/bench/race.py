@@ -10,10 +10,10 @@ from typing import Any
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import PROTOCOLS
-from simulations.fresh_process import answers
-from simulations.records import Record, append_record, finished_keys, make_record, read_records, settings_key
-from simulations.tables import Table
-from simulations.watch import Watcher
+from simulations.running.fresh_process import answers
+from simulations.running.records import Record, append_record, finished_keys, make_record, read_records, settings_key
+from simulations.running.watch import Watcher
+from simulations.tables.comparison import Table
 
 KIND = "race"
 _LOOKS = "simulations.bench.racer:looks"

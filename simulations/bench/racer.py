@@ -13,9 +13,9 @@ from fedcl_distill.evaluation import PROTOCOLS, evaluate
 from fedcl_distill.methods import build_method
 from fedcl_distill.synthetic import SyntheticSet
 from simulations.bench.race import RaceSettings
-from simulations.machine import tune_allocator
+from simulations.measuring.machine import tune_allocator
 from simulations.plain.matching import PlainDM, PlainDSA
-from simulations.scenario_data import load_splits
+from simulations.scenarios.data import load_splits
 
 
 @dataclass(frozen=True)

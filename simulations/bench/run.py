@@ -9,9 +9,9 @@ from dataclasses import asdict
 
 from simulations.bench.cases import CASES
 from simulations.bench.workload import Workload
-from simulations.fresh_process import in_fresh_process
-from simulations.records import Record, append_record, make_record
-from simulations.watch import Watcher
+from simulations.running.fresh_process import in_fresh_process
+from simulations.running.records import Record, append_record, make_record
+from simulations.running.watch import Watcher
 
 KIND = "bench"
 _MEASURE = "simulations.bench.measure:measure"

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simulations.bench.cases import PLAIN
-from simulations.formats import ABSENT, byte_size
-from simulations.records import Record
-from simulations.tables import Table
+from simulations.running.records import Record
+from simulations.tables.comparison import Table
+from simulations.tables.formats import ABSENT, byte_size
 
 _COLUMNS = ("case", "side", "CPU-seconds", "times as fast", "of matrix product", "memory")
 _NOTES = (

@@ -15,7 +15,7 @@ from fedcl_distill.data import Splits
 from fedcl_distill.engine import Callback
 from fedcl_distill.engine.run import Run
 from fedcl_distill.errors import SettingsError
-from simulations.scenario_data import load_splits
+from simulations.scenarios.data import load_splits
 
 Tick = Callable[[], None]
 """Called before the first unit of work and after each."""

@@ -17,14 +17,14 @@ from simulations.audit.gradients import GradientSettings, run_gradients
 from simulations.audit.page import all_tables, markdown_page, write_drawings
 from simulations.audit.run import audit_saved, saved_record
 from simulations.audit.settings import KIND, AuditSettings
+from simulations.commands.options import takes_settings
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, WorkerCount, rich_table, watching
-from simulations.compare import compare
-from simulations.console import open_console
-from simulations.cross_architecture import SavedSet
-from simulations.options import takes_settings
-from simulations.records import append_record, finished_keys, read_records, settings_key
-from simulations.runs import Run
-from simulations.watch import Watcher
+from simulations.running.compare import compare
+from simulations.running.console import open_console
+from simulations.running.records import append_record, finished_keys, read_records, settings_key
+from simulations.running.runs import Run
+from simulations.running.watch import Watcher
+from simulations.scenarios.cross_architecture import SavedSet
 
 app = typer.Typer(add_completion=False)
 

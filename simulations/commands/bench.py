@@ -11,10 +11,10 @@ from simulations.bench.cases import CASES
 from simulations.bench.run import run_bench
 from simulations.bench.table import table_of_bench
 from simulations.bench.workload import Workload
+from simulations.commands.options import takes_settings
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, rich_table, watching
-from simulations.console import open_console
-from simulations.options import takes_settings
-from simulations.scenario_data import load_splits
+from simulations.running.console import open_console
+from simulations.scenarios.data import load_splits
 
 app = typer.Typer(add_completion=False)
 

@@ -8,12 +8,18 @@ from typing import Annotated
 import typer
 
 from fedcl_distill.files import write_atomically
+from simulations.commands.options import takes_settings
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, rich_table, watching
-from simulations.console import open_console
-from simulations.cross_architecture import ARCHITECTURES, CrossSettings, compare_architectures, find_sets, score_sets
-from simulations.cross_tables import cross_tables
-from simulations.markdown import markdown_table
-from simulations.options import takes_settings
+from simulations.running.console import open_console
+from simulations.scenarios.cross_architecture import (
+    ARCHITECTURES,
+    CrossSettings,
+    compare_architectures,
+    find_sets,
+    score_sets,
+)
+from simulations.tables.cross_architecture import cross_tables
+from simulations.tables.markdown import markdown_table
 
 app = typer.Typer(add_completion=False)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import typer
 
+from simulations.commands.options import takes_settings
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, WorkerCount, records_of, show_results, watching
-from simulations.compare import compare
-from simulations.console import open_console
-from simulations.distil import KIND, DistilSettings
-from simulations.options import takes_settings
-from simulations.runs import Run
+from simulations.running.compare import compare
+from simulations.running.console import open_console
+from simulations.running.runs import Run
+from simulations.scenarios.distil import KIND, DistilSettings
 
 app = typer.Typer(add_completion=False)
 

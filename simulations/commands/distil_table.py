@@ -10,14 +10,14 @@ import typer
 
 from fedcl_distill.files import write_atomically
 from fedcl_distill.methods import list_methods
+from simulations.commands.options import takes_settings
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, rich_table, watching
-from simulations.console import open_console
-from simulations.distil import DistilSettings
-from simulations.distil_table import DEFAULT_SECONDS, baselines, records_of_cells, run_table, with_budget
-from simulations.distil_tables import markdown_page, tables_of
-from simulations.options import takes_settings
-from simulations.tables import without
-from simulations.workers import Workers
+from simulations.running.console import open_console
+from simulations.running.workers import Workers
+from simulations.scenarios.distil import DistilSettings
+from simulations.scenarios.distil_table import DEFAULT_SECONDS, baselines, records_of_cells, run_table, with_budget
+from simulations.tables.comparison import without
+from simulations.tables.distil import markdown_page, tables_of
 
 app = typer.Typer(add_completion=False)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from simulations.arms import scenarios
 from simulations.attacks import AttackedSettings, list_attacks
-from simulations.bytes_to_reach import table_of_bytes
+from simulations.commands.options import takes_settings
 from simulations.commands.shared import (
     DEFAULT_OUT,
     RESULTS,
@@ -17,12 +16,13 @@ from simulations.commands.shared import (
     show_results,
     watching,
 )
-from simulations.compare import compare
-from simulations.console import open_console
-from simulations.federated import KIND, list_arms
-from simulations.options import takes_settings
-from simulations.poisoning import table_of_attacks
-from simulations.runs import Run
+from simulations.running.compare import compare
+from simulations.running.console import open_console
+from simulations.running.runs import Run
+from simulations.scenarios.federated import KIND, list_arms
+from simulations.tables.arms import scenarios
+from simulations.tables.bytes_to_reach import table_of_bytes
+from simulations.tables.poisoning import table_of_attacks
 
 app = typer.Typer(add_completion=False)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from simulations.commands.options import takes_settings
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, WorkerCount, records_of, show_results, watching
-from simulations.compare import compare
-from simulations.console import open_console
-from simulations.federated_continual import list_arms
-from simulations.federated_continual_app import KIND
-from simulations.options import takes_settings
-from simulations.runs import Run
+from simulations.flower.federated_continual_app import KIND
+from simulations.running.compare import compare
+from simulations.running.console import open_console
+from simulations.running.runs import Run
+from simulations.scenarios.federated_continual import list_arms
 from strategies.federated_continual import FederatedContinualSettings
 
 app = typer.Typer(add_completion=False)

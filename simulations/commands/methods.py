@@ -15,9 +15,9 @@ from rich.text import Text
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import METHODS, Method, list_methods
-from simulations.console import open_console
-from simulations.docstrings import explained, introduction
-from simulations.formats import ABSENT
+from simulations.commands.docstrings import explained, introduction
+from simulations.running.console import open_console
+from simulations.tables.formats import ABSENT
 
 app = typer.Typer(add_completion=False)
 

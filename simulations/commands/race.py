@@ -5,10 +5,10 @@ from __future__ import annotations
 import typer
 
 from simulations.bench.race import RaceSettings, run_race, table_of_race
+from simulations.commands.options import takes_settings
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, rich_table, watching
-from simulations.console import open_console
-from simulations.options import takes_settings
-from simulations.scenario_data import load_splits
+from simulations.running.console import open_console
+from simulations.scenarios.data import load_splits
 
 app = typer.Typer(add_completion=False)
 

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from simulations.commands.options import takes_settings
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, rich_table, watching
-from simulations.console import open_console
-from simulations.cross_architecture import find_sets
-from simulations.options import takes_settings
-from simulations.robustness import RobustnessSettings, compare_robustness, table_of_robustness
+from simulations.running.console import open_console
+from simulations.scenarios.cross_architecture import find_sets
+from simulations.scenarios.robustness import RobustnessSettings, compare_robustness, table_of_robustness
 
 app = typer.Typer(add_completion=False)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import typer
 
 from fedcl_distill.files import write_atomically
+from simulations.commands.options import takes_settings
 from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, rich_table, watching
-from simulations.console import open_console
-from simulations.options import takes_settings
+from simulations.running.console import open_console
 from simulations.scaling.plot import drawing_of_scaling
 from simulations.scaling.results import laws, table_of_laws, table_of_scaling
 from simulations.scaling.run import run_scaling

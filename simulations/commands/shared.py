@@ -12,13 +12,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from simulations.arms import scenarios
-from simulations.console import watcher_for
-from simulations.interrupts import InsistentInterrupts
-from simulations.records import Record, read_records
-from simulations.runs import Run
-from simulations.tables import Table, table_of
-from simulations.watch import Watcher
+from simulations.running.console import watcher_for
+from simulations.running.interrupts import InsistentInterrupts
+from simulations.running.records import Record, read_records
+from simulations.running.runs import Run
+from simulations.running.watch import Watcher
+from simulations.tables.arms import scenarios
+from simulations.tables.comparison import Table, table_of
 
 RESULTS = "results.jsonl"
 REPORT = "report.html"

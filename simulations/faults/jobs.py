@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simulations.cli import app
-from simulations.records import append_record, finished_keys, make_record, settings_key
+from simulations.running.records import append_record, finished_keys, make_record, settings_key
 
 _NETWORK = "architecture=convnet:width=8"
 _STEPS = 60
@@ -81,7 +81,7 @@ _DATA = ("fedcl_distill.methods", "sklearn.datasets")
 JOBS = {
     job.name: job
     for job in (
-        Job("distil", distil, (*_DATA, "simulations.records")),
+        Job("distil", distil, (*_DATA, "simulations.running.records")),
         Job("comparison", _command("distil", *_METHODS, *_DISTIL), (*_DATA, "simulations.commands.distil")),
         Job(
             "table",

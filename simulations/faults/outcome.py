@@ -12,7 +12,7 @@ import torch
 
 from fedcl_distill.synthetic import SyntheticSet, load
 from simulations.faults.jobs import STARTS
-from simulations.records import read_records
+from simulations.running.records import read_records
 
 _MEASURED = re.compile("second|peak|cores|memory|rate|class_names")
 _RESULTS = "results.jsonl"

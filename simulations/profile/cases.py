@@ -36,7 +36,7 @@ def _frepo(work: Workload, data: Splits, tick: Tick) -> None:
 
 def _round(strategy: str) -> Side:
     def run(work: Workload, data: Splits, tick: Tick) -> None:
-        from simulations.federated import quiet_flower  # here, because Flower takes seconds to import
+        from simulations.scenarios.federated import quiet_flower  # here, because Flower takes seconds to import
 
         with quiet_flower():
             _rounds(strategy, work, data, tick)
@@ -47,8 +47,8 @@ def _round(strategy: str) -> Side:
 def _rounds(name: str, work: Workload, data: Splits, tick: Tick) -> None:
     """As ``run_server`` does it, but for the server's epochs, whose hundreds are the case "evaluation, training"."""
     from strategies.federated import FederatedSettings, InProcessGrid, Reception, build_strategy, make_client_app
-    from strategies.federated.arrays import weights_of
-    from strategies.federated.server import learner_for
+    from strategies.federated.messages.arrays import weights_of
+    from strategies.federated.server.run import learner_for
 
     settings = FederatedSettings(
         strategy=name,

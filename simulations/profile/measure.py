@@ -14,7 +14,7 @@ from fedcl_distill.data import Splits
 from simulations.bench.cases import Side
 from simulations.bench.measure import operations
 from simulations.bench.workload import Ticker, Window, Workload
-from simulations.machine import matrix_rate, tune_allocator
+from simulations.measuring.machine import matrix_rate, tune_allocator
 from simulations.profile.cases import CASES
 from simulations.profile.groups import seconds_by_group
 from simulations.profile.ranges import ranges

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from simulations.bench.workload import Workload
-from simulations.fresh_process import in_fresh_process
-from simulations.records import Record, append_record, make_record
-from simulations.watch import Watcher
+from simulations.running.fresh_process import in_fresh_process
+from simulations.running.records import Record, append_record, make_record
+from simulations.running.watch import Watcher
 
 KIND = "profile"
 _MEASURE = "simulations.profile.measure:measure"

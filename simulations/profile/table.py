@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from simulations.bench.table import describe_work
 from simulations.profile.groups import GROUPS
-from simulations.records import Record
-from simulations.tables import Table
+from simulations.running.records import Record
+from simulations.tables.comparison import Table
 
 _NOTES = (
     "CPU-seconds of a unit: median, without the profiler. Groups: CPU-seconds and share of the recorded time.",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simulations.tables import Table
+from simulations.tables.comparison import Table
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A :class:`~simulations.tables.Table` on the page."""
+    """A :class:`~simulations.tables.comparison.Table` on the page."""
 
     table: Table
     kind: str = "table"

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from simulations.formats import byte_size, seconds
+from simulations.tables.formats import byte_size, seconds
 
 _SERIES = 8
 _INK, _FAINT, _LINE = "#010101", "#020202", "#030303"

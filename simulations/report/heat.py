@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from simulations.formats import ABSENT
 from simulations.report.blocks import HeatCell
+from simulations.tables.formats import ABSENT
 
 _STOPS = ((246, 248, 252), (158, 202, 225), (49, 130, 189), (8, 48, 107))
 _DARK_FROM = 0.5

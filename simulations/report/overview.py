@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from simulations.formats import ABSENT, number, plural, seconds
-from simulations.records import Record
 from simulations.report.blocks import Block, Grid
 from simulations.report.source import Sourced
-from simulations.tables import Table
+from simulations.running.records import Record
+from simulations.tables.comparison import Table
+from simulations.tables.formats import ABSENT, number, plural, seconds
 
 
 def overview_blocks(sources: Sequence[Sourced]) -> list[Block]:

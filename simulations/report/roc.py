@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from matplotlib.ticker import NullFormatter
 
-from simulations.arms import Arm, Scenario
-from simulations.formats import numbers
 from simulations.report.drawing import look, new_figure, show_legend, style, to_svg
+from simulations.tables.arms import Arm, Scenario
+from simulations.tables.formats import numbers
 
 _LOW = 5e-4
 

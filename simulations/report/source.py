@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simulations.records import Record, read_records
+from simulations.running.records import Record, read_records
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LARGEST_PICTURE_BYTES = 8 * 2**20

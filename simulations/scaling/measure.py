@@ -11,8 +11,8 @@ from fedcl_distill.data import LabelledData, Normalisation, Splits
 from fedcl_distill.seeding import generator_for
 from simulations.bench.cases import CASES, EPOCHS
 from simulations.bench.workload import Tick, Ticker, Workload
-from simulations.costs import Meter
-from simulations.machine import tune_allocator
+from simulations.measuring.costs import Meter
+from simulations.measuring.machine import tune_allocator
 from simulations.scaling.settings import DM_STEP, EPOCH, Point
 
 
@@ -74,7 +74,7 @@ def _do(point: Point, data: LabelledData, tick: Tick) -> int:
 
 
 def _rounds(point: Point, data: LabelledData, tick: Tick) -> None:
-    from simulations.federated import quiet_flower  # here, because Flower takes seconds to import
+    from simulations.scenarios.federated import quiet_flower  # here, because Flower takes seconds to import
     from strategies.federated import FederatedSettings, InProcessGrid, make_client_app, run_server
 
     per_class = torch.arange(len(data)).view(point.classes, -1)[:, : point.images_per_class * point.clients]

@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from simulations.formats import byte_size
-from simulations.records import Record
 from simulations.report.drawing import look, new_figure, standalone, style, to_svg
+from simulations.running.records import Record
 from simulations.scaling.results import cpu_seconds, laws, sizes_of
 from simulations.scaling.settings import AXES, WORKS, Point, axes_of
+from simulations.tables.formats import byte_size
 
 _TITLES = dict(zip(AXES, ("images per class", "classes", "pixels a side", "width", "clients"), strict=True))
 

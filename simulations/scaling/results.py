@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Sequence
 
 from fedcl_distill.errors import DataError
-from simulations.formats import ABSENT, byte_size
-from simulations.records import Record
+from simulations.running.records import Record
 from simulations.scaling.power_law import PowerLaw, Sizes, fit_power_law
 from simulations.scaling.settings import DM_STEP, ROUND, Point
-from simulations.tables import Table
+from simulations.tables.comparison import Table
+from simulations.tables.formats import ABSENT, byte_size
 
 _MEASURED = ("work", "ipc", "classes", "size", "width", "clients", "CPU-seconds", "memory")
 _LAWS = ("CPU-seconds of a", "are about", "measurements", "largest error")

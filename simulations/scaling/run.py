@@ -7,12 +7,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from simulations.compare import compare
-from simulations.fresh_process import in_fresh_process
-from simulations.records import Record, make_record, read_records, settings_key
-from simulations.runs import Run
+from simulations.running.compare import compare
+from simulations.running.fresh_process import in_fresh_process
+from simulations.running.records import Record, make_record, read_records, settings_key
+from simulations.running.runs import Run
+from simulations.running.watch import Watcher
 from simulations.scaling.settings import Point
-from simulations.watch import Watcher
 
 KIND = "scaling"
 _MEASURE = "simulations.scaling.measure:measure"

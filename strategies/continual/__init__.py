@@ -8,47 +8,47 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fedcl_distill.errors import DependencyError
-from strategies.continual.class_groups import class_groups, class_order
-from strategies.continual.condensed_memory import CondensedMemory
-from strategies.continual.distilled_memory import DistilledMemory
-from strategies.continual.hybrid_memory import HybridMemory
-from strategies.continual.losses import AsymmetricCrossEntropy, DarkExperience
-from strategies.continual.memories import MEMORIES, memory_bytes
-from strategies.continual.memory import EncodedMemory, Memory
+from strategies.continual.memories.base import EncodedMemory, Memory
+from strategies.continual.memories.condensed import CondensedMemory
+from strategies.continual.memories.distilled import DistilledMemory
+from strategies.continual.memories.hybrid import HybridMemory
+from strategies.continual.memories.named import MEMORIES, memory_bytes
+from strategies.continual.memories.private import PrivateMemory
+from strategies.continual.memories.reservoir import ReservoirMemory
 from strategies.continual.metrics import AccuracyMatrix
-from strategies.continual.private_memory import PrivateMemory
-from strategies.continual.reservoir_memory import ReservoirMemory
+from strategies.continual.replay.losses import AsymmetricCrossEntropy, DarkExperience
 from strategies.continual.result import ContinualResult
 from strategies.continual.settings import SCENARIOS, STRATEGIES, ContinualSettings
+from strategies.continual.streams.class_groups import class_groups, class_order
 
 if TYPE_CHECKING:
-    from strategies.continual.avalanche_data import InputsDataset, inputs_dataset, labelled_data
-    from strategies.continual.benchmark import class_incremental, domain_incremental, in_parts, task_incremental
-    from strategies.continual.dark_replay import DarkReplay
-    from strategies.continual.gdumb import GDumb
-    from strategies.continual.interference import MostInterfered
-    from strategies.continual.regularised import ProjectedGradients, Source
-    from strategies.continual.replay import Replay
+    from strategies.continual.memories.storage_policy import MemoryBuffer
+    from strategies.continual.replay.dark import DarkReplay
+    from strategies.continual.replay.gdumb import GDumb
+    from strategies.continual.replay.interference import MostInterfered
+    from strategies.continual.replay.plugin import Replay
+    from strategies.continual.replay.regularised import ProjectedGradients, Source
     from strategies.continual.run import build_benchmark, build_memory, run_stream
-    from strategies.continual.storage_policy import MemoryBuffer
+    from strategies.continual.streams.avalanche_data import InputsDataset, inputs_dataset, labelled_data
+    from strategies.continual.streams.benchmark import class_incremental, domain_incremental, in_parts, task_incremental
 
 _ON_AVALANCHE = {
-    "DarkReplay": "dark_replay",
-    "GDumb": "gdumb",
-    "MostInterfered": "interference",
-    "ProjectedGradients": "regularised",
-    "Source": "regularised",
+    "DarkReplay": "replay.dark",
+    "GDumb": "replay.gdumb",
+    "MostInterfered": "replay.interference",
+    "ProjectedGradients": "replay.regularised",
+    "Source": "replay.regularised",
     "build_benchmark": "run",
-    "domain_incremental": "benchmark",
-    "task_incremental": "benchmark",
-    "InputsDataset": "avalanche_data",
-    "MemoryBuffer": "storage_policy",
-    "Replay": "replay",
+    "domain_incremental": "streams.benchmark",
+    "task_incremental": "streams.benchmark",
+    "InputsDataset": "streams.avalanche_data",
+    "MemoryBuffer": "memories.storage_policy",
+    "Replay": "replay.plugin",
     "build_memory": "run",
-    "class_incremental": "benchmark",
-    "in_parts": "benchmark",
-    "inputs_dataset": "avalanche_data",
-    "labelled_data": "avalanche_data",
+    "class_incremental": "streams.benchmark",
+    "in_parts": "streams.benchmark",
+    "inputs_dataset": "streams.avalanche_data",
+    "labelled_data": "streams.avalanche_data",
     "run_stream": "run",
 }
 

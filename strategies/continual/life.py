@@ -14,9 +14,9 @@ from avalanche.training.supervised import JointTraining, Naive
 
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed
-from strategies.continual.benchmark import in_mini_batches
 from strategies.continual.settings import ContinualSettings
 from strategies.continual.setup import Plan
+from strategies.continual.streams.benchmark import in_mini_batches
 
 
 class Life:

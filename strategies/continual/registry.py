@@ -10,14 +10,14 @@ from typing import Any
 from fedcl_distill.engine import CoreSet
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.selection import Herding
-from strategies.continual.dark_replay import DarkReplay
-from strategies.continual.exemplars import ICaRLLoss, NearestMean, NetworkEmbedding
-from strategies.continual.gdumb import GDumb
-from strategies.continual.interference import MostInterfered
-from strategies.continual.losses import AsymmetricCrossEntropy, DarkExperience
-from strategies.continual.memories import bytes_beside_scores, exemplars, memory_bytes, named_memory
-from strategies.continual.regularised import Consolidation, ProjectedGradients, Source, Unforgetting
-from strategies.continual.replay import Replay
+from strategies.continual.memories.named import bytes_beside_scores, exemplars, memory_bytes, named_memory
+from strategies.continual.replay.dark import DarkReplay
+from strategies.continual.replay.exemplars import ICaRLLoss, NearestMean, NetworkEmbedding
+from strategies.continual.replay.gdumb import GDumb
+from strategies.continual.replay.interference import MostInterfered
+from strategies.continual.replay.losses import AsymmetricCrossEntropy, DarkExperience
+from strategies.continual.replay.plugin import Replay
+from strategies.continual.replay.regularised import Consolidation, ProjectedGradients, Source, Unforgetting
 from strategies.continual.setup import Plan, Setup
 
 Builder = Callable[..., Plan]

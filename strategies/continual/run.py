@@ -15,19 +15,19 @@ from fedcl_distill.fingerprint import fingerprint
 from fedcl_distill.networks import Architecture, Network, default_architecture
 from fedcl_distill.seeding import derive_seed, isolated_rng
 from fedcl_distill.training import accuracy
-from strategies.continual.avalanche_data import labelled_data
-from strategies.continual.balance import BalancedCrossEntropy
-from strategies.continual.benchmark import class_incremental, domain_incremental, task_incremental
 from strategies.continual.life import Life, without_deprecations
-from strategies.continual.losses import WithinTask
-from strategies.continual.memories import memory_bytes, named_memory
-from strategies.continual.memory import Memory
+from strategies.continual.memories.base import Memory
+from strategies.continual.memories.named import memory_bytes, named_memory
 from strategies.continual.metrics import AccuracyMatrix
 from strategies.continual.registry import build_plan
+from strategies.continual.replay.balance import BalancedCrossEntropy
+from strategies.continual.replay.losses import WithinTask
 from strategies.continual.result import ContinualResult
 from strategies.continual.settings import ContinualSettings
 from strategies.continual.setup import Setup
-from strategies.continual.within import Within
+from strategies.continual.streams.avalanche_data import labelled_data
+from strategies.continual.streams.benchmark import class_incremental, domain_incremental, task_incremental
+from strategies.continual.streams.within import Within
 
 OnStage = Callable[[int, tuple[float, ...]], None]
 

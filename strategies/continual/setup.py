@@ -12,9 +12,9 @@ from fedcl_distill.augmentation import augmentation_for
 from fedcl_distill.data import LabelledData
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed
-from strategies.continual.memories import memory_bytes, named_memory
-from strategies.continual.memory import Memory
-from strategies.continual.replay import Replay
+from strategies.continual.memories.base import Memory
+from strategies.continual.memories.named import memory_bytes, named_memory
+from strategies.continual.replay.plugin import Replay
 from strategies.continual.settings import ContinualSettings
 
 

@@ -12,7 +12,7 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import RobustSum, StatisticsDistiller, StatisticsSpec
-from strategies.federated.averaging import (
+from strategies.federated.algorithms.averaging import (
     GuardedBulyan,
     GuardedFedAdam,
     GuardedFedAvgM,
@@ -21,24 +21,24 @@ from strategies.federated.averaging import (
     GuardedMedian,
     GuardedTrimmedMean,
 )
-from strategies.federated.compressed import CompressedFedAvg
-from strategies.federated.dynafed import DynaFed, DynaFedOptions, Replayer
-from strategies.federated.fedavg import GuardedFedAvg
-from strategies.federated.gathering import Gathering
-from strategies.federated.learner import Learner
-from strategies.federated.merge import GatherOptions, gathering_for
-from strategies.federated.one_shot import OneShotUnion
-from strategies.federated.one_shot_ensemble import OneShotEnsemble
+from strategies.federated.algorithms.compressed import CompressedFedAvg
+from strategies.federated.algorithms.dynafed import DynaFed, DynaFedOptions, Replayer
+from strategies.federated.algorithms.fedavg import GuardedFedAvg
+from strategies.federated.algorithms.feddm import SurrogateOptions, SurrogateRounds
+from strategies.federated.algorithms.one_shot import OneShotUnion
+from strategies.federated.algorithms.one_shot_ensemble import OneShotEnsemble
+from strategies.federated.algorithms.private_statistics import PrivacyOptions, private_statistics_first
+from strategies.federated.algorithms.scaffold import Scaffold
+from strategies.federated.algorithms.statistics_first import StatisticsFirst
+from strategies.federated.messages.requests import CompressedRequest, DistilRequest, TrainRequest
 from strategies.federated.own_settings import checked
 from strategies.federated.own_settings import takes as _takes
-from strategies.federated.private_statistics import PrivacyOptions, private_statistics_first
-from strategies.federated.reception import Reception
-from strategies.federated.requests import CompressedRequest, DistilRequest, TrainRequest
-from strategies.federated.scaffold import Scaffold
 from strategies.federated.secure import SecureOptions, SecureStatistics
+from strategies.federated.server.gathering import Gathering
+from strategies.federated.server.learner import Learner
+from strategies.federated.server.merge import GatherOptions, gathering_for
+from strategies.federated.server.reception import Reception
 from strategies.federated.settings import FederatedSettings
-from strategies.federated.statistics_first import StatisticsFirst
-from strategies.federated.surrogate import SurrogateOptions, SurrogateRounds
 
 T = TypeVar("T")
 

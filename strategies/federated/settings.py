@@ -13,8 +13,8 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import PROTOCOLS, Protocol
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import check_bits
-from strategies.federated.flat import Flat, from_flat, to_flat
-from strategies.federated.requests import DistilRequest, StatisticsRequest, SurrogateRequest, TrainRequest
+from strategies.federated.messages.flat import Flat, from_flat, to_flat
+from strategies.federated.messages.requests import DistilRequest, StatisticsRequest, SurrogateRequest, TrainRequest
 
 
 @dataclass(frozen=True)

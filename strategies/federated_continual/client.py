@@ -9,9 +9,9 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedcl_distill.errors import DataError
-from strategies.federated.client import respond
-from strategies.federated.task import Task
-from strategies.federated.work import Work, distil, sum_features, train
+from strategies.federated.node.client import respond
+from strategies.federated.node.task import Task
+from strategies.federated.node.work import Work, distil, sum_features, train
 from strategies.federated_continual.client_stream import ClientStream
 from strategies.federated_continual.replay_work import train_with_replay
 from strategies.federated_continual.roll_call import answer_roll_call, stage_of

@@ -6,8 +6,8 @@ import torch
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
-from strategies.continual.class_groups import class_groups
-from strategies.continual.domains import DOMAINS
+from strategies.continual.streams.class_groups import class_groups
+from strategies.continual.streams.domains import DOMAINS
 from strategies.federated_continual.settings import FederatedContinualSettings
 
 

@@ -8,9 +8,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from strategies.federated.internals import Run, log
-from strategies.federated.reception import QuorumError, Reception
-from strategies.federated.train_only import TrainOnly
+from strategies.federated.grids.internals import Run, log
+from strategies.federated.server.reception import QuorumError, Reception
+from strategies.federated.server.train_only import TrainOnly
 from strategies.federated_continual.roll_call import RollCall, name_stage
 
 

@@ -13,15 +13,15 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import Domain, StatisticsDistiller, StatisticsExpectation, StatisticsSpec
-from strategies.continual.distilled_memory import DistilledMemory
-from strategies.continual.memories import named_memory
-from strategies.federated.fedavg import GuardedFedAvg
-from strategies.federated.learner import Learner
-from strategies.federated.merge import GatherOptions
+from strategies.continual.memories.distilled import DistilledMemory
+from strategies.continual.memories.named import named_memory
+from strategies.federated.algorithms.fedavg import GuardedFedAvg
+from strategies.federated.algorithms.statistics_first import StatisticsFirst
 from strategies.federated.own_settings import takes
-from strategies.federated.reception import Reception
 from strategies.federated.registry import Plan, build_named
-from strategies.federated.statistics_first import StatisticsFirst
+from strategies.federated.server.learner import Learner
+from strategies.federated.server.merge import GatherOptions
+from strategies.federated.server.reception import Reception
 from strategies.federated_continual.keeper import Keeper, Nothing
 from strategies.federated_continual.remembered_union import RememberedUnion
 from strategies.federated_continual.replay_fedavg import ReplayFedAvg

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from flwr.app import ArrayRecord, Message, MetricRecord
 
-from strategies.federated.gathering import Gathering
-from strategies.federated.learner import Learner
-from strategies.federated.one_shot import OneShotUnion
-from strategies.federated.reception import Reception
-from strategies.federated.requests import DistilRequest
+from strategies.federated.algorithms.one_shot import OneShotUnion
+from strategies.federated.messages.requests import DistilRequest
+from strategies.federated.server.gathering import Gathering
+from strategies.federated.server.learner import Learner
+from strategies.federated.server.reception import Reception
 from strategies.federated_continual.set_memory import SetMemory, balanced
 
 

@@ -9,8 +9,8 @@ from flwr.app import Message, MetricRecord, RecordDict
 
 from fedcl_distill.errors import PayloadError
 from fedcl_distill.networks import Network
-from strategies.federated.fedavg import GuardedFedAvg
-from strategies.federated.reception import Answer, Reception
+from strategies.federated.algorithms.fedavg import GuardedFedAvg
+from strategies.federated.server.reception import Answer, Reception
 from strategies.federated_continual.replay_work import BYTES_KEPT, MEMORY, REPLAY, ReplayRequest
 
 

@@ -16,15 +16,15 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed, isolated_rng
 from fedcl_distill.synthetic import SyntheticSet
-from strategies.continual.balance import BalancedCrossEntropy
-from strategies.continual.memories import named_memory
-from strategies.continual.memory import Memory
+from strategies.continual.memories.base import Memory
+from strategies.continual.memories.named import named_memory
+from strategies.continual.replay.balance import BalancedCrossEntropy
 from strategies.continual.settings import ContinualSettings
-from strategies.federated.arrays import put_weights, read_array, weights_of
-from strategies.federated.flat import from_flat
-from strategies.federated.messages import WEIGHTS, unpack_weights
-from strategies.federated.requests import TrainRequest, config_of
-from strategies.federated.task import Task
+from strategies.federated.messages.answers import WEIGHTS, unpack_weights
+from strategies.federated.messages.arrays import put_weights, read_array, weights_of
+from strategies.federated.messages.flat import from_flat
+from strategies.federated.messages.requests import TrainRequest, config_of
+from strategies.federated.node.task import Task
 from strategies.federated_continual.client_stream import ClientStream
 
 REPLAY = "train.replay"

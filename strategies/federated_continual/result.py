@@ -8,8 +8,8 @@ from typing import Any
 from flwr.app import ArrayRecord
 
 from strategies.continual.metrics import AccuracyMatrix
-from strategies.federated.ledger import ByteLedger
-from strategies.federated.rejections import Rejection
+from strategies.federated.grids.ledger import ByteLedger
+from strategies.federated.server.rejections import Rejection
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedcl_distill.errors import PayloadError, SettingsError
-from strategies.federated.client import partition_of
-from strategies.federated.messages import METRICS, Facts
-from strategies.federated.reception import Reception
-from strategies.federated.requests import CONFIG, config_of
+from strategies.federated.messages.answers import METRICS, Facts
+from strategies.federated.messages.requests import CONFIG, config_of
+from strategies.federated.node.client import partition_of
+from strategies.federated.server.reception import Reception
 from strategies.federated_continual.client_stream import ClientStream
 
 ROLL_CALL = "query"

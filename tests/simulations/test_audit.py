@@ -11,8 +11,9 @@ import torch
 from typer.testing import CliRunner
 
 from fedcl_distill.data import LabelledData, Splits
-from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.errors import CheckpointError, DataError, PayloadError, SettingsError
 from fedcl_distill.methods import build_method
+from fedcl_distill.privacy import Guarantee, Mechanism
 from fedcl_distill.synthetic import SyntheticSet, load, save
 from simulations.audit import run as audit_run
 from simulations.audit.game import game_of_record, toss_coins
@@ -22,10 +23,10 @@ from simulations.audit.run import audit_saved, run_audit
 from simulations.audit.settings import AuditSettings
 from simulations.audit.tables import audit_tables
 from simulations.cli import app
-from simulations.cross_architecture import SavedSet
-from simulations.records import append_record, read_records
-from simulations.runs import Run, perform
-from simulations.watch import Silent
+from simulations.running.records import append_record, read_records
+from simulations.running.runs import Run, perform
+from simulations.running.watch import Silent
+from simulations.scenarios.cross_architecture import SavedSet
 
 _QUICK = AuditSettings(
     candidates=300,
@@ -58,7 +59,7 @@ def test_real_samples_are_found_by_those_who_look_for_them(core_set_audit) -> No
     assert (folder / metrics["files"]["picture"]).read_bytes().startswith(b"\x89PNG")
     assert len(load(folder / metrics["files"]["set"])) == 60
     assert json.loads(json.dumps(record, allow_nan=False)) == record
-    assert not list((folder / "checkpoints").iterdir())
+    assert not list(folder.glob("*.checkpoint.pt"))
 
 
 def test_a_release_of_other_data_tells_nothing(tmp_path, monkeypatch, digits: Splits) -> None:
@@ -129,13 +130,14 @@ def test_an_interrupted_audit_goes_on_where_it_stopped(core_set_audit, tmp_path,
         patched.setattr(audit_run, "maker_for", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_audit(_QUICK, out_dir=tmp_path)
-    (kept,) = (tmp_path / "checkpoints").iterdir()
+    (kept,) = tmp_path.glob("*.checkpoint.pt")
     monkeypatch.setattr(audit_run, "maker_for", lambda settings: lambda *given: made.append(given[2]) or whole(*given))
     record = run_audit(_QUICK, out_dir=tmp_path)
     assert len(set(made)) == len(made) == 3
     assert record["metrics"] == core_set_audit[0]["metrics"]
     kept.write_bytes(b"damaged")
-    assert run_audit(_QUICK, out_dir=tmp_path)["metrics"] == record["metrics"]
+    with pytest.raises(CheckpointError):
+        run_audit(_QUICK, out_dir=tmp_path)
 
 
 def test_coins_are_fair_and_independent() -> None:
@@ -204,9 +206,12 @@ def test_tables_tell_arms_apart_and_show_claims(core_set_audit) -> None:
 
 def test_a_claim_is_read_unless_its_noise_is_known() -> None:
     synthetic = SyntheticSet.of_real(toss_coins("digits", None, 50, 1, 0).candidates)
-    claims = [{"epsilon": 2.0, "delta": 1e-6}, {"epsilon": 2.0, "delta": 1e-6, "seeded": True}, {"epsilon": "2"}, "x"]
-    read = [audit_run._claim(replace(synthetic, provenance={"privacy": one})) for one in claims]
-    assert read == [{"epsilon": 2.0, "delta": 1e-6}, None, None, None]
+    claims = [Guarantee(2.0, 1e-6, Mechanism(3.0), 1.0, "a theorem", seeded=seeded) for seeded in (False, True)]
+    provenances = [{"privacy": claim.as_record()} for claim in claims]
+    read = [audit_run._claim(replace(synthetic, provenance=one)) for one in [*provenances, {}]]
+    assert read == [{"epsilon": 2.0, "delta": 1e-6}, None, None]
+    with pytest.raises(PayloadError):
+        audit_run._claim(replace(synthetic, provenance={"privacy": {"epsilon": "2"}}))
 
 
 def test_gradients_tell_more_than_a_set(core_set_audit, tmp_path) -> None:

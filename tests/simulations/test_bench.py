@@ -17,13 +17,13 @@ from simulations.bench.racer import plain_loop, presets
 from simulations.bench.run import run_bench
 from simulations.bench.table import table_of_bench
 from simulations.bench.workload import Ticker, Workload
-from simulations.fresh_process import ProcessError
 from simulations.plain.judging import PlainJudge
 from simulations.plain.matching import PlainDM, PlainDSA
 from simulations.plain.network import PlainConvNet
 from simulations.plain.trajectory import plain_trajectory_step
-from simulations.records import read_records
-from simulations.watch import Silent
+from simulations.running.fresh_process import ProcessError
+from simulations.running.records import read_records
+from simulations.running.watch import Silent
 
 TINY = Workload(data="digits", images_per_class=2, width=8, real_per_class=5, student_steps=2, test_limit=20, repeats=1)
 

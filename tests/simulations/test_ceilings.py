@@ -7,10 +7,10 @@ import torch
 
 from fedcl_distill.errors import SettingsError
 from federations import quick
-from simulations.arms import RAW_DATA, REAL_SAMPLES_MARK, scenarios
-from simulations.ceilings import CEILINGS
-from simulations.federated import run_federated, simulate
-from simulations.flower_app import client_parts
+from simulations.flower.app import client_parts
+from simulations.scenarios.ceilings import CEILINGS
+from simulations.scenarios.federated import run_federated, simulate
+from simulations.tables.arms import RAW_DATA, REAL_SAMPLES_MARK, scenarios
 
 
 def _settings(**changes):

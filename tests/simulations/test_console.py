@@ -7,14 +7,14 @@ import io
 import pytest
 from rich.console import Console
 
-import simulations.console
-from simulations.console import PlainWatcher, RichWatcher, watcher_for
-from simulations.formats import byte_size, percent, plural, seconds
-from simulations.machine import tune_allocator
+import simulations.running.console
+from simulations.measuring.machine import tune_allocator
+from simulations.running.console import PlainWatcher, RichWatcher, watcher_for
+from simulations.tables.formats import byte_size, percent, plural, seconds
 
 
 def test_a_log_gets_plain_lines(monkeypatch):
-    monkeypatch.setattr(simulations.console, "_SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(simulations.running.console, "_SECONDS_BETWEEN_LINES", 0.0)
     stream = io.StringIO()
     watcher = watcher_for(Console(file=stream))
     assert isinstance(watcher, PlainWatcher)

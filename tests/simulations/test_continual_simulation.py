@@ -7,10 +7,10 @@ import json
 import pytest
 
 from fedcl_distill.errors import DataError
-from simulations.compare import compare
-from simulations.continual import KIND, run_continual
-from simulations.records import read_records
-from simulations.runs import Run
+from simulations.running.compare import compare
+from simulations.running.records import read_records
+from simulations.running.runs import Run
+from simulations.scenarios.continual import KIND, run_continual
 from strategies.continual import ContinualSettings
 from watchers import Recording
 
@@ -62,7 +62,7 @@ def test_an_interrupted_run_goes_on_after_the_last_experience(tmp_path):
 
     plain = run_continual(_settings())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("simulations.continual._seen", lambda *seen: stop(*seen) or 0.0)
+        patch.setattr("simulations.scenarios.continual._seen", lambda *seen: stop(*seen) or 0.0)
         with pytest.raises(KeyboardInterrupt):
             compare([Run(KIND, _settings())], path)
         assert len(list(tmp_path.glob("*.checkpoint.pt"))) == 1

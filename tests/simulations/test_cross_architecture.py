@@ -14,11 +14,11 @@ from fedcl_distill.evaluation import FAST, evaluate
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import load, save
-from simulations import cross_architecture
 from simulations.cli import app
-from simulations.cross_architecture import CrossSettings, compare_architectures, find_sets, score_sets
-from simulations.cross_tables import cross_tables
-from simulations.records import append_record, make_record, read_records
+from simulations.running.records import append_record, make_record, read_records
+from simulations.scenarios import cross_architecture
+from simulations.scenarios.cross_architecture import CrossSettings, compare_architectures, find_sets, score_sets
+from simulations.tables.cross_architecture import cross_tables
 from watchers import Recording
 
 _CELLS = [CrossSettings(architecture=name, networks=1) for name in ("convnet:width=4", "mlp:width=8")]

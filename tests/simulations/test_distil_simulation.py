@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-import simulations.distil
+import simulations.scenarios.distil
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import FAST, evaluate
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import encode, load
-from simulations.distil import DistilSettings, run_distil
+from simulations.scenarios.distil import DistilSettings, run_distil
 
 _NETWORK = "convnet:width=8"
 _QUICK = DistilSettings(
@@ -29,7 +29,7 @@ _QUICK = DistilSettings(
 @pytest.fixture(autouse=True)
 def short_protocol(monkeypatch):
     short = replace(FAST, recipe=replace(FAST.recipe, epochs=3))
-    monkeypatch.setitem(simulations.distil.PROTOCOLS, "fast", short)
+    monkeypatch.setitem(simulations.scenarios.distil.PROTOCOLS, "fast", short)
     return short
 
 

@@ -18,12 +18,12 @@ from fedcl_distill.engine.size import bytes_of_counts
 from fedcl_distill.methods import list_methods
 from fedcl_distill.parameterizations import Pixels
 from simulations.cli import app
-from simulations.distil import DistilSettings
-from simulations.distil_table import FAILED, baselines, run_table, with_budget
-from simulations.options import read_cells
-from simulations.records import append_record, make_record, read_records
-from simulations.scenario_data import load_splits
-from simulations.workers import Workers
+from simulations.commands.options import read_cells
+from simulations.running.records import append_record, make_record, read_records
+from simulations.running.workers import Workers
+from simulations.scenarios.data import load_splits
+from simulations.scenarios.distil import DistilSettings
+from simulations.scenarios.distil_table import FAILED, baselines, run_table, with_budget
 from stand_ins import replace_worker
 from watchers import Recording
 
@@ -107,7 +107,7 @@ def test_an_interrupt_ends_the_processes_and_keeps_what_was_done(stand_in, tmp_p
 
 def test_a_cell_ends_with_the_process_that_started_it():
     child = subprocess.Popen(
-        [sys.executable, "-m", "simulations.worker"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=ROOT
+        [sys.executable, "-m", "simulations.running.worker"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=ROOT
     )
     assert child.stdin is not None
     child.stdin.write(b'{"kind": "distil", "settings": {}, "threads": 1, "out": "nowhere", "checkpoints": false}\n')

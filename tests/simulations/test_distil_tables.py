@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from simulations.distil_table import FAILED
-from simulations.distil_tables import markdown_page, tables_of
-from simulations.markdown import markdown_table
-from simulations.published import WHOLE_DATA, published
-from simulations.records import make_record
-from simulations.tables import Table, without
+from simulations.running.records import make_record
+from simulations.scenarios.distil_table import FAILED
+from simulations.tables.comparison import Table, without
+from simulations.tables.distil import markdown_page, tables_of
+from simulations.tables.markdown import markdown_table
+from simulations.tables.published import WHOLE_DATA, published
 
 
 def result(method: str, accuracies: list[float], *, payload: int = 8000, samples: int = 10, **settings: Any) -> dict:

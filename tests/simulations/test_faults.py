@@ -14,8 +14,8 @@ from simulations.faults import __main__ as faults
 from simulations.faults.attempt import JobError, attempt, outliving
 from simulations.faults.jobs import JOBS, Job
 from simulations.faults.outcome import difference, outcome_of
-from simulations.fresh_process import in_fresh_process
-from simulations.records import append_record, make_record
+from simulations.running.fresh_process import in_fresh_process
+from simulations.running.records import append_record, make_record
 
 
 def _append(folder: Path, value: float) -> None:

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from fedcl_distill.errors import SettingsError
-from simulations.arms import REAL_SAMPLES_MARK, scenarios
-from simulations.compare import compare
-from simulations.federated_continual import run_federated_continual
-from simulations.federated_continual_app import KIND, client_streams
-from simulations.flower_app import client_parts
-from simulations.records import make_record, read_records
+from simulations.flower.app import client_parts
+from simulations.flower.federated_continual_app import KIND, client_streams
 from simulations.report.write import render
-from simulations.runs import Run, perform
-from simulations.tables import table_of
-from simulations.watch import Silent
+from simulations.running.compare import compare
+from simulations.running.records import make_record, read_records
+from simulations.running.runs import Run, perform
+from simulations.running.watch import Silent
+from simulations.scenarios.federated_continual import run_federated_continual
+from simulations.tables.arms import REAL_SAMPLES_MARK, scenarios
+from simulations.tables.comparison import table_of
 from strategies.federated_continual import FederatedContinualSettings
 
 
@@ -102,7 +102,7 @@ def test_report_survives_strange_results(metrics, tmp_path):
 
 
 def test_a_run_that_was_interrupted_leaves_a_checkpoint_and_goes_on(tmp_path, monkeypatch):
-    from simulations import federated_continual
+    from simulations.scenarios import federated_continual
 
     run = Run(KIND, _settings(strategy="fedavg", local_epochs=1))
     honest = federated_continual.run_server

@@ -8,10 +8,10 @@ import pytest
 
 from fedcl_distill.errors import SettingsError
 from federations import quick
-from simulations.compare import compare
-from simulations.federated import KIND, run_federated
-from simulations.records import read_records
-from simulations.runs import Run
+from simulations.running.compare import compare
+from simulations.running.records import read_records
+from simulations.running.runs import Run
+from simulations.scenarios.federated import KIND, run_federated
 from strategies.federated import FederatedSettings
 from watchers import Recording
 

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from simulations.interrupts import InsistentInterrupts
-from simulations.records import read_records
-from simulations.watch import Silent
+from simulations.running.interrupts import InsistentInterrupts
+from simulations.running.records import read_records
+from simulations.running.watch import Silent
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 

@@ -11,8 +11,8 @@ import typer
 from typer.testing import CliRunner
 
 from fedcl_distill.errors import SettingsError
-from simulations.distil import DistilSettings
-from simulations.options import read_cells, settings_of, takes_settings
+from simulations.commands.options import read_cells, settings_of, takes_settings
+from simulations.scenarios.distil import DistilSettings
 from strategies.federated import FederatedSettings
 
 

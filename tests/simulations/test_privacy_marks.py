@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from simulations.arms import scenarios
-from simulations.records import make_record
-from simulations.tables import table_of
+from simulations.running.records import make_record
+from simulations.tables.arms import scenarios
+from simulations.tables.comparison import table_of
 
 CLAIM = {"epsilon": 4.0, "delta": 1e-5, "seeded": False}
 

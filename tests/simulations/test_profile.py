@@ -16,7 +16,7 @@ from fedcl_distill.sides import RealSide
 from fedcl_distill.training import Recipe, fit
 from simulations.bench.workload import Ticker, Window, Workload
 from simulations.commands import profile as command
-from simulations.operations import OperationCounter
+from simulations.measuring.operations import OperationCounter
 from simulations.profile import measure
 from simulations.profile.cases import CASES
 from simulations.profile.groups import (
@@ -35,7 +35,7 @@ from simulations.profile.groups import (
     seconds_by_group,
 )
 from simulations.profile.ranges import ranges
-from simulations.records import read_records
+from simulations.running.records import read_records
 
 TINY = Workload(data="digits", images_per_class=2, width=8, real_per_class=5, student_steps=2, test_limit=20, repeats=1)
 

@@ -9,10 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from simulations.compare import compare
-from simulations.records import append_record, environment, finished_keys, make_record, read_records, settings_key
-from simulations.runs import Run
-from simulations.watch import Silent
+from simulations.running.compare import compare
+from simulations.running.records import (
+    append_record,
+    environment,
+    finished_keys,
+    make_record,
+    read_records,
+    settings_key,
+)
+from simulations.running.runs import Run
+from simulations.running.watch import Silent
 
 
 def test_a_torn_line_is_passed_over_and_nothing_else_is_lost(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from simulations.records import append_record, make_record
 from simulations.report import write_report
+from simulations.running.records import append_record, make_record
 
 HOSTILE = '<script>alert("x")</script>'
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from fedcl_distill.synthetic.png import encode_png
-from simulations.records import append_record, make_record
 from simulations.report import write_report
 from simulations.report.drawing import look
 from simulations.report.sections.continual import _forgotten, _seen_so_far
+from simulations.running.records import append_record, make_record
 
 _HOSTILE = "<script>alert(1)</script><img src=http://x.test/y.png>"
 _VOID = {"meta", "img", "br", "hr", "link", "input"}

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from fedcl_distill.errors import DataError, SettingsError
 from simulations.commands import scaling as command
-from simulations.records import make_record, read_records
+from simulations.running.records import make_record, read_records
 from simulations.scaling import measure
 from simulations.scaling.power_law import fit_power_law
 from simulations.scaling.results import laws, sizes_of

@@ -8,9 +8,9 @@ import tomllib
 import pytest
 
 from fedcl_distill.errors import DependencyError, SettingsError
-from simulations.credentials import make_node_key, make_server_credentials
-from simulations.flower_processes import FlowerProcessError, FlowerProcesses, find_program
-from simulations.under_flower import _parse, _toml, main
+from simulations.flower.credentials import make_node_key, make_server_credentials
+from simulations.flower.processes import FlowerProcessError, FlowerProcesses, find_program
+from simulations.flower.under_flower import _parse, _toml, main
 from strategies.federated import FederatedSettings
 
 

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from fedcl_distill.errors import FedclDistillError, SettingsError, StorageError
 from simulations.cli import app
-from simulations.compare import compare
-from simulations.distil import KIND, DistilSettings
-from simulations.records import read_records
-from simulations.runs import Run, perform_named
-from simulations.watch import Silent
-from simulations.workers import WorkerError, Workers, _next, run_in_processes
+from simulations.running.compare import compare
+from simulations.running.records import read_records
+from simulations.running.runs import Run, perform_named
+from simulations.running.watch import Silent
+from simulations.running.workers import WorkerError, Workers, _next, run_in_processes
+from simulations.scenarios.distil import KIND, DistilSettings
 from stand_ins import replace_worker
 from strategies.continual import ContinualSettings
 from strategies.federated import FederatedSettings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simulations import workers
+from simulations.running import workers
 
 _ROOT = Path(__file__).parents[2]
 

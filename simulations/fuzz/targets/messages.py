@@ -21,12 +21,10 @@ from simulations.fuzz.mutation import JUNK, mutate_bytes, mutate_tree
 from simulations.fuzz.samples import features, images
 from simulations.fuzz.target import Target
 from simulations.fuzz.targets.payloads import LIMITS
-from strategies.federated import requests
-from strategies.federated.arrays import read_weights, weights_of
-from strategies.federated.compression import read_codec
-from strategies.federated.gathering import Gathering
-from strategies.federated.internals import name_message, run_identity
-from strategies.federated.messages import (
+from strategies.federated.algorithms.statistics_first import StatisticsFirst
+from strategies.federated.grids.internals import name_message, run_identity
+from strategies.federated.messages import requests
+from strategies.federated.messages.answers import (
     SUMS,
     UPDATE,
     Facts,
@@ -38,9 +36,11 @@ from strategies.federated.messages import (
     unpack_vector,
     unpack_weights,
 )
-from strategies.federated.reception import Reception
-from strategies.federated.statistics_first import StatisticsFirst
-from strategies.federated.weight_codec import pack_network, unpack_network
+from strategies.federated.messages.arrays import read_weights, weights_of
+from strategies.federated.messages.compression import read_codec
+from strategies.federated.messages.weight_codec import pack_network, unpack_network
+from strategies.federated.server.gathering import Gathering
+from strategies.federated.server.reception import Reception
 
 _CODECS = ("plain", "topk:fraction=0.1", "topk:fraction=0.5,value_bits=32", "quantised:bits=2,bucket=8", "quantised")
 _COUNT = 40

@@ -10,13 +10,13 @@ from fedcl_distill.data.partition import parse_partitioner
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods.parts import as_parameterization
 from fedcl_distill.networks import Architecture
-from simulations.distil import DistilSettings
+from simulations.commands.options import read_cells
 from simulations.fuzz.mutation import mutate_text
 from simulations.fuzz.scratch import scratch_file
 from simulations.fuzz.target import Target
-from simulations.options import read_cells
+from simulations.scenarios.distil import DistilSettings
 from strategies.continual.settings import ContinualSettings
-from strategies.federated.compression import read_codec
+from strategies.federated.messages.compression import read_codec
 from strategies.federated.settings import FederatedSettings
 
 _SETTINGS = {"d": DistilSettings, "f": FederatedSettings, "c": ContinualSettings}

@@ -16,14 +16,14 @@ from fedcl_distill.engine.run import Run
 from fedcl_distill.errors import CheckpointError, FedclDistillError
 from fedcl_distill.methods import build_method
 from fedcl_distill.network_sources.expert_cache import OnDisk
-from simulations.arms import scenarios
 from simulations.fuzz.mutation import JUNK, mutate_json, mutate_tree
 from simulations.fuzz.samples import images
 from simulations.fuzz.scratch import scratch_file, scratch_folder
 from simulations.fuzz.target import Target
-from simulations.records import append_record, finished_keys, make_record, read_records
 from simulations.report.source import count_torn_lines
-from simulations.tables import table_of
+from simulations.running.records import append_record, finished_keys, make_record, read_records
+from simulations.tables.arms import scenarios
+from simulations.tables.comparison import table_of
 
 _START = len(MAGIC) + hashlib.sha256().digest_size
 _METHOD = build_method("dm", architecture="convnet:width=2,depth=1")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simulations.arms import Scenario, scenarios
 from simulations.audit.settings import KIND
 from simulations.audit.tables import audit_tables
 from simulations.report.blocks import Block, Chapter, Grid, Picture, Pictures, Plot, Section
 from simulations.report.roc import drawing_of_curves
 from simulations.report.sections.facts import settings_facts
 from simulations.report.source import Sourced, picture_of
-from simulations.tables import describe
+from simulations.tables.arms import Scenario, scenarios
+from simulations.tables.comparison import describe
 
 
 def audit_section(sources: Sequence[Sourced]) -> Section | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from simulations.arms import Arm, Scenario, scenarios
-from simulations.formats import mean, numbers, percent, spread
 from simulations.report.blocks import Block, Chapter, Grid, HeatMap, HeatMaps, Plot, Section
 from simulations.report.drawing import look, new_figure, show_legend, style, to_svg, use_byte_axis, use_percent_axis
 from simulations.report.heat import heat_cell
 from simulations.report.sections.facts import settings_facts
 from simulations.report.source import Sourced
-from simulations.tables import describe, final_memory_bytes, table_of
+from simulations.tables.arms import Arm, Scenario, scenarios
+from simulations.tables.comparison import describe, final_memory_bytes, table_of
+from simulations.tables.formats import mean, numbers, percent, spread
 
 Matrix = list[list[float]]
 _BARS_SHARE = 0.8

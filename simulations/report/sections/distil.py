@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from simulations.arms import Arm, Scenario, scenarios
-from simulations.formats import byte_size, mean, percent, spread
 from simulations.report.blocks import Block, Chapter, Grid, Picture, Pictures, Plot, Section
 from simulations.report.drawing import (
     look,
@@ -23,7 +21,9 @@ from simulations.report.drawing import (
 )
 from simulations.report.sections.facts import settings_facts
 from simulations.report.source import Sourced, picture_of
-from simulations.tables import describe, distil_accuracies, table_of
+from simulations.tables.arms import Arm, Scenario, scenarios
+from simulations.tables.comparison import describe, distil_accuracies, table_of
+from simulations.tables.formats import byte_size, mean, percent, spread
 
 Point = tuple[float, float, float]
 """Where, mean accuracy and its standard deviation, both in per cent."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from simulations.arms import Scenario
 from simulations.report.blocks import Facts
-from simulations.tables import Table
+from simulations.tables.arms import Scenario
+from simulations.tables.comparison import Table
 
 
 def settings_facts(scenario: Scenario) -> Facts:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from simulations.arms import Arm, Scenario, scenarios
-from simulations.formats import mean, number, spread
 from simulations.report.blocks import Block, Chapter, Grid, HeatMap, HeatMaps, Plot, Section
 from simulations.report.drawing import look, new_figure, show_legend, style, to_svg, use_byte_axis, use_percent_axis
 from simulations.report.heat import heat_cell
 from simulations.report.sections.facts import settings_facts
 from simulations.report.source import Sourced
-from simulations.tables import describe, table_of
+from simulations.tables.arms import Arm, Scenario, scenarios
+from simulations.tables.comparison import describe, table_of
+from simulations.tables.formats import mean, number, spread
 
 Curve = list[tuple[float, float]]
 """By stage: the mean over seeds, and the standard deviation."""

@@ -15,9 +15,10 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedcl_distill.errors import CheckpointError, PayloadError
 from fedcl_distill.statistics.fixed_point import Words
-from strategies.federated.internals import create_shares
-from strategies.federated.messages import pack_words
-from strategies.federated.requests import read_secure_statistics
+from strategies.federated.grids.internals import create_shares
+from strategies.federated.messages.answers import pack_words
+from strategies.federated.messages.requests import read_secure_statistics
+from strategies.federated.node.task import Task
 from strategies.federated.secure.keys import fresh_keys
 from strategies.federated.secure.letters import seal, unseal
 from strategies.federated.secure.masks import SEED_BYTES, add_mask, pair_mask
@@ -32,7 +33,6 @@ from strategies.federated.secure.records import (
     read_positions,
     secure_record,
 )
-from strategies.federated.task import Task
 
 _STATE = "secure-aggregation"
 _STAGE = "stage"

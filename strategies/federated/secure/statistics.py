@@ -17,10 +17,10 @@ from flwr.serverapp import Grid
 
 from fedcl_distill.statistics import ClassStatistics
 from fedcl_distill.statistics.fixed_point import FixedPoint, Words
-from strategies.federated.internals import log
-from strategies.federated.messages import unpack_words
-from strategies.federated.reception import QuorumError
-from strategies.federated.requests import CONFIG, SecureStatisticsRequest, StatisticsRequest, round_record
+from strategies.federated.algorithms.statistics_first import StatisticsFirst
+from strategies.federated.grids.internals import log
+from strategies.federated.messages.answers import unpack_words
+from strategies.federated.messages.requests import CONFIG, SecureStatisticsRequest, StatisticsRequest, round_record
 from strategies.federated.secure.options import FEWEST, SecureOptions
 from strategies.federated.secure.records import (
     KEYS,
@@ -33,7 +33,7 @@ from strategies.federated.secure.records import (
     secure_record,
 )
 from strategies.federated.secure.unmask import unmask
-from strategies.federated.statistics_first import StatisticsFirst
+from strategies.federated.server.reception import QuorumError
 
 T = TypeVar("T")
 

@@ -13,14 +13,14 @@ from builders import blobs
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.statistics import StatisticsSpec, class_statistics, decode_statistics, encode_statistics
 from fedcl_distill.synthetic.limits import DEFAULT_LIMITS
-from simulations.arms import scenarios
 from simulations.attacks import ATTACKS, AttackedSettings, build_attack
 from simulations.attacks.success import success_rate
-from simulations.federated import KIND, run_federated, simulate
-from simulations.poisoning import table_of_attacks
-from simulations.records import make_record
-from strategies.federated.messages import METRICS, SUMS, Facts, pack_payload, unpack_payload
-from strategies.federated.requests import CONFIG, StatisticsRequest
+from simulations.running.records import make_record
+from simulations.scenarios.federated import KIND, run_federated, simulate
+from simulations.tables.arms import scenarios
+from simulations.tables.poisoning import table_of_attacks
+from strategies.federated.messages.answers import METRICS, SUMS, Facts, pack_payload, unpack_payload
+from strategies.federated.messages.requests import CONFIG, StatisticsRequest
 
 TINY: dict[str, Any] = {
     "data": "digits",

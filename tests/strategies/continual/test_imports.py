@@ -17,7 +17,7 @@ def _run(code):
 def test_settings_memories_and_metrics_come_without_avalanche():
     done = _run(
         "import sys\n"
-        "from simulations import continual\n"
+        "from simulations.scenarios import continual\n"
         "from strategies.continual import AccuracyMatrix, ContinualSettings, DistilledMemory, ReservoirMemory\n"
         "sys.exit('avalanche' in sys.modules)"
     )

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from strategies.continual import AsymmetricCrossEntropy, DarkExperience
-from strategies.continual.losses import WithinTask
+from strategies.continual.replay.losses import WithinTask
 
 SCORES = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([3, 4, 3, 4, 0, 1, 3])

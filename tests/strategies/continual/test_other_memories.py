@@ -13,7 +13,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.synthetic import encode
 from strategies.continual import CondensedMemory, ContinualSettings, DistilledMemory, HybridMemory, ReservoirMemory
-from strategies.continual.memories import MEMORIES, bytes_beside_scores, named_memory
+from strategies.continual.memories.named import MEMORIES, bytes_beside_scores, named_memory
 
 QUICK_DM = {"architecture": "mlp:width=8", "real_per_class": 8}
 
@@ -31,7 +31,11 @@ def _batches(data, size, seed=0):
 
 
 @settings(max_examples=25, deadline=None)
-@given(name=st.sampled_from(sorted(set(MEMORIES) - {"private"})), byte_budget=st.integers(2500, 6000), size=st.sampled_from([3, 17, 60]))
+@given(
+    name=st.sampled_from(sorted(set(MEMORIES) - {"private"})),
+    byte_budget=st.integers(2500, 6000),
+    size=st.sampled_from([3, 17, 60]),
+)
 def test_no_memory_exceeds_its_bytes(name, byte_budget, size):
     """The private one, which a few samples leave empty, has a test of its own."""
     data = blobs((1, 4, 6), classes=3, per_class=20)

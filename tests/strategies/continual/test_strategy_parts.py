@@ -26,9 +26,9 @@ from strategies.continual import (
     class_incremental,
     task_incremental,
 )
-from strategies.continual.exemplars import ICaRLLoss, NearestMean, NetworkEmbedding
-from strategies.continual.interference import interference
-from strategies.continual.regularised import Consolidation, Unforgetting
+from strategies.continual.replay.exemplars import ICaRLLoss, NearestMean, NetworkEmbedding
+from strategies.continual.replay.interference import interference
+from strategies.continual.replay.regularised import Consolidation, Unforgetting
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from simulations.federated import run_federated
-from simulations.flower_processes import FlowerProcesses
-from simulations.records import Record
-from simulations.under_flower import PROJECT, run_deployed, run_simulated
+from simulations.flower.processes import FlowerProcesses
+from simulations.flower.under_flower import PROJECT, run_deployed, run_simulated
+from simulations.running.records import Record
+from simulations.scenarios.federated import run_federated
 from strategies.federated import FederatedSettings
 
 SETTINGS = FederatedSettings(

@@ -8,9 +8,9 @@ import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from fedcl_distill.errors import PayloadError, SettingsError
-from strategies.federated import requests
-from strategies.federated.messages import Facts
-from strategies.federated.rejections import one_line
+from strategies.federated.messages import requests
+from strategies.federated.messages.answers import Facts
+from strategies.federated.server.rejections import one_line
 
 _NORMAL: dict[str, Any] = {"seed": 1, "mean": (0.5,), "std": (0.2,)}
 

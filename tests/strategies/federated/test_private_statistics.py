@@ -16,9 +16,9 @@ from fedcl_distill.statistics import decode_noisy
 from fedcl_distill.synthetic import Limits
 from federations import quick
 from strategies.federated import FederatedSettings, InProcessGrid, make_client_app, run_server
-from strategies.federated.client import partition_of
-from strategies.federated.messages import SUMS, unpack_payload
-from strategies.federated.reception import QuorumError
+from strategies.federated.messages.answers import SUMS, unpack_payload
+from strategies.federated.node.client import partition_of
+from strategies.federated.server.reception import QuorumError
 
 SMALL = {
     "views": 3,

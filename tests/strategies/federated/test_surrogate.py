@@ -15,9 +15,9 @@ from fedcl_distill.synthetic import decode, encode, union
 from fedcl_distill.synthetic.quantise import Range, error_bound
 from fedcl_distill.training import Recipe, fit
 from federations import data_and_test, quick, run
-from strategies.federated.arrays import put_weights, weights_of
-from strategies.federated.learner import Learner
-from strategies.federated.weight_codec import RANGES, pack_network, unpack_network
+from strategies.federated.messages.arrays import put_weights, weights_of
+from strategies.federated.messages.weight_codec import RANGES, pack_network, unpack_network
+from strategies.federated.server.learner import Learner
 
 FEDDM = {
     "strategy": "feddm",

@@ -17,7 +17,7 @@ from fedcl_distill.selection import Random
 from fedcl_distill.statistics import Domain, StatisticsExpectation, StatisticsSpec, class_statistics
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.continual import DistilledMemory
-from strategies.federated.gathering import Gathered
+from strategies.federated.server.gathering import Gathered
 from strategies.federated_continual import SetMemory, SumMemory
 from strategies.federated_continual.set_memory import balanced
 from strategies.federated_continual.sum_memory import bytes_of_sums

@@ -1,0 +1,1 @@
+"""The Flower app, and Flower's own engines on this computer."""

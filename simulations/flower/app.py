@@ -1,0 +1,96 @@
+"""The Flower app: what ``flwr run .`` starts on server and nodes, and what an in-process run calls directly.
+
+The run configuration holds the fields of ``AttackedSettings`` in kebab-case and ``results-file``, a path on the
+server to which the result is appended ("" for none). A node's configuration names its ``partition-id`` and
+``num-partitions``, and may name ``data-root`` and ``device``.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from functools import lru_cache
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedcl_distill.data import LabelledData, Splits, partition
+from fedcl_distill.errors import SettingsError
+from simulations.attacks.clients import poisoned, tamper
+from simulations.attacks.settings import AttackedSettings
+from simulations.running.records import append_record, make_record
+from simulations.scenarios.data import load_splits
+from strategies.federated import FederatedSettings, make_client_app, run_server
+from strategies.federated.grids.internals import NUM_PARTITIONS_KEY
+from strategies.federated.node.client import partition_of
+
+
+def client_data(context: Context) -> LabelledData:
+    """The partition of the training data that belongs to the node of ``context``, poisoned if the node attacks.
+
+    Raises:
+        SettingsError: node and run disagree about the number of clients, or the partition does not exist.
+    """
+    settings = AttackedSettings.from_run_config(context.run_config)
+    number, among = partition_of(context), context.node_config.get(NUM_PARTITIONS_KEY, settings.clients)
+    if among != settings.clients or number >= settings.clients:
+        raise SettingsError(
+            f"the run has clients = {settings.clients}, this node holds partition {number} of {among}; "
+            f"start as many nodes as the run has clients"
+        )
+    root = context.node_config.get("data-root")
+    return poisoned(client_parts(replace(settings, data_root=str(root)) if root else settings)[number], context)
+
+
+def client_parts(settings: FederatedSettings) -> list[LabelledData]:
+    """The training data of all clients, in the order of partitions; kept for the next call.
+
+    Raises:
+        SettingsError, DataError: there are no such data, or they cannot be divided so.
+    """
+    return _parts(_source(settings), settings.partition, settings.clients, settings.min_client_samples, settings.seed)
+
+
+def central_test_data(settings: FederatedSettings) -> LabelledData:
+    """What the server evaluates on; kept for the next call."""
+    return _splits(_source(settings)).test
+
+
+_Source = tuple[str, str | None, int | None, int]
+
+
+def _source(settings: FederatedSettings) -> _Source:
+    """What decides which samples are loaded: the seed only where they are thinned."""
+    thinning = 0 if settings.train_limit is None else settings.seed
+    return settings.data, settings.data_root, settings.train_limit, thinning
+
+
+@lru_cache(maxsize=2)
+def _splits(source: _Source) -> Splits:
+    data, root, train_limit, seed = source
+    return load_splits(data, root=root, train_limit=train_limit, seed=seed)
+
+
+@lru_cache(maxsize=2)
+def _parts(source: _Source, rule: str, clients: int, min_size: int, seed: int) -> list[LabelledData]:
+    return partition(_splits(source).train, rule, clients, seed=seed, min_size=min_size)
+
+
+client_app = make_client_app(client_data, mods=[tamper])
+server_app = ServerApp()
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the strategy that the run configuration names, and append the result to ``results-file``.
+
+    With a ``checkpoint-file``, a run that was cut short goes on after its last round.
+    """
+    settings = AttackedSettings.from_run_config(context.run_config)
+    started = time.monotonic()
+    checkpoint = str(context.run_config.get("checkpoint-file", "")) or None
+    result = run_server(grid, settings, central_test_data(settings), checkpoint=checkpoint)
+    results_file = str(context.run_config.get("results-file", ""))
+    if results_file:
+        seconds = time.monotonic() - started
+        append_record(results_file, make_record("federated", settings.as_record(), result.as_record(), seconds))

@@ -1,0 +1,1 @@
+"""What the machine does, and what work costs on it."""

@@ -1,0 +1,80 @@
+"""A comparison: many runs, each result kept as soon as it is there."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from simulations.running.records import Record, append_record, finished_keys
+from simulations.running.runs import Run, perform
+from simulations.running.watch import Silent, Stage, Watcher
+from simulations.running.workers import Outcome, Workers, run_in_processes
+
+Perform = Callable[[Run, Watcher, Path], Record]
+
+
+def compare(
+    runs: Iterable[Run],
+    results_path: str | os.PathLike[str],
+    watcher: Watcher | None = None,
+    workers: int = 1,
+    *,
+    perform: Perform = perform,
+) -> list[Record]:
+    """Do those of ``runs`` that ``results_path`` does not hold yet, and append each result as soon as it is there.
+
+    A comparison that was interrupted goes on where it stopped. Returns the new results, in the order of their ends.
+
+    Args:
+        runs: of any kinds.
+        results_path: file of results; other files of the runs go beside it.
+        watcher: hears of progress.
+        workers: runs at a time. One runs in this process, with its number of threads; more run in processes of one
+            thread each, which changes results by rounding and by nothing else.
+        perform: does a run in this process.
+
+    Raises:
+        FedclDistillError: of the first run that fails; the others are ended, finished results stay.
+        WorkerError: a process ended without a result.
+    """
+    watcher = watcher or Silent()
+    done, new, folder = finished_keys(results_path), [], Path(results_path).parent
+    todo = [run for run in runs if run.key not in done]
+    with watcher.stage(_describe(todo)) as stage:
+        if workers > 1:
+            results = _elsewhere(todo, Workers(folder, workers, reuse=True), watcher, stage)
+        else:
+            results = _here(todo, perform, watcher, stage, folder)
+        with closing(results):
+            for record in results:
+                append_record(results_path, record)
+                new.append(record)
+                stage.update(len(new) / len(todo))
+    return new
+
+
+def _describe(todo: Sequence[Run]) -> str:
+    counts = Counter(run.kind for run in todo)
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) + " runs" if todo else "nothing left to run"
+
+
+def _here(
+    todo: Sequence[Run], perform: Perform, watcher: Watcher, stage: Stage, folder: Path
+) -> Generator[Record, None, None]:
+    for run in todo:
+        yield perform(run, watcher, folder)
+
+
+def _elsewhere(todo: Sequence[Run], workers: Workers, watcher: Watcher, stage: Stage) -> Generator[Record, None, None]:
+    with closing(run_in_processes(todo, workers, stage, watcher.note)) as outcomes:
+        for outcome in outcomes:
+            yield _record(outcome)
+
+
+def _record(outcome: Outcome) -> Record:
+    if outcome.record is None:
+        raise outcome.error()
+    return outcome.record

@@ -1,0 +1,86 @@
+"""A run as data: its kind and its settings, so that it can be done here or in another process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from fedcl_distill.errors import SettingsError
+from simulations.running.records import Record, settings_key
+from simulations.running.watch import Watcher
+
+
+class Settings(Protocol):
+    """Settings of one run: a dataclass of JSON values."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON values that name the experiment."""
+        ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run to do.
+
+    Attributes:
+        kind: "distil", "federated", "continual", "federated-continual" or "audit".
+        settings: of that kind.
+    """
+
+    kind: str
+    settings: Settings
+
+    @property
+    def key(self) -> str:
+        return settings_key(self.kind, self.settings.as_record())
+
+
+def perform(run: Run, watcher: Watcher, folder: Path) -> Record:
+    """Do ``run`` in this process, with its files below ``folder``."""
+    return perform_named(run.kind, asdict(run.settings), watcher, folder)
+
+
+def perform_named(
+    kind: str, settings: Mapping[str, Any], watcher: Watcher, folder: Path, *, checkpoints: bool = True
+) -> Record:
+    """:func:`perform` for settings by name. It imports what the kind needs: Avalanche for continual runs alone.
+
+    Raises:
+        SettingsError: there is no such kind.
+    """
+    if kind == "distil":
+        from simulations.scenarios.distil import DistilSettings, run_distil
+
+        return run_distil(DistilSettings(**settings), watcher, folder, checkpoints=checkpoints)
+    if kind == "federated":
+        from simulations.attacks import AttackedSettings
+        from simulations.scenarios.federated import run_federated
+
+        return run_federated(AttackedSettings(**settings), watcher)
+    if kind == "continual":
+        from simulations.scenarios.continual import run_continual
+        from strategies.continual import ContinualSettings
+
+        stream = ContinualSettings(**settings)
+        return run_continual(stream, watcher, _checkpoint(kind, stream, folder) if checkpoints else None)
+    if kind == "federated-continual":
+        from simulations.scenarios.federated_continual import run_federated_continual
+        from strategies.federated_continual import FederatedContinualSettings
+
+        both = FederatedContinualSettings(**settings)
+        return run_federated_continual(both, watcher, _checkpoint(kind, both, folder) if checkpoints else None)
+    if kind == "audit":
+        from simulations.audit.run import run_audit
+        from simulations.audit.settings import AuditSettings
+
+        return run_audit(AuditSettings(**settings), watcher, folder, checkpoints=checkpoints)
+    known = "distil, federated, continual, federated-continual, audit"
+    raise SettingsError(f"unknown kind of run {kind!r}; known: {known}")
+
+
+def _checkpoint(kind: str, settings: Settings, folder: Path) -> Path:
+    return folder / f"{kind}-{Run(kind, settings).key}.checkpoint.pt"

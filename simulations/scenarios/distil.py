@@ -1,0 +1,212 @@
+"""Distil, write down, read back, judge: one run."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fedcl_distill.data import Splits
+from fedcl_distill.engine import Budget, ByteBudget, OnProgress, Progress, Size, finished
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.evaluation import PROTOCOLS, Evaluation, evaluate
+from fedcl_distill.methods import build_method
+from fedcl_distill.networks import Architecture
+from fedcl_distill.synthetic import BITS, SyntheticSet, check_bits, encoded_bytes, load, save, save_png
+from simulations.measuring.costs import Meter
+from simulations.running.records import Record, make_record, settings_key
+from simulations.running.watch import Silent, Stage, Watcher
+from simulations.scenarios.data import load_splits
+
+KIND = "distil"
+_PICTURE_COLUMNS = 10
+_PICTURE_PIXELS, _LARGEST_IMAGE_PIXELS = 360, 72  # wide as a whole; high, a single image
+
+
+@dataclass(frozen=True)
+class DistilSettings:
+    """Settings of one distillation and of its evaluation.
+
+    Attributes:
+        data: name of the data set, or path of an .npz file or image folder.
+        data_root: folder to search first; a place on this computer, and no part of a result's settings.
+        train_limit: at most so many training samples, drawn at random; all by default.
+        method: of distillation or selection, one that ``fedcl-distill methods`` lists.
+        method_settings: what the method shall do in its own way, such as ``initial=noise`` or
+            ``architecture=convnet:width=64``; ``dm.clamp=true`` is for dm alone.
+        images_per_class: synthetic samples of each class.
+        byte_budget: largest payload in bytes at ``bits`` a value, in place of images per class.
+        distil_steps: optimisation steps; the method's own number where neither steps nor seconds are given.
+        distil_seconds: seconds after which distillation stops (not reproducible bit by bit).
+        distil_clock: of these seconds: ``wall``, or ``processor`` for the CPU time of all threads, which hangs less on
+            what else the machine does.
+        bits: of each stored value, 2, 4, 8, 16 or 32; what is judged is what is left after rounding to these.
+        protocol: by which networks are trained on the result: ``field`` is the literature's, ``fast`` is for small
+            machines.
+        networks: how many are trained to judge, each from its own seed; the protocol's number by default.
+        architecture: of the networks that judge, such as ``convnet:width=64``; the protocol's by default.
+        device: where to compute, such as cpu or cuda.
+        seed: fixes the result (same machine and thread count, budget in steps).
+
+    Raises:
+        SettingsError: on construction, if a value is out of range or unknown.
+    """
+
+    data: str = "digits"
+    data_root: str | None = None
+    train_limit: int | None = None
+    method: str = "dm"
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
+    images_per_class: int = 10
+    byte_budget: int | None = None
+    distil_steps: int | None = None
+    distil_seconds: float | None = None
+    distil_clock: Literal["wall", "processor"] = "wall"
+    bits: int = 8
+    protocol: str = "fast"
+    networks: int | None = None
+    architecture: str | None = None
+    device: str = "cpu"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("train_limit", "images_per_class", "byte_budget", "networks"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"{name} must be at least 1, got {value}")
+        check_bits(self.bits)
+        if self.protocol not in PROTOCOLS:
+            raise SettingsError(f"unknown protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
+        if self.architecture is not None:
+            Architecture.parse(self.architecture)
+        build_method(self.method, **self.method_settings)
+        _ = self.budget
+
+    @property
+    def budget(self) -> Budget | None:
+        """Steps and seconds; None for the method's own."""
+        return Budget.if_given(self.distil_steps, self.distil_seconds, self.distil_clock)
+
+    @property
+    def size(self) -> Size:
+        return self.images_per_class if self.byte_budget is None else ByteBudget(self.byte_budget, self.bits)
+
+    @property
+    def key(self) -> str:
+        return settings_key(KIND, self.as_record())
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON values that name the experiment: everything but places on this computer."""
+        record = asdict(self)
+        del record["data_root"]
+        return record
+
+    @property
+    def size_text(self) -> str:
+        return f"{self.images_per_class} a class" if self.byte_budget is None else f"{self.byte_budget:,} bytes"
+
+    def __str__(self) -> str:
+        return f"{self.method} · {self.data} · {self.size_text} · seed {self.seed}"
+
+
+def run_distil(
+    settings: DistilSettings,
+    watcher: Watcher | None = None,
+    out_dir: str | os.PathLike[str] = "runs",
+    *,
+    checkpoints: bool = True,
+) -> Record:
+    """Distil, save the set and its picture below ``out_dir``, judge the saved set and return the result line.
+
+    An interrupted run leaves a checkpoint below ``out_dir``; the same settings then go on from there. Without
+    ``checkpoints`` it starts anew: CPU-seconds and peak memory are those of one sitting.
+
+    Raises:
+        SettingsError, DataError: settings that do not fit each other or the data.
+        StorageError: the set could not be written.
+        KeyboardInterrupt: the user interrupted the distillation.
+    """
+    started, watcher, folder = time.monotonic(), watcher or Silent(), Path(out_dir)
+    splits = load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit)
+    checkpoint = folder / "checkpoints" / f"{settings.key}.pt" if checkpoints else None
+    with watcher.stage(str(settings)) as stage:
+        meter = Meter(settings.device)
+        synthetic = _distil(settings, splits, stage, checkpoint)
+        distillation = meter.cost()
+    files = _save(settings, synthetic, folder)
+    with watcher.stage(f"judging {settings}") as stage:
+        meter = Meter(settings.device)
+        judgement = _judge(settings, load(folder / files["set"]), splits, stage)
+        evaluation = meter.cost()
+    watcher.note(f"{settings}: {judgement}")
+    metrics = {
+        **judgement.as_record(),
+        **_costs(settings, synthetic),
+        **distillation.as_record("distil"),
+        **evaluation.as_record("evaluation"),
+        "files": files,
+        "class_names": list(synthetic.class_names),
+    }
+    return make_record(KIND, settings.as_record(), metrics, time.monotonic() - started)
+
+
+def _distil(settings: DistilSettings, splits: Splits, stage: Stage, checkpoint: Path | None) -> SyntheticSet:
+    def report(now: Progress) -> None:
+        stage.update(now.fraction, f"step {now.step:,} · {now.rate:.1f}/s · loss {now.loss:.4g}")
+
+    distilled = build_method(settings.method, **settings.method_settings).distil(
+        splits.train,
+        settings.size,
+        seed=settings.seed,
+        budget=settings.budget,
+        device=settings.device,
+        callbacks=[OnProgress(report)],
+        checkpoint=checkpoint,
+    )
+    return finished(distilled)
+
+
+def _save(settings: DistilSettings, synthetic: SyntheticSet, folder: Path) -> dict[str, str]:
+    """Write the set and, of images, a picture; return paths relative to ``folder``."""
+    name = f"{settings.method}-{settings.key}"
+    files = {"set": f"sets/{name}.safetensors"}
+    save(synthetic, folder / files["set"], settings.bits)
+    if len(synthetic.sample_shape) == 3 and synthetic.sample_shape[0] in (1, 3):
+        files["picture"] = f"sets/{name}.png"
+        side_by_side = min(_PICTURE_COLUMNS, int(synthetic.class_counts.max()))
+        scale = max(1, min(_LARGEST_IMAGE_PIXELS, _PICTURE_PIXELS // side_by_side) // synthetic.sample_shape[1])
+        save_png(load(folder / files["set"]), folder / files["picture"], columns=_PICTURE_COLUMNS, scale=scale)
+    return files
+
+
+def _judge(settings: DistilSettings, synthetic: SyntheticSet, splits: Splits, stage: Stage) -> Evaluation:
+    protocol = PROTOCOLS[settings.protocol]
+    networks = settings.networks or protocol.networks
+    return evaluate(
+        synthetic,
+        splits.test,
+        protocol,
+        seed=settings.seed,
+        architecture=None if settings.architecture is None else Architecture.parse(settings.architecture),
+        networks=networks,
+        device=settings.device,
+        on_network=lambda done, accuracy: stage.update(done / networks, f"accuracy {100 * accuracy:.1f} %"),
+    )
+
+
+def _costs(settings: DistilSettings, synthetic: SyntheticSet) -> dict[str, Any]:
+    """What the set takes and took; payloads are counted without provenance, as on the wire."""
+    payloads = {str(bits): encoded_bytes(synthetic, bits, provenance=False) for bits in sorted(BITS, reverse=True)}
+    return {
+        "payload_bytes": payloads[str(settings.bits)],
+        "payload_bytes_at_bits": payloads,
+        "samples": len(synthetic),
+        "samples_by_class": synthetic.class_counts.tolist(),
+        "distil_seconds": synthetic.provenance.get("seconds"),
+        "steps": synthetic.provenance.get("steps", 0),
+        "privacy": synthetic.provenance.get("privacy"),
+        "holds_real_samples": bool(synthetic.provenance.get("holds_real_samples", False)),
+    }

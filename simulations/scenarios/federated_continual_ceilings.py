@@ -1,0 +1,140 @@
+"""What federated continual strategies are measured against: all data seen so far in one place, at every stage.
+
+Bytes up are what that would take: each client sends an experience, as it is stored, when it has it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from flwr.app import ArrayRecord
+
+from fedcl_distill.data import LabelledData
+from fedcl_distill.engine import ByteBudget, finished
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.synthetic import SyntheticSet, decode, encode
+from fedcl_distill.training import accuracy, fit
+from simulations.flower.app import central_test_data
+from simulations.flower.federated_continual_app import client_streams
+from simulations.scenarios.ceilings import pooled, raw_bytes
+from strategies.federated import ByteLedger
+from strategies.federated.messages.arrays import weights_of
+from strategies.federated.server.learner import Learner
+from strategies.federated.server.run import learner_for
+from strategies.federated_continual import (
+    ClientStream,
+    FederatedContinualResult,
+    FederatedContinualSettings,
+    StageResult,
+    experiences_of,
+)
+from strategies.federated_continual.server import OnStage, classes_of
+
+Learned = tuple[ArrayRecord, SyntheticSet | None]
+"""Weights after a stage and, where there is one, the set that they were trained on."""
+
+
+def run_ceiling(settings: FederatedContinualSettings, on_stage: OnStage) -> FederatedContinualResult:
+    """Do what ``settings.strategy``, one of ``CEILINGS``, names, on the data of all clients together.
+
+    Raises:
+        SettingsError, DataError: settings that do not fit each other or the data.
+        DivergenceError: training or distillation diverged.
+    """
+    if settings.strategy_settings:
+        raise SettingsError(f"strategy {settings.strategy!r} has no settings")
+    test, streams = central_test_data(settings), client_streams(settings)
+    tests, learner = experiences_of(settings, test), learner_for(settings, test)
+    seen: list[LabelledData] = []
+    ledger, stages, learned_at = ByteLedger(), list[StageResult](), dict[int, int]()
+    learned: Learned = weights_of(learner.fresh()), None
+    untrained = _accuracies(learner, learned[0], tests)
+    for stage in range(settings.stages):
+        started = time.monotonic()
+        new = _new(streams, stage)
+        seen += new.values()
+        if new:
+            learned = CEILINGS[settings.strategy](settings, pooled(seen), learner, stage)
+        seconds = time.monotonic() - started
+        sent = raw_bytes(list(new.values()))
+        ledger.entries += [
+            one._replace(server_round=stage + 1, node=number) for one, number in zip(sent.entries, new, strict=True)
+        ]
+        for number in new:
+            ledger.partitions[number] = number
+            learned_at.setdefault(streams[number].itinerary.order[_position(streams[number], stage)], stage)
+        held = learned[1]
+        stages.append(
+            StageResult(
+                stage=stage,
+                accuracies=_accuracies(learner, learned[0], tests),
+                asked=len(new),
+                bytes_up=ledger.total("up"),
+                server_bytes=ledger.total("up"),
+                server_seconds=seconds,
+            )
+        )
+        on_stage(stages[-1])
+    return FederatedContinualResult(
+        stages=tuple(stages),
+        learned_at=tuple(learned_at.get(one, len(stages)) for one in range(len(tests))),
+        untrained=untrained,
+        classes=tuple(map(classes_of, tests)),
+        rejections=(),
+        ledger=ledger,
+        weights=learned[0],
+        memory_counts=() if held is None else tuple(held.class_counts.tolist()),
+    )
+
+
+def _joint(settings: FederatedContinualSettings, seen: LabelledData, learner: Learner, stage: int) -> Learned:
+    """Fresh weights, trained by the clients' recipe for as many epochs as clients train in a stage."""
+    request = settings.train_request(central_test_data(settings))
+    data, recipe = request.with_normalisation(seen), request.recipe_for(seen)
+    network, seed = learner.fresh(), request.seed_for(stage + 1, 0)
+    fit(network, data.inputs(), data.labels, replace(recipe, epochs=recipe.epochs * settings.rounds), seed=seed)
+    return weights_of(network), None
+
+
+def _joint_distilled(settings: FederatedContinualSettings, seen: LabelledData, learner: Learner, stage: int) -> Learned:
+    """Everything so far distilled at once, by the clients' method and budget, to the size of the server's memory."""
+    test = central_test_data(settings)
+    request = settings.distil_request(test)
+    size = settings.memory_images_per_class
+    whole = ByteBudget(settings.memory_budget(test), settings.bits)
+    made = finished(
+        request.distil(
+            seen,
+            seed=request.seed_for(stage + 1, 0),
+            device=settings.device,
+            size=size if settings.memory_bytes is None else whole,
+        )
+    )
+    synthetic = decode(encode(made, request.bits, provenance=False))  # rounded as what clients send
+    return learner.learn(synthetic, stage + 1), synthetic
+
+
+CEILINGS: dict[str, Callable[[FederatedContinualSettings, LabelledData, Learner, int], Learned]] = {
+    "joint": _joint,
+    "joint-distilled": _joint_distilled,
+}
+"""By the name that ``FederatedContinualSettings.strategy`` takes for them, though no Flower strategy has it."""
+
+
+def _new(streams: Sequence[ClientStream], stage: int) -> dict[int, LabelledData]:
+    """What clients have at ``stage``, by partition."""
+    found = {number: stream.position_at(stage) for number, stream in enumerate(streams)}
+    return {number: streams[number].experiences[one] for number, one in found.items() if one is not None}
+
+
+def _position(stream: ClientStream, stage: int) -> int:
+    position = stream.position_at(stage)
+    assert position is not None
+    return position
+
+
+def _accuracies(learner: Learner, weights: ArrayRecord, tests: Sequence[LabelledData]) -> tuple[float, ...]:
+    network = learner.with_weights(weights)
+    return tuple(accuracy(network, test) for test in tests)

@@ -1,0 +1,186 @@
+"""Results put in order for tables and plots: scenarios, in each the arms that are compared, in each arm the seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from simulations.running.records import Record
+from simulations.tables.formats import number
+from strategies.continual.settings import uses_method
+
+_SCENARIO = {
+    "distil": ("data", "train_limit", "protocol", "architecture", "networks"),
+    "federated": ("data", "train_limit", "clients", "partition", "min_client_samples"),
+    "continual": ("data", "train_limit", "scenario", "domain", "online", "experiences", "order_seed"),
+    "audit": ("data", "candidates", "releases", "architecture", "attack_epochs", "confidence"),
+    "federated-continual": (
+        *("data", "train_limit", "clients", "partition", "min_client_samples"),
+        *("stream", "scenario", "domain", "experiences", "order_seed"),
+    ),
+}
+"""Settings that pose the task: arms that differ in one of them are not put beside each other."""
+
+RAW_DATA = frozenset({"centralised", "pooled-distillation", "joint", "joint-distilled"})
+"""Federated arms for which clients hand over their data; named here too, for a report needs no Flower."""
+
+PRIVACY = "privacy"
+"""Metric of results under differential privacy: their guarantee."""
+
+REAL_SAMPLES_MARK = " †"
+REAL_SAMPLES_NOTE = "† real samples: whoever receives them sees someone's data, so this arm is not private."
+
+
+@dataclass(frozen=True)
+class Arm:
+    """All seeds of one combination of settings.
+
+    Attributes:
+        label: tells the arm from the others of its scenario.
+        settings: all but the seed.
+        records: one for each seed, by ascending seed.
+    """
+
+    label: str
+    settings: Mapping[str, Any]
+    records: tuple[Record, ...]
+
+    def values(self, metric: str) -> list[float]:
+        """The metric's finite values, one for each seed that has one."""
+        found = [number(record["metrics"].get(metric)) for record in self.records]
+        return [value for value in found if value is not None]
+
+    @property
+    def seconds(self) -> list[float]:
+        """Wall-clock seconds of each run."""
+        return [value for value in (number(record.get("seconds")) for record in self.records) if value is not None]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One task and the arms that were tried on it."""
+
+    kind: str
+    settings: Mapping[str, Any]
+    arms: tuple[Arm, ...]
+
+    @cached_property
+    def seed_count(self) -> int:
+        """Seeds of the arm that has most."""
+        return max(len(arm.records) for arm in self.arms)
+
+    @cached_property
+    def varying(self) -> tuple[str, ...]:
+        """Settings in which arms differ, in the order of first appearance."""
+        return _varying([arm.settings for arm in self.arms])
+
+
+def scenarios(records: Iterable[Record], kind: str) -> list[Scenario]:
+    """Scenarios of ``kind`` in the order of their first result; of two results with one key the later counts."""
+    tasks: dict[str, dict[str, list[Record]]] = {}
+    for record in _latest(records, kind):
+        task = {name: record["settings"].get(name) for name in _SCENARIO[kind]}
+        arm = {name: value for name, value in record["settings"].items() if name != "seed"}
+        tasks.setdefault(_text(task), {}).setdefault(_text(arm), []).append(record)
+    return [Scenario(kind, json.loads(task), _arms(kind, list(groups.values()))) for task, groups in tasks.items()]
+
+
+def holds_real_samples(method: Any) -> bool:
+    """Whether the method hands on real samples, as core sets do."""
+    from fedcl_distill.methods import METHODS
+
+    return isinstance(method, str) and method in METHODS and METHODS[method].family == "core set"
+
+
+def _latest(records: Iterable[Record], kind: str) -> list[Record]:
+    return list({one["key"]: one for one in records if one["kind"] == kind}.values())
+
+
+def _arms(kind: str, groups: list[list[Record]]) -> tuple[Arm, ...]:
+    bases = [_base_label(kind, group[0]) for group in groups]
+    settings = [{n: v for n, v in group[0]["settings"].items() if n != "seed"} for group in groups]
+    arms = []
+    for group, base, own in zip(groups, bases, settings, strict=True):
+        namesakes = [other for other, label in zip(settings, bases, strict=True) if label == base]
+        differences = [_difference(name, own.get(name)) for name in _varying(namesakes)]
+        label = ", ".join([base, *differences])
+        if _sends_real_samples(kind, group[0]):
+            label += REAL_SAMPLES_MARK
+        label += _guarantee(group)
+        ordered = sorted(group, key=lambda record: (number(record["settings"].get("seed")) or 0, record["key"]))
+        arms.append(Arm(label, own, tuple(ordered)))
+    return tuple(arms)
+
+
+def _base_label(kind: str, record: Record) -> str:
+    """What an arm is called as long as no other arm of that name differs from it."""
+    strategy, method = str(record["settings"].get("strategy")), str(record["settings"].get("method"))
+    if kind == "distil" or strategy == "distil":
+        return method
+    label = f"{strategy} ({method})" if _uses_method(kind, record) else strategy
+    return f"{label} under {under}" if (under := attack_of(record["settings"])) else label
+
+
+def attack_of(settings: Mapping[str, Any]) -> str:
+    """What federated clients are attacked by: "3 × label-flip"; "" for nothing."""
+    if not settings.get("attack"):
+        return ""
+    own = settings.get("attack_settings") or {}
+    return " ".join([f"{settings.get('attackers')} × {settings['attack']}", *([_show(own)] if own else [])])
+
+
+def _uses_method(kind: str, record: Record) -> bool:
+    if kind in ("federated", "audit") and record["settings"].get("strategy") == "statistics":
+        return False  # the server distils by a way of its own
+    if kind in ("federated", "audit"):
+        return record["metrics"].get("synthetic_samples") is not None
+    if kind == "federated-continual":
+        return record["settings"].get("strategy") in ("distilled", "joint-distilled")
+    settings = record["settings"]
+    own = settings.get("strategy_settings")
+    return kind == "distil" or uses_method(str(settings.get("strategy")), own if isinstance(own, dict) else {})
+
+
+def _sends_real_samples(kind: str, record: Record) -> bool:
+    """Whether an arm shows real samples to others; a memory that stays where the data were shows them to nobody."""
+    if kind == "continual":
+        return False
+    if kind.startswith("federated") and record["settings"].get("strategy") in RAW_DATA:
+        return True
+    return _uses_method(kind, record) and holds_real_samples(record["settings"].get("method"))
+
+
+def _guarantee(group: Sequence[Record]) -> str:
+    """What an arm is called beside its name where its results are differentially private, or claim it wrongly."""
+    claims = [record["metrics"].get(PRIVACY) for record in group]
+    known = [one for one in claims if isinstance(one, dict)]
+    if not known or len(known) < len(claims):
+        return ""
+    if any(one.get("seeded") is not False for one in known):
+        return " [noise from a known seed: not private]"
+    epsilon, delta = (max(number(one.get(name)) or 0.0 for one in known) for name in ("epsilon", "delta"))
+    return f" [ε {epsilon:g}, δ {delta:g}]"
+
+
+def _varying(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    names = dict.fromkeys(name for one in settings for name in one)
+    return tuple(name for name in names if len({_text(one.get(name)) for one in settings}) > 1)
+
+
+def _difference(name: str, value: Any) -> str:
+    if name == "images_per_class":
+        return f"{value} ipc"
+    return f"{name.replace('_', ' ')} {_show(value)}"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{key}={_show(inner)}" for key, inner in value.items()) or "default"
+    return "default" if value is None else str(value)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

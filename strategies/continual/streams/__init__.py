@@ -1,0 +1,1 @@
+"""Data as streams of experiences."""

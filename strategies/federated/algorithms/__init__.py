@@ -1,0 +1,1 @@
+"""The strategies themselves, one a file."""

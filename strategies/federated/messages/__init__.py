@@ -1,0 +1,1 @@
+"""What travels: requests, answers, and how arrays become bytes."""

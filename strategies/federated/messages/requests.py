@@ -1,0 +1,313 @@
+"""What the server asks of a node: everything the node needs to know, in one flat configuration record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from flwr.app import ConfigRecord, RecordDict
+
+from fedcl_distill.augmentation import NoAugmentation, augmentation_for
+from fedcl_distill.data import LabelledData, Normalisation
+from fedcl_distill.engine import Budget, ByteBudget, Distiller, Engine, Size, quantisation_aware
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.methods import build_method
+from fedcl_distill.network_sources import AroundNetwork
+from fedcl_distill.networks import Network
+from fedcl_distill.privacy import PrivacyBudget, PrivacyTarget, publicly_scaled
+from fedcl_distill.seeding import derive_seed
+from fedcl_distill.statistics import (
+    ClassStatistics,
+    FixedPoint,
+    NoisyStatistics,
+    Shares,
+    StatisticsSpec,
+    class_statistics,
+    release,
+)
+from fedcl_distill.synthetic import SyntheticSet
+from fedcl_distill.training import Recipe
+from strategies.federated.messages.flat import from_flat, to_flat
+
+CONFIG = "config"
+DISTIL_CONFIG = "distil-config"
+"""Where a request to distil stands beside a request to train."""
+
+DISTIL, SCAFFOLD, COMPRESSED, ENSEMBLE = "train.distil", "train.scaffold", "train.compressed", "train.ensemble"
+STATISTICS, SURROGATE, PRIVATE_STATISTICS = "train.statistics", "train.surrogate", "train.private"
+"""Message types of requests; a plain request to train has Flower's own "train"."""
+
+_ROUND_KEY = "server-round"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What every request says.
+
+    Attributes:
+        seed: of the run; a node derives its own from this, the round and its partition.
+        mean, std: the normalisation that all nodes and the server share, in unit values.
+    """
+
+    seed: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def to_record(self, server_round: int) -> ConfigRecord:
+        return ConfigRecord({**to_flat(self), _ROUND_KEY: server_round})
+
+    def with_normalisation(self, data: LabelledData) -> LabelledData:
+        """``data``, normalised as the server asks: a node that measured its own would speak another language."""
+        return replace(data, normalisation=Normalisation(self.mean, self.std))
+
+    def seed_for(self, server_round: int, partition: int) -> int:
+        """The seed of one node in one round, the same wherever and in whatever order nodes run."""
+        return derive_seed(self.seed, "client", server_round, partition)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilRequest(Request):
+    """Distil your data and send the result.
+
+    Attributes:
+        method: name of a method.
+        method_settings: in place of its defaults, as JSON values.
+        images_per_class: samples for each class the node holds; never more than it has real ones.
+        byte_budget: largest payload in bytes, in place of ``images_per_class``; None for no such budget.
+        steps, seconds: when to stop, whichever comes first; the method's own budget where both are None.
+        bits: a stored value is sent in: 2, 4, 8, 16 or 32.
+        quantisation_aware: distil with values rounded to ``bits``.
+    """
+
+    method: str = "dm"
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
+    images_per_class: int = 10
+    byte_budget: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    bits: int = 8
+    quantisation_aware: bool = False
+
+    @property
+    def size(self) -> Size:
+        if self.byte_budget is not None:
+            return ByteBudget(self.byte_budget, self.bits)
+        return self.images_per_class
+
+    def distil(self, data: LabelledData, *, seed: int, device: str = "cpu", size: Size | None = None) -> SyntheticSet:
+        """Do as asked, or to another ``size``; classes that the node does not hold are left out."""
+        return self._distilled(self.distiller, data, seed, device, size)
+
+    @property
+    def distiller(self) -> Distiller:
+        """The method that is asked for; SettingsError if it or a setting is unknown."""
+        distiller = build_method(self.method, **self.method_settings)
+        return quantisation_aware(distiller, self.bits) if self.quantisation_aware else distiller
+
+    def _distilled(
+        self, distiller: Distiller, data: LabelledData, seed: int, device: str, size: Size | None = None
+    ) -> SyntheticSet:
+        return distiller.distil(
+            self.with_normalisation(data),
+            self.size if size is None else size,
+            seed=seed,
+            budget=Budget.if_given(self.steps, self.seconds),
+            device=device,
+            absent_classes="skip",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsRequest(Request):
+    """Sum features of your data class by class, and send the sums.
+
+    Attributes:
+        statistics: which features: fields of :class:`StatisticsSpec`, as JSON values.
+        bits: a value is sent in: 8, 16 or 32.
+    """
+
+    statistics: Mapping[str, Any]
+    bits: int = 8
+
+    @property
+    def specification(self) -> StatisticsSpec:
+        return StatisticsSpec.of(self.statistics)
+
+    def measure(self, data: LabelledData, device: str = "cpu") -> ClassStatistics:
+        """Do as asked; classes that the node does not hold have count 0."""
+        return class_statistics(self.with_normalisation(data), self.specification, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecureStatisticsRequest(StatisticsRequest):
+    """Send the sums as masked words of ``bits`` bits, 16 or 32.
+
+    Attributes:
+        most_samples: the most of one class that a node may hold.
+        bounds: the largest absolute mean of each kind of sums.
+    """
+
+    most_samples: int
+    bounds: Mapping[str, float]
+
+    def fixed_point(self, parties: int) -> FixedPoint:
+        """How the sums of so many nodes become words; SettingsError if they do not fit."""
+        return FixedPoint(self.bits, parties, self.most_samples, self.bounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateStatisticsRequest(StatisticsRequest):
+    """Sum features of your data class by class, and send the sums with noise of your own.
+
+    Attributes:
+        epsilon, delta: of every record of yours.
+        shares: how the release divides its precision: fields of :class:`Shares`.
+    """
+
+    epsilon: float
+    delta: float
+    shares: Mapping[str, Any]
+
+    def release(
+        self, data: LabelledData, budget: PrivacyBudget | None, *, device: str | torch.device = "cpu"
+    ) -> NoisyStatistics:
+        """Do as asked, if the node's budget covers it; PrivacyError if not."""
+        public = publicly_scaled(data, Normalisation(self.mean, self.std))
+        target, shares = PrivacyTarget(self.epsilon, self.delta), Shares(**self.shares)
+        return release(public, self.specification, target, shares=shares, budget=budget, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurrogateRequest(DistilRequest):
+    """Distil your data as networks around the one you receive see them (Xiong et al. 2023, FedDM).
+
+    Attributes:
+        architecture: of the network, as text for ``Architecture.parse``.
+        radius: how far around it; see :class:`~fedcl_distill.network_sources.AroundNetwork`.
+        weight_bits: in which its weights are sent: 8, 16 or 32.
+    """
+
+    architecture: str
+    radius: float = 5.0
+    weight_bits: int = 32
+
+    def around(self, network: Network) -> Engine:
+        """The method, on networks around ``network``.
+
+        Raises:
+            SettingsError: the method looks through no networks, or needs ones trained on the real data.
+        """
+        engine = self.distiller
+        if not isinstance(engine, Engine):
+            raise SettingsError(f"method {self.method!r} looks through no networks, which feddm needs")
+        return replace(engine, networks=AroundNetwork(network, self.radius))
+
+    def distil_around(self, network: Network, data: LabelledData, *, seed: int, device: str = "cpu") -> SyntheticSet:
+        """Do as asked; classes that the node does not hold are left out."""
+        return self._distilled(self.around(network), data, seed, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest(Request):
+    """Train the model you receive on your data by plain SGD, and send it back.
+
+    Attributes:
+        architecture: of the model, as text for ``Architecture.parse``.
+        epochs, learning_rate, momentum, weight_decay, batch_size: of SGD; the rate is constant.
+        augment: whether to augment as suits the data (DSA for images).
+        proximal_mu: of FedProx, under the name that Flower's strategy sends it by; 0 for no proximal term.
+    """
+
+    architecture: str
+    epochs: int = 1
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 32
+    augment: bool = False
+    proximal_mu: float = 0.0
+
+    def recipe_for(self, data: LabelledData) -> Recipe:
+        return Recipe(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            batch_size=self.batch_size,
+            schedule="constant",
+            augmentation=augmentation_for(data) if self.augment else NoAugmentation(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressedRequest(TrainRequest):
+    """Train the model you receive, and send what changed.
+
+    Attributes:
+        download, upload: codecs of the model and of the update, as text for ``read_codec``.
+    """
+
+    download: str = "plain"
+    upload: str = "plain"
+
+
+def config_of(content: RecordDict, key: str = CONFIG) -> ConfigRecord:
+    """The configuration in a request.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    config = content.get(key)
+    if not isinstance(config, ConfigRecord):
+        raise SettingsError(f"request has no configuration {key!r}")
+    return config
+
+
+def read_distil(content: RecordDict, key: str = CONFIG) -> DistilRequest:
+    """The request to distil in a message; SettingsError where a value is missing or of another type."""
+    return from_flat(DistilRequest, config_of(content, key))
+
+
+def read_statistics(content: RecordDict) -> StatisticsRequest:
+    """The request in a ``train.statistics`` message; SettingsError where a value is missing or of another type."""
+    return from_flat(StatisticsRequest, config_of(content))
+
+
+def read_secure_statistics(content: RecordDict) -> SecureStatisticsRequest:
+    """The request in a ``train.masked`` message; SettingsError where a value is missing or of another type."""
+    return from_flat(SecureStatisticsRequest, config_of(content))
+
+
+def read_private_statistics(content: RecordDict) -> PrivateStatisticsRequest:
+    """The request in a ``train.private`` message; SettingsError where a value is missing or of another type."""
+    return from_flat(PrivateStatisticsRequest, config_of(content))
+
+
+def read_surrogate(content: RecordDict) -> SurrogateRequest:
+    """The request in a ``train.surrogate`` message; SettingsError where a value is missing or of another type."""
+    return from_flat(SurrogateRequest, config_of(content))
+
+
+def read_train(content: RecordDict) -> TrainRequest:
+    """The request in a ``train`` message; SettingsError where a value is missing or of another type."""
+    return from_flat(TrainRequest, config_of(content))
+
+
+def read_compressed(content: RecordDict) -> CompressedRequest:
+    """The request in a ``train.compressed`` message; SettingsError where a value is missing or of another type."""
+    return from_flat(CompressedRequest, config_of(content))
+
+
+def round_record(server_round: int) -> ConfigRecord:
+    """A request that says nothing but the round in which it is made."""
+    return ConfigRecord({_ROUND_KEY: server_round})
+
+
+def round_of(content: RecordDict) -> int:
+    """The round in which a request was made, from 1."""
+    value = config_of(content).get(_ROUND_KEY)
+    if not isinstance(value, int):
+        raise SettingsError(f"request has no {_ROUND_KEY}")
+    return value

@@ -1,0 +1,141 @@
+"""The ClientApp: what a node does when it is asked to distil, or to train."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedcl_distill.data import LabelledData
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.privacy import PrivacyBudget
+from strategies.federated.grids.internals import PARTITION_ID_KEY
+from strategies.federated.messages.answers import METRICS, Facts
+from strategies.federated.node.task import Task
+from strategies.federated.node.work import (
+    Work,
+    distil,
+    distil_around,
+    sum_features,
+    sum_privately,
+    train,
+    train_and_distil,
+    train_compressed,
+    train_with_control,
+)
+from strategies.federated.secure.node import SECURE_EXCHANGES
+
+LoadData = Callable[[Context], LabelledData]
+Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
+LoadBudget = Callable[[Context], PrivacyBudget]
+
+
+def make_client_app(
+    load_data: LoadData, mods: Sequence[Mod] = (), *, load_budget: LoadBudget | None = None
+) -> ClientApp:
+    """A ClientApp that answers every kind of request with the data that ``load_data`` finds for a node.
+
+    ``load_data`` gets the node's context; its node configuration names the ``partition-id``. The node configuration
+    may also name the ``device`` to compute on, as the run configuration may; "cpu" otherwise.
+
+    ``mods`` are Flower's: they see every message on its way in and every answer on its way out.
+
+    A node with a privacy budget, which ``load_budget`` finds as data are found, answers requests for private statistics
+    alone: all others would tell what the budget is there to protect. Without one, such requests are answered as asked.
+
+    An error on a node goes back as an error reply, as always in Flower.
+    """
+    app = ClientApp(mods=list(mods))
+    app.train("private")(_Answer(load_data, sum_privately, load_budget=load_budget, discreet=True))
+    if load_budget is not None:
+        return app
+    app.train()(_Answer(load_data, train))
+    app.train("distil")(_Answer(load_data, distil))
+    app.train("statistics")(_Answer(load_data, sum_features))
+    for name, exchange in SECURE_EXCHANGES.items():
+        app.train(name)(_Answer(load_data, exchange, discreet=True))
+    app.train("surrogate")(_Answer(load_data, distil_around))
+    app.train("scaffold")(_Answer(load_data, train_with_control))
+    app.train("compressed")(_Answer(load_data, train_compressed))
+    app.train("ensemble")(_Answer(load_data, train_and_distil, counts_classes=True))
+    return app
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Lets a node do one kind of work and adds the facts to what comes out.
+
+    Attributes:
+        load_data, work: whose, and which.
+        counts_classes: whether the facts count classes.
+        load_budget: finds the node's privacy budget.
+        discreet: whether the facts tell neither size nor seconds.
+    """
+
+    load_data: LoadData
+    work: Work
+    counts_classes: bool = False
+    load_budget: LoadBudget | None = None
+    discreet: bool = False
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        return respond(
+            message,
+            context,
+            self.load_data,
+            self.work,
+            counts_classes=self.counts_classes,
+            load_budget=self.load_budget,
+            discreet=self.discreet,
+        )
+
+
+def respond(
+    message: Message,
+    context: Context,
+    load_data: LoadData,
+    work: Work,
+    *,
+    counts_classes: bool = False,
+    load_budget: LoadBudget | None = None,
+    discreet: bool = False,
+) -> Message:
+    """The reply with what ``work`` makes of the node's data, and the facts about them.
+
+    Args:
+        message: the request.
+        context: of the node.
+        load_data: gives the data to work on.
+        work: does what is asked.
+        counts_classes: whether the facts tell how many samples each class has.
+        load_budget: finds the node's privacy budget.
+        discreet: whether the facts tell neither size nor seconds.
+    """
+    started = time.monotonic()
+    data, partition = load_data(context), partition_of(context)
+    budget = None if load_budget is None else load_budget(context)
+    answer = work(Task(message.content, data, partition, device_of(context), context.state, budget))
+    counts = tuple(data.class_counts.tolist()) if counts_classes else ()
+    size, seconds = (1, 0.0) if discreet else (len(data), time.monotonic() - started)
+    answer[METRICS] = Facts(partition, size, seconds, counts).to_record()
+    return Message(answer, reply_to=message)
+
+
+def partition_of(context: Context) -> int:
+    """The node's ``partition-id``.
+
+    Raises:
+        SettingsError: the node configuration names none.
+    """
+    partition = context.node_config.get(PARTITION_ID_KEY)
+    if type(partition) is not int or partition < 0:
+        raise SettingsError(f"node configuration needs {PARTITION_ID_KEY} ≥ 0, got {partition!r}")
+    return partition
+
+
+def device_of(context: Context) -> str:
+    """Where the node computes."""
+    return str(context.node_config.get("device", context.run_config.get("device", "cpu")))
