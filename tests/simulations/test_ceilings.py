@@ -10,6 +10,7 @@ from federations import quick
 from simulations.flower.app import client_parts
 from simulations.scenarios.ceilings import CEILINGS
 from simulations.scenarios.federated import run_federated, simulate
+from simulations.scenarios.federated_continual_ceilings import CEILINGS as BOTH
 from simulations.tables.arms import RAW_DATA, REAL_SAMPLES_MARK, scenarios
 
 
@@ -57,7 +58,7 @@ def test_bytes_are_those_of_the_raw_data(strategy):
 
 
 def test_reports_know_whose_data_are_handed_over():
-    assert set(CEILINGS) == RAW_DATA
+    assert {*CEILINGS, *BOTH} == RAW_DATA
 
 
 def test_settings_that_do_not_fit():

@@ -25,6 +25,7 @@ CHOSEN: dict[str, dict[str, Any]] = {
     "one-shot-average": {"epochs": 2},
     "one-shot-ensemble": {"epochs": 2},
     "topk": {"fraction": 0.1},
+    "bulyan": {"malicious": 0},  # three honest answers are left
     "feddm": {"radius": 0.1},
     "dynafed": {"collect_rounds": 2, "segment": 1, "student_steps": 2, "distil_steps": 2, "finetune_epochs": 1},
     "statistics": {"views": 2, "architecture": "mlp:width=4", "dimensions": 4},

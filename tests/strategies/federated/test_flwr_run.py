@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from simulations.attacks.settings import AttackedSettings
 from simulations.flower.processes import FlowerProcesses
 from simulations.flower.under_flower import PROJECT, run_deployed, run_simulated
 from simulations.running.records import Record
@@ -90,6 +91,6 @@ def test_a_node_killed_at_work_is_gone_and_the_run_goes_on(one_thread):
 def test_app_configuration_has_every_setting_with_a_valid_default():
     project = tomllib.loads(Path(PROJECT, "pyproject.toml").read_text())
     config = project["tool"]["flwr"]["app"]["config"]
-    assert set(config) == {*FederatedSettings().to_run_config(), "results-file", "checkpoint-file"}
-    settings = FederatedSettings.from_run_config(config)
+    assert set(config) == {*AttackedSettings().to_run_config(), "results-file", "checkpoint-file"}
+    settings = AttackedSettings.from_run_config(config)
     assert settings.clients == 2, "Flower simulates two nodes by default"

@@ -19,6 +19,8 @@ CHOSEN = {
     "one-shot-ensemble": {"epochs": 2},
     "feddm": {"radius": 0.1, "merge_to": 1, "merge_at": 2, "merge_method": "herding"},
     "topk": {"fraction": 0.2},
+    "krum": {"malicious": 0},
+    "bulyan": {"malicious": 0},
     "dynafed": {"collect_rounds": 2, "segment": 1, "student_steps": 2, "distil_steps": 2, "finetune_epochs": 1},
     "statistics": {"views": 2, "architecture": "mlp:width=4", "dimensions": 4},
 }
@@ -148,7 +150,7 @@ def test_a_checkpoint_of_other_settings_is_refused(changes, tmp_path):
     _, test = data_and_test()
     with grid_for(one) as grid:
         run_server(grid, one, test, checkpoint=tmp_path / "run.pt")
-        with pytest.raises(CheckpointError, match="other data or settings"):
+        with pytest.raises(CheckpointError, match="belongs to another run"):
             run_server(grid, replace(one, **changes), test, checkpoint=tmp_path / "run.pt")
 
 
@@ -159,7 +161,7 @@ def test_a_damaged_checkpoint_is_refused(damage, tmp_path):
     with grid_for(one) as grid:
         run_server(grid, one, test, checkpoint=path)
         path.write_bytes(damage(path.read_bytes()))
-        with pytest.raises(CheckpointError, match="cannot be read"):
+        with pytest.raises(CheckpointError, match=r"is damaged|no checkpoint of this version"):
             run_server(grid, one, test, checkpoint=path)
 
 

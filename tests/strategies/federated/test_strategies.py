@@ -26,6 +26,8 @@ CHOSEN = {
     "one-shot-ensemble": {"epochs": 10},
     "fedadam": {"server_learning_rate": 0.05},
     "topk": {"fraction": 0.1},
+    "krum": {"malicious": 0, "selected": 3},
+    "bulyan": {"malicious": 0},
     "feddm": {"radius": 0.1},
     "dynafed": {"collect_rounds": 3, "distil_steps": 20},
     "statistics": {"views": 20, "architecture": "convnet:width=8"},

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedcl_distill.errors import SettingsError
-from strategies.continual.streams import class_groups
+from strategies.continual import class_groups
 from strategies.federated_continual import Itinerary, client_stream, experiences_of, read_stream
 from streams import CLASSES, quick, train_and_test
 
