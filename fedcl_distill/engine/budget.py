@@ -1,12 +1,16 @@
-"""How much work a distillation may do: a number of steps, or seconds, whichever ends first."""
+"""How much work a distillation may do: a number of steps, or seconds, whichever ends first; less if all is done."""
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from fedcl_distill.errors import SettingsError
+
+_PATIENCE = 2  # windows
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,15 @@ class Budget:
     steps: int | None = None
     seconds: float | None = None
     clock: Literal["wall", "processor"] = "wall"
+    plateau: int | None = None
 
     def __post_init__(self) -> None:
         if self.steps is None and self.seconds is None:
             raise SettingsError("a budget needs steps or seconds")
         if (self.steps is not None and self.steps < 0) or (self.seconds is not None and self.seconds < 0):
             raise SettingsError(f"a budget cannot be negative: {self}")
+        if self.plateau is not None and self.plateau < 1:
+            raise SettingsError(f"a plateau is at least one step wide, got {self.plateau}")
 
     def now(self) -> float:
         """The clock's reading, in seconds; only differences mean anything."""
@@ -38,13 +45,32 @@ class Budget:
 
     @classmethod
     def if_given(
-        cls, steps: int | None, seconds: float | None, clock: Literal["wall", "processor"] = "wall"
+        cls,
+        steps: int | None,
+        seconds: float | None,
+        clock: Literal["wall", "processor"] = "wall",
+        plateau: int | None = None,
     ) -> Budget | None:
-        """A budget, or None where neither steps nor seconds are given: a method then takes its own."""
-        return None if steps is None and seconds is None else cls(steps, seconds, clock)
+        """A budget, or None where neither steps nor seconds are given: a method then takes its own.
+
+        Raises:
+            SettingsError: a plateau without either, or a value out of range.
+        """
+        return None if steps is None and seconds is None and plateau is None else cls(steps, seconds, clock, plateau)
 
     def progress(self, step: int, seconds: float) -> float:
         """Fraction of the budget that is spent, in [0, 1]; 1 ends the run."""
         by_steps = 0.0 if self.steps is None else (step / self.steps if self.steps else 1.0)
         by_seconds = 0.0 if self.seconds is None else (seconds / self.seconds if self.seconds else 1.0)
         return min(1.0, max(by_steps, by_seconds))
+
+    def settled(self, losses: Sequence[float]) -> bool:
+        """Whether ``losses``, one for every step so far, say that the plateau is reached; asked after every step.
+
+        Nothing else counts, so that a resumed run ends at the step where it would have ended in one go.
+        """
+        if not self.plateau or not losses or len(losses) % self.plateau:
+            return False
+        ends = range(self.plateau, len(losses) + 1, self.plateau)
+        means = [statistics.fmean(losses[end - self.plateau : end]) for end in ends]
+        return len(means) > _PATIENCE and min(means[-_PATIENCE:]) >= min(means[:-_PATIENCE])

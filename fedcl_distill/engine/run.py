@@ -53,7 +53,8 @@ class Run:
     @property
     def progress(self) -> Progress:
         state = self.state
-        fraction = 1.0 if self.ended else self.budget.progress(state.step, state.seconds)
+        done = self.ended or self.budget.settled(state.losses)
+        fraction = 1.0 if done else self.budget.progress(state.step, state.seconds)
         return Progress(state.step, state.losses[-1] if state.losses else float("nan"), state.seconds, fraction)
 
     def summary(self) -> dict[str, Any]:

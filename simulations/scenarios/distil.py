@@ -43,6 +43,8 @@ class DistilSettings:
         distil_seconds: seconds after which distillation stops (not reproducible bit by bit).
         distil_clock: of these seconds: ``wall``, or ``processor`` for the CPU time of all threads, which hangs less on
             what else the machine does.
+        distil_plateau: also stop once the loss no longer falls from one window of so many steps to the next; needs
+            steps or seconds beside it.
         bits: of each stored value, 2, 4, 8, 16 or 32; what is judged is what is left after rounding to these.
         protocol: by which networks are trained on the result: ``field`` is the literature's, ``fast`` is for small
             machines.
@@ -65,6 +67,7 @@ class DistilSettings:
     distil_steps: int | None = None
     distil_seconds: float | None = None
     distil_clock: Literal["wall", "processor"] = "wall"
+    distil_plateau: int | None = None
     bits: int = 8
     protocol: str = "fast"
     networks: int | None = None
@@ -88,7 +91,7 @@ class DistilSettings:
     @property
     def budget(self) -> Budget | None:
         """Steps and seconds; None for the method's own."""
-        return Budget.if_given(self.distil_steps, self.distil_seconds, self.distil_clock)
+        return Budget.if_given(self.distil_steps, self.distil_seconds, self.distil_clock, self.distil_plateau)
 
     @property
     def size(self) -> Size:
@@ -102,6 +105,8 @@ class DistilSettings:
         """JSON values that name the experiment: everything but places on this computer."""
         record = asdict(self)
         del record["data_root"]
+        if self.distil_plateau is None:  # so that results of before there was such a thing keep their keys
+            del record["distil_plateau"]
         return record
 
     @property

@@ -89,13 +89,13 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         _run(path, strategy="naive")
 
 
-@pytest.mark.parametrize("strategy", set(STRATEGIES) - set(ONLINE))
+@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - set(ONLINE)))
 def test_strategies_that_need_boundaries_refuse_a_stream_without(strategy):
     with pytest.raises(SettingsError, match="where experiences end"):
         _run(strategy=strategy, online=True)
 
 
-@pytest.mark.parametrize("scenario", set(SCENARIOS) - {"class"})
+@pytest.mark.parametrize("scenario", sorted(set(SCENARIOS) - {"class"}))
 @pytest.mark.parametrize("strategy", ["distilled", "der++", "er-ace", "a-gem", "ewc", "lwf", "joint", "gdumb"])
 def test_other_scenarios_run(scenario, strategy):
     result = _run(strategy=strategy, scenario=scenario, epochs=8)
