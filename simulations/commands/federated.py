@@ -43,7 +43,7 @@ def federated(cells: list[AttackedSettings], out: Out = DEFAULT_OUT, workers: Wo
     """Run server and clients in one process and measure accuracy and every byte sent.
 
     Repeat a setting to compare, for instance: --method dm --method random --seed 0 --seed 1.
-    Results that the folder already holds are not computed again.
+    Results that the folder already holds are not computed again; an interrupted run goes on from its last round.
     """
     console, results, runs = open_console(), out / RESULTS, [Run(KIND, cell) for cell in cells]
     with watching(console) as watcher:

@@ -60,7 +60,8 @@ def perform_named(
         from simulations.attacks import AttackedSettings
         from simulations.scenarios.federated import run_federated
 
-        return run_federated(AttackedSettings(**settings), watcher)
+        federation = AttackedSettings(**settings)
+        return run_federated(federation, watcher, _checkpoint(kind, federation, folder) if checkpoints else None)
     if kind == "continual":
         from simulations.scenarios.continual import run_continual
         from strategies.continual import ContinualSettings
@@ -82,5 +83,10 @@ def perform_named(
     raise SettingsError(f"unknown kind of run {kind!r}; known: {known}")
 
 
+def checkpoint_of(kind: str, key: str, folder: Path) -> Path:
+    """Where a run that was interrupted left how it stands; of kinds that take care of theirs, nothing is there."""
+    return folder / f"{kind}-{key}.checkpoint.pt"
+
+
 def _checkpoint(kind: str, settings: Settings, folder: Path) -> Path:
-    return folder / f"{kind}-{Run(kind, settings).key}.checkpoint.pt"
+    return checkpoint_of(kind, Run(kind, settings).key, folder)
