@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from simulations.attacks import AttackedSettings, list_attacks
@@ -18,13 +20,27 @@ from simulations.commands.shared import (
 )
 from simulations.running.compare import compare
 from simulations.running.console import open_console
+from simulations.running.records import Record
 from simulations.running.runs import Run
+from simulations.scenarios import tuning
 from simulations.scenarios.federated import KIND, list_arms
-from simulations.tables.arms import scenarios
+from simulations.tables.arms import TUNING, scenarios
 from simulations.tables.bytes_to_reach import table_of_bytes
+from simulations.tables.comparison import table_of
 from simulations.tables.poisoning import table_of_attacks
 
 app = typer.Typer(add_completion=False)
+
+Tune = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tune",
+        metavar="SETTING",
+        help="A setting whose values are not compared but chosen from: each strategy runs with those that were best, "
+        "at its first seed, on held-out training data (a fifth, or --validation-share). Repeatable.",
+        show_default=False,
+    ),
+]
 
 _HELPS = {
     "strategy": f"One of {', '.join(list_arms())}.",
@@ -39,18 +55,25 @@ _HELPS = {
 
 @app.command()
 @takes_settings(AttackedSettings, helps=_HELPS)
-def federated(cells: list[AttackedSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1) -> None:
+def federated(
+    cells: list[AttackedSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1, tune: Tune = None
+) -> None:
     """Run server and clients in one process and measure accuracy and every byte sent.
 
     Repeat a setting to compare, for instance: --method dm --method random --seed 0 --seed 1.
-    Results that the folder already holds are not computed again.
+    Results that the folder already holds are not computed again; an interrupted run goes on from its last round.
     """
-    console, results, runs = open_console(), out / RESULTS, [Run(KIND, cell) for cell in cells]
+    console, results, choices = open_console(), out / RESULTS, list[Record]()
     with watching(console) as watcher:
+        if tune:
+            cells, choices = tuning.tune(cells, tune, results, watcher, workers)
+        runs = [Run(KIND, cell) for cell in cells]
         compare(runs, results, watcher, workers)
     records = records_of(results, runs)
     for scenario in scenarios(records, KIND):
         for table in (table_of_bytes(scenario), table_of_attacks(scenario)):
             if table:
                 console.print(rich_table(table))
+    for scenario in scenarios(choices, TUNING):
+        console.print(rich_table(table_of(scenario)))
     show_results(console, records, KIND, results)

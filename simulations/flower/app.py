@@ -19,7 +19,7 @@ from fedcl_distill.errors import SettingsError
 from simulations.attacks.clients import poisoned, tamper
 from simulations.attacks.settings import AttackedSettings
 from simulations.running.records import append_record, make_record
-from simulations.scenarios.data import load_splits
+from simulations.scenarios.data import held_out, load_splits
 from strategies.federated import FederatedSettings, make_client_app, run_server
 from strategies.federated.grids.internals import NUM_PARTITIONS_KEY
 from strategies.federated.node.client import partition_of
@@ -52,23 +52,25 @@ def client_parts(settings: FederatedSettings) -> list[LabelledData]:
 
 
 def central_test_data(settings: FederatedSettings) -> LabelledData:
-    """What the server evaluates on; kept for the next call."""
+    """What the server evaluates on: test data, or what is held out of the training data; kept for the next call."""
     return _splits(_source(settings)).test
 
 
-_Source = tuple[str, str | None, int | None, int]
+_Source = tuple[str, str | None, int | None, float, int]
 
 
 def _source(settings: FederatedSettings) -> _Source:
-    """What decides which samples are loaded: the seed only where they are thinned."""
-    thinning = 0 if settings.train_limit is None else settings.seed
-    return settings.data, settings.data_root, settings.train_limit, thinning
+    """What decides which samples are loaded: the seed only where some of them are drawn."""
+    share = settings.validation_share
+    drawing = 0 if settings.train_limit is None and not share else settings.seed
+    return settings.data, settings.data_root, settings.train_limit, share, drawing
 
 
 @lru_cache(maxsize=2)
 def _splits(source: _Source) -> Splits:
-    data, root, train_limit, seed = source
-    return load_splits(data, root=root, train_limit=train_limit, seed=seed)
+    data, root, train_limit, share, seed = source
+    splits = load_splits(data, root=root, train_limit=train_limit, seed=seed)
+    return held_out(splits, share, seed) if share else splits
 
 
 @lru_cache(maxsize=2)

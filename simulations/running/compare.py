@@ -8,8 +8,9 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from fedcl_distill.files import remove
 from simulations.running.records import Record, append_record, finished_keys
-from simulations.running.runs import Run, perform
+from simulations.running.runs import Run, checkpoint_of, perform
 from simulations.running.watch import Silent, Stage, Watcher
 from simulations.running.workers import Outcome, Workers, run_in_processes
 
@@ -26,7 +27,8 @@ def compare(
 ) -> list[Record]:
     """Do those of ``runs`` that ``results_path`` does not hold yet, and append each result as soon as it is there.
 
-    A comparison that was interrupted goes on where it stopped. Returns the new results, in the order of their ends.
+    A comparison that was interrupted goes on where it stopped, a run from its last checkpoint. Returns the new results,
+    in the order of their ends.
 
     Args:
         runs: of any kinds.
@@ -51,6 +53,7 @@ def compare(
         with closing(results):
             for record in results:
                 append_record(results_path, record)
+                remove(checkpoint_of(record["kind"], record["key"], folder))  # only now nothing is lost with it
                 new.append(record)
                 stage.update(len(new) / len(todo))
     return new

@@ -27,7 +27,7 @@ class Run:
     """One run to do.
 
     Attributes:
-        kind: "distil", "federated", "continual", "federated-continual" or "audit".
+        kind: one that :func:`perform_named` knows, such as "distil" or "federated".
         settings: of that kind.
     """
 
@@ -60,7 +60,14 @@ def perform_named(
         from simulations.attacks import AttackedSettings
         from simulations.scenarios.federated import run_federated
 
-        return run_federated(AttackedSettings(**settings), watcher)
+        federation = AttackedSettings(**settings)
+        return run_federated(federation, watcher, _checkpoint(kind, federation, folder) if checkpoints else None)
+    if kind == "federated-trial":
+        from simulations.attacks import AttackedSettings
+        from simulations.scenarios.tuning import run_trial
+
+        trial = AttackedSettings(**settings)
+        return run_trial(trial, watcher, _checkpoint(kind, trial, folder) if checkpoints else None)
     if kind == "continual":
         from simulations.scenarios.continual import run_continual
         from strategies.continual import ContinualSettings
@@ -78,9 +85,14 @@ def perform_named(
         from simulations.audit.settings import AuditSettings
 
         return run_audit(AuditSettings(**settings), watcher, folder, checkpoints=checkpoints)
-    known = "distil, federated, continual, federated-continual, audit"
+    known = "distil, federated, federated-trial, continual, federated-continual, audit"
     raise SettingsError(f"unknown kind of run {kind!r}; known: {known}")
 
 
+def checkpoint_of(kind: str, key: str, folder: Path) -> Path:
+    """Where a run that was interrupted left how it stands; of kinds that take care of theirs, nothing is there."""
+    return folder / f"{kind}-{key}.checkpoint.pt"
+
+
 def _checkpoint(kind: str, settings: Settings, folder: Path) -> Path:
-    return folder / f"{kind}-{Run(kind, settings).key}.checkpoint.pt"
+    return checkpoint_of(kind, Run(kind, settings).key, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,15 +29,21 @@ from strategies.federated.server.run import learner_for
 KIND = "federated"
 
 
-def run_federated(settings: AttackedSettings | FederatedSettings, watcher: Watcher | None = None) -> Record:
-    """Run server and clients in this process and return the result line.
+def run_federated(
+    settings: AttackedSettings | FederatedSettings,
+    watcher: Watcher | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> Record:
+    """Run server and clients in this process and return the result line; ``checkpoint`` as for ``run_server``.
+
+    The result's seconds are those of the last sitting; those of clients and server are of all rounds.
 
     Raises:
         SettingsError, DataError: settings that do not fit each other or the data.
         QuorumError: too few valid answers in some round.
     """
     started = time.monotonic()
-    result = simulate(settings, watcher)
+    result = simulate(settings, watcher, checkpoint)
     metrics = {**result.as_record(), **_of_attack(settings, result)}
     return make_record(KIND, settings.as_record(), metrics, time.monotonic() - started)
 
@@ -52,12 +59,16 @@ def _of_attack(settings: FederatedSettings, result: FederatedResult) -> dict[str
     return {**found, **dropped_samples(result.rejections, malicious)}
 
 
-def simulate(settings: FederatedSettings, watcher: Watcher | None = None) -> FederatedResult:
+def simulate(
+    settings: FederatedSettings,
+    watcher: Watcher | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> FederatedResult:
     """:func:`run_federated`'s run with everything it left behind: weights, synthetic union, ledger."""
     watcher = watcher or Silent()
     client_parts(settings)  # what is wrong with the data shall be told here, not by every client
     with quiet_flower(), watcher.stage(_describe(settings)) as stage:
-        result = _run(settings, _Steps(stage, settings.rounds))
+        result = _run(settings, _Steps(stage, settings.rounds), checkpoint)
     watcher.note(f"{_describe(settings)}: {_outcome(result)}")
     return result
 
@@ -67,13 +78,13 @@ def list_arms() -> list[str]:
     return [*list_strategies(), *CEILINGS]
 
 
-def _run(settings: FederatedSettings, steps: _Steps) -> FederatedResult:
+def _run(settings: FederatedSettings, steps: _Steps, checkpoint: str | os.PathLike[str] | None) -> FederatedResult:
     if settings.strategy in CEILINGS:
         return run_ceiling(settings, steps.on_round)
     if settings.strategy not in list_strategies():
         raise SettingsError(f"unknown strategy {settings.strategy!r}; known: {', '.join(list_arms())}")
     with InProcessGrid(client_app, settings.clients, settings.to_run_config(), on_reply=steps.on_reply) as grid:
-        return run_server(grid, settings, central_test_data(settings), steps.on_round)
+        return run_server(grid, settings, central_test_data(settings), steps.on_round, checkpoint)
 
 
 class _Steps:

@@ -12,9 +12,13 @@ from simulations.running.records import Record
 from simulations.tables.formats import number
 from strategies.continual.settings import uses_method
 
+TUNING = "federated-tuning"
+"""Kind of the results that say which settings were chosen for a strategy; named here, for a report needs no Flower."""
+
 _SCENARIO = {
     "distil": ("data", "train_limit", "protocol", "architecture", "networks"),
-    "federated": ("data", "train_limit", "clients", "partition", "min_client_samples"),
+    "federated": ("data", "train_limit", "validation_share", "clients", "partition", "min_client_samples"),
+    TUNING: ("data", "train_limit", "validation_share", "clients", "partition", "min_client_samples"),
     "continual": ("data", "train_limit", "scenario", "domain", "online", "experiences", "order_seed"),
     "audit": ("data", "candidates", "releases", "architecture", "attack_epochs", "confidence"),
     "federated-continual": (
@@ -23,6 +27,9 @@ _SCENARIO = {
     ),
 }
 """Settings that pose the task: arms that differ in one of them are not put beside each other."""
+
+_FEDERATED = ("federated", TUNING, "audit")
+"""Kinds whose strategy may or may not distil by ``method``: their results tell."""
 
 RAW_DATA = frozenset({"centralised", "pooled-distillation", "joint", "joint-distilled"})
 """Federated arms for which clients hand over their data; named here too, for a report needs no Flower."""
@@ -133,9 +140,9 @@ def attack_of(settings: Mapping[str, Any]) -> str:
 
 
 def _uses_method(kind: str, record: Record) -> bool:
-    if kind in ("federated", "audit") and record["settings"].get("strategy") == "statistics":
+    if kind in _FEDERATED and record["settings"].get("strategy") == "statistics":
         return False  # the server distils by a way of its own
-    if kind in ("federated", "audit"):
+    if kind in _FEDERATED:
         return record["metrics"].get("synthetic_samples") is not None
     if kind == "federated-continual":
         return record["settings"].get("strategy") in ("distilled", "joint-distilled")

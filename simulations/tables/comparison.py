@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simulations.tables.arms import PRIVACY, REAL_SAMPLES_MARK, REAL_SAMPLES_NOTE, Arm, Scenario
+from simulations.tables.arms import PRIVACY, REAL_SAMPLES_MARK, REAL_SAMPLES_NOTE, TUNING, Arm, Scenario
 from simulations.tables.formats import ABSENT, byte_size, mean, number, numbers, percent, seconds
 
 
@@ -51,6 +51,8 @@ def describe(scenario: Scenario) -> str:
     parts = [str(task.get("data"))]
     if task.get("train_limit") is not None:
         parts.append(f"{task['train_limit']} training samples")
+    if task.get("validation_share"):
+        parts.append(f"judged on {100 * task['validation_share']:g} % of them, held out")
     if scenario.kind.startswith("federated"):
         parts += [f"{task.get('clients')} clients", f"partition {task.get('partition')}"]
     if scenario.kind.endswith("continual"):
@@ -130,6 +132,27 @@ def _percent(metric: str) -> Cell:
     return lambda arm: percent(arm.values(metric))
 
 
+def _chosen(arm: Arm) -> str:
+    """What candidates differ in: "local learning rate 0.03, local epochs 2"."""
+    candidates = arm.settings.get("candidates")
+    others = [_flat(one) for one in candidates] if isinstance(candidates, list) else []
+    chosen = _flat(arm.records[0]["metrics"].get("chosen"))
+    differing = {name: value for name, value in chosen.items() if any(one.get(name) != value for one in others)}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in differing.items()) or ABSENT
+
+
+def _flat(values: Any) -> dict[str, Any]:
+    """Settings by name, those of a method or strategy beside the others; results come from files."""
+    found: dict[str, Any] = {}
+    for name, value in values.items() if isinstance(values, dict) else ():
+        found.update(value if isinstance(value, dict) else {name: value})
+    return found
+
+
+def _of_candidates(arm: Arm) -> str:
+    return " / ".join(percent([value]) for value in numbers(arm.records[0]["metrics"].get("accuracies")))
+
+
 _COLUMNS: dict[str, dict[str, Cell]] = {
     "distil": {
         "method": lambda arm: arm.label,
@@ -151,6 +174,12 @@ _COLUMNS: dict[str, dict[str, Cell]] = {
         "server": _seconds("server_seconds"),
         "rejected": _rejections,
         "seeds": _seeds,
+    },
+    TUNING: {
+        "strategy": lambda arm: arm.label,
+        "chosen": lambda arm: _chosen(arm),
+        "accuracy (%)": _percent("accuracy"),
+        "all candidates (%)": lambda arm: _of_candidates(arm),
     },
     "continual": {
         "strategy": lambda arm: arm.label,
@@ -184,6 +213,7 @@ def _negative_mean(metric: str) -> Callable[[Arm], float]:
 _ORDER: dict[str, Callable[[Arm], Any]] = {
     "distil": lambda arm: (mean(arm.values("payload_bytes")) or 0.0, -(mean(distil_accuracies(arm)) or 0.0)),
     "federated": _negative_mean("accuracy"),
+    TUNING: _negative_mean("accuracy"),
     "continual": _negative_mean("average_accuracy"),
     "federated-continual": _negative_mean("average_accuracy"),
 }
@@ -194,6 +224,7 @@ _NOTES = {
     "Payload: what would be sent, at the stated bits a value. ipc: images per class.",
     "federated": "Accuracy of the final model on central test data. Up, down: bytes of all clients and rounds. "
     "Clients: seconds of the slowest client of each round, summed. Rejected: answers that were not used.",
+    TUNING: "The candidate with the best accuracy on held-out training data; it then runs on all training data.",
     "continual": "Accuracy: mean over all experiences after the last one. Memory: bytes kept beside the model "
     "after it. Replayed: remembered samples added to training batches.",
     "federated-continual": "Accuracy of the global model: mean over all experiences after the last stage. Rounds: of "

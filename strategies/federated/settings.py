@@ -30,6 +30,8 @@ class FederatedSettings:
         data: name of the data set.
         data_root: folder to search first; a place on this computer, and no part of :meth:`as_record`.
         train_limit: at most so many training samples, all clients together; None for all.
+        validation_share: of the training data, in [0, 1), that no client gets and that the model is judged on in place
+            of the test data: for choosing settings; 0 judges on the test data.
         clients: how many.
         partition: how the training data are divided over clients, such as "iid" or "dirichlet:0.1".
         min_client_samples: the fewest a client gets.
@@ -70,6 +72,7 @@ class FederatedSettings:
     data: str = "digits"
     data_root: str | None = None
     train_limit: int | None = None
+    validation_share: float = 0.0
     clients: int = 4
     partition: str = "dirichlet:0.1"
     min_client_samples: int = 1
@@ -106,15 +109,22 @@ class FederatedSettings:
             value = getattr(self, name)
             _require(value is None or value > 0, f"{name} must be positive or None, got {value}")
         check_bits(self.bits)
+        share = self.validation_share
+        _require(0 <= share < 1, f"validation_share must be at least 0 and less than 1, got {share}")
         _require(0 <= self.quorum <= 1, f"quorum must be in [0, 1], got {self.quorum}")
         _require(self.protocol in PROTOCOLS, f"unknown protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
         if self.architecture is not None:
             Architecture.parse(self.architecture)
 
     def as_record(self) -> dict[str, Any]:
-        """JSON values that name the experiment: everything but places on this computer."""
+        """JSON values that name the experiment: everything but places on this computer.
+
+        The validation share is part of it where there is one.
+        """
         record = asdict(self)
         del record["data_root"]
+        if not self.validation_share:
+            del record["validation_share"]
         return record
 
     def to_run_config(self) -> UserConfig:

@@ -86,6 +86,7 @@ def test_distil_saves_set_picture_and_result_and_skips_what_is_done(tmp_path: Pa
         (["distil", "--settings", "absent.toml"], "could not read settings"),
         (["distil", "--method-settings", "temperature=3"], "no setting temperature"),
         (["federated", "--strategy", "magic"], "magic"),
+        (["federated", "--tune", "rounds"], "has a single value"),
         (["continual", "--strategy", "magic"], "unknown strategy"),
         (["report", "nowhere"], "no results at"),
     ],
@@ -97,6 +98,18 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], said: str, 
     assert result.exit_code == 2
     assert said in result.output
     assert "Traceback" not in result.output
+
+
+def test_what_is_tuned_is_shown_and_run_with_what_was_chosen(tmp_path: Path) -> None:
+    given = ["--strategy", "fedavg", "--train-limit", "100", "--architecture", "mlp:width=8", "--local-epochs", "5"]
+    rates = ["--local-learning-rate", "1e-6", "--local-learning-rate", "0.1", "--tune", "local-learning-rate"]
+    result = call("federated", *given, *rates, "--rounds", "2", "--partition", "iid", "--out", tmp_path)
+    assert result.exit_code == 0
+    assert "learning" in result.output
+    records = list(read_records(tmp_path / "results.jsonl"))
+    assert [one["kind"] for one in records] == ["federated-trial"] * 2 + ["federated-tuning", "federated"]
+    assert records[-1]["settings"]["local_learning_rate"] == 0.1
+    assert "validation_share" not in records[-1]["settings"]
 
 
 @dataclass(frozen=True)

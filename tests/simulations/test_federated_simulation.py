@@ -11,6 +11,7 @@ from federations import quick
 from simulations.running.compare import compare
 from simulations.running.records import read_records
 from simulations.running.runs import Run
+from simulations.running.watch import Silent
 from simulations.scenarios.federated import KIND, run_federated
 from strategies.federated import FederatedSettings
 from watchers import Recording
@@ -46,6 +47,37 @@ def test_a_comparison_resumes_where_it_stopped(tmp_path):
     assert second["settings"]["strategy"] == "fedavg"
     assert compare(runs, path) == []
     assert len(list(read_records(path))) == 2
+
+
+class Interrupted(Silent):
+    """Presses Ctrl-C when a run is so far."""
+
+    def __init__(self, fraction):
+        self.fraction = fraction
+
+    def update(self, fraction, detail=""):
+        if fraction >= self.fraction and "accuracy" in detail:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_goes_on_from_its_last_round(tmp_path):
+    one = Run(KIND, _settings(strategy="scaffold", rounds=4))  # whose clients keep something, too
+    (whole,) = compare([one], tmp_path / "whole" / "results.jsonl")
+    folder = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        compare([one], folder / "results.jsonl", Interrupted(0.5))
+    assert len(list(folder.iterdir())) == 1  # the checkpoint
+    watcher = Recording()
+    (resumed,) = compare([one], folder / "results.jsonl", watcher)
+    assert [path.name for path in folder.iterdir()] == ["results.jsonl"]
+    assert watcher.fractions[0] >= 0.5
+    assert _timeless(resumed) == _timeless(whole)
+
+
+def _timeless(record):
+    metrics = {name: value for name, value in record["metrics"].items() if "seconds" not in name}
+    rounds = [{name: value for name, value in one.items() if "seconds" not in name} for one in metrics["rounds"]]
+    return record["key"], {**metrics, "rounds": rounds}
 
 
 def test_an_unknown_strategy_is_refused():

@@ -12,7 +12,7 @@ from simulations.report.blocks import Block, Chapter, Grid, Plot, Section
 from simulations.report.drawing import look, new_figure, show_legend, style, to_svg, use_byte_axis, use_percent_axis
 from simulations.report.sections.facts import settings_facts
 from simulations.report.source import Sourced
-from simulations.tables.arms import Arm, Scenario, scenarios
+from simulations.tables.arms import TUNING, Arm, Scenario, scenarios
 from simulations.tables.bytes_to_reach import rounds_of, table_of_bytes
 from simulations.tables.comparison import describe, table_of
 from simulations.tables.formats import mean, number, spread
@@ -24,8 +24,8 @@ Point = tuple[float, float, float]
 
 def federated_section(sources: Sequence[Sourced]) -> Section | None:
     """Accuracy against bytes and over rounds, for each way of dividing data over clients."""
-    found = scenarios([source.record for source in sources], "federated")
-    if not found:
+    found, choices = (scenarios([source.record for source in sources], kind) for kind in ("federated", TUNING))
+    if not found and not choices:
         return None
     return Section(
         "federated",
@@ -33,7 +33,10 @@ def federated_section(sources: Sequence[Sourced]) -> Section | None:
         "Nodes keep their data. They send synthetic sets once, or models every round; the server's model is tested on "
         "central test data. Centralised training and pooled distillation, where shown, take all data as they are. "
         "Bytes are those of the messages themselves, all clients and rounds together.",
-        [Chapter(describe(scenario), _blocks(scenario)) for scenario in found],
+        [
+            *(Chapter(describe(scenario), _blocks(scenario)) for scenario in found),
+            *(Chapter(f"Settings chosen: {describe(one)}", [Grid(table_of(one))]) for one in choices),
+        ],
     )
 
 

@@ -32,6 +32,7 @@ from strategies.federated.grids.internals import (
     name_message,
     run_identity,
 )
+from strategies.federated.server.state import State, arrays_of, tensors_of
 
 FIRST_NODE = 1000
 """Node id of partition 0; partition 1 has the next one, and so on."""
@@ -43,6 +44,8 @@ class InProcessGrid(Grid):
     Messages are copied on their way, so that neither side sees what the other does to its records. A node keeps its
     ``Context.state`` over the rounds; one that raises answers with an error and loses what it did to the state, as
     under Flower's other engines. Replies come in the order of the messages.
+
+    The nodes end with the server, so that a server's checkpoint holds what they keep (:meth:`node_state`).
 
     Args:
         client_app: what every node runs.
@@ -128,6 +131,18 @@ class InProcessGrid(Grid):
 
     def set_run(self, run: Run) -> None:
         self._run = run
+
+    def node_state(self) -> State:
+        """The arrays that nodes keep from one round to the next; node ids are the same in any run."""
+        return {
+            str(node): {name: tensors_of(kept) for name, kept in context.state.items() if isinstance(kept, ArrayRecord)}
+            for node, context in self._contexts.items()
+        }
+
+    def restore_nodes(self, state: State) -> None:
+        """Let nodes go on from what :meth:`node_state` gave, also of another grid with as many nodes."""
+        for node, context in self._contexts.items():
+            context.state = RecordDict({name: arrays_of(kept) for name, kept in state[str(node)].items()})
 
     def _named(self, messages: Iterable[Message]) -> list[Message]:
         sent = list(messages)

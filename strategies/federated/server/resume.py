@@ -2,6 +2,7 @@
 
 What nodes keep is not the server's to save. It lives as long as Flower's run: a server that goes on within that run
 reaches the same bits as one that never stopped. In another run, nodes have forgotten all, and the strategy is told so.
+A grid whose nodes end with the server keeps their state in the server's checkpoint: then nothing is forgotten.
 """
 
 from __future__ import annotations
@@ -38,6 +39,17 @@ class Resumable(Protocol):
 
     def forget_nodes(self) -> None:
         """Nodes have lost what they kept; drop what mirrors it."""
+
+
+@runtime_checkable
+class KeepsNodes(Protocol):
+    """A grid whose nodes live in the server's process, so that what they keep has to outlive it with the server's."""
+
+    def node_state(self) -> State:
+        """What all nodes keep."""
+
+    def restore_nodes(self, state: State) -> None:
+        """Let nodes go on from what :meth:`node_state` gave."""
 
 
 class GoingOn(Strategy):
@@ -81,7 +93,7 @@ class Progress:
     Attributes:
         path: of the checkpoint.
         fingerprint: names data and settings.
-        run_id: of Flower's run.
+        grid: how nodes are reached; it knows Flower's run.
         strategy, reception, ledger: as the run fills them.
         rounds: so far, round 0 first.
 
@@ -91,7 +103,7 @@ class Progress:
 
     path: str | os.PathLike[str]
     fingerprint: str
-    run_id: int
+    grid: Grid
     strategy: Strategy
     reception: Reception
     ledger: ByteLedger
@@ -110,7 +122,8 @@ class Progress:
         assert isinstance(self.strategy, Resumable)
         reception = self.reception
         state = {
-            "run": self.run_id,
+            "run": self.grid.run.run_id,
+            "nodes": self.grid.node_state() if isinstance(self.grid, KeepsNodes) else None,
             "weights": tensors_of(weights),
             "strategy": self.strategy.state(),
             "rounds": [asdict(one) for one in self.rounds],
@@ -146,8 +159,16 @@ class Progress:
         reception.facts.update({number: [Facts(**one) for one in facts] for number, facts in state["facts"].items()})
         reception.partitions.update(state["partitions"])
         reception.used.update(state["used"])
-        if state["run"] != self.run_id:
-            log.warning("another run of Flower: nodes start without what they kept")
-            reception.used.clear()
-            self.strategy.forget_nodes()
+        if state["run"] != self.grid.run.run_id:
+            self._meet_other_nodes(state["nodes"])
         return arrays_of(state["weights"])
+
+    def _meet_other_nodes(self, kept: State | None) -> None:
+        """The nodes of another run of Flower get back what those of the earlier one kept, or else it is forgotten."""
+        assert isinstance(self.strategy, Resumable)
+        if kept is not None and isinstance(self.grid, KeepsNodes):
+            self.grid.restore_nodes(kept)
+            return
+        log.warning("another run of Flower: nodes start without what they kept")
+        self.reception.used.clear()
+        self.strategy.forget_nodes()

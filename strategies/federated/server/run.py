@@ -38,9 +38,10 @@ def run_server(
         grid: how nodes are reached.
         settings: of the run.
         test: the server's own data for evaluation; their classes, shape and normalisation are the run's.
-        on_round: called after each round, and once before the first.
+        on_round: called after each round, and once before the first; where a run goes on, that is with the last round
+            that was finished.
         checkpoint: file where the server writes how it stands after each round, and from which it goes on; in the same
-            run of Flower to the same bits, in another one without what nodes kept (see :mod:`resume`).
+            run of Flower, and in process in any, to the same bits, else without what nodes kept (see :mod:`resume`).
 
     Raises:
         SettingsError: the settings do not fit each other or the data.
@@ -56,7 +57,7 @@ def run_server(
     progress = None
     if checkpoint is not None:
         name = fingerprint(test, settings.as_record())
-        progress = Progress(checkpoint, name, grid.run.run_id, strategy, reception, metered.ledger)
+        progress = Progress(checkpoint, name, grid, strategy, reception, metered.ledger)
     judge = _Judge(learner, test, metered, reception, on_round, progress)
     initial, done = judge.resume() or (weights_of(learner.fresh()), 0)
     result = (GoingOn(strategy, done) if done else strategy).start(
@@ -108,6 +109,8 @@ class _Judge:
         if weights is None:
             return None
         self._done = self.rounds[-1].server_round
+        if self._on_round is not None:
+            self._on_round(self.rounds[-1])
         return weights, self._done
 
     def __call__(self, server_round: int, weights: ArrayRecord) -> MetricRecord | None:
