@@ -16,6 +16,7 @@ _SCENARIO = {
     "distil": ("data", "train_limit", "protocol", "architecture", "networks"),
     "federated": ("data", "train_limit", "clients", "partition", "min_client_samples"),
     "continual": ("data", "train_limit", "scenario", "domain", "online", "experiences", "order_seed"),
+    "privacy": ("data", "train_limit", "images_per_class"),
     "audit": ("data", "candidates", "releases", "architecture", "attack_epochs", "confidence"),
     "federated-continual": (
         *("data", "train_limit", "clients", "partition", "min_client_samples"),
