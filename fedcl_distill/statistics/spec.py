@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.networks import Architecture, default_architecture
+from fedcl_distill.networks import Architecture, NetworkLimits, default_architecture
 from fedcl_distill.parameterizations.checks import check_integer
 
 MEAN, DIRECTION, CHARACTERISTIC = "mean", "direction", "characteristic"
@@ -18,7 +18,6 @@ _MOST_VIEWS = 100_000
 _MOST_DIMENSIONS = 100_000
 _LARGEST_MOMENTS = 64
 _LONGEST_TEXT = 200
-_LARGEST_OPTION = 1024
 _WIDTH = 32
 
 
@@ -79,9 +78,7 @@ class StatisticsSpec:
         if self.architecture is not None:
             if not isinstance(self.architecture, str) or len(self.architecture) > _LONGEST_TEXT:
                 raise SettingsError("statistics: architecture must be a short text such as 'convnet:width=32'")
-            options = Architecture.parse(self.architecture).options.values()
-            if any(value > _LARGEST_OPTION for value in options if isinstance(value, int)):
-                raise SettingsError(f"statistics: options of the architecture must be at most {_LARGEST_OPTION}")
+            NetworkLimits().check_options(Architecture.parse(self.architecture))
 
     def architecture_for(self, sample_shape: tuple[int, ...]) -> Architecture:
         """Of the networks that look at samples of this shape."""

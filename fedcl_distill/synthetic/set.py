@@ -22,8 +22,8 @@ class SyntheticSet:
         arrays: what is stored, float32, in the space of network inputs; its meaning belongs to
             ``parameterization``.
         parameterization: decodes ``arrays`` to samples.
-        labels: int64 (n,) hard labels, or float32 (n, classes) soft or learned ones; one for each decoded
-            sample.
+        labels: int64 (n,) hard labels, or float32 (n, classes) probabilities, given or learned; one for each
+            decoded sample.
         class_names: one name a class.
         normalisation: maps unit values to network inputs.
         value_range: smallest and largest unit value of the real data (decoded samples may leave it: see

@@ -10,10 +10,13 @@ from fedcl_distill.data.labelled import LabelledData, Normalisation
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.synthetic.set import SyntheticSet
 
+_FLOAT_ROUNDING = 1e-4
+_LABEL_ROUNDING = 0.5 / 255  # half a step of the coarsest codes that labels travel in, 8 bits
+
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a synthetic set must look like to be welcome.
+    """What a synthetic set must look like to be welcome; soft labels must be probabilities.
 
     Attributes:
         sample_shape: of one decoded sample: (channels, height, width) or (features,).
@@ -23,7 +26,6 @@ class Expectation:
         slack: how far decoded values may leave ``value_range`` on either side, as a multiple of its width.
             Distilled pixels are usually not clamped and do leave it: on digits, DM with one image per class reached
             [-1.3, 3.2] after 2,000 steps and 3.7 after 4,000. 10.0 lets pixels of [0, 1] reach [-10, 11].
-        label_range: smallest and largest value of soft labels; the default leaves room for logits.
         max_samples: of all classes together, or None for no bound.
         max_samples_per_class: of any class (soft labels count for their largest entry), or None for no bound.
 
@@ -36,14 +38,13 @@ class Expectation:
     normalisation: Normalisation
     value_range: tuple[float, float] = (0.0, 1.0)
     slack: float = 10.0
-    label_range: tuple[float, float] = (-100.0, 100.0)
     max_samples: int | None = None
     max_samples_per_class: int | None = None
 
     def __post_init__(self) -> None:
-        for low, high in (self.value_range, self.label_range):
-            if not low <= high:
-                raise SettingsError(f"expectation: range [{low}, {high}] does not ascend")
+        low, high = self.value_range
+        if not low <= high:
+            raise SettingsError(f"expectation: range [{low}, {high}] does not ascend")
         if not self.slack >= 0:
             raise SettingsError(f"expectation: slack must not be negative, got {self.slack}")
         for bound in (self.max_samples, self.max_samples_per_class):
@@ -114,7 +115,15 @@ class Expectation:
         epsilon = 1e-4 * max(1.0, abs(low), abs(high))
         _check_range("samples", synthetic.samples(), low - margin - epsilon, high + margin + epsilon)
         if synthetic.labels.ndim == 2:
-            _check_range("soft labels", synthetic.labels, *self.label_range)
+            _check_probabilities(synthetic.labels)
+
+
+def _check_probabilities(labels: torch.Tensor) -> None:
+    """Soft labels, (n, classes), are probabilities: others would count for more than one sample each."""
+    _check_range("soft labels", labels, -_FLOAT_ROUNDING, 1 + _FLOAT_ROUNDING)
+    totals = labels.sum(dim=1)
+    rounding = _FLOAT_ROUNDING + _LABEL_ROUNDING * labels.shape[1]
+    _check_range("sums of soft labels", totals, 1 - rounding, 1 + rounding)
 
 
 def _check_range(what: str, values: torch.Tensor, low: float, high: float) -> None:

@@ -14,6 +14,7 @@ COMMANDS = {
     "federated": "Simulate federated learning: synthetic sets or models sent, accuracy against bytes.",
     "continual": "Simulate continual learning: what a memory of synthetic or real samples saves from oblivion.",
     "federated-continual": "Simulate both at once: clients live through streams, the server remembers for all.",
+    "privacy": "Accuracy against ε: what noise that hides every record costs.",
     "audit": "Attack releases: who was a member, what is a copy, how much privacy is lost at least.",
     "bench": "Measure the library beside plain implementations of the published loops.",
     "race": "How long the library takes to the accuracy of a published loop.",

@@ -16,6 +16,7 @@ from types import TracebackType
 
 from fedcl_distill.errors import DependencyError, FedclDistillError
 from simulations.flower.credentials import LOOPBACK
+from simulations.running import warden
 from simulations.running.processes import stop_with_children
 
 _START_SECONDS = 60.0
@@ -28,6 +29,8 @@ class FlowerProcessError(FedclDistillError, RuntimeError):
 
 class FlowerProcesses:
     """Starts Flower's programs with a home of their own; used in a ``with`` block, which stops them all.
+
+    Where this process ends without leaving the block, they end as well; only the home stays.
 
     Args:
         home: folder for Flower's state and for logs; it must exist.
@@ -45,14 +48,19 @@ class FlowerProcesses:
     ) -> None:
         for process in reversed(self._started):
             stop_with_children(process)
+            assert process.stdin is not None
+            process.stdin.close()
 
     def start(self, program: str, *options: str, log: str) -> subprocess.Popen[bytes]:
-        """Start ``program`` in the background; what it prints goes into the file ``log`` in the home."""
+        """Start ``program`` in the background; what it prints goes into the file ``log`` in the home.
+
+        It ends with this process, also if that is killed: a warden leads its group and kills it then.
+        """
         with (self.home / log).open("wb") as output:
             process = subprocess.Popen(
-                [find_program(program), *options],
+                [sys.executable, "-I", warden.__file__, find_program(program), *options],
                 env=self.environment(),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # nothing is written; that it stays open says that we are there
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a process group of its own, so that its children can be stopped with it

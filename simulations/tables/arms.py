@@ -20,6 +20,7 @@ _SCENARIO = {
     "federated": ("data", "train_limit", "validation_share", "clients", "partition", "min_client_samples"),
     TUNING: ("data", "train_limit", "validation_share", "clients", "partition", "min_client_samples"),
     "continual": ("data", "train_limit", "scenario", "domain", "online", "experiences", "order_seed"),
+    "privacy": ("data", "train_limit", "images_per_class"),
     "audit": ("data", "candidates", "releases", "architecture", "attack_epochs", "confidence"),
     "federated-continual": (
         *("data", "train_limit", "clients", "partition", "min_client_samples"),

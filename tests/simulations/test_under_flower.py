@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ssl
+import time
 import tomllib
 
 import pytest
 
 from fedcl_distill.errors import DependencyError, SettingsError
+from simulations.faults.attempt import attempt, outliving
+from simulations.faults.jobs import Job
 from simulations.flower.credentials import make_node_key, make_server_credentials
 from simulations.flower.processes import FlowerProcessError, FlowerProcesses, find_program
 from simulations.flower.under_flower import _parse, _toml, main
@@ -68,6 +71,29 @@ def test_nothing_is_left_running(tmp_path):
     with FlowerProcesses(tmp_path) as flower:
         process = flower.start("sleep", "60", log="sleep.log")
     assert process.poll() is not None
+
+
+def test_programs_end_with_a_starter_that_is_killed(tmp_path):
+    def work(folder):
+        flower = FlowerProcesses(folder)
+        flower.start("sleep", "60", log="sleep.log")
+        (folder / "started").touch()
+        time.sleep(60)
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert attempt(Job("starter", work, ()), folder, tmp_path / "log", kill_after=0.3) is None
+    assert (folder / "started").exists()
+    assert outliving(folder, 10.0) == []
+
+
+def test_a_program_that_takes_its_time_to_end_is_waited_for(tmp_path):
+    slow = "trap 'sleep 0.3; touch ended; exit 3' TERM; touch started; while true; do sleep 0.05; done"
+    with FlowerProcesses(tmp_path) as flower:
+        process = flower.start("sh", "-c", f"cd {tmp_path}; {slow}", log="slow.log")
+        flower.wait_until((tmp_path / "started").exists, process, "slow.log")
+    assert (tmp_path / "ended").exists()
+    assert process.returncode == 3
 
 
 def test_unknown_programs():

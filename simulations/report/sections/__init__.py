@@ -10,6 +10,7 @@ from simulations.report.sections.continual import continual_section
 from simulations.report.sections.distil import distil_section
 from simulations.report.sections.federated import federated_section
 from simulations.report.sections.federated_continual import federated_continual_section
+from simulations.report.sections.privacy import privacy_section
 from simulations.report.source import Sourced
 
 MakeSection = Callable[[Sequence[Sourced]], Section | None]
@@ -19,6 +20,7 @@ SECTIONS: tuple[MakeSection, ...] = (
     continual_section,
     federated_continual_section,
     distil_section,
+    privacy_section,
     audit_section,
 )
 """In the order of the page."""

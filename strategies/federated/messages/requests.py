@@ -20,6 +20,7 @@ from fedcl_distill.privacy import PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import (
     ClassStatistics,
+    Domain,
     FixedPoint,
     NoisyStatistics,
     Shares,
@@ -27,7 +28,9 @@ from fedcl_distill.statistics import (
     class_statistics,
     release,
 )
+from fedcl_distill.statistics.sums import shapes_of
 from fedcl_distill.synthetic import SyntheticSet
+from fedcl_distill.synthetic.limits import DEFAULT_LIMITS
 from fedcl_distill.training import Recipe
 from strategies.federated.messages.flat import from_flat, to_flat
 
@@ -134,6 +137,13 @@ class StatisticsRequest(Request):
     @property
     def specification(self) -> StatisticsSpec:
         return StatisticsSpec.of(self.statistics)
+
+    def check_size(self, data: LabelledData) -> None:
+        """Return if the sums have no more values than could be sent; SettingsError if they have."""
+        shapes = shapes_of(self.specification, Domain.of(data))
+        values = data.num_classes * sum(views * dimensions for views, dimensions in shapes.values())
+        if values > DEFAULT_LIMITS.max_values:
+            raise SettingsError(f"statistics of {values:,} values, at most {DEFAULT_LIMITS.max_values:,} are sent")
 
     def measure(self, data: LabelledData, device: str = "cpu") -> ClassStatistics:
         """Do as asked; classes that the node does not hold have count 0."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.networks import NetworkLimits
 from fedcl_distill.privacy import PrivacyBudget
 from strategies.federated.grids.internals import PARTITION_ID_KEY
 from strategies.federated.messages.answers import METRICS, Facts
@@ -34,7 +36,11 @@ LoadBudget = Callable[[Context], PrivacyBudget]
 
 
 def make_client_app(
-    load_data: LoadData, mods: Sequence[Mod] = (), *, load_budget: LoadBudget | None = None
+    load_data: LoadData,
+    mods: Sequence[Mod] = (),
+    *,
+    load_budget: LoadBudget | None = None,
+    network_limits: NetworkLimits | None = None,
 ) -> ClientApp:
     """A ClientApp that answers every kind of request with the data that ``load_data`` finds for a node.
 
@@ -46,21 +52,28 @@ def make_client_app(
     A node with a privacy budget, which ``load_budget`` finds as data are found, answers requests for private statistics
     alone: all others would tell what the budget is there to protect. Without one, such requests are answered as asked.
 
+    Whatever a server asks for, no network beyond ``network_limits`` is built; there is a default.
+
     An error on a node goes back as an error reply, as always in Flower.
     """
+    limits = network_limits or NetworkLimits()
+
+    def answer(work: Work, **settings: Any) -> _Answer:
+        return _Answer(load_data, work, network_limits=limits, **settings)
+
     app = ClientApp(mods=list(mods))
-    app.train("private")(_Answer(load_data, sum_privately, load_budget=load_budget, discreet=True))
+    app.train("private")(answer(sum_privately, load_budget=load_budget, discreet=True))
     if load_budget is not None:
         return app
-    app.train()(_Answer(load_data, train))
-    app.train("distil")(_Answer(load_data, distil))
-    app.train("statistics")(_Answer(load_data, sum_features))
+    app.train()(answer(train))
+    app.train("distil")(answer(distil))
+    app.train("statistics")(answer(sum_features))
     for name, exchange in SECURE_EXCHANGES.items():
-        app.train(name)(_Answer(load_data, exchange, discreet=True))
-    app.train("surrogate")(_Answer(load_data, distil_around))
-    app.train("scaffold")(_Answer(load_data, train_with_control))
-    app.train("compressed")(_Answer(load_data, train_compressed))
-    app.train("ensemble")(_Answer(load_data, train_and_distil, counts_classes=True))
+        app.train(name)(answer(exchange, discreet=True))
+    app.train("surrogate")(answer(distil_around))
+    app.train("scaffold")(answer(train_with_control))
+    app.train("compressed")(answer(train_compressed))
+    app.train("ensemble")(answer(train_and_distil, counts_classes=True))
     return app
 
 
@@ -73,6 +86,7 @@ class _Answer:
         counts_classes: whether the facts count classes.
         load_budget: finds the node's privacy budget.
         discreet: whether the facts tell neither size nor seconds.
+        network_limits: how large a network may be asked for.
     """
 
     load_data: LoadData
@@ -80,6 +94,7 @@ class _Answer:
     counts_classes: bool = False
     load_budget: LoadBudget | None = None
     discreet: bool = False
+    network_limits: NetworkLimits = field(default_factory=NetworkLimits)
 
     def __call__(self, message: Message, context: Context) -> Message:
         return respond(
@@ -90,6 +105,7 @@ class _Answer:
             counts_classes=self.counts_classes,
             load_budget=self.load_budget,
             discreet=self.discreet,
+            network_limits=self.network_limits,
         )
 
 
@@ -102,6 +118,7 @@ def respond(
     counts_classes: bool = False,
     load_budget: LoadBudget | None = None,
     discreet: bool = False,
+    network_limits: NetworkLimits | None = None,
 ) -> Message:
     """The reply with what ``work`` makes of the node's data, and the facts about them.
 
@@ -113,11 +130,13 @@ def respond(
         counts_classes: whether the facts tell how many samples each class has.
         load_budget: finds the node's privacy budget.
         discreet: whether the facts tell neither size nor seconds.
+        network_limits: how large a network may be asked for; there is a default.
     """
     started = time.monotonic()
     data, partition = load_data(context), partition_of(context)
     budget = None if load_budget is None else load_budget(context)
-    answer = work(Task(message.content, data, partition, device_of(context), context.state, budget))
+    limits = network_limits or NetworkLimits()
+    answer = work(Task(message.content, data, partition, device_of(context), context.state, budget, limits))
     counts = tuple(data.class_counts.tolist()) if counts_classes else ()
     size, seconds = (1, 0.0) if discreet else (len(data), time.monotonic() - started)
     answer[METRICS] = Facts(partition, size, seconds, counts).to_record()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flwr.app import RecordDict
 
 from fedcl_distill.data import LabelledData
-from fedcl_distill.networks import Architecture, Network
+from fedcl_distill.networks import Architecture, Network, NetworkLimits, architectures_in
 from fedcl_distill.privacy import PrivacyBudget
 from fedcl_distill.training import fit
-from strategies.federated.messages.requests import Request, SurrogateRequest, TrainRequest, round_of
+from strategies.federated.messages.requests import Request, StatisticsRequest, SurrogateRequest, TrainRequest, round_of
 from strategies.federated.node.corrections import Correction, proximal
 
 
@@ -25,6 +25,7 @@ class Task:
         device: where to compute.
         state: what the node keeps over rounds.
         budget: what the data may release under differential privacy.
+        network_limits: how large a network may be asked for.
     """
 
     content: RecordDict
@@ -33,6 +34,7 @@ class Task:
     device: str
     state: RecordDict
     budget: PrivacyBudget | None = None
+    network_limits: NetworkLimits = field(default_factory=NetworkLimits)
 
     @property
     def server_round(self) -> int:
@@ -45,8 +47,23 @@ class Task:
     def network(self, request: TrainRequest | SurrogateRequest) -> Network:
         """A fresh network of the architecture that is asked for."""
         architecture = Architecture.parse(request.architecture)
+        self.admit(architecture)
         seed = self.seed(request)
         return architecture.build(self.data.sample_shape, self.data.num_classes, seed=seed, device=self.device)
+
+    def admit(self, part: object) -> None:
+        """Return if all networks that ``part``, an architecture or a method, names are small enough to be built here.
+
+        Raises:
+            SettingsError: one is not.
+        """
+        for architecture in architectures_in(part):
+            self.network_limits.check(architecture, self.data.sample_shape, self.data.num_classes)
+
+    def admit_sums(self, request: StatisticsRequest) -> None:
+        """Return if the networks behind the sums, and the sums themselves, are small enough; SettingsError if not."""
+        self.admit(request.specification.architecture_for(self.data.sample_shape))
+        request.check_size(self.data)
 
     def train(self, network: Network, request: TrainRequest, correct: Correction | None = None) -> None:
         """Train ``network`` as asked on the node's data; the proximal term is FedProx's unless there is ``correct``."""

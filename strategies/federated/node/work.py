@@ -56,12 +56,14 @@ def distil(task: Task) -> RecordDict:
 def sum_features(task: Task) -> RecordDict:
     """Class-wise sums of features of the node's data."""
     request = read_statistics(task.content)
+    task.admit_sums(request)
     return pack_payload(SUMS, encode_statistics(request.measure(task.data, task.device), request.bits))
 
 
 def sum_privately(task: Task) -> RecordDict:
     """Class-wise sums of features of the node's data, with noise."""
     request = read_private_statistics(task.content)
+    task.admit_sums(request)
     noisy = request.release(task.data, task.budget, device=task.device)
     return pack_payload(SUMS, encode_noisy(noisy, request.bits))
 
@@ -70,6 +72,7 @@ def distil_around(task: Task) -> RecordDict:
     """A synthetic set made on networks around the server's model (FedDM)."""
     request = read_surrogate(task.content)
     network = task.network(request)
+    task.admit(request.distiller)
     unpack_network(network, unpack_weights(task.content), request.weight_bits)
     synthetic = request.distil_around(network, task.data, seed=task.seed(request), device=task.device)
     return pack_set(finished(synthetic), request.bits)
@@ -139,6 +142,7 @@ def effective_steps(steps: int, momentum: float) -> float:
 
 def _distilled(task: Task, config: str) -> RecordDict:
     request = read_distil(task.content, config)
+    task.admit(request.distiller)
     synthetic = finished(request.distil(task.data, seed=task.seed(request), device=task.device))
     return pack_set(synthetic, request.bits)
 

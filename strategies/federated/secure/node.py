@@ -88,6 +88,7 @@ def send_masked(task: Task) -> RecordDict:
     letters = read_bytes(task.content, "letters", len(senders))
     _require_enough(own, senders, "nodes shared secrets")
     request = read_secure_statistics(task.content)
+    task.admit_sums(request)
     words = request.fixed_point(len(senders)).words(request.measure(task.data, task.device))
     _keep(task, 3, {**own, "senders": senders, "letters": letters})
     return RecordDict({MASKED: pack_words(_masked(words, own, senders))})

@@ -7,7 +7,7 @@ import torch
 
 from fedcl_distill.data.labelled import LabelledData, Normalisation
 from fedcl_distill.errors import PayloadError, SettingsError
-from fedcl_distill.synthetic import Expectation
+from fedcl_distill.synthetic import Expectation, decode, encode
 from synthetic_builders import make_set
 
 NORMALISATION = Normalisation((0.1307,), (0.3081,))
@@ -45,12 +45,21 @@ def test_a_set_as_expected_is_welcome():
             make_set(pixels=torch.full((4, 1, 3, 5), 3.4e38), normalisation=Normalisation((0.0,), (9e9,))),
             "normalised",
         ),
-        (unit_set(0, 1, labels=torch.tensor([[0.0, 1.0]] * 3 + [[0.0, 101.0]])), "soft labels span"),
+        (unit_set(0, 1, labels=torch.tensor([[0.0, 1.0]] * 3 + [[-0.1, 1.1]])), "soft labels span"),
+        (unit_set(0, 1, labels=torch.tensor([[0.0, 1.0]] * 3 + [[1.0, 1.0]])), r"sums of soft labels span \[1, 2\]"),
+        (unit_set(0, 1, labels=torch.tensor([[0.0, 1.0]] * 3 + [[0.0, 0.0]])), r"sums of soft labels span \[0, 1\]"),
     ],
 )
 def test_what_is_unexpected_is_named(one, said):
     with pytest.raises(PayloadError, match=said):
         expectation().check(one)
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_probabilities_stay_welcome_in_every_depth(bits):
+    labels = torch.rand(4, 2, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
+    one = decode(encode(unit_set(0, 1, labels=labels), bits))
+    expectation().check(one)
 
 
 def test_values_that_overflow_in_decoding_are_refused():

@@ -8,8 +8,15 @@ import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from fedcl_distill.errors import PayloadError, SettingsError
+from fedcl_distill.methods import build_method, list_methods
+from fedcl_distill.networks import NetworkLimits, architectures_in
+from federations import data_and_test, quick
+from strategies.federated import InProcessGrid, make_client_app, run_server
 from strategies.federated.messages import requests
 from strategies.federated.messages.answers import Facts
+from strategies.federated.node.task import Task
+from strategies.federated.node.work import Work, distil, distil_around, sum_features, train, train_compressed
+from strategies.federated.server.reception import QuorumError
 from strategies.federated.server.rejections import one_line
 
 _NORMAL: dict[str, Any] = {"seed": 1, "mean": (0.5,), "std": (0.2,)}
@@ -45,3 +52,56 @@ def test_no_more_class_counts_are_read_than_there_may_be_classes() -> None:
 def test_a_reason_of_any_length_is_cut_before_it_is_read() -> None:
     assert one_line("\n" * 10**7 + "sensor off") == "sensor off"
     assert len(one_line("x" * 10**7)) == 301
+
+
+_HUGE = "mlp:width=1000000"
+_TOO_LARGE = {
+    "train": (train, requests.TrainRequest(**_NORMAL, architecture=_HUGE)),
+    "many weights": (train, requests.TrainRequest(**_NORMAL, architecture="mlp:width=1024,depth=200")),
+    "compressed": (train_compressed, requests.CompressedRequest(**_NORMAL, architecture=_HUGE)),
+    "surrogate": (distil_around, requests.SurrogateRequest(**_NORMAL, architecture=_HUGE)),
+    "distil": (distil, requests.DistilRequest(**_NORMAL, method_settings={"architecture": _HUGE})),
+    "teacher": (
+        distil,
+        requests.DistilRequest(**_NORMAL, method_settings={"labels": f"teacher:architecture={_HUGE}"}),
+    ),
+    "features": (sum_features, requests.StatisticsRequest(**_NORMAL, statistics={"architecture": _HUGE})),
+    "sums": (
+        sum_features,
+        requests.StatisticsRequest(
+            **_NORMAL, statistics={"views": 100_000, "dimensions": 0, "architecture": "mlp:width=1024"}
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("work", "request_"), _TOO_LARGE.values(), ids=_TOO_LARGE)
+def test_networks_and_sums_that_are_too_large_are_refused_before_they_are_made(
+    work: Work, request_: requests.Request
+) -> None:
+    data = data_and_test()[0]
+    task = Task(RecordDict({"config": request_.to_record(1)}), data, 0, "cpu", RecordDict())
+    with pytest.raises(SettingsError, match=r"at most [\d,]+"):
+        work(task)
+
+
+def test_a_node_says_itself_how_large_a_network_may_be() -> None:
+    data, _ = data_and_test()
+    app = make_client_app(lambda _: data, network_limits=NetworkLimits(max_parameters=50))
+    settings = quick(strategy="fedavg", clients=1, architecture="mlp:width=8")
+    with (
+        InProcessGrid(app, 1, settings.to_run_config()) as grid,
+        pytest.raises(QuorumError, match="has 155 weights, at most 50 are allowed"),
+    ):
+        run_server(grid, settings, data)
+
+
+@pytest.mark.parametrize("name", list_methods())
+def test_networks_of_every_method_are_found(name: str) -> None:
+    named = {"architecture": "convnet:width=99"}
+    try:
+        method = build_method(name, **named)
+    except SettingsError:
+        pytest.skip("it takes no network")
+    if name != "private-statistics":  # whose specification bounds its own
+        assert [str(one) for one in architectures_in(method)] == ["convnet(width=99)"]

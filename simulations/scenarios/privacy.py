@@ -1,0 +1,175 @@
+"""What privacy costs: private statistics at many ε, from one pass over the data."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fedcl_distill.data import LabelledData
+from fedcl_distill.engine import Budget, finished
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.evaluation import PROTOCOLS, evaluate
+from fedcl_distill.methods.private_statistics import PrivateStatistics, private_statistics
+from fedcl_distill.networks import Architecture
+from fedcl_distill.privacy import NoiseSource, publicly_scaled
+from fedcl_distill.statistics import (
+    ClassStatistics,
+    NoisyStatistics,
+    StatisticsSpec,
+    add_up_noisy,
+    class_statistics,
+    no_statistics,
+    with_noise,
+)
+from fedcl_distill.synthetic import check_bits, encoded_bytes, load, save
+from simulations.running.records import Record, make_record, settings_key
+from simulations.running.watch import Silent, Watcher
+from simulations.scenarios.data import load_splits
+
+KIND = "privacy"
+
+
+@dataclass(frozen=True)
+class PrivacySettings:
+    """Settings of one private release, of what is distilled from it, and of how that is judged.
+
+    Attributes:
+        data: name of the data set, or path of an .npz file or image folder.
+        data_root: folder to search first; a place on this computer, and no part of a result's settings.
+        train_limit: at most so many training samples, drawn at random; all by default.
+        nodes: how many add noise, each as much as the guarantee needs: 1 where all records are in one place, or with a
+            server that all trust. Who holds which records does not matter: their sums add up.
+        epsilon, delta: of the guarantee; 0 for no noise.
+        statistics: settings of the method ``private-statistics``, such as ``views=8``.
+        images_per_class: synthetic samples of each class.
+        distil_steps: optimisation steps.
+        bits: of each stored value.
+        protocol: by which networks are trained on the result.
+        networks: how many are trained to judge; the protocol's number by default.
+        architecture: of the networks that judge; the protocol's by default.
+        device: where to compute, such as cpu or cuda.
+        seed: fixes everything but the noise.
+
+    Raises:
+        SettingsError: on construction, if a value is out of range or unknown.
+    """
+
+    data: str = "digits"
+    data_root: str | None = None
+    train_limit: int | None = None
+    nodes: int = 1
+    epsilon: float = 1.0
+    delta: float = 1e-5
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    images_per_class: int = 10
+    distil_steps: int = 300
+    bits: int = 8
+    protocol: str = "quick"
+    networks: int | None = None
+    architecture: str | None = None
+    device: str = "cpu"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("train_limit", "nodes", "images_per_class", "distil_steps", "networks"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"{name} must be at least 1, got {value}")
+        check_bits(self.bits)
+        if self.protocol not in PROTOCOLS:
+            raise SettingsError(f"unknown protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
+        if self.architecture is not None:
+            Architecture.parse(self.architecture)
+        reserved = sorted({"epsilon", "delta", "noise_seed", "ledger"} & set(self.statistics))
+        if reserved:
+            raise SettingsError(f"{', '.join(reserved)} cannot be among the settings of statistics here")
+        _ = self.method
+
+    @property
+    def method(self) -> PrivateStatistics:
+        """What releases and distils."""
+        try:
+            return private_statistics(epsilon=self.epsilon, delta=self.delta, **self.statistics)
+        except TypeError as error:
+            raise SettingsError(f"private statistics: {error}") from error
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON values that name the experiment: everything but places on this computer."""
+        record = asdict(self)
+        del record["data_root"]
+        return record
+
+    def __str__(self) -> str:
+        who = "one place" if self.nodes == 1 else f"{self.nodes} nodes"
+        return f"privacy · {self.data} · {who} · ε {self.epsilon:g} · seed {self.seed}"
+
+
+def run_privacy(
+    settings: PrivacySettings, watcher: Watcher | None = None, out_dir: str | os.PathLike[str] = "runs"
+) -> Record:
+    """Release, distil, save, judge what was saved, and return the result line.
+
+    Runs on the same data and statistics share one pass over the data. So all of them together spend the sum of their ε:
+    they are a simulation of releases of which only one would be made.
+
+    Raises:
+        SettingsError, DataError: settings that do not fit each other or the data; too much noise to see a class.
+        StorageError: the set could not be written.
+    """
+    started, watcher = time.monotonic(), watcher or Silent()
+    method, name = settings.method, f"{KIND}-{settings_key(KIND, settings.as_record())}"
+    test = load_splits(settings.data, root=settings.data_root).test
+    with watcher.stage(str(settings)) as stage:
+        exact = _exact(settings.data, settings.data_root, settings.train_limit, method.spec, settings.device)
+        stage.update(0.5, "the data have been looked at")
+        noisy = _released(exact, method, settings.nodes)
+        synthetic = finished(
+            method.distil_noisy(
+                noisy,
+                settings.images_per_class,
+                seed=settings.seed,
+                budget=Budget(steps=settings.distil_steps),
+                device=settings.device,
+            )
+        )
+        path = f"sets/{name}.safetensors"
+        save(synthetic, Path(out_dir) / path, settings.bits)
+        judgement = evaluate(
+            load(Path(out_dir) / path),
+            test,
+            PROTOCOLS[settings.protocol],
+            seed=settings.seed,
+            architecture=None if settings.architecture is None else Architecture.parse(settings.architecture),
+            networks=settings.networks,
+            device=settings.device,
+        )
+    watcher.note(f"{settings}: {judgement}")
+    metrics = {
+        **judgement.as_record(),
+        "privacy": None if noisy.guarantee is None else noisy.guarantee.as_record(),
+        "payload_bytes": encoded_bytes(synthetic, settings.bits, provenance=False),
+        "files": {"set": path},
+    }
+    return make_record(KIND, settings.as_record(), metrics, time.monotonic() - started)
+
+
+@lru_cache(maxsize=1)
+def _exact(data: str, root: str | None, limit: int | None, spec: StatisticsSpec, device: str) -> ClassStatistics:
+    return class_statistics(_public(data, root, limit), spec, device=device)
+
+
+def _public(data: str, root: str | None, limit: int | None) -> LabelledData:
+    return publicly_scaled(load_splits(data, root=root, train_limit=limit).train)
+
+
+def _released(exact: ClassStatistics, method: PrivateStatistics, nodes: int) -> NoisyStatistics:
+    """What ``nodes`` nodes release together: one's noise hides what all hold, the others' that they hold nothing."""
+    nothing = no_statistics(exact.spec, exact.domain)
+    parts = [exact, *[nothing] * (nodes - 1)]
+    noisy = [with_noise(part, method.target, method.shares, NoiseSource.fresh()) for part in parts]
+    return add_up_noisy(noisy)
