@@ -113,7 +113,7 @@ def _rounds(arm: Arm) -> str:
     return str(arm.settings.get("rounds", ABSENT))
 
 
-def _seeds(arm: Arm) -> str:
+def _runs(arm: Arm) -> str:
     return str(len(arm.records))
 
 
@@ -143,7 +143,7 @@ _COLUMNS: dict[str, dict[str, Cell]] = {
         "accuracy (%)": lambda arm: percent(distil_accuracies(arm)),
         "took": _seconds("distil_seconds"),
         "steps": lambda arm: _count(arm, "steps"),
-        "seeds": _seeds,
+        "seeds": _runs,
     },
     "federated": {
         "strategy": lambda arm: arm.label,
@@ -154,7 +154,7 @@ _COLUMNS: dict[str, dict[str, Cell]] = {
         "clients": _seconds("slowest_client_seconds"),
         "server": _seconds("server_seconds"),
         "rejected": _rejections,
-        "seeds": _seeds,
+        "seeds": _runs,
     },
     "continual": {
         "strategy": lambda arm: arm.label,
@@ -164,7 +164,7 @@ _COLUMNS: dict[str, dict[str, Cell]] = {
         "taking in": lambda arm: seconds(memory_cpu_seconds(arm)),
         "replayed": lambda arm: _count(arm, "replayed"),
         "took": lambda arm: seconds(mean(arm.seconds)),
-        "seeds": _seeds,
+        "runs": _runs,
     },
     "federated-continual": {
         "strategy": lambda arm: arm.label,
@@ -177,7 +177,7 @@ _COLUMNS: dict[str, dict[str, Cell]] = {
         "clients keep": _bytes("client_bytes"),
         "took": lambda arm: seconds(mean(arm.seconds)),
         "rejected": _rejections,
-        "seeds": _seeds,
+        "runs": _runs,
     },
 }
 

@@ -67,10 +67,12 @@ def _against_seconds(scenario: Scenario) -> str:
     axes = figure.subplots()
     for index, one in enumerate(lines):
         _draw(axes, one, memory_cpu_seconds, look(index))
-    others = [arm for arm in scenario.arms if not _distils(arm) and final_memory_bytes(arm)]
-    for index, arm in enumerate(others, len(lines)):
-        level = 100 * (mean(arm.values("average_accuracy")) or 0.0)
-        label = f"{arm.label}: {seconds(memory_cpu_seconds(arm))}"
+    others = [
+        one for one in series_along(scenario, ()) if not _distils(one.arms[0]) and final_memory_bytes(one.arms[0])
+    ]
+    for index, one in enumerate(others, len(lines)):
+        level = 100 * (mean(one.arms[0].values("average_accuracy")) or 0.0)
+        label = f"{one.label}: {seconds(memory_cpu_seconds(one.arms[0]))}"
         axes.axhline(level, color=look(index)["color"], linestyle=(0, (6, 3)), label=label)
     use_seconds_axis(axes, "CPU-seconds that the memory takes for each experience (log scale)")
     use_percent_axis(axes, "average accuracy (%)")
