@@ -49,7 +49,7 @@ class CondensedMemory(EncodedMemory):
         distiller: a distillation method that stores pixels, with hard labels.
         budget: of each condensation.
         buffer_size: real samples of a class to wait for.
-        buffer_share: of the bytes that buffers may take.
+        buffer_share: of the bytes that buffers may take, below 1; with 0 what arrives is condensed at once.
         seed: fixes every draw.
 
     Raises:
@@ -68,8 +68,8 @@ class CondensedMemory(EncodedMemory):
             raise SettingsError(f"{self.distiller.name} selects samples; condensing needs a distillation method")
         if not isinstance(self.distiller.parameterization, Pixels) or self.distiller.labels.soft:
             raise SettingsError(f"{self.distiller.name} must store pixels with classes to be condensed step by step")
-        if self.buffer_size < 1 or not 0 < self.buffer_share < 1:
-            raise SettingsError("a condensed memory needs buffer_size ≥ 1 and buffer_share between 0 and 1")
+        if self.buffer_size < 1 or not 0 <= self.buffer_share < 1:
+            raise SettingsError("a condensed memory needs buffer_size ≥ 1 and 0 ≤ buffer_share < 1")
 
     def add(self, data: LabelledData) -> None:
         counts, room = self._room(data)
@@ -98,6 +98,8 @@ class CondensedMemory(EncodedMemory):
                 f"{self.byte_budget - for_buffers} bytes hold no synthetic sample of every class of {data.name}"
             )
         rest = self.byte_budget - bytes_of_counts(counts, data, self.bits)
+        if rest < bytes_of_counts([1] + [0] * (data.num_classes - 1), data, self.bits):
+            return counts, 0
         return counts, sum(spread_in_bytes(ByteBudget(rest, self.bits), data, how, plenty))
 
     def _condense(self, label: int, synthetic: Inputs, buffers: Inputs, data: LabelledData) -> None:
