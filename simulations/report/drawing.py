@@ -102,8 +102,8 @@ def use_byte_axis(axes: Axes, label: str) -> None:
 
 
 def use_seconds_axis(axes: Axes, label: str) -> None:
-    """A logarithmic axis of durations with ticks such as "50 s" and "3 min 20 s"."""
-    _use_log_axis(axes, label, seconds)
+    """A logarithmic axis of durations with ticks such as "0.05 s", "50 s" and "3 min 20 s"."""
+    _use_log_axis(axes, label, lambda value: f"{value:g} s" if value < 1 else seconds(value))
 
 
 def _use_log_axis(axes: Axes, label: str, show: Callable[[float], str]) -> None:

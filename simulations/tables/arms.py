@@ -1,9 +1,9 @@
-"""Results put in order for tables and plots: scenarios, in each the arms that are compared, in each arm the seeds."""
+"""Results put in order for tables and plots: scenarios, in each the arms that are compared, in each arm its runs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,18 +19,21 @@ _SCENARIO = {
     "distil": ("data", "train_limit", "protocol", "architecture", "networks"),
     "federated": ("data", "train_limit", "validation_share", "clients", "partition", "min_client_samples"),
     TUNING: ("data", "train_limit", "validation_share", "clients", "partition", "min_client_samples"),
-    "continual": ("data", "train_limit", "scenario", "domain", "online", "experiences", "order_seed"),
+    "continual": ("data", "train_limit", "scenario", "domain", "online", "experiences"),
     "privacy": ("data", "train_limit", "images_per_class"),
     "audit": ("data", "candidates", "releases", "architecture", "attack_epochs", "confidence"),
     "federated-continual": (
         *("data", "train_limit", "clients", "partition", "min_client_samples"),
-        *("stream", "scenario", "domain", "experiences", "order_seed"),
+        *("stream", "scenario", "domain", "experiences"),
     ),
 }
 """Settings that pose the task: arms that differ in one of them are not put beside each other."""
 
 _FEDERATED = ("federated", TUNING, "audit")
 """Kinds whose strategy may or may not distil by ``method``: their results tell."""
+
+REPEATED = ("order_seed", "seed")
+"""Settings that only say which repetition of an arm a run is: an arm is judged over all orders of classes it met."""
 
 RAW_DATA = frozenset({"centralised", "pooled-distillation", "joint", "joint-distilled"})
 """Federated arms for which clients hand over their data; named here too, for a report needs no Flower."""
@@ -44,12 +47,12 @@ REAL_SAMPLES_NOTE = "† real samples: whoever receives them sees someone's data
 
 @dataclass(frozen=True)
 class Arm:
-    """All seeds of one combination of settings.
+    """All seeds, and all orders of classes, of one combination of settings.
 
     Attributes:
         label: tells the arm from the others of its scenario.
-        settings: all but the seed.
-        records: one for each seed, by ascending seed.
+        settings: all but ``REPEATED``.
+        records: one for each repetition, by ascending order and seed.
     """
 
     label: str
@@ -57,7 +60,7 @@ class Arm:
     records: tuple[Record, ...]
 
     def values(self, metric: str) -> list[float]:
-        """The metric's finite values, one for each seed that has one."""
+        """The metric's finite values, one for each repetition that has one."""
         found = [number(record["metrics"].get(metric)) for record in self.records]
         return [value for value in found if value is not None]
 
@@ -77,7 +80,7 @@ class Scenario:
 
     @cached_property
     def seed_count(self) -> int:
-        """Seeds of the arm that has most."""
+        """Repetitions of the arm that has most."""
         return max(len(arm.records) for arm in self.arms)
 
     @cached_property
@@ -91,7 +94,7 @@ def scenarios(records: Iterable[Record], kind: str) -> list[Scenario]:
     tasks: dict[str, dict[str, list[Record]]] = {}
     for record in _latest(records, kind):
         task = {name: record["settings"].get(name) for name in _SCENARIO[kind]}
-        arm = {name: value for name, value in record["settings"].items() if name != "seed"}
+        arm = _arm_settings(record)
         tasks.setdefault(_text(task), {}).setdefault(_text(arm), []).append(record)
     return [Scenario(kind, json.loads(task), _arms(kind, list(groups.values()))) for task, groups in tasks.items()]
 
@@ -108,19 +111,37 @@ def _latest(records: Iterable[Record], kind: str) -> list[Record]:
 
 
 def _arms(kind: str, groups: list[list[Record]]) -> tuple[Arm, ...]:
+    return tuple(
+        Arm(label, _arm_settings(group[0]), tuple(sorted(group, key=_repetition)))
+        for label, group in zip(labels_of(kind, groups), groups, strict=True)
+    )
+
+
+def labels_of(kind: str, groups: Sequence[Sequence[Record]], ignoring: Collection[str] = ()) -> list[str]:
+    """A name for each group of results of one scenario; namesakes also say in what they differ.
+
+    Args:
+        kind: of all results.
+        groups: each has one combination of settings, but for ``REPEATED`` and ``ignoring``.
+        ignoring: settings that no name tells.
+    """
     bases = [_base_label(kind, group[0]) for group in groups]
-    settings = [{n: v for n, v in group[0]["settings"].items() if n != "seed"} for group in groups]
-    arms = []
+    settings = [{n: v for n, v in _arm_settings(group[0]).items() if n not in ignoring} for group in groups]
+    labels = []
     for group, base, own in zip(groups, bases, settings, strict=True):
         namesakes = [other for other, label in zip(settings, bases, strict=True) if label == base]
-        differences = [_difference(name, own.get(name)) for name in _varying(namesakes)]
-        label = ", ".join([base, *differences])
-        if _sends_real_samples(kind, group[0]):
-            label += REAL_SAMPLES_MARK
-        label += _guarantee(group)
-        ordered = sorted(group, key=lambda record: (number(record["settings"].get("seed")) or 0, record["key"]))
-        arms.append(Arm(label, own, tuple(ordered)))
-    return tuple(arms)
+        label = ", ".join([base, *(_difference(name, own.get(name)) for name in _varying(namesakes))])
+        mark = REAL_SAMPLES_MARK if _sends_real_samples(kind, group[0]) else ""
+        labels.append(label + mark + _guarantee(group))
+    return labels
+
+
+def _arm_settings(record: Record) -> dict[str, Any]:
+    return {name: value for name, value in record["settings"].items() if name not in REPEATED}
+
+
+def _repetition(record: Record) -> tuple[Any, ...]:
+    return (*(number(record["settings"].get(name)) or 0 for name in REPEATED), record["key"])
 
 
 def _base_label(kind: str, record: Record) -> str:

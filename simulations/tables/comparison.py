@@ -60,8 +60,6 @@ def describe(scenario: Scenario) -> str:
         changing = f"domain ({task.get('domain')})" if scenario_name == "domain" else scenario_name
         parts.append(f"{changing}-incremental{', online' if task.get('online') else ''}")
         parts.append(f"{task.get('experiences')} experiences")
-        if task.get("order_seed") is not None:
-            parts.append(f"class order {task['order_seed']}")
     if scenario.kind == "audit" and task.get("candidates") is not None:
         parts.append(f"{task['candidates']:,} candidates")
     if scenario.kind == "federated-continual":
@@ -96,6 +94,12 @@ def final_memory_bytes(arm: Arm) -> float | None:
     return mean([memory[-1] for memory in memories if memory])
 
 
+def memory_cpu_seconds(arm: Arm) -> float | None:
+    """CPU-seconds that the memory took to take in an experience, mean over experiences and runs."""
+    spent = [numbers(record["metrics"].get("memory_cpu_seconds")) for record in arm.records]
+    return mean([value for one in spent for value in one])
+
+
 def _size(arm: Arm) -> str:
     if arm.settings.get("byte_budget") is not None:
         return f"≤ {byte_size(number(arm.settings['byte_budget']))}"
@@ -111,7 +115,7 @@ def _rounds(arm: Arm) -> str:
     return str(arm.settings.get("rounds", ABSENT))
 
 
-def _seeds(arm: Arm) -> str:
+def _runs(arm: Arm) -> str:
     return str(len(arm.records))
 
 
@@ -162,7 +166,7 @@ _COLUMNS: dict[str, dict[str, Cell]] = {
         "accuracy (%)": lambda arm: percent(distil_accuracies(arm)),
         "took": _seconds("distil_seconds"),
         "steps": lambda arm: _count(arm, "steps"),
-        "seeds": _seeds,
+        "seeds": _runs,
     },
     "federated": {
         "strategy": lambda arm: arm.label,
@@ -173,7 +177,7 @@ _COLUMNS: dict[str, dict[str, Cell]] = {
         "clients": _seconds("slowest_client_seconds"),
         "server": _seconds("server_seconds"),
         "rejected": _rejections,
-        "seeds": _seeds,
+        "seeds": _runs,
     },
     TUNING: {
         "strategy": lambda arm: arm.label,
@@ -186,9 +190,10 @@ _COLUMNS: dict[str, dict[str, Cell]] = {
         "accuracy (%)": _percent("average_accuracy"),
         "forgetting (%)": _percent("forgetting"),
         "memory": lambda arm: byte_size(final_memory_bytes(arm)),
+        "taking in": lambda arm: seconds(memory_cpu_seconds(arm)),
         "replayed": lambda arm: _count(arm, "replayed"),
         "took": lambda arm: seconds(mean(arm.seconds)),
-        "seeds": _seeds,
+        "runs": _runs,
     },
     "federated-continual": {
         "strategy": lambda arm: arm.label,
@@ -201,7 +206,7 @@ _COLUMNS: dict[str, dict[str, Cell]] = {
         "clients keep": _bytes("client_bytes"),
         "took": lambda arm: seconds(mean(arm.seconds)),
         "rejected": _rejections,
-        "seeds": _seeds,
+        "runs": _runs,
     },
 }
 
@@ -226,7 +231,8 @@ _NOTES = {
     "Clients: seconds of the slowest client of each round, summed. Rejected: answers that were not used.",
     TUNING: "The candidate with the best accuracy on held-out training data; it then runs on all training data.",
     "continual": "Accuracy: mean over all experiences after the last one. Memory: bytes kept beside the model "
-    "after it. Replayed: remembered samples added to training batches.",
+    "after it. Taking in: CPU-seconds of the memory for each experience. Replayed: remembered samples added to "
+    "training batches.",
     "federated-continual": "Accuracy of the global model: mean over all experiences after the last stage. Rounds: of "
     "each stage. Up, down: bytes of all clients and stages. Server, clients: bytes kept beside the model in the end, "
     "of all clients together. joint and joint-distilled take all data as they are: ceilings.",
@@ -238,7 +244,8 @@ def _notes(scenario: Scenario) -> tuple[str, ...]:
     if scenario.seed_count == 1:
         notes.append("One seed: differences of a few per cent may be chance.")
     elif scenario.kind != "distil":
-        notes.append("Mean ± standard deviation over seeds.")
+        orders = " and orders of classes" if scenario.kind.endswith("continual") else ""
+        notes.append(f"Mean ± standard deviation over seeds{orders}.")
     if any(arm.label.endswith(REAL_SAMPLES_MARK) for arm in scenario.arms):
         notes.append(REAL_SAMPLES_NOTE)
     if any(record["metrics"].get(PRIVACY) for arm in scenario.arms for record in arm.records):

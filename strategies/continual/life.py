@@ -27,7 +27,7 @@ class Life:
     Attributes:
         rows: accuracies after each experience; whoever measures them appends here.
         bytes_kept: after each experience.
-        train_seconds, memory_seconds: of each experience.
+        train_seconds, memory_seconds, memory_cpu_seconds: of each experience; the last by the processor, not the wall.
     """
 
     def __init__(self, settings: ContinualSettings, network: Network, plan: Plan) -> None:
@@ -35,6 +35,7 @@ class Life:
         self.bytes_kept: list[int] = []
         self.train_seconds: list[float] = []
         self.memory_seconds: list[float] = []
+        self.memory_cpu_seconds: list[float] = []
         self._settings = settings
         self._network = network
         self._plan = plan
@@ -47,8 +48,9 @@ class Life:
         size = self._settings.batch_size
         online = self._settings.online
         self._strategy.train(in_mini_batches(experience, size, seed=seed) if online else experience)
-        spent = self._spent_on_memory() - before
+        spent, spent_by_processor = (now - then for now, then in zip(self._spent_on_memory(), before, strict=True))
         self.memory_seconds.append(spent)
+        self.memory_cpu_seconds.append(spent_by_processor)
         self.train_seconds.append(time.monotonic() - started - spent)
         self.bytes_kept.append(self._plan.bytes_kept)
 
@@ -59,6 +61,7 @@ class Life:
             "bytes_kept": self.bytes_kept,
             "train_seconds": self.train_seconds,
             "memory_seconds": self.memory_seconds,
+            "memory_cpu_seconds": self.memory_cpu_seconds,
             "network": self._network.state_dict(),
             "optimiser": self._strategy.optimizer.state_dict(),
             "clock": {name: value for name, value in vars(self._strategy.clock).items() if type(value) is int},
@@ -72,6 +75,7 @@ class Life:
         self.rows = [tuple(row) for row in state["rows"]]
         self.bytes_kept = state["bytes_kept"]
         self.train_seconds, self.memory_seconds = state["train_seconds"], state["memory_seconds"]
+        self.memory_cpu_seconds = state["memory_cpu_seconds"]
         self._network.load_state_dict(state["network"])
         # Avalanche wipes the optimiser's state when it first meets the model: let it do so now.
         self._strategy.make_optimizer(reset_optimizer_state=True)
@@ -83,8 +87,10 @@ class Life:
         for keeper, one in zip(self._plan.keepers, state["keepers"], strict=True):
             keeper.restore(one, self._network)
 
-    def _spent_on_memory(self) -> float:
-        return sum(self._plan.replay.seconds) if self._plan.replay else 0.0
+    def _spent_on_memory(self) -> tuple[float, float]:
+        """Seconds so far, by the wall and by the processor."""
+        replay = self._plan.replay
+        return (sum(replay.seconds), sum(replay.cpu_seconds)) if replay else (0.0, 0.0)
 
 
 def avalanche_strategy(settings: ContinualSettings, network: Network, plan: Plan) -> Any:

@@ -20,6 +20,7 @@ class ContinualResult:
         bytes_kept: after each experience, of all that the strategy keeps beside the model: samples, scores, older
             weights; 0 for nothing.
         train_seconds, memory_seconds: training (memory excluded) and taking in, for each experience.
+        memory_cpu_seconds: of taking in, by the processor: they hang less on what else the machine does.
         replayed: remembered samples that were added to training batches, in all.
         memory: what is remembered at the end, or None.
     """
@@ -30,6 +31,7 @@ class ContinualResult:
     bytes_kept: tuple[int, ...]
     train_seconds: tuple[float, ...]
     memory_seconds: tuple[float, ...]
+    memory_cpu_seconds: tuple[float, ...]
     replayed: int
     memory: SyntheticSet | None
 
@@ -48,5 +50,6 @@ class ContinualResult:
             "memory_counts": [] if self.memory is None else self.memory.class_counts.tolist(),
             "train_seconds": [round(seconds, 3) for seconds in self.train_seconds],
             "memory_seconds": [round(seconds, 3) for seconds in self.memory_seconds],
+            "memory_cpu_seconds": [round(seconds, 3) for seconds in self.memory_cpu_seconds],
             "replayed": self.replayed,
         }

@@ -84,6 +84,7 @@ def run_stream(
         bytes_kept=tuple(life.bytes_kept),
         train_seconds=tuple(life.train_seconds),
         memory_seconds=tuple(life.memory_seconds),
+        memory_cpu_seconds=tuple(life.memory_cpu_seconds),
         replayed=plan.replay.replayed if plan.replay else 0,
         memory=plan.replay.memory.recall() if plan.replay else None,
     )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from fedcl_distill.synthetic.png import encode_png
-from simulations.report import write_report
+from simulations.report import write_drawings, write_report
 from simulations.report.drawing import look
-from simulations.report.sections.continual import _forgotten, _seen_so_far
 from simulations.running.records import append_record, make_record
+from simulations.tables.accuracy_matrices import forgotten, seen_so_far
+from simulations.tables.arms import scenarios
+from simulations.tables.series import SIZES, series_along
 
 _HOSTILE = "<script>alert(1)</script><img src=http://x.test/y.png>"
 _VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -206,8 +209,8 @@ def test_a_repeated_key_counts_once_and_the_later_result_holds(tmp_path):
 
 def test_matrices_give_the_fields_numbers():
     matrix = [[0.9, 0.0, 0.0], [0.5, 0.8, 0.0], [0.3, 0.4, 0.7]]
-    assert _seen_so_far(matrix) == pytest.approx([0.9, 0.65, 1.4 / 3])
-    assert _forgotten(matrix) == pytest.approx([0.6, 0.4])
+    assert seen_so_far(matrix) == pytest.approx([0.9, 0.65, 1.4 / 3])
+    assert forgotten(matrix) == pytest.approx([0.6, 0.4])
 
 
 def test_accuracy_stands_against_cpu_time_where_distillation_cost_some(tmp_path):
@@ -229,6 +232,46 @@ def test_bytes_kept_are_drawn_where_two_arms_keep_some(tmp_path):
     (tmp_path / "other").mkdir()
     _, page = _write(tmp_path / "other", [_continual("reservoir", 0), alone])
     assert title not in page.text
+
+
+def test_accuracy_stands_against_seconds_where_one_size_has_several_budgets(tmp_path):
+    title = "Average accuracy against seconds of distilling, 10 images per class"
+    budgets = [_costly("distilled", 10, steps, seconds) for steps, seconds in ((0, 0.5), (100, 40.0))]
+    baseline = _costly("herding", 10, None, 2.0)
+    _, page = _write(tmp_path, [*budgets, baseline])
+    assert title in page.text
+    assert "herding: 2.0 s" in page.text
+    (tmp_path / "one").mkdir()
+    _, page = _write(tmp_path / "one", [budgets[0], baseline])
+    assert "against seconds" not in page.text
+
+
+def test_plots_are_also_files_of_their_own(tmp_path):
+    results = tmp_path / "results.jsonl"
+    for record in _everything():
+        append_record(results, record)
+    written = write_drawings([results], tmp_path / "drawings")
+    assert "continual-1-forgetting-of-each-experience.svg" in {path.name for path in written}
+    for path in written:
+        assert ElementTree.fromstring(path.read_text()).tag.endswith("svg")
+
+
+def test_sizes_are_one_line_and_so_are_orders_of_classes(tmp_path):
+    records = [_costly("distilled", size, 100, 40.0 * size, order_seed=order) for size in (1, 10) for order in (0, 1)]
+    _, page = _write(tmp_path, records)
+    assert page.text.count("Average accuracy against bytes kept") == 2  # as a title, and for screen readers
+    (scenario,) = scenarios(records, "continual")
+    (line,) = series_along(scenario, SIZES)
+    assert [len(arm.records) for arm in line.arms] == [2, 2]
+    assert line.label == "distilled (dm)"
+
+
+def _costly(strategy, size, steps, seconds, order_seed=None):
+    record = _continual(strategy, 0)
+    own = {"images_per_class": size, "distil_steps": steps, "order_seed": order_seed, "method": "dm"}
+    measured = {"memory_cpu_seconds": [seconds] * 3, "memory_bytes": [700 * size] * 3}
+    settings, metrics = record["settings"] | own, record["metrics"] | measured
+    return make_record("continual", settings, metrics, 1.0)
 
 
 def test_no_two_of_many_series_look_alike():

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from simulations.report.blocks import Facts
-from simulations.tables.arms import Scenario
+from simulations.tables.arms import REPEATED, Scenario
 from simulations.tables.comparison import Table
 
 
@@ -14,10 +14,15 @@ def settings_facts(scenario: Scenario) -> Facts:
     """What all arms share, and a table of what they differ in."""
     first = scenario.arms[0].settings
     shared = tuple((name, _show(value)) for name, value in first.items() if name not in scenario.varying)
-    seeds = sorted({_show(record["settings"].get("seed")) for arm in scenario.arms for record in arm.records})
+    records = [record for arm in scenario.arms for record in arm.records]
+    repeated = tuple(
+        (f"{name}s", ", ".join(sorted({_show(record["settings"].get(name)) for record in records})))
+        for name in REPEATED
+        if any(name in record["settings"] for record in records)
+    )
     rows = tuple((arm.label, *(_show(arm.settings.get(name)) for name in scenario.varying)) for arm in scenario.arms)
     differing = Table("Where arms differ", ("arm", *scenario.varying), rows) if scenario.varying else None
-    return Facts("All settings", (*shared, ("seeds", ", ".join(seeds))), differing)
+    return Facts("All settings", (*shared, *repeated), differing)
 
 
 def _show(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -49,7 +50,7 @@ class CondensedMemory(EncodedMemory):
         distiller: a distillation method that stores pixels, with hard labels.
         budget: of each condensation.
         buffer_size: real samples of a class to wait for.
-        buffer_share: of the bytes that buffers may take.
+        buffer_share: of the bytes that buffers may take, below 1; with 0 what arrives is condensed at once.
         seed: fixes every draw.
 
     Raises:
@@ -68,8 +69,9 @@ class CondensedMemory(EncodedMemory):
             raise SettingsError(f"{self.distiller.name} selects samples; condensing needs a distillation method")
         if not isinstance(self.distiller.parameterization, Pixels) or self.distiller.labels.soft:
             raise SettingsError(f"{self.distiller.name} must store pixels with classes to be condensed step by step")
-        if self.buffer_size < 1 or not 0 < self.buffer_share < 1:
-            raise SettingsError("a condensed memory needs buffer_size ≥ 1 and buffer_share between 0 and 1")
+        if self.buffer_size < 1 or not 0 <= self.buffer_share < 1:
+            raise SettingsError("a condensed memory needs buffer_size ≥ 1 and 0 ≤ buffer_share < 1")
+        self._rooms: dict[tuple[object, ...], tuple[list[int], int]] = {}  # no field: no part of a checkpoint
 
     def add(self, data: LabelledData) -> None:
         counts, room = self._room(data)
@@ -88,9 +90,15 @@ class CondensedMemory(EncodedMemory):
         self._keep(*(_as_set(one, data) for one in (synthetic, buffers) if sum(map(len, one.values()))))
 
     def _room(self, data: LabelledData) -> tuple[list[int], int]:
-        """Synthetic samples of each class, and how many real ones fit beside them."""
+        """Synthetic samples of each class, and how many real ones fit beside them: found once, for a stream is long."""
+        kind = (data.sample_shape, data.class_names)
+        if kind not in self._rooms:
+            self._rooms[kind] = self._found_room(data)
+        return self._rooms[kind]
+
+    def _found_room(self, data: LabelledData) -> tuple[list[int], int]:
         for_buffers = int(self.buffer_share * self.byte_budget)
-        plenty = [self.byte_budget] * data.num_classes
+        plenty = [1 + 8 * self.byte_budget // (self.bits * math.prod(data.sample_shape))] * data.num_classes
         how = self.distiller.parameterization
         counts = spread_in_bytes(ByteBudget(self.byte_budget - for_buffers, self.bits), data, how, plenty)
         if min(counts) == 0:
@@ -98,6 +106,8 @@ class CondensedMemory(EncodedMemory):
                 f"{self.byte_budget - for_buffers} bytes hold no synthetic sample of every class of {data.name}"
             )
         rest = self.byte_budget - bytes_of_counts(counts, data, self.bits)
+        if rest < bytes_of_counts([1] + [0] * (data.num_classes - 1), data, self.bits):
+            return counts, 0
         return counts, sum(spread_in_bytes(ByteBudget(rest, self.bits), data, how, plenty))
 
     def _condense(self, label: int, synthetic: Inputs, buffers: Inputs, data: LabelledData) -> None:

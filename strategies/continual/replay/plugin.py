@@ -72,7 +72,7 @@ class Replay(SupervisedPlugin):  # type: ignore[misc]
         batch: what was added to the current batch, at its end, from before the forward pass to after the loss.
         replayed: samples added to batches so far.
         bytes_kept: of the memory, after each experience.
-        seconds: that the memory took to take in each experience.
+        seconds, cpu_seconds: that the memory took to take in each experience, by the wall and by the processor.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Replay(SupervisedPlugin):  # type: ignore[misc]
         self.replayed = 0
         self.bytes_kept: list[int] = []
         self.seconds: list[float] = []
+        self.cpu_seconds: list[float] = []
         self._like = like
         self._augmentation = augmentation or NoAugmentation()
         self._retrieval = retrieval
@@ -160,13 +161,15 @@ class Replay(SupervisedPlugin):  # type: ignore[misc]
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold."""
-        own = {"replayed": self.replayed, "bytes_kept": self.bytes_kept, "seconds": self.seconds}
-        return own | {"memory": self.memory.state()}
+        own = {"replayed": self.replayed, "bytes_kept": self.bytes_kept}
+        spent = {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
+        return own | spent | {"memory": self.memory.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from another plugin's :meth:`state`."""
         self.memory.restore(state["memory"])
-        self.replayed, self.bytes_kept, self.seconds = state["replayed"], state["bytes_kept"], state["seconds"]
+        self.replayed, self.bytes_kept = state["replayed"], state["bytes_kept"]
+        self.seconds, self.cpu_seconds = state["seconds"], state["cpu_seconds"]
 
     def _open(self, device: Any) -> None:
         self._held = self.memory.recall()
@@ -176,11 +179,12 @@ class Replay(SupervisedPlugin):  # type: ignore[misc]
             self._labels = (self._held.labels if self._soft else self._held.hard_labels).to(device)
 
     def _take_in(self, strategy: Any) -> None:
-        started = time.monotonic()
+        started, by_processor = time.monotonic(), time.process_time()
         with torch.enable_grad():
             self._remember(labelled_data(strategy.experience.dataset, self._like), strategy.model)
         self.bytes_kept.append(self._bytes_now())
         self.seconds.append(time.monotonic() - started)
+        self.cpu_seconds.append(time.process_time() - by_processor)
 
     def _remember(self, data: LabelledData, network: nn.Module) -> None:
         self.memory.add(data)

@@ -13,7 +13,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.synthetic import encode
 from strategies.continual import CondensedMemory, ContinualSettings, DistilledMemory, HybridMemory, ReservoirMemory
-from strategies.continual.memories.named import MEMORIES, bytes_beside_scores, named_memory
+from strategies.continual.memories.named import MEMORIES, bytes_beside_scores, memory_bytes, named_memory
 
 QUICK_DM = {"architecture": "mlp:width=8", "real_per_class": 8}
 
@@ -87,6 +87,14 @@ def test_buffers_empty_when_full_and_count_among_the_bytes():
         sizes.append(len(held[1]) if len(held) > 1 else 0)
     assert max(sizes) < 16, "no class has a full buffer"
     assert memory._condensations >= 2
+
+
+def test_without_buffers_a_single_sample_of_each_class_fits_the_bytes_of_one():
+    data = blobs((1, 8, 8), classes=10, per_class=6)
+    memory = _condensed(memory_bytes(ContinualSettings(images_per_class=1), data), buffer_share=0.0)
+    for batch in _batches(data, 20):
+        memory.add(batch)
+    assert memory.recall().class_counts.tolist() == [1] * 10
 
 
 def test_condensing_refuses_what_cannot_go_on_from_given_samples():

@@ -119,3 +119,5 @@ def test_bytes_and_seconds_are_noted_for_each_experience():
     assert len(plugin.bytes_kept) == len(plugin.seconds) == 4
     assert plugin.bytes_kept[-1] == plugin.memory.bytes_kept <= 1200
     assert min(plugin.seconds) > 0
+    assert len(plugin.cpu_seconds) == 4
+    assert min(plugin.cpu_seconds) >= 0
