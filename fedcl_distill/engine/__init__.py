@@ -10,6 +10,7 @@ from fedcl_distill.engine.optimiser import SGD, Adam, Group, Optimiser
 from fedcl_distill.engine.parts import Parts
 from fedcl_distill.engine.run import Progress, Run
 from fedcl_distill.engine.size import AbsentClasses, ByteBudget, Size, count_per_class
+from fedcl_distill.engine.spending import Spending, best_spending
 
 __all__ = [
     "SGD",
@@ -33,6 +34,8 @@ __all__ = [
     "ProgressBar",
     "Run",
     "Size",
+    "Spending",
+    "best_spending",
     "count_per_class",
     "finished",
     "quantisation_aware",

@@ -12,7 +12,7 @@ from fedcl_distill.methods.it_gan import it_gan
 from fedcl_distill.methods.kip import kip
 from fedcl_distill.methods.mtt import mtt, mtt_pruned, tesla
 from fedcl_distill.methods.ncfm import ncfm
-from fedcl_distill.methods.registry import METHODS, build_method, list_methods
+from fedcl_distill.methods.registry import METHODS, build_method, known_settings, list_methods
 from fedcl_distill.methods.rfad import rfad
 from fedcl_distill.methods.rtp import rtp
 
@@ -35,6 +35,7 @@ __all__ = [
     "it_gan",
     "k_center",
     "kip",
+    "known_settings",
     "label_distillation",
     "list_methods",
     "mtt",

@@ -17,15 +17,24 @@ def list_methods() -> list[str]:
     return sorted(METHODS)
 
 
+def known_settings(name: str) -> list[str]:
+    """Names of the settings that the method called ``name`` takes.
+
+    Raises:
+        SettingsError: there is no such method.
+    """
+    if name not in METHODS:
+        raise SettingsError(f"unknown method {name!r}; known: {', '.join(list_methods())}")
+    return list(inspect.signature(METHODS[name].preset).parameters)
+
+
 def build_method(name: str, **settings: Any) -> Distiller:
     """The method called ``name``, with ``settings`` in place of its defaults.
 
     Raises:
         SettingsError: the method or a setting is unknown, or settings do not fit together.
     """
-    if name not in METHODS:
-        raise SettingsError(f"unknown method {name!r}; known: {', '.join(list_methods())}")
-    known = inspect.signature(METHODS[name].preset).parameters
+    known = known_settings(name)
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise SettingsError(

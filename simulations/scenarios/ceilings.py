@@ -14,12 +14,12 @@ import torch
 from flwr.app import ArrayRecord
 
 from fedcl_distill.data import LabelledData
-from fedcl_distill.engine import ByteBudget, Size, finished
+from fedcl_distill.engine import Size, finished
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.synthetic import SyntheticSet, decode, encode
 from fedcl_distill.training import fit
 from simulations.flower.app import central_test_data, client_parts
-from strategies.federated import ByteLedger, FederatedResult, FederatedSettings, RoundResult
+from strategies.federated import ByteLedger, DistilRequest, FederatedResult, FederatedSettings, RoundResult
 from strategies.federated.grids.in_process import FIRST_NODE
 from strategies.federated.grids.ledger import Entry
 from strategies.federated.messages.arrays import weights_of
@@ -93,20 +93,21 @@ def _pooled_distillation(
     """Distil everything at once by the clients' method and budget, to as many samples as their union would hold."""
     if settings.rounds != 1:
         raise SettingsError(f"pooled-distillation has one round, {settings.rounds} were asked for")
-    request = settings.distil_request(central_test_data(settings))
-    distilled = finished(
-        request.distil(
-            pooled(parts), seed=request.seed_for(1, 0), device=settings.device, size=_size_of_union(settings, parts)
-        )
-    )
+    whole = pooled(parts)
+    request = _for_all(settings.distil_request(central_test_data(settings)), len(parts)).fitted_to(whole)
+    size = _size_of_union(settings, parts) if request.byte_budget is None else request.size
+    distilled = finished(request.distil(whole, seed=request.seed_for(1, 0), device=settings.device, size=size))
     synthetic = decode(encode(distilled, request.bits, provenance=False))  # rounded as what clients send
     yield learner.learn(synthetic, 1), synthetic
 
 
+def _for_all(request: DistilRequest, clients: int) -> DistilRequest:
+    """``request`` with the bytes of all clients, where it counts bytes."""
+    return request if request.byte_budget is None else replace(request, byte_budget=request.byte_budget * clients)
+
+
 def _size_of_union(settings: FederatedSettings, parts: Sequence[LabelledData]) -> Size:
-    """For each class, what all clients together give; or all their bytes."""
-    if settings.byte_budget is not None:
-        return ByteBudget(settings.byte_budget * len(parts), settings.bits)
+    """For each class, what all clients together give."""
     counts = torch.stack([part.class_counts for part in parts])
     total: list[int] = counts.clamp(max=settings.images_per_class).sum(dim=0).tolist()
     return total

@@ -45,6 +45,8 @@ class FederatedSettings:
         bits: a synthetic value is sent in.
         quantisation_aware: whether clients distil with values rounded to ``bits``, so that what they send is what they
             trained.
+        fit_to_budget: whether clients spend their byte budget as suits it, on bits and resolution, in place of ``bits``
+            and of whole images: see :func:`~fedcl_distill.engine.best_spending`.
 
         local_epochs, local_learning_rate, local_momentum, local_weight_decay, local_batch_size: of local training
             (FedAvg and its kin).
@@ -85,6 +87,7 @@ class FederatedSettings:
     distil_seconds: float | None = None
     bits: int = 8
     quantisation_aware: bool = False
+    fit_to_budget: bool = False
 
     local_epochs: int = 1
     local_learning_rate: float = 0.01
@@ -109,6 +112,7 @@ class FederatedSettings:
             value = getattr(self, name)
             _require(value is None or value > 0, f"{name} must be positive or None, got {value}")
         check_bits(self.bits)
+        _require(not self.fit_to_budget or self.byte_budget is not None, "fit_to_budget needs a byte_budget")
         share = self.validation_share
         _require(0 <= share < 1, f"validation_share must be at least 0 and less than 1, got {share}")
         _require(0 <= self.quorum <= 1, f"quorum must be in [0, 1], got {self.quorum}")
@@ -119,12 +123,13 @@ class FederatedSettings:
     def as_record(self) -> dict[str, Any]:
         """JSON values that name the experiment: everything but places on this computer.
 
-        The validation share is part of it where there is one.
+        A validation share and a fit to the budget are part of it where there are any.
         """
         record = asdict(self)
         del record["data_root"]
-        if not self.validation_share:
-            del record["validation_share"]
+        for name in ("validation_share", "fit_to_budget"):
+            if not record[name]:
+                del record[name]
         return record
 
     def to_run_config(self) -> UserConfig:
@@ -166,6 +171,7 @@ class FederatedSettings:
             seconds=self.distil_seconds,
             bits=self.bits,
             quantisation_aware=self.quantisation_aware,
+            fit_to_budget=self.fit_to_budget,
         )
 
     def surrogate_request(self, data: LabelledData, radius: float, weight_bits: int) -> SurrogateRequest:

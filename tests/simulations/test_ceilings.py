@@ -42,6 +42,14 @@ def test_pooled_distillation_by_bytes_has_all_clients_bytes():
     assert len(union.synthetic) <= len(pooled.synthetic) <= 1.5 * len(union.synthetic)
 
 
+def test_pooled_distillation_fits_the_bytes_of_all_clients():
+    fitted, plain = (
+        simulate(_settings(strategy="pooled-distillation", byte_budget=1500, fit_to_budget=fit))
+        for fit in (True, False)
+    )
+    assert len(fitted.synthetic) > len(plain.synthetic)
+
+
 @pytest.mark.parametrize("strategy", CEILINGS)
 def test_bytes_are_those_of_the_raw_data(strategy):
     settings = _settings(strategy=strategy)

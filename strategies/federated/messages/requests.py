@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from flwr.app import ConfigRecord, RecordDict
 
 from fedcl_distill.augmentation import NoAugmentation, augmentation_for
 from fedcl_distill.data import LabelledData, Normalisation
-from fedcl_distill.engine import Budget, ByteBudget, Distiller, Engine, Size, quantisation_aware
+from fedcl_distill.engine import Budget, ByteBudget, Distiller, Engine, Size, best_spending, quantisation_aware
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.methods import build_method
+from fedcl_distill.methods import build_method, known_settings
 from fedcl_distill.network_sources import AroundNetwork
 from fedcl_distill.networks import Network
 from fedcl_distill.privacy import PrivacyBudget, PrivacyTarget, publicly_scaled
@@ -82,6 +82,11 @@ class DistilRequest(Request):
         steps, seconds: when to stop, whichever comes first; the method's own budget where both are None.
         bits: a stored value is sent in: 2, 4, 8, 16 or 32.
         quantisation_aware: distil with values rounded to ``bits``.
+        fit_to_budget: spend the byte budget as suits it (:func:`~fedcl_distill.engine.best_spending`), in place of
+            ``bits`` and, where ``method_settings`` name no parameterization, of pixels.
+
+    Raises:
+        SettingsError: on construction, if there is no byte budget to fit to.
     """
 
     method: str = "dm"
@@ -92,6 +97,27 @@ class DistilRequest(Request):
     seconds: float | None = None
     bits: int = 8
     quantisation_aware: bool = False
+    fit_to_budget: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fit_to_budget and self.byte_budget is None:
+            raise SettingsError("fit_to_budget needs a byte_budget")
+
+    def fitted_to(self, data: LabelledData) -> Self:
+        """What this asks of a node with ``data``: how its budget is spent is said, where that was left to the node."""
+        if not self.fit_to_budget:
+            return self
+        assert self.byte_budget is not None
+        free = "parameterization" in known_settings(self.method) and "parameterization" not in self.method_settings
+        spending = best_spending(self.byte_budget, data, tiles=free)
+        how = {"parameterization": f"tiles:factor={spending.tiles}"} if spending.tiles > 1 else {}
+        return replace(
+            self,
+            fit_to_budget=False,
+            bits=spending.bits,
+            quantisation_aware=True,
+            method_settings={**self.method_settings, **how},
+        )
 
     @property
     def size(self) -> Size:

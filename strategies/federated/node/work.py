@@ -70,7 +70,7 @@ def sum_privately(task: Task) -> RecordDict:
 
 def distil_around(task: Task) -> RecordDict:
     """A synthetic set made on networks around the server's model (FedDM)."""
-    request = read_surrogate(task.content)
+    request = read_surrogate(task.content).fitted_to(task.data)
     network = task.network(request)
     task.admit(request.distiller)
     unpack_network(network, unpack_weights(task.content), request.weight_bits)
@@ -141,7 +141,7 @@ def effective_steps(steps: int, momentum: float) -> float:
 
 
 def _distilled(task: Task, config: str) -> RecordDict:
-    request = read_distil(task.content, config)
+    request = read_distil(task.content, config).fitted_to(task.data)
     task.admit(request.distiller)
     synthetic = finished(request.distil(task.data, seed=task.seed(request), device=task.device))
     return pack_set(synthetic, request.bits)

@@ -91,6 +91,31 @@ def test_byte_budget_bounds_each_payload():
     assert len(result.synthetic) > 4
 
 
+@pytest.mark.parametrize("budget", [700, 1200])
+@pytest.mark.parametrize("method", ["dm", "random"])
+def test_a_budget_spent_as_suits_it_bounds_each_payload_and_holds_more_samples(method, budget):
+    asked = {"method": method, "byte_budget": budget, "distil_steps": 2, "architecture": "convnet:width=4"}
+    asked["method_settings"] = {"architecture": "convnet:width=4"} if method == "dm" else {}
+    fitted, plain = (run(quick(fit_to_budget=fit, **asked), shape=(1, 12, 12)) for fit in (True, False))
+    up = [entry for entry in fitted.ledger.entries if entry.direction == "up"]
+    npy_header = 128
+    assert len(up) == 4
+    assert all(entry.arrays - npy_header <= budget for entry in up)
+    assert fitted.rejections == ()
+    assert len(fitted.synthetic) > len(plain.synthetic)
+
+
+def test_a_fit_needs_a_budget_and_leaves_the_way_of_storing_that_was_asked_for():
+    with pytest.raises(SettingsError, match="needs a byte_budget"):
+        quick(fit_to_budget=True)
+    train, _ = data_and_test((1, 12, 12))
+    request = quick(
+        method="dm", byte_budget=700, fit_to_budget=True, method_settings={"parameterization": "low-rank:rank=2"}
+    ).distil_request(train)
+    assert request.fitted_to(train).method_settings == {"parameterization": "low-rank:rank=2"}
+    assert not request.fitted_to(train).fit_to_budget
+
+
 def test_it_has_one_round():
     with pytest.raises(SettingsError, match="one round"):
         run(quick(rounds=2))
