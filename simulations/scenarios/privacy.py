@@ -6,21 +6,23 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fedcl_distill.data import LabelledData
+from fedcl_distill.checkpoint import load_checkpoint, save_checkpoint
 from fedcl_distill.engine import Budget, finished
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import PROTOCOLS, evaluate
+from fedcl_distill.fingerprint import fingerprint
 from fedcl_distill.methods.private_statistics import PrivateStatistics, private_statistics
 from fedcl_distill.networks import Architecture
 from fedcl_distill.privacy import NoiseSource, publicly_scaled
 from fedcl_distill.statistics import (
     ClassStatistics,
+    Domain,
     NoisyStatistics,
     StatisticsSpec,
+    Sums,
     add_up_noisy,
     class_statistics,
     no_statistics,
@@ -114,8 +116,8 @@ def run_privacy(
 ) -> Record:
     """Release, distil, save, judge what was saved, and return the result line.
 
-    Runs on the same data and statistics share one pass over the data. So all of them together spend the sum of their ε:
-    they are a simulation of releases of which only one would be made.
+    Runs on the same data and statistics share one pass over the data, whose exact sums stay below ``out_dir``. So all
+    of them together spend the sum of their ε: they are a simulation of releases of which only one would be made.
 
     Raises:
         SettingsError, DataError: settings that do not fit each other or the data; too much noise to see a class.
@@ -125,7 +127,7 @@ def run_privacy(
     method, name = settings.method, f"{KIND}-{settings_key(KIND, settings.as_record())}"
     test = load_splits(settings.data, root=settings.data_root).test
     with watcher.stage(str(settings)) as stage:
-        exact = _exact(settings.data, settings.data_root, settings.train_limit, method.spec, settings.device)
+        exact = _exact(settings, method.spec, Path(out_dir))
         stage.update(0.5, "the data have been looked at")
         noisy = _released(exact, method, settings.nodes)
         synthetic = finished(
@@ -158,13 +160,17 @@ def run_privacy(
     return make_record(KIND, settings.as_record(), metrics, time.monotonic() - started)
 
 
-@lru_cache(maxsize=1)
-def _exact(data: str, root: str | None, limit: int | None, spec: StatisticsSpec, device: str) -> ClassStatistics:
-    return class_statistics(_public(data, root, limit), spec, device=device)
-
-
-def _public(data: str, root: str | None, limit: int | None) -> LabelledData:
-    return publicly_scaled(load_splits(data, root=root, train_limit=limit).train)
+def _exact(settings: PrivacySettings, spec: StatisticsSpec, folder: Path) -> ClassStatistics:
+    """Sums of all training data, from the file that an earlier run left, if there is one."""
+    data = publicly_scaled(load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit).train)
+    key = fingerprint(data, spec.settings())
+    path = folder / f"{KIND}-{key[:16]}.checkpoint.pt"
+    kept = load_checkpoint(path, key)
+    if kept is None:
+        exact = class_statistics(data, spec, device=settings.device)
+        kept = {name: {"counts": sums.counts, "values": sums.values} for name, sums in exact.sums.items()}
+        save_checkpoint(path, key, kept)
+    return ClassStatistics(spec, Domain.of(data), {name: Sums(**sums) for name, sums in kept.items()})
 
 
 def _released(exact: ClassStatistics, method: PrivateStatistics, nodes: int) -> NoisyStatistics:

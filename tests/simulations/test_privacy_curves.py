@@ -98,7 +98,6 @@ def test_one_pass_serves_every_epsilon(tmp_path: Path, monkeypatch: pytest.Monke
     passes = []
     counted = scenario.class_statistics
     monkeypatch.setattr(scenario, "class_statistics", lambda *a, **b: passes.append(1) or counted(*a, **b))
-    scenario._exact.cache_clear()
     moment = replace(BRIEF, recipe=replace(BRIEF.recipe, epochs=1))
     monkeypatch.setitem(scenario.PROTOCOLS, "brief", moment)
     for record in RECORDS:
