@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from builders import blobs
-from fedcl_distill.engine import Budget, Callback
-from fedcl_distill.engine.run import Run
+from fedcl_distill.engine import Budget
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import dm
+from stopping import StopAt
 
 FALLING, FLAT, RISING = [4.0, 2.0], [3.0, 3.0], [3.0, 5.0]
 
@@ -44,15 +44,6 @@ def test_a_plateau_alone_is_no_budget() -> None:
         Budget.if_given(None, None, plateau=10)
 
 
-class Stop(Callback):
-    def __init__(self, at: int) -> None:
-        self._at = at
-
-    def on_step(self, run: Run) -> None:
-        if run.progress.step == self._at:
-            raise KeyboardInterrupt
-
-
 def test_a_run_ends_where_it_settles_in_one_go_or_in_two(tmp_path: Path) -> None:
     method, data = dm(architecture="mlp:width=8", augmentation="none", learning_rate=0.1), blobs()
     budget, path = Budget(steps=10_000, plateau=20), tmp_path / "run.pt"
@@ -60,7 +51,7 @@ def test_a_run_ends_where_it_settles_in_one_go_or_in_two(tmp_path: Path) -> None
     steps = whole.provenance["steps"]
     assert 60 <= steps < 10_000
     assert steps % 20 == 0
-    method.distil(data, 1, seed=0, budget=budget, checkpoint=path, callbacks=[Stop(steps - 7)])
+    method.distil(data, 1, seed=0, budget=budget, checkpoint=path, callbacks=[StopAt(steps - 7)])
     resumed = method.distil(data, 1, seed=0, budget=budget, checkpoint=path)
     assert resumed.provenance["steps"] == steps
     assert resumed.arrays["pixels"].equal(whole.arrays["pixels"])
