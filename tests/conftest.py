@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 
 from fedcl_distill.data import Splits, load
+
+
+def pytest_collection_finish() -> None:
+    """Spare collections of garbage what lives until the end: modules and thousands of tests.
+
+    Flower's Bulyan collects all garbage at every reply, a second each time beside so many objects.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
