@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from simulations.tables.formats import byte_size, seconds
+
+Point = tuple[float, float, float]
+"""Where, how high, and the standard deviation of the height."""
 
 _SERIES = 8
 _INK, _FAINT, _LINE = "#010101", "#020202", "#030303"
@@ -88,6 +91,17 @@ def look(index: int) -> dict[str, Any]:
     return {"color": f"#0a0a{index % _SERIES:02x}", "marker": marker, "linestyle": _DASHES[turn % len(_DASHES)]}
 
 
+def draw_points(axes: Axes, points: Sequence[Point], label: str, looks: Mapping[str, Any]) -> None:
+    """A series of at least one point, with bars where there are deviations; ``looks`` as of :func:`look`."""
+    places, heights, deviations = (list(values) for values in zip(*points, strict=True))
+    axes.errorbar(places, heights, yerr=deviations if any(deviations) else None, label=label, **looks)
+
+
+def draw_level(axes: Axes, height: float, label: str, index: int) -> None:
+    """A dashed line all across, of something that has no place on the horizontal axis."""
+    axes.axhline(height, color=look(index)["color"], linestyle=(0, (6, 3)), label=label)
+
+
 def show_legend(figure: Figure, axes: Axes) -> None:
     """All series of ``axes`` in one legend below the figure."""
     handles, labels = axes.get_legend_handles_labels()
@@ -123,6 +137,14 @@ def use_percent_axis(axes: Axes, label: str) -> None:
     """A vertical axis in per cent of values that are already per cent."""
     axes.set_ylabel(label)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+
+
+def use_stage_axes(axes: Axes, stages: int, label: str) -> None:
+    """Stages from 1 on along the horizontal axis, mean accuracies from 0 to 100 per cent along the vertical one."""
+    axes.set_xticks(range(1, stages + 1))
+    axes.set_ylim(0, 103)
+    axes.set_xlabel(label)
+    use_percent_axis(axes, "mean test accuracy (%)")
 
 
 def to_svg(figure: Figure, description: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
-from simulations.report.drawing import look, new_figure, style, to_svg, use_percent_axis
+from simulations.report.drawing import draw_points, look, new_figure, style, to_svg, use_percent_axis
 from simulations.tables.formats import mean, spread
 from simulations.tables.privacy_curves import Task, epsilons_of, show_epsilon
 
@@ -38,14 +38,10 @@ def drawing_of_privacy(tasks: Sequence[Task]) -> str:
 
 
 def _draw_curve(axes: Axes, task: Task, label: str, number: int, epsilons: Sequence[float]) -> None:
-    curve = {one: values for one, values in task.curves.get(label, {}).items() if values}
-    if not curve:
-        return
-    places = [place for place, one in enumerate(epsilons) if one in curve]
-    values = [[100 * value for value in curve[epsilons[place]]] for place in places]
-    deviations = [spread(one) for one in values]
-    heights = [mean(one) or 0.0 for one in values]
-    axes.errorbar(places, heights, yerr=deviations if any(deviations) else None, label=label, **look(number))
+    curve = task.curves.get(label, {})
+    columns = [(float(place), [100 * value for value in curve.get(one, [])]) for place, one in enumerate(epsilons)]
+    if points := [(place, mean(values) or 0.0, spread(values)) for place, values in columns if values]:
+        draw_points(axes, points, label, look(number))
 
 
 def _draw_reference(axes: Axes, task: Task, label: str, number: int) -> None:

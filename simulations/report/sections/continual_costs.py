@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-from matplotlib.axes import Axes
+from collections.abc import Callable, Sequence
 
 from simulations.report.blocks import Plot
 from simulations.report.drawing import (
+    Point,
+    draw_level,
+    draw_points,
     look,
     new_figure,
     show_legend,
@@ -50,7 +50,7 @@ def _against_bytes(scenario: Scenario) -> str:
     figure = new_figure(10.5, 3.9)
     axes = figure.subplots()
     for index, one in enumerate(lines):
-        _draw(axes, one, final_memory_bytes, look(index))
+        draw_points(axes, _points(one.arms, final_memory_bytes), one.label, look(index))
     use_byte_axis(axes, "bytes kept beside the model (log scale)")
     use_percent_axis(axes, "average accuracy (%)")
     show_legend(figure, axes)
@@ -66,26 +66,20 @@ def _against_seconds(scenario: Scenario) -> str:
     figure = new_figure(10.5, 4.2)
     axes = figure.subplots()
     for index, one in enumerate(lines):
-        _draw(axes, one, memory_cpu_seconds, look(index))
+        draw_points(axes, _points(one.arms, memory_cpu_seconds), one.label, look(index))
     others = [
         one for one in series_along(scenario, ()) if not _distils(one.arms[0]) and final_memory_bytes(one.arms[0])
     ]
     for index, one in enumerate(others, len(lines)):
         level = 100 * (mean(one.arms[0].values("average_accuracy")) or 0.0)
-        label = f"{one.label}: {seconds(memory_cpu_seconds(one.arms[0]))}"
-        axes.axhline(level, color=look(index)["color"], linestyle=(0, (6, 3)), label=label)
+        draw_level(axes, level, f"{one.label}: {seconds(memory_cpu_seconds(one.arms[0]))}", index)
     use_seconds_axis(axes, "CPU-seconds that the memory takes for each experience (log scale)")
     use_percent_axis(axes, "average accuracy (%)")
     show_legend(figure, axes)
     return to_svg(figure, "Average accuracy against seconds of distilling")
 
 
-def _draw(axes: Axes, series: Series, cost: Cost, looks: Mapping[str, Any]) -> None:
-    places, heights, deviations = (list(column) for column in zip(*_points(series.arms, cost), strict=True))
-    axes.errorbar(places, heights, yerr=deviations if any(deviations) else None, label=series.label, **looks)
-
-
-def _points(arms: Sequence[Arm], cost: Cost) -> list[tuple[float, float, float]]:
+def _points(arms: Sequence[Arm], cost: Cost) -> list[Point]:
     """Cost, average accuracy in per cent and its deviation, of each arm that has both, by ascending cost."""
     costs = [(cost(arm) or 0.0, [100 * value for value in arm.values("average_accuracy")]) for arm in arms]
     return sorted((place, mean(values) or 0.0, spread(values)) for place, values in costs if place > 0 and values)

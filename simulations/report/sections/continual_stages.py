@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from simulations.report.blocks import Plot
-from simulations.report.drawing import look, new_figure, show_legend, style, to_svg, use_percent_axis
+from simulations.report.drawing import (
+    draw_level,
+    draw_points,
+    look,
+    new_figure,
+    show_legend,
+    style,
+    to_svg,
+    use_stage_axes,
+)
 from simulations.tables.accuracy_matrices import forgotten, matrices_of, seen_so_far
 from simulations.tables.arms import Scenario
 from simulations.tables.formats import mean, spread
@@ -29,24 +38,15 @@ def _average_accuracy(scenario: Scenario) -> str:
         curves = [seen_so_far(matrix) for matrix in matrices_of(arm) if len(matrix) > 1]
         if curves:
             columns = [[100 * value for value in column] for column in zip(*curves, strict=False)]
-            places, stages = range(1, len(columns) + 1), max(stages, len(columns))
-            deviations = [spread(column) for column in columns]
-            axes.errorbar(
-                places,
-                [mean(column) or 0.0 for column in columns],
-                yerr=[value or 0.0 for value in deviations] if any(deviations) else None,
-                label=arm.label,
-                **look(index),
-            )
+            points = [(float(stage), mean(one) or 0.0, spread(one)) for stage, one in enumerate(columns, 1)]
+            draw_points(axes, points, arm.label, look(index))
+            stages = max(stages, len(columns))
         elif arm.values("average_accuracy"):
             level = 100 * (mean(arm.values("average_accuracy")) or 0.0)
-            axes.axhline(level, color=look(index)["color"], linestyle=(0, (6, 3)), label=f"{arm.label} (all at once)")
+            draw_level(axes, level, f"{arm.label} (all at once)", index)
     if not stages:
         return ""
-    axes.set_xticks(range(1, stages + 1))
-    axes.set_ylim(0, 103)
-    axes.set_xlabel("experiences trained on")
-    use_percent_axis(axes, "mean test accuracy (%)")
+    use_stage_axes(axes, stages, "experiences trained on")
     show_legend(figure, axes)
     return to_svg(figure, "Average accuracy after each experience")
 
@@ -68,7 +68,7 @@ def _forgetting(scenario: Scenario) -> str:
             places,
             [mean(column) or 0.0 for column in columns],
             width=0.92 * width,
-            yerr=[value or 0.0 for value in deviations] if any(deviations) else None,
+            yerr=deviations if any(deviations) else None,
             color=look(index)["color"],
             ecolor="#020202",
             label=arm.label,

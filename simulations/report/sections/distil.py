@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 from simulations.report.blocks import Block, Chapter, Grid, Picture, Pictures, Plot, Section
 from simulations.report.drawing import (
+    Point,
+    draw_points,
     look,
     new_figure,
     show_legend,
@@ -24,9 +26,6 @@ from simulations.report.source import Sourced, picture_of
 from simulations.tables.arms import Arm, Scenario, scenarios
 from simulations.tables.comparison import describe, distil_accuracies, table_of
 from simulations.tables.formats import byte_size, mean, percent, spread
-
-Point = tuple[float, float, float]
-"""Where, mean accuracy and its standard deviation, both in per cent."""
 
 _CHEAP_SECONDS = 0.1  # selections of real samples cost nothing worth drawing
 
@@ -103,9 +102,7 @@ def _lines(points: Mapping[str, list[Point]], *, joined: bool = True) -> tuple[F
     figure = new_figure(10.5, 4.0)
     axes = figure.subplots()
     for index, (method, line) in enumerate(points.items()):
-        xs, ys, deviations = (list(values) for values in zip(*sorted(line), strict=True))
-        looks = look(index) if joined else {**look(index), "linestyle": ""}
-        axes.errorbar(xs, ys, yerr=deviations if any(deviations) else None, label=method, **looks)
+        draw_points(axes, sorted(line), method, look(index) if joined else {**look(index), "linestyle": ""})
     use_percent_axis(axes, "test accuracy (%)")
     return figure, axes
 

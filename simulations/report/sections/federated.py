@@ -9,7 +9,16 @@ from typing import Any
 from matplotlib.ticker import MaxNLocator
 
 from simulations.report.blocks import Block, Chapter, Grid, Plot, Section
-from simulations.report.drawing import look, new_figure, show_legend, style, to_svg, use_byte_axis, use_percent_axis
+from simulations.report.drawing import (
+    Point,
+    look,
+    new_figure,
+    show_legend,
+    style,
+    to_svg,
+    use_byte_axis,
+    use_percent_axis,
+)
 from simulations.report.sections.facts import settings_facts
 from simulations.report.source import Sourced
 from simulations.tables.arms import TUNING, Arm, Scenario, scenarios
@@ -17,9 +26,6 @@ from simulations.tables.bytes_to_reach import rounds_of, table_of_bytes
 from simulations.tables.comparison import describe, table_of
 from simulations.tables.formats import mean, number, spread
 from simulations.tables.poisoning import table_of_attacks
-
-Point = tuple[float, float, float]
-"""Where, mean accuracy and its standard deviation over seeds, both in per cent."""
 
 
 def federated_section(sources: Sequence[Sourced]) -> Section | None:

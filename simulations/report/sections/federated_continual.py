@@ -6,16 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from simulations.report.blocks import Block, Chapter, Grid, HeatMap, HeatMaps, Plot, Section
-from simulations.report.drawing import look, new_figure, show_legend, style, to_svg, use_byte_axis, use_percent_axis
+from simulations.report.drawing import (
+    Point,
+    draw_points,
+    look,
+    new_figure,
+    show_legend,
+    style,
+    to_svg,
+    use_byte_axis,
+    use_percent_axis,
+    use_stage_axes,
+)
 from simulations.report.heat import heat_cell
 from simulations.report.sections.facts import settings_facts
 from simulations.report.source import Sourced
 from simulations.tables.arms import Arm, Scenario, scenarios
 from simulations.tables.comparison import describe, table_of
 from simulations.tables.formats import mean, number, spread
-
-Curve = list[tuple[float, float]]
-"""By stage: the mean over seeds, and the standard deviation."""
 
 
 def federated_continual_section(sources: Sequence[Sourced]) -> Section | None:
@@ -63,13 +71,8 @@ def _by_stage(scenario: Scenario) -> str:
     figure = new_figure(10.5, 3.9)
     axes = figure.subplots()
     for index, arm, curve in shown:
-        means, deviations = zip(*curve, strict=True)
-        error = list(deviations) if any(deviations) else None
-        axes.errorbar(range(1, len(curve) + 1), means, yerr=error, label=arm.label, **look(index))
-    axes.set_xticks(range(1, max(len(curve) for _, _, curve in shown) + 1))
-    axes.set_ylim(0, 103)
-    axes.set_xlabel("stage")
-    use_percent_axis(axes, "mean test accuracy (%)")
+        draw_points(axes, curve, arm.label, look(index))
+    use_stage_axes(axes, max(len(curve) for _, _, curve in shown), "stage")
     show_legend(figure, axes)
     return to_svg(figure, "Average accuracy after each stage")
 
@@ -88,8 +91,8 @@ def _against_bytes(scenario: Scenario) -> str:
             size = sum(mean(arm.values(metric)) or 0.0 for metric in metrics)
             values = [100 * value for value in arm.values("average_accuracy")]
             if size > 0 and values:
-                error = spread(values) or None
-                axes.errorbar(size, mean(values), yerr=error, label=arm.label, **{**look(index), "linestyle": ""})
+                point = (size, mean(values) or 0.0, spread(values))
+                draw_points(axes, [point], arm.label, {**look(index), "linestyle": ""})
                 drawn = True
         axes.set_title(title)
         use_byte_axis(axes, "bytes of all clients and stages (log scale)")
@@ -123,8 +126,10 @@ def _matrix(value: Any) -> list[list[float]] | None:
     return whole if [len(row) for row in whole] == [len(row) for row in rows] else None
 
 
-def _curve(arm: Arm) -> Curve:
+def _curve(arm: Arm) -> list[Point]:
+    """By stage: the mean over seeds, and the standard deviation."""
     lists = [record["metrics"].get("average_by_stage") for record in arm.records]
     values = [[number(one) for one in found] for found in lists if isinstance(found, list)]
     whole = [[100 * one for one in found if one is not None] for found in values if None not in found]
-    return [(mean(list(column)) or 0.0, spread(list(column))) for column in zip(*whole, strict=False)]
+    columns = [list(column) for column in zip(*whole, strict=False)]
+    return [(float(stage), mean(column) or 0.0, spread(column)) for stage, column in enumerate(columns, 1)]
