@@ -52,6 +52,9 @@ class NetworkLimits:
             raise SettingsError(f"{architecture} has {count:,} weights, at most {self.max_parameters:,} are allowed")
 
 
+DEFAULT_NETWORK_LIMITS = NetworkLimits()
+
+
 def architectures_in(part: object) -> Iterator[Architecture]:
     """All architectures in the settings of a method, wherever its dataclasses, sequences and mappings hold one."""
     if isinstance(part, Architecture):

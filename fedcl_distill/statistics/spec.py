@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.networks import Architecture, NetworkLimits, default_architecture
+from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, Architecture, default_architecture
 from fedcl_distill.parameterizations.checks import check_integer
 
 MEAN, DIRECTION, CHARACTERISTIC = "mean", "direction", "characteristic"
@@ -78,7 +78,7 @@ class StatisticsSpec:
         if self.architecture is not None:
             if not isinstance(self.architecture, str) or len(self.architecture) > _LONGEST_TEXT:
                 raise SettingsError("statistics: architecture must be a short text such as 'convnet:width=32'")
-            NetworkLimits().check_options(Architecture.parse(self.architecture))
+            DEFAULT_NETWORK_LIMITS.check_options(Architecture.parse(self.architecture))
 
     def architecture_for(self, sample_shape: tuple[int, ...]) -> Architecture:
         """Of the networks that look at samples of this shape."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import Context, Message
@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.networks import NetworkLimits
+from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, NetworkLimits
 from fedcl_distill.privacy import PrivacyBudget
 from strategies.federated.grids.internals import PARTITION_ID_KEY
 from strategies.federated.messages.answers import METRICS, Facts
@@ -40,7 +40,7 @@ def make_client_app(
     mods: Sequence[Mod] = (),
     *,
     load_budget: LoadBudget | None = None,
-    network_limits: NetworkLimits | None = None,
+    network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS,
 ) -> ClientApp:
     """A ClientApp that answers every kind of request with the data that ``load_data`` finds for a node.
 
@@ -52,14 +52,13 @@ def make_client_app(
     A node with a privacy budget, which ``load_budget`` finds as data are found, answers requests for private statistics
     alone: all others would tell what the budget is there to protect. Without one, such requests are answered as asked.
 
-    Whatever a server asks for, no network beyond ``network_limits`` is built; there is a default.
+    Whatever a server asks for, no network beyond ``network_limits`` is built.
 
     An error on a node goes back as an error reply, as always in Flower.
     """
-    limits = network_limits or NetworkLimits()
 
     def answer(work: Work, **settings: Any) -> _Answer:
-        return _Answer(load_data, work, network_limits=limits, **settings)
+        return _Answer(load_data, work, network_limits=network_limits, **settings)
 
     app = ClientApp(mods=list(mods))
     app.train("private")(answer(sum_privately, load_budget=load_budget, discreet=True))
@@ -94,7 +93,7 @@ class _Answer:
     counts_classes: bool = False
     load_budget: LoadBudget | None = None
     discreet: bool = False
-    network_limits: NetworkLimits = field(default_factory=NetworkLimits)
+    network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS
 
     def __call__(self, message: Message, context: Context) -> Message:
         return respond(
@@ -118,7 +117,7 @@ def respond(
     counts_classes: bool = False,
     load_budget: LoadBudget | None = None,
     discreet: bool = False,
-    network_limits: NetworkLimits | None = None,
+    network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS,
 ) -> Message:
     """The reply with what ``work`` makes of the node's data, and the facts about them.
 
@@ -130,13 +129,12 @@ def respond(
         counts_classes: whether the facts tell how many samples each class has.
         load_budget: finds the node's privacy budget.
         discreet: whether the facts tell neither size nor seconds.
-        network_limits: how large a network may be asked for; there is a default.
+        network_limits: how large a network may be asked for.
     """
     started = time.monotonic()
     data, partition = load_data(context), partition_of(context)
     budget = None if load_budget is None else load_budget(context)
-    limits = network_limits or NetworkLimits()
-    answer = work(Task(message.content, data, partition, device_of(context), context.state, budget, limits))
+    answer = work(Task(message.content, data, partition, device_of(context), context.state, budget, network_limits))
     counts = tuple(data.class_counts.tolist()) if counts_classes else ()
     size, seconds = (1, 0.0) if discreet else (len(data), time.monotonic() - started)
     answer[METRICS] = Facts(partition, size, seconds, counts).to_record()

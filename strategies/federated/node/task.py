@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from flwr.app import RecordDict
 
 from fedcl_distill.data import LabelledData
-from fedcl_distill.networks import Architecture, Network, NetworkLimits, architectures_in
+from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, Architecture, Network, NetworkLimits, architectures_in
 from fedcl_distill.privacy import PrivacyBudget
 from fedcl_distill.training import fit
 from strategies.federated.messages.requests import Request, StatisticsRequest, SurrogateRequest, TrainRequest, round_of
@@ -34,7 +34,7 @@ class Task:
     device: str
     state: RecordDict
     budget: PrivacyBudget | None = None
-    network_limits: NetworkLimits = field(default_factory=NetworkLimits)
+    network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS
 
     @property
     def server_round(self) -> int:
