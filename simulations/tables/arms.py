@@ -15,10 +15,11 @@ from strategies.continual.settings import uses_method
 TUNING = "federated-tuning"
 """Kind of the results that say which settings were chosen for a strategy; named here, for a report needs no Flower."""
 
+_FEDERATION = ("data", "train_limit", "validation_share", "clients", "partition", "min_client_samples")
 _SCENARIO = {
     "distil": ("data", "train_limit", "protocol", "architecture", "networks"),
-    "federated": ("data", "train_limit", "validation_share", "clients", "partition", "min_client_samples"),
-    TUNING: ("data", "train_limit", "validation_share", "clients", "partition", "min_client_samples"),
+    "federated": _FEDERATION,
+    TUNING: _FEDERATION,
     "continual": ("data", "train_limit", "scenario", "domain", "online", "experiences"),
     "privacy": ("data", "train_limit", "images_per_class"),
     "audit": ("data", "candidates", "releases", "architecture", "attack_epochs", "confidence"),

@@ -181,9 +181,9 @@ _COLUMNS: dict[str, dict[str, Cell]] = {
     },
     TUNING: {
         "strategy": lambda arm: arm.label,
-        "chosen": lambda arm: _chosen(arm),
+        "chosen": _chosen,
         "accuracy (%)": _percent("accuracy"),
-        "all candidates (%)": lambda arm: _of_candidates(arm),
+        "all candidates (%)": _of_candidates,
     },
     "continual": {
         "strategy": lambda arm: arm.label,
