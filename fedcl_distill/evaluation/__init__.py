@@ -3,7 +3,7 @@
 from fedcl_distill.evaluation.adversarial import PGD, Attacked
 from fedcl_distill.evaluation.evaluate import Evaluation, evaluate
 from fedcl_distill.evaluation.kernel_regression import kernel_accuracy, kernel_predictions
-from fedcl_distill.evaluation.protocol import FAST, FIELD, PROTOCOLS, QUICK, Protocol
+from fedcl_distill.evaluation.protocol import FAST, FIELD, PROTOCOLS, QUICK, Protocol, find_protocol
 from fedcl_distill.evaluation.scores import (
     Scores,
     augmentation_robust_score,
@@ -24,6 +24,7 @@ __all__ = [
     "Scores",
     "augmentation_robust_score",
     "evaluate",
+    "find_protocol",
     "kernel_accuracy",
     "kernel_predictions",
     "label_robust_score",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from fedcl_distill.augmentation import NoAugmentation, augmentation_for
 from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, default_architecture
 from fedcl_distill.training import Recipe
 
@@ -58,3 +59,14 @@ BRIEF = Protocol("brief", _FAST_RECIPE, networks=1, width=32, augment=False, mos
 """A quarter of the steps, without augmentation: where only large differences matter, as under attack."""
 
 PROTOCOLS = {protocol.name: protocol for protocol in (FIELD, FAST, QUICK, BRIEF)}
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol called ``name``.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if name not in PROTOCOLS:
+        raise SettingsError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]

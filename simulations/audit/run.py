@@ -25,6 +25,7 @@ from simulations.audit.releases import Release, maker_for
 from simulations.audit.settings import KIND, AuditSettings
 from simulations.audit.verdict import bounds_of_epsilon, judge_attack
 from simulations.running.records import Record, make_record, settings_key
+from simulations.running.runs import checkpoint_of
 from simulations.running.watch import Silent, Watcher
 from simulations.scenarios.cross_architecture import SavedSet
 from simulations.scenarios.data import load_splits
@@ -52,7 +53,7 @@ def run_audit(
     maker = maker_for(settings)
     game = toss_coins(settings.data, settings.data_root, settings.candidates, settings.releases, settings.seed)
     key, attacker = settings_key(KIND, settings.as_record()), Attacker(settings, game)
-    kept = _Kept(folder / f"audit-{key}.checkpoint.pt" if checkpoints else None, key)
+    kept = _Kept(checkpoint_of(KIND, key, folder) if checkpoints else None, key)
     with watcher.stage(str(settings)) as stage:
         for index in range(len(kept.observed), settings.releases):
             seed = derive_seed(settings.seed, "release", index)

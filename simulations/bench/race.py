@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.evaluation import PROTOCOLS
+from fedcl_distill.evaluation import find_protocol
 from simulations.running.fresh_process import answers
 from simulations.running.records import Record, append_record, finished_keys, make_record, read_records, settings_key
 from simulations.running.watch import Watcher
@@ -56,8 +56,7 @@ class RaceSettings:
     def __post_init__(self) -> None:
         if self.plain not in _PLAIN:
             raise SettingsError(f"unknown published loop {self.plain!r}; known: {', '.join(_PLAIN)}")
-        if self.protocol not in PROTOCOLS:
-            raise SettingsError(f"unknown protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
+        find_protocol(self.protocol)
         for name in ("budgets", "plain_looks"):
             times = getattr(self, name)
             if not times or list(times) != sorted(set(times)) or times[0] <= 0:

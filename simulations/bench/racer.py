@@ -9,7 +9,7 @@ from typing import Any
 
 from fedcl_distill.data import Splits
 from fedcl_distill.engine import Budget
-from fedcl_distill.evaluation import PROTOCOLS, evaluate
+from fedcl_distill.evaluation import evaluate, find_protocol
 from fedcl_distill.methods import build_method
 from fedcl_distill.synthetic import SyntheticSet
 from simulations.bench.race import RaceSettings
@@ -34,7 +34,7 @@ def looks(settings: Mapping[str, Any], plain: bool) -> Iterator[dict[str, Any]]:
         tune_allocator()
     data = load_splits(race.data, root=race.data_root)
     for look in (plain_loop if plain else presets)(race, data):
-        judged = evaluate(look.synthetic, data.test, PROTOCOLS[race.protocol], seed=race.seed)
+        judged = evaluate(look.synthetic, data.test, find_protocol(race.protocol), seed=race.seed)
         yield {"cpu_seconds": look.cpu_seconds, "steps": look.steps, **judged.as_record()}
 
 

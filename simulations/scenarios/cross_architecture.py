@@ -12,7 +12,7 @@ from typing import Any
 
 from fedcl_distill.data import Splits
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.evaluation import PROTOCOLS, Protocol, evaluate, real_accuracy, score
+from fedcl_distill.evaluation import Protocol, evaluate, find_protocol, real_accuracy, score
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import SyntheticSet, load
 from simulations.running.records import Record, append_record, finished_keys, make_record, read_records, settings_key
@@ -51,8 +51,7 @@ class CrossSettings:
 
     def __post_init__(self) -> None:
         Architecture.parse(self.architecture)
-        if self.protocol not in PROTOCOLS:
-            raise SettingsError(f"unknown protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
+        find_protocol(self.protocol)
         if self.networks is not None and self.networks < 1:
             raise SettingsError(f"networks must be at least 1, got {self.networks}")
 
@@ -240,4 +239,4 @@ def _real_accuracy(data: str, cell: CrossSettings, splits: Splits, results_path:
 
 
 def _protocol(cell: CrossSettings) -> Protocol:
-    return PROTOCOLS[cell.protocol]
+    return find_protocol(cell.protocol)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from fedcl_distill.data import Splits
 from fedcl_distill.engine import Budget, ByteBudget, OnProgress, Progress, Size, finished
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.evaluation import PROTOCOLS, Evaluation, evaluate
+from fedcl_distill.evaluation import Evaluation, find_protocol
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import BITS, SyntheticSet, check_bits, encoded_bytes, load, save, save_png
@@ -20,6 +20,7 @@ from simulations.measuring.costs import Meter
 from simulations.running.records import Record, make_record, settings_key
 from simulations.running.watch import Silent, Stage, Watcher
 from simulations.scenarios.data import load_splits
+from simulations.scenarios.judging import judge
 
 KIND = "distil"
 _PICTURE_COLUMNS = 10
@@ -81,8 +82,7 @@ class DistilSettings:
             if value is not None and value < 1:
                 raise SettingsError(f"{name} must be at least 1, got {value}")
         check_bits(self.bits)
-        if self.protocol not in PROTOCOLS:
-            raise SettingsError(f"unknown protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
+        find_protocol(self.protocol)
         if self.architecture is not None:
             Architecture.parse(self.architecture)
         build_method(self.method, **self.method_settings)
@@ -188,17 +188,12 @@ def _save(settings: DistilSettings, synthetic: SyntheticSet, folder: Path) -> di
 
 
 def _judge(settings: DistilSettings, synthetic: SyntheticSet, splits: Splits, stage: Stage) -> Evaluation:
-    protocol = PROTOCOLS[settings.protocol]
-    networks = settings.networks or protocol.networks
-    return evaluate(
+    networks = settings.networks or find_protocol(settings.protocol).networks
+    return judge(
+        settings,
         synthetic,
         splits.test,
-        protocol,
-        seed=settings.seed,
-        architecture=None if settings.architecture is None else Architecture.parse(settings.architecture),
-        networks=networks,
-        device=settings.device,
-        on_network=lambda done, accuracy: stage.update(done / networks, f"accuracy {100 * accuracy:.1f} %"),
+        lambda done, accuracy: stage.update(done / networks, f"accuracy {100 * accuracy:.1f} %"),
     )
 
 

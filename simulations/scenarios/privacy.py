@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from fedcl_distill.checkpoint import load_checkpoint, save_checkpoint
+from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget, finished
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.evaluation import PROTOCOLS, evaluate
+from fedcl_distill.evaluation import find_protocol
 from fedcl_distill.fingerprint import fingerprint
 from fedcl_distill.methods.private_statistics import PrivateStatistics, private_statistics
 from fedcl_distill.networks import Architecture
@@ -30,8 +31,10 @@ from fedcl_distill.statistics import (
 )
 from fedcl_distill.synthetic import check_bits, encoded_bytes, load, save
 from simulations.running.records import Record, make_record, settings_key
+from simulations.running.runs import checkpoint_of
 from simulations.running.watch import Silent, Watcher
 from simulations.scenarios.data import load_splits
+from simulations.scenarios.judging import judge
 
 KIND = "privacy"
 
@@ -83,8 +86,7 @@ class PrivacySettings:
             if value is not None and value < 1:
                 raise SettingsError(f"{name} must be at least 1, got {value}")
         check_bits(self.bits)
-        if self.protocol not in PROTOCOLS:
-            raise SettingsError(f"unknown protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
+        find_protocol(self.protocol)
         if self.architecture is not None:
             Architecture.parse(self.architecture)
         reserved = sorted({"epsilon", "delta", "noise_seed", "ledger"} & set(self.statistics))
@@ -125,9 +127,9 @@ def run_privacy(
     """
     started, watcher = time.monotonic(), watcher or Silent()
     method, name = settings.method, f"{KIND}-{settings_key(KIND, settings.as_record())}"
-    test = load_splits(settings.data, root=settings.data_root).test
+    splits = load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit)
     with watcher.stage(str(settings)) as stage:
-        exact = _exact(settings, method.spec, Path(out_dir))
+        exact = _exact(splits.train, method.spec, Path(out_dir), settings.device)
         stage.update(0.5, "the data have been looked at")
         noisy = _released(exact, method, settings.nodes)
         synthetic = finished(
@@ -141,15 +143,7 @@ def run_privacy(
         )
         path = f"sets/{name}.safetensors"
         save(synthetic, Path(out_dir) / path, settings.bits)
-        judgement = evaluate(
-            load(Path(out_dir) / path),
-            test,
-            PROTOCOLS[settings.protocol],
-            seed=settings.seed,
-            architecture=None if settings.architecture is None else Architecture.parse(settings.architecture),
-            networks=settings.networks,
-            device=settings.device,
-        )
+        judgement = judge(settings, load(Path(out_dir) / path), splits.test)
     watcher.note(f"{settings}: {judgement}")
     metrics = {
         **judgement.as_record(),
@@ -160,14 +154,14 @@ def run_privacy(
     return make_record(KIND, settings.as_record(), metrics, time.monotonic() - started)
 
 
-def _exact(settings: PrivacySettings, spec: StatisticsSpec, folder: Path) -> ClassStatistics:
+def _exact(train: LabelledData, spec: StatisticsSpec, folder: Path, device: str) -> ClassStatistics:
     """Sums of all training data, from the file that an earlier run left, if there is one."""
-    data = publicly_scaled(load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit).train)
+    data = publicly_scaled(train)
     key = fingerprint(data, spec.settings())
-    path = folder / f"{KIND}-{key[:16]}.checkpoint.pt"
+    path = checkpoint_of(KIND, key[:16], folder)
     kept = load_checkpoint(path, key)
     if kept is None:
-        exact = class_statistics(data, spec, device=settings.device)
+        exact = class_statistics(data, spec, device=device)
         kept = {name: {"counts": sums.counts, "values": sums.values} for name, sums in exact.sums.items()}
         save_checkpoint(path, key, kept)
     return ClassStatistics(spec, Domain.of(data), {name: Sums(**sums) for name, sums in kept.items()})

@@ -13,7 +13,7 @@ import torch
 
 from fedcl_distill.data import LabelledData, Splits
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.evaluation import PROTOCOLS
+from fedcl_distill.evaluation import find_protocol
 from fedcl_distill.evaluation.adversarial import PGD
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.recipes import recipe_for_real
@@ -64,8 +64,7 @@ class RobustnessSettings:
 
     def __post_init__(self) -> None:
         Architecture.parse(self.architecture)
-        if self.protocol not in PROTOCOLS:
-            raise SettingsError(f"unknown protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
+        find_protocol(self.protocol)
         if self.test_samples < 1 or not self.levels:
             raise SettingsError("robustness needs at least one test sample and one level")
         for level in self.levels:
@@ -140,7 +139,7 @@ def _networks(
         return architecture.build(synthetic.sample_shape, synthetic.num_classes, seed=seed, device=cell.device)
 
     network = fresh()
-    recipe = PROTOCOLS[cell.protocol].recipe_for(splits.test, len(synthetic))
+    recipe = find_protocol(cell.protocol).recipe_for(splits.test, len(synthetic))
     fit(network, synthetic.inputs(), synthetic.labels, recipe, seed=seed)
     yield "the set", network
     goal, real = accuracy(network, test), splits.train

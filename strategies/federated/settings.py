@@ -10,7 +10,7 @@ from flwr.app import UserConfig
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.evaluation import PROTOCOLS, Protocol
+from fedcl_distill.evaluation import Protocol, find_protocol
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import check_bits
 from strategies.federated.messages.flat import Flat, from_flat, to_flat
@@ -116,7 +116,7 @@ class FederatedSettings:
         share = self.validation_share
         _require(0 <= share < 1, f"validation_share must be at least 0 and less than 1, got {share}")
         _require(0 <= self.quorum <= 1, f"quorum must be in [0, 1], got {self.quorum}")
-        _require(self.protocol in PROTOCOLS, f"unknown protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
+        find_protocol(self.protocol)
         if self.architecture is not None:
             Architecture.parse(self.architecture)
 
@@ -147,7 +147,7 @@ class FederatedSettings:
 
     @property
     def server_protocol(self) -> Protocol:
-        return PROTOCOLS[self.protocol]
+        return find_protocol(self.protocol)
 
     def architecture_for(self, data: LabelledData) -> str:
         """The global model's architecture as text for ``Architecture.parse``."""

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from fedcl_distill.data import Splits
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.evaluation import FAST, evaluate
+from fedcl_distill.evaluation import FAST, PROTOCOLS, evaluate
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import load, save
@@ -27,7 +27,7 @@ _CELLS = [CrossSettings(architecture=name, networks=1) for name in ("convnet:wid
 @pytest.fixture(autouse=True)
 def short_protocol(monkeypatch):
     short = replace(FAST, recipe=replace(FAST.recipe, epochs=3), width=4)
-    monkeypatch.setitem(cross_architecture.PROTOCOLS, "fast", short)
+    monkeypatch.setitem(PROTOCOLS, "fast", short)
     return short
 
 

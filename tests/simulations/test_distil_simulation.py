@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-import simulations.scenarios.distil
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.evaluation import FAST, evaluate
+from fedcl_distill.evaluation import FAST, PROTOCOLS, evaluate
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import encode, load
 from simulations.scenarios.distil import DistilSettings, run_distil
@@ -29,7 +28,7 @@ _QUICK = DistilSettings(
 @pytest.fixture(autouse=True)
 def short_protocol(monkeypatch):
     short = replace(FAST, recipe=replace(FAST.recipe, epochs=3))
-    monkeypatch.setitem(simulations.scenarios.distil.PROTOCOLS, "fast", short)
+    monkeypatch.setitem(PROTOCOLS, "fast", short)
     return short
 
 

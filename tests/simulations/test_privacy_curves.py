@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from builders import blobs
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.evaluation.protocol import BRIEF
+from fedcl_distill.evaluation.protocol import BRIEF, PROTOCOLS
 from fedcl_distill.methods.private_statistics import private_statistics
 from fedcl_distill.privacy import publicly_scaled
 from simulations.cli import app
@@ -99,7 +99,7 @@ def test_one_pass_serves_every_epsilon(tmp_path: Path, monkeypatch: pytest.Monke
     counted = scenario.class_statistics
     monkeypatch.setattr(scenario, "class_statistics", lambda *a, **b: passes.append(1) or counted(*a, **b))
     moment = replace(BRIEF, recipe=replace(BRIEF.recipe, epochs=1))
-    monkeypatch.setitem(scenario.PROTOCOLS, "brief", moment)
+    monkeypatch.setitem(PROTOCOLS, "brief", moment)
     for record in RECORDS:
         append_record(tmp_path / "other" / "results.jsonl", record)
     settings = tmp_path / "cells.toml"
