@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import gc
+import os
 
 import pytest
 import torch
 
 from fedcl_distill.data import Splits, load
+
+# Tests share the cores among processes, and bits hang on the number of threads, also in processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 
 def pytest_collection_finish() -> None:

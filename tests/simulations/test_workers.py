@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, replace
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from fedcl_distill.errors import FedclDistillError, SettingsError, StorageError
@@ -62,14 +61,6 @@ class Cell:
 
 
 @pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def stand_in(tmp_path, monkeypatch):
     return lambda code: replace_worker(code, tmp_path, monkeypatch)
 
@@ -85,7 +76,7 @@ def _results(value):
     return [_results(one) for one in value] if isinstance(value, list) else value
 
 
-def test_every_kind_gives_the_same_results_in_workers_as_here(tmp_path, one_thread):
+def test_every_kind_gives_the_same_results_in_workers_as_here(tmp_path):
     watcher, there, here = Recording(), tmp_path / "there" / "r.jsonl", tmp_path / "here" / "r.jsonl"
     compare(_RUNS, there, watcher, workers=2, perform=_never)
     compare(_RUNS, here, Silent())

@@ -7,12 +7,10 @@ import signal
 import subprocess
 import time
 import tomllib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from simulations.attacks.settings import AttackedSettings
 from simulations.flower.processes import FlowerProcesses
@@ -41,16 +39,6 @@ SECURE = FederatedSettings(
 )
 
 
-@pytest.fixture
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Sums depend on the number of threads, and Flower's clients get one."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def _outcome(record: Record) -> dict[str, object]:
     metrics = record["metrics"]
     rounds = [{key: one[key] for key in one if "seconds" not in key} for one in metrics["rounds"]]
@@ -61,7 +49,7 @@ def _outcome(record: Record) -> dict[str, object]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("settings", [SETTINGS, FEDAVG, SCAFFOLD, TOPK, SECURE], ids=lambda settings: settings.strategy)
 @pytest.mark.parametrize("engine", [run_simulated, run_deployed])
-def test_engine_equals_in_process_run(engine, settings, one_thread):
+def test_engine_equals_in_process_run(engine, settings):
     record = engine(settings, timeout=300)
     in_process = run_federated(settings)
     assert _outcome(record) == _outcome(in_process)
@@ -70,7 +58,7 @@ def test_engine_equals_in_process_run(engine, settings, one_thread):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_node_killed_at_work_is_gone_and_the_run_goes_on(one_thread):
+def test_a_node_killed_at_work_is_gone_and_the_run_goes_on():
     """A SuperNode and its children get SIGKILL while it trains for the second round."""
     settings = replace(FEDAVG, rounds=3, local_epochs=30, wait_seconds=10.0)
 
