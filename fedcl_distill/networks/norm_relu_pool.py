@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedcl_distill.networks.norms import EPSILON, gradient_of_norm, moments
+from fedcl_distill.networks.halving import pool, unpool
+from fedcl_distill.networks.norms import EPSILON
+
+_BLOCK = 1 << 19  # values that the second derivatives handle at a time: with what is made of them, a cache's fill
 
 
 class NormReluPool(nn.Module):
@@ -17,7 +19,8 @@ class NormReluPool(nn.Module):
 
     On a CPU these three move memory rather than compute, and take longer than the convolution. As one step, with norm
     and activation in place and pooling as a product with a small matrix, a ConvNet trains a fifth faster than with
-    layers of their own. Second derivatives are supported. Other devices take the layers as they are.
+    layers of their own; with second derivatives in closed form as well, these take a third of autograd's time. There
+    are no third ones. Other devices take the layers as they are.
     """
 
     def __init__(self, channels: int) -> None:
@@ -42,55 +45,80 @@ class _NormReluPool(torch.autograd.Function):
             inputs.contiguous(), weight, bias, count, channels, height * width, channels, EPSILON
         )
         active.relu_()
-        ctx.save_for_backward(inputs, weight, bias, active, mean, scale)
-        return _pool(active)
+        ctx.save_for_backward(inputs, weight, active, mean, scale)
+        return pool(active)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        inputs, weight, bias, active, mean, scale = ctx.saved_tensors
-        if torch.is_grad_enabled():  # someone differentiates this gradient
-            return _differentiable_gradient(inputs, weight, bias, gradient)
+        gradients: tuple[Tensor, Tensor, Tensor] = _Gradient.apply(gradient, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return gradients
+
+
+class _Gradient(torch.autograd.Function):
+    """The gradient of :class:`_NormReluPool`, which can be differentiated itself, once.
+
+    Of each sample's channel, let x be the inputs, s one over their deviation, n the normalised inputs, w the weight, g
+    the gradient of n · w + bias, and ⟨·⟩ the mean over the channel's N pixels. The gradient of x is
+    w s (g − ⟨g⟩ − n ⟨g n⟩), those of weight and bias are sums of g n and g. For the derivatives v, p and q of a loss in
+    these three, differentiating by hand gives
+
+        of g:  w s (v − ⟨v⟩ − n ⟨v n⟩) + p n + q,
+        of w:  N s a,                    with a = ⟨v g⟩ − ⟨v⟩⟨g⟩ − ⟨v n⟩⟨g n⟩, and
+        of x:  s (h − ⟨h⟩ − n ⟨h n⟩) − w s² a n,  with h = p g − w s (⟨g n⟩ v + ⟨v n⟩ g).
+
+    All are sums of v, g and n with a factor for each channel, so that a few passes over memory make them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, gradient: Tensor, inputs: Tensor, weight: Tensor, active: Tensor, mean: Tensor, scale: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         count, channels, height, width = inputs.shape
-        of_norm = torch.ops.aten.threshold_backward(_unpool(gradient, height, width), active, 0)
-        of_inputs, of_weight, of_bias = torch.ops.aten.native_group_norm_backward(
+        of_norm = torch.ops.aten.threshold_backward(unpool(gradient, height, width), active, 0)
+        ctx.save_for_backward(of_norm, inputs, weight, active, mean, scale)
+        gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_group_norm_backward(
             of_norm, inputs.contiguous(), mean, scale, weight, count, channels, height * width, channels, [True] * 3
         )
-        return of_inputs, of_weight, of_bias
+        return gradients
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(
+        ctx: Any, of_inputs: Tensor, of_weight: Tensor, of_bias: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        of_norm, inputs, weight, active, mean, scale = ctx.saved_tensors
+        count, channels = inputs.shape[:2]
+        of_channels = [one.view(1, channels, 1, 1) for one in (weight, of_weight, of_bias)]
+        of_samples = [one.view(count, channels, 1, 1) for one in (mean, scale)]
+        block, parts = max(1, _BLOCK // inputs[0].numel()), []
+        for start in range(0, count, block):
+            rows = slice(start, start + block)
+            samples = (of_inputs[rows], of_norm[rows], inputs[rows], active[rows], *(one[rows] for one in of_samples))
+            parts.append(_second_derivatives(*samples, *of_channels))
+        of_gradient, of_inputs, of_weight = (torch.cat(part) for part in zip(*parts, strict=True))
+        return of_gradient, of_inputs, of_weight.sum(0).flatten(), None, None, None
 
 
-def _differentiable_gradient(
-    inputs: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor
+def _second_derivatives(
+    v: Tensor, g: Tensor, x: Tensor, active: Tensor, mean: Tensor, s: Tensor, w: Tensor, p: Tensor, q: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same gradient, by operations that autograd knows, in the precision of the weights."""
-    inputs, gradient = inputs.to(weight.dtype), gradient.to(weight.dtype)
-    mean, scale = moments(inputs)
-    weight, bias = weight.view(1, -1, 1, 1), bias.view(1, -1, 1, 1)
-    normalised = (inputs - mean) * scale
-    active = torch.addcmul(bias, normalised, weight) > 0
-    of_norm = _unpool(gradient, *inputs.shape[2:]) * active
-    of_inputs, of_weight, of_bias = gradient_of_norm(of_norm, normalised, weight, scale)
-    return of_inputs, of_weight.flatten(), of_bias.flatten()
+    """Derivatives of the pooled gradient, of x and, sample by sample, of w; names as above, in the precision of w."""
+    v, g, active = v.to(w.dtype), g.to(w.dtype), active.to(w.dtype)
+    n = (x - mean).mul_(s)
+    mean_v, mean_g = _mean(v), _mean(g)
+    product = v * n
+    mean_vn = _mean(product)
+    mean_gn = _mean(torch.mul(g, n, out=product))
+    a = _mean(torch.mul(v, g, out=product)) - mean_v * mean_g - mean_vn * mean_gn
+    ws = w * s
+    of_n = p - ws * mean_vn
+    of_g = torch.mul(v, ws, out=product).add_(q - ws * mean_v).addcmul_(n, of_n)
+    of_pooled = pool(torch.ops.aten.threshold_backward(of_g, active, 0))
+    mean_h = p * mean_g - ws * (mean_v * mean_gn + mean_g * mean_vn)
+    mean_hn = p * mean_gn - 2 * ws * mean_vn * mean_gn
+    of_x = v.mul(-s * ws * mean_gn).addcmul_(g, s * of_n).sub_(s * mean_h).addcmul_(n, -s * (mean_hn + ws * a))
+    return of_pooled.to(x.dtype), of_x.to(x.dtype), s * a * (x.shape[2] * x.shape[3])
 
 
-def _pool(values: Tensor) -> Tensor:
-    """Mean of every 2×2 pixels of (n, channels, height, width); an odd last row or column is left out."""
-    count, channels, height, width = values.shape
-    rows = values[:, :, : height // 2 * 2].view(count, channels, height // 2, 2, width)
-    return (rows[:, :, :, 0] + rows[:, :, :, 1]) @ _halving(width, values.dtype)
-
-
-def _unpool(gradient: Tensor, height: int, width: int) -> Tensor:
-    """The gradient of :func:`_pool`'s input, (n, channels, height, width), given that of its output."""
-    count, channels, half, _ = gradient.shape
-    rows = gradient @ _halving(width, gradient.dtype).t()
-    whole = rows.unsqueeze(3).expand(count, channels, half, 2, width).reshape(count, channels, 2 * half, width)
-    return whole if 2 * half == height else F.pad(whole, (0, 0, 0, height - 2 * half))
-
-
-@cache
-def _halving(width: int, dtype: torch.dtype) -> Tensor:
-    """(width, width // 2): a quarter where a column belongs to a pair."""
-    pairs = torch.zeros(width, width // 2, dtype=dtype)
-    for pair in range(width // 2):
-        pairs[2 * pair : 2 * pair + 2, pair] = 0.25
-    return pairs
+def _mean(values: Tensor) -> Tensor:
+    return values.mean((2, 3), keepdim=True)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fedcl_distill.networks import norm_relu_pool
 from fedcl_distill.networks.norm_relu_pool import NormReluPool
 
 
@@ -40,9 +41,13 @@ def test_it_is_norm_relu_and_pooling(shape: tuple[int, ...], layout: torch.memor
 
 @pytest.mark.parametrize("size", [(4, 4), (5, 3)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_first_and_second_derivatives_are_right(size: tuple[int, int], layout: torch.memory_format) -> None:
+@pytest.mark.parametrize("block", [1, 1 << 19])
+def test_first_and_second_derivatives_are_right(
+    size: tuple[int, int], layout: torch.memory_format, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(norm_relu_pool, "_BLOCK", block)
     layer = layer_of(2)
-    inputs = torch.randn(2, 2, *size, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    inputs = torch.randn(3, 2, *size, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
     weight, bias = (one.detach().clone().requires_grad_() for one in (layer.weight, layer.bias))
 
     def call(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -61,3 +66,12 @@ def test_second_derivatives_agree_with_those_of_the_plain_layers() -> None:
         (first,) = torch.autograd.grad(function(inputs).square().sum(), inputs, create_graph=True)
         seconds.append(torch.autograd.grad(first.square().sum(), inputs)[0])
     torch.testing.assert_close(seconds[0], seconds[1])
+
+
+def test_there_are_no_third_derivatives() -> None:
+    """Rather an error than silent zeros."""
+    layer, inputs = layer_of(1), torch.randn(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(layer(inputs).square().sum(), inputs, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        second.square().sum().backward()
