@@ -9,8 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 from fedcl_distill.files import remove
+from simulations.running.performing import perform
 from simulations.running.records import Record, append_record, finished_keys
-from simulations.running.runs import Run, checkpoint_of, perform
+from simulations.running.runs import Run, checkpoint_of
 from simulations.running.watch import Silent, Stage, Watcher
 from simulations.running.workers import Outcome, Workers, run_in_processes
 

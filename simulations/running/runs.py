@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass
+from dataclasses import Field, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from fedcl_distill.errors import SettingsError
-from simulations.running.records import Record, settings_key
-from simulations.running.watch import Watcher
+from simulations.running.records import settings_key
 
 
 class Settings(Protocol):
@@ -27,7 +24,7 @@ class Run:
     """One run to do.
 
     Attributes:
-        kind: one that :func:`perform_named` knows, such as "distil" or "federated".
+        kind: one that :mod:`~simulations.running.performing` knows, such as "distil" or "federated".
         settings: of that kind.
     """
 
@@ -39,60 +36,6 @@ class Run:
         return settings_key(self.kind, self.settings.as_record())
 
 
-def perform(run: Run, watcher: Watcher, folder: Path) -> Record:
-    """Do ``run`` in this process, with its files below ``folder``."""
-    return perform_named(run.kind, asdict(run.settings), watcher, folder)
-
-
-def perform_named(
-    kind: str, settings: Mapping[str, Any], watcher: Watcher, folder: Path, *, checkpoints: bool = True
-) -> Record:
-    """:func:`perform` for settings by name. It imports what the kind needs: Avalanche for continual runs alone.
-
-    Raises:
-        SettingsError: there is no such kind.
-    """
-    if kind == "distil":
-        from simulations.scenarios.distil import DistilSettings, run_distil
-
-        return run_distil(DistilSettings(**settings), watcher, folder, checkpoints=checkpoints)
-    if kind == "federated":
-        from simulations.attacks import AttackedSettings
-        from simulations.scenarios.federated import run_federated
-
-        federation = AttackedSettings(**settings)
-        return run_federated(federation, watcher, _checkpoint(kind, federation, folder) if checkpoints else None)
-    if kind == "federated-trial":
-        from simulations.attacks import AttackedSettings
-        from simulations.scenarios.tuning import run_trial
-
-        trial = AttackedSettings(**settings)
-        return run_trial(trial, watcher, _checkpoint(kind, trial, folder) if checkpoints else None)
-    if kind == "continual":
-        from simulations.scenarios.continual import run_continual
-        from strategies.continual import ContinualSettings
-
-        stream = ContinualSettings(**settings)
-        return run_continual(stream, watcher, _checkpoint(kind, stream, folder) if checkpoints else None)
-    if kind == "federated-continual":
-        from simulations.scenarios.federated_continual import run_federated_continual
-        from strategies.federated_continual import FederatedContinualSettings
-
-        both = FederatedContinualSettings(**settings)
-        return run_federated_continual(both, watcher, _checkpoint(kind, both, folder) if checkpoints else None)
-    if kind == "audit":
-        from simulations.audit.run import run_audit
-        from simulations.audit.settings import AuditSettings
-
-        return run_audit(AuditSettings(**settings), watcher, folder, checkpoints=checkpoints)
-    known = "distil, federated, federated-trial, continual, federated-continual, audit"
-    raise SettingsError(f"unknown kind of run {kind!r}; known: {known}")
-
-
 def checkpoint_of(kind: str, key: str, folder: Path) -> Path:
     """Where a run that was interrupted left how it stands; of kinds that take care of theirs, nothing is there."""
     return folder / f"{kind}-{key}.checkpoint.pt"
-
-
-def _checkpoint(kind: str, settings: Settings, folder: Path) -> Path:
-    return checkpoint_of(kind, Run(kind, settings).key, folder)

@@ -53,7 +53,7 @@ def _perform(request: Mapping[str, Any], speaker: _Speaker) -> Mapping[str, Any]
 
     from simulations.measuring.machine import tune_allocator
     from simulations.running.interrupts import InsistentInterrupts
-    from simulations.running.runs import perform_named
+    from simulations.running.performing import perform_named
 
     tune_allocator()
     torch.set_num_threads(request["threads"])

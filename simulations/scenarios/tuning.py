@@ -13,18 +13,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from fedcl_distill.errors import DivergenceError, SettingsError
+from fedcl_distill.errors import SettingsError
 from simulations.attacks import AttackedSettings
 from simulations.running.compare import compare
 from simulations.running.records import Record, append_record, make_record, read_records
 from simulations.running.runs import Run
 from simulations.running.watch import Watcher
-from simulations.scenarios.federated import run_federated
+from simulations.scenarios.trial import TRIAL
 from simulations.tables.arms import TUNING
-from strategies.federated.server.reception import QuorumError
 
-TRIAL = "federated-trial"
-"""Kind of the results of candidates."""
 DEFAULT_SHARE = 0.2
 
 
@@ -138,22 +135,6 @@ def tune(
         if line["key"] not in known:
             append_record(results_path, line)
     return chosen, lines
-
-
-def run_trial(
-    settings: AttackedSettings, watcher: Watcher | None = None, checkpoint: str | os.PathLike[str] | None = None
-) -> Record:
-    """One candidate's result line; a candidate under which training breaks down has accuracy 0 and a ``failure``.
-
-    Raises:
-        SettingsError, DataError: settings that do not fit each other or the data.
-    """
-    try:
-        record = run_federated(settings, watcher, checkpoint)
-    except (DivergenceError, QuorumError) as error:
-        metrics = {"accuracy": 0.0, "failure": " ".join(str(error).split())}
-        return make_record(TRIAL, settings.as_record(), metrics, 0.0)
-    return make_record(TRIAL, settings.as_record(), record["metrics"], record["seconds"])
 
 
 def _on_held_out(cell: AttackedSettings) -> AttackedSettings:

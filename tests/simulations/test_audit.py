@@ -23,8 +23,9 @@ from simulations.audit.run import audit_saved, run_audit
 from simulations.audit.settings import AuditSettings
 from simulations.audit.tables import audit_tables
 from simulations.cli import app
+from simulations.running.performing import perform
 from simulations.running.records import append_record, read_records
-from simulations.running.runs import Run, perform
+from simulations.running.runs import Run
 from simulations.running.watch import Silent
 from simulations.scenarios.cross_architecture import SavedSet
 

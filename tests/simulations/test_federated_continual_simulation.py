@@ -13,8 +13,9 @@ from simulations.flower.app import client_parts
 from simulations.flower.federated_continual_app import KIND, client_streams
 from simulations.report.write import render
 from simulations.running.compare import compare
+from simulations.running.performing import perform
 from simulations.running.records import make_record, read_records
-from simulations.running.runs import Run, perform
+from simulations.running.runs import Run
 from simulations.running.watch import Silent
 from simulations.scenarios.federated_continual import run_federated_continual
 from simulations.tables.arms import REAL_SAMPLES_MARK, scenarios

@@ -14,7 +14,8 @@ from simulations.flower.app import central_test_data, client_parts
 from simulations.running.records import read_records
 from simulations.running.runs import Run
 from simulations.scenarios.data import held_out, load_splits
-from simulations.scenarios.tuning import TRIAL, contests, run_trial, tune
+from simulations.scenarios.trial import TRIAL, run_trial
+from simulations.scenarios.tuning import contests, tune
 from simulations.tables.arms import TUNING, scenarios
 from simulations.tables.comparison import table_of
 

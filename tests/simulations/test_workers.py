@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from fedcl_distill.errors import FedclDistillError, SettingsError, StorageError
 from simulations.cli import app
 from simulations.running.compare import compare
+from simulations.running.performing import perform_named
 from simulations.running.records import read_records
-from simulations.running.runs import Run, perform_named
+from simulations.running.runs import Run
 from simulations.running.watch import Silent
 from simulations.running.workers import WorkerError, Workers, _next, run_in_processes
 from simulations.scenarios.distil import KIND, DistilSettings
