@@ -8,6 +8,7 @@ from torch import nn
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks.base import Network
+from fedcl_distill.networks.convolution import Convolution
 from fedcl_distill.networks.norm_relu_pool import NormReluPool
 
 
@@ -33,7 +34,7 @@ def convnet(sample_shape: tuple[int, ...], num_classes: int, *, width: int = 128
         )
     stages: list[nn.Module] = []
     for block in range(depth):
-        convolution = nn.Conv2d(channels, width, 3, padding=padding if block == 0 else 1)
+        convolution = Convolution(channels, width, 3, padding=padding if block == 0 else 1)
         stages.append(nn.Sequential(convolution, NormReluPool(width)))
         channels, size = width, (size[0] // 2, size[1] // 2)
     return Network(stages, channels * size[0] * size[1], num_classes)
