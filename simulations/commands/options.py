@@ -120,6 +120,7 @@ def read_cells(
 ) -> list[T]:
     """One ``kind`` for every combination of the given values; a flag replaces what the file says of its setting.
 
+    Of a mapping, a flag replaces the keys that it names, and keeps the file's others.
     A file may hold tables ``[[run]]``: each is a list of combinations of its own, on top of the file's other keys.
     ``defaults`` are the values of settings that neither file nor flag names, in place of the class's.
 
@@ -134,10 +135,11 @@ def read_cells(
     given = [(known[name], values) for name, values in flags.items() if values is not None]
     cells: dict[str, T] = {}
     for run in runs:
+        told = _alternatives({**common, **run}, known, str(file))
         values = {
             **{name: list(several) for name, several in (defaults or {}).items()},
-            **_alternatives({**common, **run}, known, str(file)),
-            **_flag_alternatives(given),
+            **told,
+            **_flag_alternatives(given, told),
         }
         for cell in _combine(kind, values, known):
             cells.setdefault(json.dumps(dataclasses.asdict(cell), sort_keys=True, default=str), cell)  # type: ignore[call-overload]
@@ -186,7 +188,12 @@ def _shown_together(values: Sequence[Any] | None) -> str:
 
 
 def _settings_file() -> inspect.Parameter:
-    option = typer.Option(None, "--settings", metavar="FILE.toml", help="Read settings from a file; flags go first.")
+    option = typer.Option(
+        None,
+        "--settings",
+        metavar="FILE.toml",
+        help="Read settings from a file; flags go first, of KEY=VALUE key by key.",
+    )
     return inspect.Parameter("settings", inspect.Parameter.KEYWORD_ONLY, default=option, annotation=Path | None)
 
 
@@ -267,14 +274,23 @@ def _alternatives(table: Mapping[str, Any], known: Mapping[str, Setting], source
     return found
 
 
-def _flag_alternatives(given: Iterable[tuple[Setting, Any]]) -> dict[str, list[Any]]:
+def _flag_alternatives(given: Iterable[tuple[Setting, Any]], told: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """Values for each setting that a flag gives; those of mappings are laid over each that the file ``told``."""
     found = {}
     for setting, values in given:
-        if setting.shape == "mapping" or not isinstance(values, list):
+        if setting.shape == "mapping":
+            own = setting.read(values, setting.flag)
+            found[setting.name] = [_laid_over(one, own) for one in told.get(setting.name, [{}])]
+        elif not isinstance(values, list):
             found[setting.name] = [setting.read(values, setting.flag)]
         else:
             found[setting.name] = [setting.read(value, setting.flag) for value in values]
     return found
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, with ``above`` last: later keys go before earlier ones that speak of the same setting in another way."""
+    return {**{key: value for key, value in below.items() if key not in above}, **above}
 
 
 def _combine(kind: type[T], values: Mapping[str, list[Any]], known: Mapping[str, Setting]) -> Iterator[T]:

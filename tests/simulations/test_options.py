@@ -108,6 +108,17 @@ def test_method_settings_may_be_for_one_method(tmp_path):
     assert (first.method_settings, second.method_settings) == ({"clamp": True}, {"clamp": True, "rate": 2})
 
 
+def test_flags_are_laid_over_the_method_settings_of_a_file(tmp_path):
+    toml = 'name = "x"\nmethod = ["a", "b"]\n[method_settings]\nrate = 1\nclamp = true\n[method_settings.a]\nrate = 2'
+    first, second = _cells(tmp_path, toml, method_settings=["a.rate=3"])
+    assert (first.method_settings, second.method_settings) == ({"rate": 3, "clamp": True}, {"rate": 1, "clamp": True})
+    first, second = _cells(tmp_path, toml, method_settings=["rate=3", "start=noise"])
+    assert first.method_settings == second.method_settings == {"rate": 3, "clamp": True, "start": "noise"}
+    several = 'name = "x"\nmethod = "a"\nmethod_settings = [{ rate = 1 }, { rate = 2 }]'
+    cells = _cells(tmp_path, several, method_settings=["clamp=true"])
+    assert [one.method_settings for one in cells] == [{"rate": 1, "clamp": True}, {"rate": 2, "clamp": True}]
+
+
 def test_strategy_settings_may_be_for_one_strategy():
     flags = {"strategy": ["topk", "scaffold"], "strategy_settings": ["topk.fraction=0.5", "server_learning_rate=1"]}
     first, second = read_cells(FederatedSettings, None, flags)
