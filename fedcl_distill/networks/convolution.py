@@ -16,9 +16,8 @@ class Convolution(nn.Conv2d):
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
-        learning = torch.is_grad_enabled() and self.bias is not None and self.bias.requires_grad
-        if inputs.device.type != "cpu" or self.in_channels > 1 or not learning:
+        bias, grey_on_cpu = self.bias, self.in_channels == 1 and inputs.device.type == "cpu"
+        if not grey_on_cpu or bias is None or not bias.requires_grad or not torch.is_grad_enabled():
             return super().forward(inputs)
-        assert self.bias is not None
         outputs = F.conv2d(inputs, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
-        return outputs.add_(self.bias.to(outputs.dtype).view(-1, 1, 1))
+        return outputs.add_(bias.to(outputs.dtype).view(-1, 1, 1))

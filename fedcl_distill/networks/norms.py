@@ -30,13 +30,13 @@ class InstanceNorm(nn.Module):
         return normalised
 
 
-def moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
     """(n, channels, 1, 1) mean of each sample's channels, and one over their deviation."""
     mean = inputs.mean(_PIXELS, keepdim=True)
     return mean, ((inputs - mean).square().mean(_PIXELS, keepdim=True) + EPSILON).rsqrt()
 
 
-def gradient_of_norm(
+def _gradient_of_norm(
     gradient: Tensor, normalised: Tensor, weight: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient of inputs, weight and bias, given that of ``normalised · weight + bias``; differentiable itself."""
@@ -69,5 +69,5 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         samples, weight, mean, scale = ctx.saved_tensors
         if torch.is_grad_enabled():  # someone differentiates this gradient: mean and deviation depend on the samples
-            mean, scale = moments(samples)
-        return gradient_of_norm(gradient, (samples - mean) * scale, weight, scale)
+            mean, scale = _moments(samples)
+        return _gradient_of_norm(gradient, (samples - mean) * scale, weight, scale)

@@ -26,6 +26,10 @@ def perform_named(
     Raises:
         SettingsError: there is no such kind.
     """
+
+    def checkpoint(settings: Settings) -> Path | None:
+        return checkpoint_of(kind, Run(kind, settings).key, folder) if checkpoints else None
+
     if kind == "distil":
         from simulations.scenarios.distil import DistilSettings, run_distil
 
@@ -35,25 +39,25 @@ def perform_named(
         from simulations.scenarios.federated import run_federated
 
         federation = AttackedSettings(**settings)
-        return run_federated(federation, watcher, _checkpoint(kind, federation, folder) if checkpoints else None)
+        return run_federated(federation, watcher, checkpoint(federation))
     if kind == "federated-trial":
         from simulations.attacks import AttackedSettings
         from simulations.scenarios.trial import run_trial
 
         trial = AttackedSettings(**settings)
-        return run_trial(trial, watcher, _checkpoint(kind, trial, folder) if checkpoints else None)
+        return run_trial(trial, watcher, checkpoint(trial))
     if kind == "continual":
         from simulations.scenarios.continual import run_continual
         from strategies.continual import ContinualSettings
 
         stream = ContinualSettings(**settings)
-        return run_continual(stream, watcher, _checkpoint(kind, stream, folder) if checkpoints else None)
+        return run_continual(stream, watcher, checkpoint(stream))
     if kind == "federated-continual":
         from simulations.scenarios.federated_continual import run_federated_continual
         from strategies.federated_continual import FederatedContinualSettings
 
         both = FederatedContinualSettings(**settings)
-        return run_federated_continual(both, watcher, _checkpoint(kind, both, folder) if checkpoints else None)
+        return run_federated_continual(both, watcher, checkpoint(both))
     if kind == "audit":
         from simulations.audit.run import run_audit
         from simulations.audit.settings import AuditSettings
@@ -61,7 +65,3 @@ def perform_named(
         return run_audit(AuditSettings(**settings), watcher, folder, checkpoints=checkpoints)
     known = "distil, federated, federated-trial, continual, federated-continual, audit"
     raise SettingsError(f"unknown kind of run {kind!r}; known: {known}")
-
-
-def _checkpoint(kind: str, settings: Settings, folder: Path) -> Path:
-    return checkpoint_of(kind, Run(kind, settings).key, folder)
