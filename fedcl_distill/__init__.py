@@ -5,17 +5,51 @@ from fedcl_distill import Budget, evaluate, load_data, build_method
 data = load_data("digits")
 synthetic = build_method("dm").distil(data.train, 10, seed=0, budget=Budget(seconds=30))
 print(evaluate(synthetic, data.test, seed=0))
+
+These names are imported when they are first asked for, since PyTorch takes seconds.
 """
 
-from fedcl_distill.data import LabelledData, Normalisation, Splits
-from fedcl_distill.data import load as load_data
-from fedcl_distill.engine import Budget, ByteBudget, Callback, Distiller, Engine, ProgressBar
-from fedcl_distill.evaluation import FAST, FIELD, Evaluation, Protocol, evaluate
-from fedcl_distill.methods import build_method, list_methods
-from fedcl_distill.networks import Architecture
-from fedcl_distill.synthetic import SyntheticSet, decode, encode, load, save, union
+from typing import TYPE_CHECKING
+
+from fedcl_distill.lazily import import_lazily
+
+if TYPE_CHECKING:
+    from fedcl_distill.data import LabelledData, Normalisation, Splits
+    from fedcl_distill.data import load as load_data
+    from fedcl_distill.engine import Budget, ByteBudget, Callback, Distiller, Engine, ProgressBar
+    from fedcl_distill.evaluation import FAST, FIELD, Evaluation, Protocol, evaluate
+    from fedcl_distill.methods import build_method, list_methods
+    from fedcl_distill.networks import Architecture
+    from fedcl_distill.synthetic import SyntheticSet, decode, encode, load, save, union
 
 __version__ = "0.1.0"
+
+_PLACES = {
+    "LabelledData": "data",
+    "Normalisation": "data",
+    "Splits": "data",
+    "load_data": "data:load",
+    "Budget": "engine",
+    "ByteBudget": "engine",
+    "Callback": "engine",
+    "Distiller": "engine",
+    "Engine": "engine",
+    "ProgressBar": "engine",
+    "FAST": "evaluation",
+    "FIELD": "evaluation",
+    "Evaluation": "evaluation",
+    "Protocol": "evaluation",
+    "evaluate": "evaluation",
+    "build_method": "methods",
+    "list_methods": "methods",
+    "Architecture": "networks",
+    "SyntheticSet": "synthetic",
+    "decode": "synthetic",
+    "encode": "synthetic",
+    "load": "synthetic",
+    "save": "synthetic",
+    "union": "synthetic",
+}
 
 __all__ = [
     "FAST",
@@ -43,3 +77,5 @@ __all__ = [
     "save",
     "union",
 ]
+
+__getattr__ = import_lazily(__name__, _PLACES)

@@ -74,7 +74,7 @@ def _root(
 
         Console().print(f"fedcl-distill {__version__}", highlight=False)
     elif ctx.invoked_subcommand is None:
-        from simulations.scenarios.small_comparison import show_small_comparison
+        from simulations.commands.no_subcommand import show_small_comparison
 
         show_small_comparison(out)
 

@@ -13,7 +13,7 @@ from simulations.running.performing import perform
 from simulations.running.records import Record, append_record, finished_keys
 from simulations.running.runs import Run, checkpoint_of
 from simulations.running.watch import Silent, Stage, Watcher
-from simulations.running.workers import Outcome, Workers, run_in_processes
+from simulations.running.workers import Outcome, Worker, Workers, run_in_processes
 
 Perform = Callable[[Run, Watcher, Path], Record]
 
@@ -25,6 +25,7 @@ def compare(
     workers: int = 1,
     *,
     perform: Perform = perform,
+    hired: Sequence[Worker] = (),
 ) -> list[Record]:
     """Do those of ``runs`` that ``results_path`` does not hold yet, and append each result as soon as it is there.
 
@@ -38,6 +39,7 @@ def compare(
         workers: runs at a time. One runs in this process, with its number of threads; more run in processes of one
             thread each, which changes results by rounding and by nothing else.
         perform: does a run in this process.
+        hired: processes for the runs that were started beforehand, if there are to be several.
 
     Raises:
         FedclDistillError: of the first run that fails; the others are ended, finished results stay.
@@ -48,7 +50,7 @@ def compare(
     todo = [run for run in runs if run.key not in done]
     with watcher.stage(_describe(todo)) as stage:
         if workers > 1:
-            results = _elsewhere(todo, Workers(folder, workers, reuse=True), watcher, stage)
+            results = _elsewhere(todo, Workers(folder, workers, reuse=True), watcher, stage, hired)
         else:
             results = _here(todo, perform, watcher, stage, folder)
         with closing(results):
@@ -72,8 +74,10 @@ def _here(
         yield perform(run, watcher, folder)
 
 
-def _elsewhere(todo: Sequence[Run], workers: Workers, watcher: Watcher, stage: Stage) -> Generator[Record, None, None]:
-    with closing(run_in_processes(todo, workers, stage, watcher.note)) as outcomes:
+def _elsewhere(
+    todo: Sequence[Run], workers: Workers, watcher: Watcher, stage: Stage, hired: Sequence[Worker]
+) -> Generator[Record, None, None]:
+    with closing(run_in_processes(todo, workers, stage, watcher.note, hired)) as outcomes:
         for outcome in outcomes:
             yield _record(outcome)
 

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,6 +27,7 @@ def main() -> None:
     """Do the runs on standard input."""
     speaker, requests = _Speaker(_take_standard_output()), queue.SimpleQueue[bytes]()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    _import_early()
     while True:
         speaker.say(_answer(json.loads(requests.get()), speaker))
 
@@ -46,6 +47,12 @@ def _answer(request: Mapping[str, Any], speaker: _Speaker) -> dict[str, Any]:
         return {"record": _perform(request, speaker)}
     except Exception as error:
         return {"failure": failure_of(error, speaker.phase)}
+
+
+def _import_early() -> None:
+    """Import what every run needs, before the first is there; what is absent is the run's to tell."""
+    with suppress(ImportError):
+        import torch  # noqa: F401
 
 
 def _perform(request: Mapping[str, Any], speaker: _Speaker) -> Mapping[str, Any]:

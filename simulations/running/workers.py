@@ -84,16 +84,31 @@ class Outcome:
         return unforeseen
 
 
+def hire(workers: Workers) -> list[Worker]:
+    """As many processes as ``workers`` has room for. They import PyTorch at once, while we do other things.
+
+    They end with this process, if not before.
+    """
+    return [Worker(workers) for _ in range(workers.count)]
+
+
 def run_in_processes(
-    runs: Sequence[Run], workers: Workers, stage: Stage, note: Callable[[str], None] = lambda _: None
+    runs: Sequence[Run],
+    workers: Workers,
+    stage: Stage,
+    note: Callable[[str], None] = lambda _: None,
+    hired: Sequence[Worker] = (),
 ) -> Generator[Outcome, None, None]:
     """Do every run and yield how it ended as soon as it has; ``note`` hears what runs have to say.
 
-    Whatever ends the iteration, such as Ctrl-C, ends the processes too: close the iterator.
+    Whatever ends the iteration, such as Ctrl-C, ends the processes too, those ``hired`` before included: close the
+    iterator.
     """
-    waiting, staff, done = list(runs), list[_Worker](), 0
+    waiting, staff, done = list(runs), list(hired), 0
     selector = selectors.DefaultSelector()
     try:
+        for worker in staff:
+            selector.register(worker.output, selectors.EVENT_READ, worker)
         while done < len(runs):
             for worker in _hands(staff, workers, len(waiting)):
                 worker.take(waiting.pop(_next(waiting, worker.kinds)))
@@ -118,8 +133,8 @@ def run_in_processes(
         selector.close()
 
 
-class _Worker:
-    """One process and the run it has under way."""
+class Worker:
+    """One process and the run it has under way, if any."""
 
     def __init__(self, workers: Workers) -> None:
         self.run: Run | None = None
@@ -213,12 +228,12 @@ class _Worker:
         return self._errors.read().decode(errors="replace")[-_TAIL:]
 
 
-def _hands(staff: Sequence[_Worker], workers: Workers, wanted: int) -> Iterator[_Worker]:
+def _hands(staff: Sequence[Worker], workers: Workers, wanted: int) -> Iterator[Worker]:
     """At most ``wanted`` workers without a run: idle ones, then new ones."""
     idle = [worker for worker in staff if worker.run is None][:wanted]
     yield from idle
     for _ in range(min(wanted - len(idle), workers.count - len(staff))):
-        yield _Worker(workers)
+        yield Worker(workers)
 
 
 def _next(waiting: Sequence[Run], kinds: set[str]) -> int:
@@ -226,7 +241,7 @@ def _next(waiting: Sequence[Run], kinds: set[str]) -> int:
     return next((position for position, run in enumerate(waiting) if run.kind in kinds), 0)
 
 
-def _dismiss(staff: Sequence[_Worker]) -> None:
+def _dismiss(staff: Sequence[Worker]) -> None:
     stop_with_children(*(worker.process for worker in staff))
     for worker in staff:
         worker.close()
@@ -249,6 +264,6 @@ def _request(run: Run, workers: Workers) -> str:
     return json.dumps(request) + "\n"
 
 
-def _show(stage: Stage, staff: Sequence[_Worker], done: int, total: int) -> None:
+def _show(stage: Stage, staff: Sequence[Worker], done: int, total: int) -> None:
     now = " | ".join(f"{one.phase} {100 * one.fraction:.0f} %" for one in staff if one.run is not None)
     stage.update(done / total, f"{done} of {total}; now {now}")

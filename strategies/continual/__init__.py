@@ -4,10 +4,10 @@ Memories, metrics, settings and results know nothing of Avalanche. What needs it
 for, since importing Avalanche takes ten seconds.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fedcl_distill.errors import DependencyError
+from fedcl_distill.lazily import import_lazily
 from strategies.continual.memories.base import EncodedMemory, Memory
 from strategies.continual.memories.condensed import CondensedMemory
 from strategies.continual.memories.distilled import DistilledMemory
@@ -90,12 +90,12 @@ __all__ = [
     "task_incremental",
 ]
 
+_import = import_lazily(__name__, _ON_AVALANCHE)
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _ON_AVALANCHE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(import_module(f"{__name__}.{_ON_AVALANCHE[name]}"), name)
+        return _import(name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "avalanche":
             raise

@@ -1,0 +1,48 @@
+"""``fedcl-distill`` without a subcommand: a small comparison of both worlds, and its report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from simulations.running.workers import Worker, Workers, hire
+
+_MOST_WORKERS = 3
+
+
+def show_small_comparison(out: Path) -> None:
+    """Run what ``out`` does not hold yet, print the tables, write the report and say where it is."""
+    started, count = time.monotonic(), min(_MOST_WORKERS, os.cpu_count() or 1)
+    hired = hire(Workers(out, count, reuse=True)) if count > 1 else []
+    _compare_and_show(out, count, hired, started)
+
+
+def _compare_and_show(out: Path, count: int, hired: Sequence[Worker], started: float) -> None:
+    # Imported here, while the hired processes import PyTorch too: a second or two of the whole.
+    from simulations.commands.shared import REPORT, RESULTS, rich_table, watching
+    from simulations.running.compare import compare
+    from simulations.running.console import open_console
+    from simulations.running.records import read_records
+    from simulations.scenarios.small_comparison import RUNS
+    from simulations.tables.arms import scenarios
+    from simulations.tables.comparison import table_of
+    from simulations.tables.formats import seconds
+
+    console = open_console()
+    console.print("[bold]A small comparison of both worlds[/] on 8x8 digits\n", highlight=False)
+    with watching(console) as watcher:
+        compare(RUNS, out / RESULTS, watcher, count, hired=hired)
+    records = list(read_records(out / RESULTS))
+    for kind in ("distil", "federated", "continual"):
+        for scenario in scenarios(records, kind):
+            console.print(f"\n[bold cyan]{kind}[/]")
+            console.print(rich_table(table_of(scenario)))
+
+    from simulations.report import write_report  # matplotlib too takes a second
+
+    page = write_report(out / RESULTS, out / REPORT)
+    console.print(f"[bold green]done[/] in {seconds(time.monotonic() - started)}", highlight=False)
+    console.print(f"[dim]results:[/] {out / RESULTS}", highlight=False, soft_wrap=True)
+    console.print(f"[dim]report:[/]  {page}", highlight=False, soft_wrap=True)
