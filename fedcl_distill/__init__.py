@@ -79,3 +79,7 @@ __all__ = [
 ]
 
 __getattr__ = import_lazily(__name__, _PLACES)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,8 +12,9 @@ def import_lazily(package: str, places: Mapping[str, str]) -> Callable[[str], An
 
     Args:
         package: its ``__name__``.
-        places: public name to the module that has it, seen from the package, such as ``"engine"``, or, if it has another
-            name there, ``"data:load"``. The modules are attributes of the package as well, as if they had been imported.
+        places: public name to the module that has it, seen from the package, such as ``"engine"``, or, if it has
+            another name there, ``"data:load"``. The modules are attributes of the package as well, as if they had been
+            imported.
     """
     modules = {place.partition(":")[0] for place in places.values()}
 

@@ -3,7 +3,7 @@
 from fedcl_distill.selection.base import Criterion, select
 from fedcl_distill.selection.cluster_centres import ClusterCentres
 from fedcl_distill.selection.criteria import ClosestToMean, Herding, KCenter, Random
-from fedcl_distill.selection.embeddings import Embedding, Inputs, TrainedEmbedding
+from fedcl_distill.selection.embeddings import Embedding, Inputs, Thumbnails, TrainedEmbedding
 from fedcl_distill.selection.forgetting import Forgetting
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Inputs",
     "KCenter",
     "Random",
+    "Thumbnails",
     "TrainedEmbedding",
     "select",
 ]

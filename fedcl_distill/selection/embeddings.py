@@ -7,15 +7,18 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fedcl_distill.chunks import chunked
 from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, Network, default_architecture
 from fedcl_distill.recipes import recipe_for_real
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.training import Recipe, fit
 
 _WIDTH = 64
+_PART = 1024  # samples that are float32 at a time
 
 
 class Embedding(Protocol):
@@ -32,6 +35,36 @@ class Inputs:
 
     def embed(self, real: LabelledData, seed: int) -> Tensor:
         return real.inputs().flatten(1)
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """Images averaged down to a few pixels, flattened; samples that are no images as they are.
+
+    Distances between thumbnails nearly rank like those between images, and cost a tenth of the time and memory.
+
+    Attributes:
+        side: pixels of height and of width at most.
+
+    Raises:
+        SettingsError: on construction, if ``side`` is below 1.
+    """
+
+    side: int = 8
+
+    def __post_init__(self) -> None:
+        if self.side < 1:
+            raise SettingsError(f"thumbnails need a side of at least 1, got {self.side}")
+
+    def embed(self, real: LabelledData, seed: int) -> Tensor:
+        parts = (slice(start, start + _PART) for start in range(0, len(real), _PART))
+        return torch.cat([self._shrink(real.inputs(part)).flatten(1) for part in parts])
+
+    def _shrink(self, inputs: Tensor) -> Tensor:
+        if inputs.dim() != 4:
+            return inputs
+        height, width = (min(side, self.side) for side in inputs.shape[2:])
+        return F.adaptive_avg_pool2d(inputs, (height, width))
 
 
 @dataclass(frozen=True)

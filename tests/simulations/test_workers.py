@@ -16,7 +16,7 @@ from simulations.running.performing import perform_named
 from simulations.running.records import read_records
 from simulations.running.runs import Run
 from simulations.running.watch import Silent
-from simulations.running.workers import WorkerError, Workers, _next, run_in_processes
+from simulations.running.workers import WorkerError, Workers, _next, hire, run_in_processes
 from simulations.scenarios.distil import KIND, DistilSettings
 from stand_ins import replace_worker
 from strategies.continual import ContinualSettings
@@ -103,6 +103,15 @@ def test_workers_take_one_run_after_another_and_stay_with_their_kind(stand_in, t
     assert _next(runs, {"c"}) == 0
     fresh = list(run_in_processes(runs[:3], Workers(tmp_path, 2), Silent()))
     assert len({outcome.record["metrics"]["pid"] for outcome in fresh}) == 3
+
+
+def test_processes_hired_beforehand_do_the_runs_and_end(stand_in, tmp_path):
+    stand_in("FAILURE = None" + _ANSWERS)
+    workers = Workers(tmp_path, 2, reuse=True)
+    hired = hire(workers)
+    outcomes = list(run_in_processes([Run("a", Cell(0))], workers, Silent(), hired=hired))
+    assert outcomes[0].record["metrics"]["pid"] in {worker.process.pid for worker in hired}
+    assert all(worker.process.poll() is not None for worker in hired)
 
 
 @pytest.mark.parametrize(
