@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -38,29 +39,29 @@ def reservoir(setup: Setup) -> Plan:
     return _replay(setup, "reservoir")
 
 
-def balanced(setup: Setup) -> Plan:
+def balanced(setup: Setup, *, final_shares: bool = False) -> Plan:
     """Replay of random real samples, equally many of each class."""
-    return _replay(setup, "balanced")
+    return _replay(setup, "balanced", final_shares=final_shares)
 
 
-def herding(setup: Setup) -> Plan:
+def herding(setup: Setup, *, final_shares: bool = False) -> Plan:
     """Replay of real samples chosen by herding."""
-    return _replay(setup, "herding")
+    return _replay(setup, "herding", final_shares=final_shares)
 
 
-def distilled(setup: Setup) -> Plan:
+def distilled(setup: Setup, *, final_shares: bool = False) -> Plan:
     """Replay of distilled samples."""
-    return _replay(setup, "distilled", online=False)
+    return _replay(setup, "distilled", online=False, final_shares=final_shares)
 
 
 def hybrid(setup: Setup, *, real_share: float = 0.5) -> Plan:
     """Replay of real samples, in a share of the bytes, and distilled ones."""
-    return _replay(setup, f"hybrid:real_share={real_share}", online=False)
+    return _replay(setup, "hybrid", online=False, real_share=real_share)
 
 
 def condensed(setup: Setup, *, buffer_size: int = 32, buffer_share: float = 0.5) -> Plan:
     """Replay of samples that are condensed as they pass."""
-    return _replay(setup, f"condensed:buffer_size={buffer_size},buffer_share={buffer_share}")
+    return _replay(setup, "condensed", buffer_size=buffer_size, buffer_share=buffer_share)
 
 
 def gdumb(setup: Setup, *, memory: str = "balanced") -> Plan:
@@ -165,8 +166,10 @@ def build_plan(setup: Setup) -> Plan:
     return plan
 
 
-def _replay(setup: Setup, memory: str, *, online: bool = True) -> Plan:
-    return Plan(setup.loss, Replay(setup.memory(memory), setup.like, **setup.replaying), online=online)
+def _replay(setup: Setup, memory: str, *, online: bool = True, **settings: Any) -> Plan:
+    named = ",".join(f"{name}={json.dumps(value)}" for name, value in settings.items())
+    held = setup.memory(f"{memory}:{named}")
+    return Plan(setup.loss, Replay(held, setup.like, **setup.replaying), online=online)
 
 
 def _takes_batches(memory: str) -> bool:

@@ -27,7 +27,8 @@ class DistilledMemory(EncodedMemory):
     again, with the held samples in the place of real data, for real data of old classes are gone. ``redistil=False``
     keeps the first samples of each class instead: for a core set they are the best ones, so that herding keeps the
     exemplars of iCaRL (Rebuffi et al. 2017); for a distillation it costs about half the seconds for less than a point
-    of accuracy (6,000 images of Fashion-MNIST, 10 a class in the end).
+    of accuracy (6,000 images of Fashion-MNIST, 10 a class in the end). With ``final_shares`` the budget is divided over
+    all classes that there will be, so that each is distilled once, from real data alone.
 
     A class that comes back in its nth experience gets an nth of its share from the new samples, and keeps the rest.
     Where a single sample is left to a class, the newest experience has it.
@@ -40,17 +41,21 @@ class DistilledMemory(EncodedMemory):
         budget: for each distillation, where the method's own is not meant.
         seed: fixes every draw.
         redistil: shrink old classes by distilling them again.
+        final_shares: give each class, from the start, what it will have when all classes are there: the memory grows as
+            they come, and part of the budget waits for them.
         value_range: of real samples, where what is added was distilled itself and may leave it; None takes that of
             what is added.
 
     Raises:
-        SettingsError: on construction, if samples that share their storage are to be dropped.
+        SettingsError: on construction, if samples that share their storage are to be dropped; from ``add``, if not even
+            one sample fits.
     """
 
     distiller: Distiller = field(kw_only=True)
     budget: Budget | None = field(default=None, kw_only=True)
     seed: int = field(default=0, kw_only=True)
     redistil: bool = field(default=True, kw_only=True)
+    final_shares: bool = field(default=False, kw_only=True)
     value_range: tuple[float, float] | None = field(default=None, kw_only=True)
     _experiences: int = field(default=0, repr=False)
     _visits: Counts = field(default_factory=list, repr=False)
@@ -86,15 +91,19 @@ class DistilledMemory(EncodedMemory):
     ) -> tuple[Counts, Counts]:
         """Whole samples of each class for the new experience, and for what is held, that fit into the budget."""
         available = [a + b for a, b in zip(old, fresh, strict=True)]
+        expected = [count or max(available) for count in available] if self.final_shares else available
         allowance = self.byte_budget
         while True:
             counts = spread_in_bytes(
                 ByteBudget(allowance, self.bits),
                 data,
                 self.distiller.parameterization,
-                available,
+                expected,
                 soft_labels=self.distiller.labels.soft,
             )
+            counts = [min(pair) for pair in zip(counts, available, strict=True)]
+            if not any(counts):
+                raise SettingsError(f"{self.byte_budget} bytes hold no sample of every class, as final_shares need")
             new = [_newcomers(*one) for one in zip(counts, old, fresh, visits, strict=True)]
             kept = [count - one for count, one in zip(counts, new, strict=True)]
             excess = self._bytes_of(data, new, kept) - self.byte_budget

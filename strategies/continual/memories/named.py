@@ -31,22 +31,31 @@ def reservoir(settings: ContinualSettings, byte_budget: int) -> ReservoirMemory:
     return ReservoirMemory(byte_budget, settings.bits, seed=_seed(settings))
 
 
-def balanced(settings: ContinualSettings, byte_budget: int) -> DistilledMemory:
+def balanced(settings: ContinualSettings, byte_budget: int, *, final_shares: bool = False) -> DistilledMemory:
     """Random real samples, equally many of each class."""
-    return exemplars(settings, byte_budget, CoreSet(Random()))
+    return exemplars(settings, byte_budget, CoreSet(Random()), final_shares=final_shares)
 
 
-def herding(settings: ContinualSettings, byte_budget: int) -> DistilledMemory:
+def herding(settings: ContinualSettings, byte_budget: int, *, final_shares: bool = False) -> DistilledMemory:
     """Real samples chosen by herding in the space of inputs, equally many of each class."""
-    return exemplars(settings, byte_budget, CoreSet(Herding()))
+    return exemplars(settings, byte_budget, CoreSet(Herding()), final_shares=final_shares)
 
 
-def exemplars(settings: ContinualSettings, byte_budget: int, core_set: CoreSet) -> DistilledMemory:
+def exemplars(
+    settings: ContinualSettings, byte_budget: int, core_set: CoreSet, *, final_shares: bool = False
+) -> DistilledMemory:
     """Real samples that a core set chooses, the best first; those that come last make room."""
-    return DistilledMemory(byte_budget, settings.bits, distiller=core_set, seed=_seed(settings), redistil=False)
+    return DistilledMemory(
+        byte_budget,
+        settings.bits,
+        distiller=core_set,
+        seed=_seed(settings),
+        redistil=False,
+        final_shares=final_shares,
+    )
 
 
-def distilled(settings: ContinualSettings, byte_budget: int) -> DistilledMemory:
+def distilled(settings: ContinualSettings, byte_budget: int, *, final_shares: bool = False) -> DistilledMemory:
     """Made by the settings' method."""
     return DistilledMemory(
         byte_budget,
@@ -55,6 +64,7 @@ def distilled(settings: ContinualSettings, byte_budget: int) -> DistilledMemory:
         budget=Budget.if_given(settings.distil_steps, settings.distil_seconds),
         seed=_seed(settings),
         redistil=settings.redistil,
+        final_shares=final_shares,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from builders import blobs
 from fedcl_distill.engine import Budget
+from fedcl_distill.engine.size import bytes_of_counts
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.synthetic import encode
@@ -62,6 +64,27 @@ def test_classes_share_evenly_and_old_ones_shrink():
     assert first[0] in (10, 11)
     assert max(second) - min(second) <= 1
     assert sum(second) == sum(first)
+
+
+@pytest.mark.parametrize("method", ["dm", "herding"])
+def test_final_shares_are_distilled_once_and_stay(method):
+    data = blobs((1, 8, 8), classes=6, per_class=100)
+    memory = _memory(bytes_of_counts([2] * 6, data, 8), method, final_shares=True)
+    held = []
+    for labels, counts in [((4, 5), [0, 0, 0, 0, 2, 2]), ((0, 1), [2, 2, 0, 0, 2, 2]), ((2, 3), [2] * 6)]:
+        memory.add(_only(data, *labels))
+        held.append(memory.recall())
+        assert held[-1].class_counts.tolist() == counts
+    for before, after in itertools.pairwise(held):
+        old = torch.isin(after.hard_labels, before.hard_labels)
+        torch.testing.assert_close(after.inputs()[old], before.inputs(), atol=0.05, rtol=0)  # of another 8-bit range
+
+
+def test_final_shares_need_room_for_a_sample():
+    data = blobs((1, 8, 8), classes=4, per_class=5)
+    memory = _memory(450, final_shares=True)
+    with pytest.raises(SettingsError, match="450 bytes hold no sample of every class"):
+        memory.add(_only(data, 0, 1))
 
 
 def test_a_class_with_one_sample_gives_its_share_to_others():
