@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 
 from fedcl_distill.errors import PayloadError
@@ -38,6 +39,13 @@ def build_parameterization(name: str, settings: Mapping[str, Setting]) -> Parame
         raise PayloadError(f"parameterization {name!r} does not take these settings: {error}") from error
 
 
+def stored_settings(parameterization: Parameterization) -> dict[str, Setting]:
+    """Those settings that the class does not take by itself: defaults are part of the file format, and cost no bytes."""
+    defaults = inspect.signature(type(parameterization)).parameters
+    given = parameterization.settings()
+    return {name: value for name, value in given.items() if name not in defaults or defaults[name].default != value}
+
+
 def as_parameterization(value: Parameterization | str | None) -> Parameterization:
     """Read ``pixels``, ``tiles``, ``addressing:bases=16`` and the like; None takes pixels.
 
@@ -63,4 +71,5 @@ __all__ = [
     "Tiles",
     "as_parameterization",
     "build_parameterization",
+    "stored_settings",
 ]

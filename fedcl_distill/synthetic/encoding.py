@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedcl_distill.errors import DataError
+from fedcl_distill.parameterizations import stored_settings
 from fedcl_distill.synthetic.container import Spec, View, container_header, write_container
 from fedcl_distill.synthetic.header import HARD, SOFT, Header
 from fedcl_distill.synthetic.layout import LABELS, STORED_DTYPES, label_bits, label_dtype
@@ -101,7 +102,7 @@ def _plan(synthetic: SyntheticSet, bits: int, provenance: bool) -> tuple[dict[st
     header = Header(
         bits=bits,
         parameterization=synthetic.parameterization.name,
-        settings=synthetic.parameterization.settings(),
+        settings=stored_settings(synthetic.parameterization),
         class_names=synthetic.class_names,
         labels=labels,
         mean=synthetic.normalisation.mean,

@@ -26,7 +26,7 @@ class Header:
 
     Attributes:
         bits: depth of the stored arrays.
-        parameterization: its name; ``settings`` rebuild it.
+        parameterization: its name; ``settings`` rebuild it, with its defaults for those that are absent.
         class_names: one name a class. The names "0", "1", … travel as their count.
         labels: "hard" or "soft" if there is an array of labels; the number of samples of each class if there
             is none because samples are ordered by class.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,6 +18,7 @@ from strategies.continual.memories.base import EncodedMemory
 from strategies.continual.memories.stored_rows import leading_rows, merged, stored_by_rows
 
 Counts = list[int]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -108,6 +110,7 @@ class DistilledMemory(EncodedMemory):
             kept = [count - one for count, one in zip(counts, new, strict=True)]
             excess = self._bytes_of(data, new, kept) - self.byte_budget
             if excess <= 0:
+                _tell_of_lost_classes(self.byte_budget, counts, available)
                 return new, kept
             allowance -= excess  # two headers
 
@@ -141,6 +144,12 @@ class DistilledMemory(EncodedMemory):
 
     def _decoded(self, data: LabelledData, counts: Counts) -> Counts:
         return self.distiller.parameterization.decoded_counts(counts, data.sample_shape)
+
+
+def _tell_of_lost_classes(byte_budget: int, counts: Counts, available: Counts) -> None:
+    lost = [label for label, (count, had) in enumerate(zip(counts, available, strict=True)) if had and not count]
+    if lost:
+        _LOG.warning("%d bytes hold no sample of the classes %s: they will be forgotten", byte_budget, lost)
 
 
 def _newcomers(count: int, old: int, fresh: int, visits: int) -> int:

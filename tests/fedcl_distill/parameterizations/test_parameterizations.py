@@ -23,6 +23,7 @@ from fedcl_distill.parameterizations import (
     Shape,
     Tiles,
     build_parameterization,
+    stored_settings,
 )
 from fedcl_distill.parameterizations.resampling import enlarge, enlarging, shrink
 from fedcl_distill.problem import Problem
@@ -317,3 +318,23 @@ def test_few_values_that_would_decode_to_very_many_are_refused_by_the_decoder(
     )
     with pytest.raises(PayloadError, match="at most"):
         decode(encode(few, 8))
+
+
+def test_defaults_are_part_of_the_format_and_cost_no_bytes() -> None:
+    stored = {str(how): stored_settings(how) for how in KINDS}
+    assert stored == {
+        str(Pixels()): {},
+        str(Tiles()): {},
+        str(Tiles(3)): {"factor": 3},
+        str(Addressing()): {},
+        str(Addressing(scale=1)): {"scale": 1},
+        str(Addressing(bases=2)): {"bases": 2},
+        str(LowRank()): {},
+        str(LowRank(2)): {"rank": 2},
+    }
+    for how in KINDS:
+        assert build_parameterization(how.name, stored_settings(how)) == how
+    # What readers of earlier files, with or without settings, rely on: a change of a default needs a new format.
+    assert build_parameterization("tiles", {}) == build_parameterization("tiles", {"factor": 2})
+    assert build_parameterization("addressing", {}) == build_parameterization("addressing", {"bases": None, "scale": 2})
+    assert build_parameterization("low-rank", {}) == build_parameterization("low-rank", {"rank": None})

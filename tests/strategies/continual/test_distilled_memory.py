@@ -96,13 +96,15 @@ def test_a_class_with_one_sample_gives_its_share_to_others():
     assert many >= 19
 
 
-def test_a_budget_of_one_sample_holds_one():
+def test_a_budget_of_one_sample_holds_one_and_says_what_is_lost(caplog):
     data = blobs((1, 8, 8), classes=4, per_class=5)
     memory = _memory(450)
     for labels in [(0, 1), (2, 3)]:  # more classes than samples
         memory.add(_only(data, *labels))
         assert len(memory.recall()) in (1, 2)
         assert memory.bytes_kept <= 450
+    lost = set(range(4)) - set(memory.recall().hard_labels.tolist())
+    assert caplog.messages[-1] == f"450 bytes hold no sample of the classes {sorted(lost)}: they will be forgotten"
 
 
 def test_a_budget_below_one_sample_is_refused_and_leaves_the_memory_empty():
