@@ -40,7 +40,7 @@ def build_parameterization(name: str, settings: Mapping[str, Setting]) -> Parame
 
 
 def stored_settings(parameterization: Parameterization) -> dict[str, Setting]:
-    """Those settings that the class does not take by itself: defaults are part of the file format, and cost no bytes."""
+    """Settings that are not the defaults of the class: defaults are part of the file format, and cost no bytes."""
     defaults = inspect.signature(type(parameterization)).parameters
     given = parameterization.settings()
     return {name: value for name, value in given.items() if name not in defaults or defaults[name].default != value}
