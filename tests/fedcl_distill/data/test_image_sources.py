@@ -359,7 +359,21 @@ def test_digits_match_scikit_learn() -> None:
     assert torch.equal(load("digits").test.samples, digits.test.samples)
 
 
+def test_digits_are_read_without_importing_scikit_learn_and_by_it_if_the_file_is_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    code = "import sys; from fedcl_distill.data import load; load('digits'); assert 'sklearn' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    read = load_digits()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    asked = load_digits()
+    for one, other in ((read.train, asked.train), (read.test, asked.test)):
+        assert torch.equal(one.samples, other.samples)
+        assert torch.equal(one.labels, other.labels)
+
+
 def test_digits_without_scikit_learn_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(DependencyError, match=r"pip install 'fedcl-distill\[data\]'"):
         load_digits()
