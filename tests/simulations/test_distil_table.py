@@ -18,7 +18,7 @@ from fedcl_distill.engine.size import bytes_of_counts
 from fedcl_distill.methods import list_methods
 from fedcl_distill.parameterizations import Pixels
 from simulations.cli import app
-from simulations.commands.options import read_cells
+from simulations.commands.cells import read_cells
 from simulations.running.records import append_record, make_record, read_records
 from simulations.running.workers import Workers
 from simulations.scenarios.data import load_splits

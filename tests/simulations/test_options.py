@@ -11,7 +11,9 @@ import typer
 from typer.testing import CliRunner
 
 from fedcl_distill.errors import SettingsError
-from simulations.commands.options import read_cells, settings_of, takes_settings
+from simulations.commands.cells import read_cells
+from simulations.commands.fields import settings_of
+from simulations.commands.options import takes_settings
 from simulations.scenarios.distil import DistilSettings
 from strategies.federated import FederatedSettings
 
@@ -80,9 +82,29 @@ def test_tables_of_runs_stand_on_what_the_file_says(tmp_path):
     assert [(one.count, one.speed) for one in cells] == [(3, "slow"), (3, "fast"), (4, "fast")]
 
 
+def test_settings_that_go_together_are_not_combined(tmp_path):
+    toml = 'name = "x"\ntogether = ["count", "limit"]\ncount = [1, 2]\nlimit = [7, 8]\nspeed = ["slow", "fast"]'
+    cells = _cells(tmp_path, toml)
+    assert [(one.speed, one.count, one.limit) for one in cells] == [
+        ("slow", 1, 7),
+        ("slow", 2, 8),
+        ("fast", 1, 7),
+        ("fast", 2, 8),
+    ]
+    assert [(one.count, one.limit) for one in _cells(tmp_path, toml, count=[5], limit=[6], speed=["slow"])] == [(5, 6)]
+    own = 'name = "x"\n[[run]]\ncount = [1, 2]\n[[run]]\ntogether = ["count"]\ncount = [3, 4]'
+    assert [one.count for one in _cells(tmp_path, own)] == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("toml", "fragments"),
     [
+        ('name = "x"\ntogether = "count"', ["'together' must be a list of settings, got 'count'"]),
+        ('name = "x"\ntogether = ["many"]', ["unknown setting many in 'together'"]),
+        (
+            'name = "x"\ntogether = ["count", "limit"]\ncount = [1, 2]\nlimit = 3',
+            ["as many values each: count has 2, limit has 1"],
+        ),
         ('name = "x"\ncount = "two"', ["count must be a whole number, got 'two'"]),
         ('name = "x"\ncount = true', ["count must be a whole number"]),
         ('name = "x"\nspeed = "warp"', ["speed must be slow or fast"]),

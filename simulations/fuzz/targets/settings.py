@@ -10,7 +10,7 @@ from fedcl_distill.data.partition import parse_partitioner
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods.parts import as_parameterization
 from fedcl_distill.networks import Architecture
-from simulations.commands.options import read_cells
+from simulations.commands.cells import read_cells
 from simulations.fuzz.mutation import mutate_text
 from simulations.fuzz.scratch import scratch_file
 from simulations.fuzz.target import Target
