@@ -24,6 +24,7 @@ from strategies.continual.streams.class_groups import class_groups, class_order
 if TYPE_CHECKING:
     from strategies.continual.memories.storage_policy import MemoryBuffer
     from strategies.continual.replay.dark import DarkReplay
+    from strategies.continual.replay.finetuning import FineTuning
     from strategies.continual.replay.gdumb import GDumb
     from strategies.continual.replay.interference import MostInterfered
     from strategies.continual.replay.plugin import Replay
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _ON_AVALANCHE = {
     "DarkReplay": "replay.dark",
+    "FineTuning": "replay.finetuning",
     "GDumb": "replay.gdumb",
     "MostInterfered": "replay.interference",
     "ProjectedGradients": "replay.regularised",
@@ -65,6 +67,7 @@ __all__ = [
     "DarkReplay",
     "DistilledMemory",
     "EncodedMemory",
+    "FineTuning",
     "GDumb",
     "HybridMemory",
     "InputsDataset",

@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fedcl_distill.engine import CoreSet
@@ -163,7 +164,7 @@ def build_plan(setup: Setup) -> Plan:
     plan = builder(setup, **_checked(settings.strategy, builder, settings.strategy_settings))
     if settings.online and not plan.online:
         raise SettingsError(f"{settings.strategy!r} must know where experiences end; an online stream does not say it")
-    return plan
+    return plan if plan.replay is None else replace(plan, finetuning=setup.finetuning(plan.replay))
 
 
 def _replay(setup: Setup, memory: str, *, online: bool = True, **settings: Any) -> Plan:

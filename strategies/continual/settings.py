@@ -65,6 +65,7 @@ class ContinualSettings:
         replay_ratio: remembered samples for each current one.
         replay_augment: augment remembered samples as suits the data. Off: on digits and Fashion-MNIST it cost time and
             brought nothing.
+        finetune_epochs: over the memory alone, at the end of each experience, at 0.3 times the learning rate and less.
         balanced: give every class of a batch the same weight in the loss, so that few new classes do not outweigh many
             old ones.
 
@@ -102,6 +103,7 @@ class ContinualSettings:
 
     replay_ratio: float = 1.0
     replay_augment: bool = False
+    finetune_epochs: int = 0
     balanced: bool = True
 
     architecture: str | None = None
@@ -120,6 +122,10 @@ class ContinualSettings:
         for name in ("experiences", "images_per_class", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.finetune_epochs < 0:
+            raise SettingsError(f"finetune_epochs must not be negative, got {self.finetune_epochs}")
+        if self.finetune_epochs and self.online:
+            raise SettingsError("fine-tuning must know where experiences end; an online stream does not say it")
         check_bits(self.bits)
         if self.replay_ratio <= 0 or self.learning_rate <= 0:
             raise SettingsError("replay_ratio and learning_rate must be positive")

@@ -8,14 +8,19 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from fedcl_distill.augmentation import augmentation_for
+from fedcl_distill.augmentation import Augmentation, NoAugmentation, augmentation_for
 from fedcl_distill.data import LabelledData
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed
+from fedcl_distill.training import Recipe
 from strategies.continual.memories.base import Memory
 from strategies.continual.memories.named import memory_bytes, named_memory
+from strategies.continual.replay.finetuning import FineTuning
 from strategies.continual.replay.plugin import Replay
 from strategies.continual.settings import ContinualSettings
+
+_FINE = 0.3
+"""Fine-tuning starts at so many times the learning rate."""
 
 
 class Keeper(Protocol):
@@ -55,9 +60,29 @@ class Setup:
         settings = self.settings
         return {
             "ratio": settings.replay_ratio,
-            "augmentation": augmentation_for(self.like) if settings.replay_augment else None,
+            "augmentation": self._augmentation,
             "seed": derive_seed(settings.seed, "replay"),
         }
+
+    def finetuning(self, replay: Replay) -> FineTuning | None:
+        """Fine-tuning on what ``replay`` remembers, if the settings ask for it."""
+        settings = self.settings
+        if not settings.finetune_epochs:
+            return None
+        recipe = Recipe(
+            settings.finetune_epochs,
+            learning_rate=_FINE * settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            batch_size=settings.batch_size,
+            schedule="cosine",
+            augmentation=self._augmentation,
+        )
+        return FineTuning(replay, recipe, seed=derive_seed(settings.seed, "fine-tuning"))
+
+    @property
+    def _augmentation(self) -> Augmentation:
+        return augmentation_for(self.like) if self.settings.replay_augment else NoAugmentation()
 
 
 @dataclass(frozen=True)
@@ -68,6 +93,7 @@ class Plan:
         loss: given scores and labels.
         replay: takes in experiences; None for no memory.
         keepers: plugins that keep something else, called after ``replay``.
+        finetuning: at the end of each experience, on what ``replay`` holds.
         classifier: what is tested after each experience; None for the model itself.
         at_once: all experiences together.
         online: works on mini-batches without boundaries.
@@ -76,13 +102,15 @@ class Plan:
     loss: Callable[[Tensor, Tensor], Tensor]
     replay: Replay | None = None
     keepers: tuple[Keeper, ...] = ()
+    finetuning: FineTuning | None = None
     classifier: Callable[[], nn.Module] | None = None
     at_once: bool = False
     online: bool = True
 
     @property
     def plugins(self) -> list[Any]:
-        return ([] if self.replay is None else [self.replay]) + list(self.keepers)
+        present = (self.replay, self.finetuning, *self.keepers)
+        return [plugin for plugin in present if plugin is not None]
 
     @property
     def bytes_kept(self) -> int:
