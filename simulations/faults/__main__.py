@@ -21,20 +21,25 @@ from pathlib import Path
 from random import Random
 
 from fedcl_distill.errors import FedclDistillError, SettingsError
-from simulations.faults.attempt import attempt, outliving
+from simulations.faults.attempt import JobError, attempt, outliving
 from simulations.faults.jobs import JOBS, STARTS, Job
-from simulations.faults.outcome import difference, outcome_of
+from simulations.faults.outcome import RESULTS, difference, outcome_of
 from simulations.report.source import count_torn_lines
+from simulations.running.records import read_records
 
 _GOODBYE_SECONDS = 10.0
 
 
 @dataclass
 class Tally:
-    """What happened to one job: kills, comparisons with the run left alone, resumed starts, and whatever was wrong."""
+    """What happened to one job: kills, comparisons with the run left alone, resumed starts, and whatever was wrong.
+
+    ``seconds`` and ``results`` are those of the run left alone.
+    """
 
     job: str
     seconds: float = 0.0
+    results: int = 0
     kills: int = 0
     compared: int = 0
     resumed: int = 0
@@ -46,7 +51,7 @@ def kill_often(job: Job, kills: int, seed: int, place: Path) -> Tally:
     """Kill ``job`` so many times, in folders below ``place``.
 
     Raises:
-        JobError: it does not even come to its end where nobody kills it.
+        JobError: it does not even come to its end where nobody kills it, or leaves no result that could be lost.
     """
     random, tally = Random(seed), Tally(job.name)
     alone, log = place / "alone", place / "log"
@@ -54,7 +59,9 @@ def kill_often(job: Job, kills: int, seed: int, place: Path) -> Tally:
     for module in job.loads:
         importlib.import_module(module)
     tally.seconds = attempt(job, alone, log) or 0.0
-    expected = outcome_of(alone)
+    expected, tally.results = outcome_of(alone), sum(1 for _ in read_records(alone / RESULTS))
+    if not tally.results:
+        raise JobError(f"{job.name} left no result")
     while tally.kills < kills:
         folder = place / f"killed-{tally.compared}"
         folder.mkdir()
@@ -71,7 +78,7 @@ def kill_often(job: Job, kills: int, seed: int, place: Path) -> Tally:
         tally.compared += 1
         if (other := difference(expected, outcome_of(folder))) is not None:
             tally.wrong.append(f"{folder.name}: {other}")
-        tally.torn_lines += count_torn_lines([folder / "results.jsonl"])
+        tally.torn_lines += count_torn_lines([folder / RESULTS])
         tally.resumed += _resumed(folder / STARTS)
         if not tally.wrong:
             shutil.rmtree(folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 from simulations.cli import app
 from simulations.running.records import append_record, finished_keys, make_record, settings_key
 
-_NETWORK = "architecture=convnet:width=8"
+_NETWORK = "dm.architecture=convnet:width=8"
 _STEPS = 60
 STARTS = "starts.log"
 
@@ -62,7 +62,9 @@ def _command(*arguments: str) -> Callable[[Path], None]:
     """The same as ``fedcl-distill ARGUMENTS --out FOLDER``."""
 
     def work(folder: Path) -> None:
-        app([*arguments, "--out", str(folder)], prog_name="fedcl-distill", standalone_mode=False)
+        status = app([*arguments, "--out", str(folder)], prog_name="fedcl-distill", standalone_mode=False)
+        if status:  # a refusal, say; it was printed
+            raise RuntimeError(f"fedcl-distill {arguments[0]} ended with status {status}")
 
     return work
 

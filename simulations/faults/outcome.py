@@ -14,8 +14,8 @@ from fedcl_distill.synthetic import SyntheticSet, load
 from simulations.faults.jobs import STARTS
 from simulations.running.records import read_records
 
-_MEASURED = re.compile("second|peak|cores|memory|rate|class_names")
-_RESULTS = "results.jsonl"
+_MEASURED = re.compile("second|peak|start_bytes|cores|memory|rate|class_names")
+RESULTS = "results.jsonl"
 
 
 def outcome_of(folder: Path) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def difference(expected: dict[str, Any], found: dict[str, Any]) -> str | None:
 
 
 def _content(path: Path) -> Any:
-    if path.name == _RESULTS:
+    if path.name == RESULTS:
         records = list(read_records(path))
         doubled = [key for key, count in Counter(record["key"] for record in records).items() if count > 1]
         return {record["key"]: _values(record["metrics"]) for record in records}, doubled

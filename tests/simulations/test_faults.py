@@ -12,7 +12,7 @@ import pytest
 
 from simulations.faults import __main__ as faults
 from simulations.faults.attempt import JobError, attempt, outliving
-from simulations.faults.jobs import JOBS, Job
+from simulations.faults.jobs import JOBS, Job, _command
 from simulations.faults.outcome import difference, outcome_of
 from simulations.running.fresh_process import in_fresh_process
 from simulations.running.records import append_record, make_record
@@ -39,6 +39,23 @@ def test_a_doubled_line_is_found_out(tmp_path: Path) -> None:
 
     tally = faults.kill_often(Job("careless", work, ()), kills=3, seed=0, place=tmp_path / "place")
     assert any("different: results.jsonl" in one for one in tally.wrong)
+
+
+def test_a_comparison_on_the_command_line_survives_kills(tmp_path: Path) -> None:
+    tally = faults.kill_often(JOBS["comparison"], kills=2, seed=0, place=tmp_path / "place")
+    assert tally.wrong == []
+    assert (tally.kills, tally.results) == (2, 4)
+
+
+def test_a_command_that_is_refused_is_no_job_done(tmp_path: Path) -> None:
+    refused = Job("refused", _command("distil", "--method", "nothing"), ())
+    with pytest.raises(JobError, match="distil ended with status 2"):
+        attempt(refused, tmp_path / "folder", tmp_path / "log")
+
+
+def test_a_job_without_a_result_has_nothing_to_lose(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="no result"):
+        faults.kill_often(Job("idle", lambda folder: None, ()), kills=1, seed=0, place=tmp_path / "place")
 
 
 def test_a_process_that_is_left_behind_is_found_out_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
