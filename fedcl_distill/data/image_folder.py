@@ -19,6 +19,9 @@ from fedcl_distill.errors import DataError, SettingsError
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 
+_MOST_PIXELS = 1 << 25
+"""Of one picture, 5,792 a side: a hundred bytes may say that they are more, and decoding would make room for them."""
+
 
 def load_image_folder(
     root: str | os.PathLike[str],
@@ -43,7 +46,7 @@ def load_image_folder(
 
     Raises:
         DataError: no such folder, no classes, a class without images, a test class unknown in training, an
-            image that is unreadable, has more than 8 bits a channel, or has another size.
+            image that is unreadable, has more than 8 bits a channel or 33 million pixels, or has another size.
         DependencyError: pillow is not installed.
     """
     folder = Path(root)
@@ -132,6 +135,8 @@ def _stack(files: list[Path], labels: list[int], size: tuple[int, int] | None) -
 def _read(opener: Any, file: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
     try:
         with opener.open(file) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise ValueError(f"{image.height} x {image.width} are more than {_MOST_PIXELS:,} pixels")
             pixels = pixels_of(image)
             if size is None or pixels.shape[1:] == size:
                 return pixels

@@ -116,6 +116,15 @@ def test_an_unreadable_image_is_named(tmp_path: Path, damage: str) -> None:
         load_image_folder(tmp_path)
 
 
+def test_a_few_bytes_that_claim_a_huge_picture_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    """What the fuzzer found: 105 bytes of WebP for which the decoder made room for 304 MiB."""
+    path = tmp_path / "a" / "0.webp"
+    path.parent.mkdir()
+    path.write_bytes(bytes.fromhex("524946465c0000005745425056503820500000" + "00f001009d012a009d012a0600" + "ff" * 74))
+    with pytest.raises(DataError, match=r"0\.webp: cannot be read .* \d+ x \d+ are more than 33,554,432 pixels"):
+        load_image_folder(tmp_path)
+
+
 def test_sixteen_bits_are_refused_not_clipped(tmp_path: Path) -> None:
     fill(tmp_path)
     write(tmp_path / "dog" / "deep.png", 4000, mode="I;16")
