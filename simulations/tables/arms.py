@@ -178,7 +178,7 @@ def _sends_real_samples(kind: str, record: Record) -> bool:
     """Whether an arm shows real samples to others; a memory that stays where the data were shows them to nobody."""
     if kind == "continual":
         return False
-    if kind.startswith("federated") and record["settings"].get("strategy") in RAW_DATA:
+    if kind.startswith("federated") and str(record["settings"].get("strategy")) in RAW_DATA:
         return True
     return _uses_method(kind, record) and holds_real_samples(record["settings"].get("method"))
 

@@ -12,9 +12,13 @@ ABSENT = "–"
 
 def number(value: Any) -> float | None:
     """``value`` if it is a finite number; results come from files, which may hold anything."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    return found if math.isfinite(found) else None
 
 
 def numbers(values: Any) -> list[float]:

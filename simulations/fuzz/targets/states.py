@@ -121,7 +121,7 @@ def _read_results(data: bytes) -> None:
     records = list(read_records(path))
     assert finished_keys(path) == {record["key"] for record in records}
     assert count_torn_lines([path]) >= 0
-    for kind in ("distil", "federated", "continual"):
+    for kind in ("distil", "federated", "continual", "federated-continual"):
         for scenario in scenarios(records, kind):
             table_of(scenario)
 
