@@ -21,11 +21,12 @@ from pathlib import Path
 from random import Random
 
 from fedcl_distill.errors import FedclDistillError, SettingsError
+from simulations.commands.shared import RESULTS
 from simulations.faults.attempt import JobError, attempt, outliving
 from simulations.faults.jobs import JOBS, STARTS, Job
-from simulations.faults.outcome import RESULTS, difference, outcome_of
+from simulations.faults.outcome import difference, outcome_of
 from simulations.report.source import count_torn_lines
-from simulations.running.records import read_records
+from simulations.running.records import finished_keys
 
 _GOODBYE_SECONDS = 10.0
 
@@ -59,7 +60,7 @@ def kill_often(job: Job, kills: int, seed: int, place: Path) -> Tally:
     for module in job.loads:
         importlib.import_module(module)
     tally.seconds = attempt(job, alone, log) or 0.0
-    expected, tally.results = outcome_of(alone), sum(1 for _ in read_records(alone / RESULTS))
+    expected, tally.results = outcome_of(alone), len(finished_keys(alone / RESULTS))
     if not tally.results:
         raise JobError(f"{job.name} left no result")
     while tally.kills < kills:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simulations.cli import app
+from simulations.commands.shared import RESULTS
 from simulations.running.records import append_record, finished_keys, make_record, settings_key
 
 _NETWORK = "dm.architecture=convnet:width=8"
@@ -42,7 +43,7 @@ def distil(folder: Path) -> None:
 
     settings = {"steps": _STEPS}
     key = settings_key("distil", settings)
-    if key in finished_keys(folder / "results.jsonl"):
+    if key in finished_keys(folder / RESULTS):
         return
     data, checkpoint = load_data("digits"), folder / "run.pt"
     synthetic = build_method("dm", architecture="convnet:width=8").distil(
@@ -55,7 +56,7 @@ def distil(folder: Path) -> None:
     )
     save(synthetic, folder / "digits.safetensors")
     losses = {"final_loss": synthetic.provenance["final_loss"]}
-    append_record(folder / "results.jsonl", make_record("distil", settings, losses, 0.0))
+    append_record(folder / RESULTS, make_record("distil", settings, losses, 0.0))
 
 
 def _command(*arguments: str) -> Callable[[Path], None]:

@@ -145,9 +145,14 @@ def _repetition(record: Record) -> tuple[Any, ...]:
     return (*(number(record["settings"].get(name)) or 0 for name in REPEATED), record["key"])
 
 
+def _strategy(record: Record) -> str:
+    """As text, whatever a file says that it is."""
+    return str(record["settings"].get("strategy"))
+
+
 def _base_label(kind: str, record: Record) -> str:
     """What an arm is called as long as no other arm of that name differs from it."""
-    strategy, method = str(record["settings"].get("strategy")), str(record["settings"].get("method"))
+    strategy, method = _strategy(record), str(record["settings"].get("method"))
     if kind == "distil" or strategy == "distil":
         return method
     label = f"{strategy} ({method})" if _uses_method(kind, record) else strategy
@@ -163,22 +168,21 @@ def attack_of(settings: Mapping[str, Any]) -> str:
 
 
 def _uses_method(kind: str, record: Record) -> bool:
-    if kind in _FEDERATED and record["settings"].get("strategy") == "statistics":
+    if kind in _FEDERATED and _strategy(record) == "statistics":
         return False  # the server distils by a way of its own
     if kind in _FEDERATED:
         return record["metrics"].get("synthetic_samples") is not None
     if kind == "federated-continual":
-        return record["settings"].get("strategy") in ("distilled", "joint-distilled")
-    settings = record["settings"]
-    own = settings.get("strategy_settings")
-    return kind == "distil" or uses_method(str(settings.get("strategy")), own if isinstance(own, dict) else {})
+        return _strategy(record) in ("distilled", "joint-distilled")
+    own = record["settings"].get("strategy_settings")
+    return kind == "distil" or uses_method(_strategy(record), own if isinstance(own, dict) else {})
 
 
 def _sends_real_samples(kind: str, record: Record) -> bool:
     """Whether an arm shows real samples to others; a memory that stays where the data were shows them to nobody."""
     if kind == "continual":
         return False
-    if kind.startswith("federated") and str(record["settings"].get("strategy")) in RAW_DATA:
+    if kind.startswith("federated") and _strategy(record) in RAW_DATA:
         return True
     return _uses_method(kind, record) and holds_real_samples(record["settings"].get("method"))
 

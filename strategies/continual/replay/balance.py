@@ -1,4 +1,4 @@
-"""A loss in which every class of a batch weighs the same."""
+"""Every class weighs the same: of samples, and in a loss of batches."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ class BalancedCrossEntropy(nn.Module):
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
         """float32 (): loss of ``scores`` (n, classes) under int64 (n,) labels or float32 (n, classes) probabilities."""
         classes = labels if labels.ndim == 1 else labels.argmax(dim=1)
-        counts = torch.bincount(classes, minlength=scores.shape[1])
-        weights = 1 / (counts[classes] * (counts > 0).sum())
-        return (weights * F.cross_entropy(scores, labels, reduction="none")).sum()
+        return (balanced_weights(classes) * F.cross_entropy(scores, labels, reduction="none")).sum()
+
+
+def balanced_weights(classes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """``dtype`` (n,), of sum 1: under these, all that are present of int64 (n,) ``classes`` weigh the same."""
+    counts = torch.bincount(classes).to(dtype)
+    return 1 / (counts[classes] * (counts > 0).sum())
 
 
 def as_probabilities(labels: Tensor, classes: int) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from avalanche.core import SupervisedPlugin
 
 from fedcl_distill.seeding import derive_seed
-from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import Recipe, fit
+from strategies.continual.replay.balance import balanced_weights
 from strategies.continual.replay.plugin import Replay
 
 
@@ -37,12 +37,6 @@ class FineTuning(SupervisedPlugin):  # type: ignore[misc]
         if held is None:
             return
         seed = derive_seed(self._seed, len(self._replay.bytes_kept))
+        weights = balanced_weights(held.hard_labels, torch.float64)
         with torch.enable_grad():
-            fit(strategy.model, held.inputs(), held.labels, self._recipe, seed=seed, weights=_by_class(held))
-
-
-def _by_class(held: SyntheticSet) -> torch.Tensor:
-    """float64 (n,): weights under which all classes are seen equally often, with a mean of one."""
-    labels = held.hard_labels
-    counts = torch.bincount(labels).double()
-    return len(labels) / (counts[labels] * (counts > 0).sum())
+            fit(strategy.model, held.inputs(), held.labels, self._recipe, seed=seed, weights=weights)
