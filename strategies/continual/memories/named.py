@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from fedcl_distill.data import LabelledData
-from fedcl_distill.engine import Budget, ByteBudget, CoreSet, Distiller
+from fedcl_distill.engine import Budget, ByteBudget, CoreSet, Distiller, quantisation_aware
 from fedcl_distill.engine.size import bytes_of_counts, spread_in_bytes
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
@@ -24,6 +24,8 @@ from strategies.continual.memories.reservoir import ReservoirMemory
 from strategies.continual.settings import ContinualSettings
 
 _CONDENSING_STEPS = 10
+_FAITHFUL_BITS = 8
+"""From here on rounding is too fine for a distillation to mind."""
 
 
 def reservoir(settings: ContinualSettings, byte_budget: int) -> ReservoirMemory:
@@ -170,7 +172,9 @@ def _stored_as(settings: ContinualSettings, memory: str) -> tuple[Parameterizati
 
 
 def _method(settings: ContinualSettings) -> Distiller:
-    return build_method(settings.method, **settings.method_settings)
+    """The method; below 8 bits it distils with values rounded as the memory will keep them."""
+    method = build_method(settings.method, **settings.method_settings)
+    return quantisation_aware(method, settings.bits) if settings.bits < _FAITHFUL_BITS else method
 
 
 def _seed(settings: ContinualSettings) -> int:

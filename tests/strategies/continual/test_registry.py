@@ -10,7 +10,7 @@ from fedcl_distill.data import Splits
 from fedcl_distill.errors import CheckpointError, SettingsError
 from fedcl_distill.synthetic import encode
 from strategies.continual import SCENARIOS, STRATEGIES, ContinualSettings, run_stream
-from strategies.continual.memories.named import MEMORIES
+from strategies.continual.memories.named import MEMORIES, named_memory
 from strategies.continual.registry import REGISTRY
 
 SPLITS = Splits(blobs((1, 8, 8), 4, 30), blobs((1, 8, 8), 4, 10, seed=1))
@@ -169,3 +169,13 @@ def test_online_condensing_remembers_digits(digits):
     naive = run_stream(ContinualSettings(strategy="naive", online=True, **common), few)
     condensed = run_stream(ContinualSettings(strategy="condensed", online=True, **common, **quick), few)
     assert condensed.matrix.average_accuracy > naive.matrix.average_accuracy + 0.2
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("memory", ["distilled", "condensed"])
+def test_below_eight_bits_a_memory_distils_what_it_will_keep(memory, bits):
+    settings = ContinualSettings(**{**QUICK, "bits": bits})
+    built = named_memory(memory, settings, 3000)
+    assert built.distiller.bits == (bits if bits < 8 else 32)
+    built.add(SPLITS.train)
+    assert built.bytes_kept <= 3000
