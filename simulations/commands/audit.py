@@ -18,10 +18,10 @@ from simulations.audit.page import all_tables, markdown_page, write_drawings
 from simulations.audit.run import audit_saved, saved_record
 from simulations.audit.settings import KIND, AuditSettings
 from simulations.commands.options import takes_settings
-from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, WorkerCount, rich_table, watching
+from simulations.commands.shared import DEFAULT_OUT, Out, WorkerCount, rich_table, watching
 from simulations.running.compare import compare
 from simulations.running.console import open_console
-from simulations.running.records import append_record, finished_keys, read_records, settings_key
+from simulations.running.records import RESULTS, append_record, finished_keys, read_records, settings_key
 from simulations.running.runs import Run
 from simulations.running.watch import Watcher
 from simulations.scenarios.cross_architecture import SavedSet

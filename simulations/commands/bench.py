@@ -12,8 +12,9 @@ from simulations.bench.run import run_bench
 from simulations.bench.table import table_of_bench
 from simulations.bench.workload import Workload
 from simulations.commands.options import takes_settings
-from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, rich_table, watching
+from simulations.commands.shared import DEFAULT_OUT, Out, rich_table, watching
 from simulations.running.console import open_console
+from simulations.running.records import RESULTS
 from simulations.scenarios.data import load_splits
 
 app = typer.Typer(add_completion=False)

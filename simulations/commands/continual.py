@@ -5,9 +5,10 @@ from __future__ import annotations
 import typer
 
 from simulations.commands.options import takes_settings
-from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, WorkerCount, records_of, show_results, watching
+from simulations.commands.shared import DEFAULT_OUT, Out, WorkerCount, records_of, show_results, watching
 from simulations.running.compare import compare
 from simulations.running.console import open_console
+from simulations.running.records import RESULTS
 from simulations.running.runs import Run
 from simulations.scenarios.continual import KIND
 from strategies.continual import STRATEGIES, ContinualSettings

@@ -11,8 +11,9 @@ import typer
 from fedcl_distill.files import write_atomically
 from fedcl_distill.methods import list_methods
 from simulations.commands.options import takes_settings
-from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, rich_table, watching
+from simulations.commands.shared import DEFAULT_OUT, Out, rich_table, watching
 from simulations.running.console import open_console
+from simulations.running.records import RESULTS
 from simulations.running.workers import Workers
 from simulations.scenarios.distil import DistilSettings
 from simulations.scenarios.distil_table import DEFAULT_SECONDS, baselines, records_of_cells, run_table, with_budget

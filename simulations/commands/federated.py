@@ -10,7 +10,6 @@ from simulations.attacks import AttackedSettings, list_attacks
 from simulations.commands.options import takes_settings
 from simulations.commands.shared import (
     DEFAULT_OUT,
-    RESULTS,
     Out,
     WorkerCount,
     records_of,
@@ -20,7 +19,7 @@ from simulations.commands.shared import (
 )
 from simulations.running.compare import compare
 from simulations.running.console import open_console
-from simulations.running.records import Record
+from simulations.running.records import RESULTS, Record
 from simulations.running.runs import Run
 from simulations.scenarios import tuning
 from simulations.scenarios.federated import KIND, list_arms

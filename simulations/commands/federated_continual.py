@@ -5,10 +5,11 @@ from __future__ import annotations
 import typer
 
 from simulations.commands.options import takes_settings
-from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, WorkerCount, records_of, show_results, watching
+from simulations.commands.shared import DEFAULT_OUT, Out, WorkerCount, records_of, show_results, watching
 from simulations.flower.federated_continual_app import KIND
 from simulations.running.compare import compare
 from simulations.running.console import open_console
+from simulations.running.records import RESULTS
 from simulations.running.runs import Run
 from simulations.scenarios.federated_continual import list_arms
 from strategies.federated_continual import FederatedContinualSettings

@@ -21,10 +21,10 @@ def show_small_comparison(out: Path) -> None:
 
 def _compare_and_show(out: Path, count: int, hired: Sequence[Worker], started: float) -> None:
     # Imported here, while the hired processes import PyTorch too: a second or two of the whole.
-    from simulations.commands.shared import REPORT, RESULTS, rich_table, watching
+    from simulations.commands.shared import REPORT, rich_table, watching
     from simulations.running.compare import compare
     from simulations.running.console import open_console
-    from simulations.running.records import read_records
+    from simulations.running.records import RESULTS, read_records
     from simulations.scenarios.small_comparison import RUNS
     from simulations.tables.arms import scenarios
     from simulations.tables.comparison import table_of

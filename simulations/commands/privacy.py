@@ -9,12 +9,12 @@ import typer
 
 from fedcl_distill.files import write_atomically
 from simulations.commands.options import takes_settings
-from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, rich_table, watching
+from simulations.commands.shared import DEFAULT_OUT, Out, rich_table, watching
 from simulations.report.drawing import standalone
 from simulations.report.epsilon import drawing_of_privacy
 from simulations.running.compare import compare
 from simulations.running.console import open_console
-from simulations.running.records import Record, read_records
+from simulations.running.records import RESULTS, Record, read_records
 from simulations.running.runs import Run
 from simulations.running.watch import Watcher
 from simulations.scenarios.privacy import KIND, PrivacySettings, run_privacy

@@ -9,11 +9,12 @@ import typer
 from fedcl_distill.errors import SettingsError
 from simulations.bench.workload import Workload
 from simulations.commands.options import takes_settings
-from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, rich_table, watching
+from simulations.commands.shared import DEFAULT_OUT, Out, rich_table, watching
 from simulations.profile.cases import CASES
 from simulations.profile.run import run_profile
 from simulations.profile.table import table_of_profile
 from simulations.running.console import open_console
+from simulations.running.records import RESULTS
 
 app = typer.Typer(add_completion=False)
 

@@ -6,8 +6,9 @@ import typer
 
 from simulations.bench.race import RaceSettings, run_race, table_of_race
 from simulations.commands.options import takes_settings
-from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, rich_table, watching
+from simulations.commands.shared import DEFAULT_OUT, Out, rich_table, watching
 from simulations.running.console import open_console
+from simulations.running.records import RESULTS
 from simulations.scenarios.data import load_splits
 
 app = typer.Typer(add_completion=False)

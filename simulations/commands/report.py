@@ -9,8 +9,9 @@ import typer
 from rich.console import Console
 
 from fedcl_distill.errors import SettingsError
-from simulations.commands.shared import DEFAULT_OUT, REPORT, RESULTS
+from simulations.commands.shared import DEFAULT_OUT, REPORT
 from simulations.report import write_drawings, write_report
+from simulations.running.records import RESULTS
 
 app = typer.Typer(add_completion=False)
 

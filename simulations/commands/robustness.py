@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from simulations.commands.options import takes_settings
-from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, rich_table, watching
+from simulations.commands.shared import DEFAULT_OUT, Out, rich_table, watching
 from simulations.running.console import open_console
+from simulations.running.records import RESULTS
 from simulations.scenarios.cross_architecture import find_sets
 from simulations.scenarios.robustness import RobustnessSettings, compare_robustness, table_of_robustness
 

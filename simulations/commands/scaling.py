@@ -6,8 +6,9 @@ import typer
 
 from fedcl_distill.files import write_atomically
 from simulations.commands.options import takes_settings
-from simulations.commands.shared import DEFAULT_OUT, RESULTS, Out, rich_table, watching
+from simulations.commands.shared import DEFAULT_OUT, Out, rich_table, watching
 from simulations.running.console import open_console
+from simulations.running.records import RESULTS
 from simulations.scaling.plot import drawing_of_scaling
 from simulations.scaling.results import laws, table_of_laws, table_of_scaling
 from simulations.scaling.run import run_scaling

@@ -20,7 +20,6 @@ from simulations.running.watch import Watcher
 from simulations.tables.arms import scenarios
 from simulations.tables.comparison import Table, table_of
 
-RESULTS = "results.jsonl"
 REPORT = "report.html"
 
 Out = Annotated[

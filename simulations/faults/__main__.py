@@ -21,14 +21,11 @@ from pathlib import Path
 from random import Random
 
 from fedcl_distill.errors import FedclDistillError, SettingsError
-from simulations.commands.shared import RESULTS
 from simulations.faults.attempt import JobError, attempt, outliving
 from simulations.faults.jobs import JOBS, STARTS, Job
 from simulations.faults.outcome import difference, outcome_of
 from simulations.report.source import count_torn_lines
-from simulations.running.records import finished_keys
-
-_GOODBYE_SECONDS = 10.0
+from simulations.running.records import RESULTS, finished_keys
 
 
 @dataclass
@@ -69,7 +66,7 @@ def kill_often(job: Job, kills: int, seed: int, place: Path) -> Tally:
         try:
             while attempt(job, folder, log, random.uniform(0, tally.seconds)) is None:
                 tally.kills += 1
-                _mourn(folder, tally)
+                _mourn(folder, tally, job.goodbye_seconds)
                 if tally.kills >= kills:
                     attempt(job, folder, log)
                     break
@@ -86,9 +83,9 @@ def kill_often(job: Job, kills: int, seed: int, place: Path) -> Tally:
     return tally
 
 
-def _mourn(folder: Path, tally: Tally) -> None:
-    """Wait until all that a killed job started is gone; who stays is noted and ended."""
-    for process in outliving(folder, _GOODBYE_SECONDS):
+def _mourn(folder: Path, tally: Tally, seconds: float) -> None:
+    """Wait until all that a killed job started is gone; who stays longer than ``seconds`` is noted and ended."""
+    for process in outliving(folder, seconds):
         tally.wrong.append(f"{folder.name}: process {process} outlived the one that started it")
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simulations.cli import app
-from simulations.commands.shared import RESULTS
-from simulations.running.records import append_record, finished_keys, make_record, settings_key
+from simulations.running.records import RESULTS, append_record, finished_keys, make_record, settings_key
 
 _NETWORK = "dm.architecture=convnet:width=8"
 _STEPS = 60
+_MOST_SECONDS = 300.0
+_SERVER_NOTICES_SECONDS = 60.0
+"""Flower's ServerApp sees by itself that its SuperLink is gone."""
 STARTS = "starts.log"
 
 
@@ -23,11 +25,13 @@ class Job:
         name: on the command line.
         work: does it, or the rest of it, in a folder.
         loads: modules that all copies of a process shall have loaded, so that kills do not only fall on imports.
+        goodbye_seconds: within which all that it started must be gone after it was killed.
     """
 
     name: str
     work: Callable[[Path], None]
     loads: tuple[str, ...]
+    goodbye_seconds: float = 10.0
 
 
 def distil(folder: Path) -> None:
@@ -57,6 +61,19 @@ def distil(folder: Path) -> None:
     save(synthetic, folder / "digits.safetensors")
     losses = {"final_loss": synthetic.provenance["final_loss"]}
     append_record(folder / RESULTS, make_record("distil", settings, losses, 0.0))
+
+
+def deployment(folder: Path) -> None:
+    """A run of Flower with three nodes over TLS. With this process everything ends: SuperLink, server and nodes."""
+    from fedcl_distill.files import append_line
+    from simulations.flower.under_flower import CHECKPOINT, run_deployed
+    from strategies.federated import FederatedSettings
+
+    settings = FederatedSettings(
+        strategy="fedavg", clients=3, rounds=4, local_epochs=3, train_limit=300, architecture="convnet:width=4"
+    )
+    append_line(folder / STARTS, str(int((folder / CHECKPOINT).exists())))
+    run_deployed(settings, timeout=_MOST_SECONDS, keep=folder)
 
 
 def _command(*arguments: str) -> Callable[[Path], None]:
@@ -106,5 +123,6 @@ JOBS = {
             _command("continual", "--strategy", "reservoir", "--strategy", "naive", *_STREAM),
             (*_DATA, "simulations.commands.continual", "strategies.continual.run"),
         ),
+        Job("deployment", deployment, ("simulations.flower.under_flower",), _SERVER_NOTICES_SECONDS),
     )
 }

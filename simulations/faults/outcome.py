@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from fedcl_distill.synthetic import SyntheticSet, load
-from simulations.commands.shared import RESULTS
 from simulations.faults.jobs import STARTS
-from simulations.running.records import read_records
+from simulations.running.records import RESULTS, read_records
 
 _MEASURED = re.compile("second|peak|start_bytes|cores|memory|rate|class_names")
 

@@ -16,9 +16,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedcl_distill.data import LabelledData, Splits, partition
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.files import remove
 from simulations.attacks.clients import poisoned, tamper
 from simulations.attacks.settings import AttackedSettings
-from simulations.running.records import append_record, make_record
+from simulations.running.records import append_record, finished_keys, make_record, settings_key
 from simulations.scenarios.data import held_out, load_splits
 from strategies.federated import FederatedSettings, make_client_app, run_server
 from strategies.federated.grids.internals import NUM_PARTITIONS_KEY
@@ -86,13 +87,17 @@ server_app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the strategy that the run configuration names, and append the result to ``results-file``.
 
-    With a ``checkpoint-file``, a run that was cut short goes on after its last round.
+    With a ``checkpoint-file``, a run that was cut short goes on after its last round, and one whose result is in
+    ``results-file`` is not run again: its server was killed on the way out. A result makes the checkpoint superfluous.
     """
     settings = AttackedSettings.from_run_config(context.run_config)
-    started = time.monotonic()
-    checkpoint = str(context.run_config.get("checkpoint-file", "")) or None
-    result = run_server(grid, settings, central_test_data(settings), checkpoint=checkpoint)
+    started, record = time.monotonic(), settings.as_record()
     results_file = str(context.run_config.get("results-file", ""))
-    if results_file:
-        seconds = time.monotonic() - started
-        append_record(results_file, make_record("federated", settings.as_record(), result.as_record(), seconds))
+    checkpoint = str(context.run_config.get("checkpoint-file", "")) or None
+    if not (checkpoint and results_file and settings_key("federated", record) in finished_keys(results_file)):
+        result = run_server(grid, settings, central_test_data(settings), checkpoint=checkpoint)
+        if not results_file:
+            return
+        append_record(results_file, make_record("federated", record, result.as_record(), time.monotonic() - started))
+    if checkpoint:
+        remove(checkpoint)

@@ -19,12 +19,13 @@ from typing import Any
 from fedcl_distill.errors import SettingsError
 from simulations.flower.credentials import make_node_key, make_server_credentials
 from simulations.flower.processes import FlowerProcessError, FlowerProcesses, free_port
-from simulations.running.records import Record, read_records
+from simulations.running.records import RESULTS, Record, read_records, settings_key
 from strategies.federated import FederatedSettings
 
 PROJECT = Path(__file__).resolve().parents[2]
 """Folder of the Flower app: where ``pyproject.toml`` is."""
 
+CHECKPOINT = "server.checkpoint.pt"
 _CONNECTION = "here"
 _RUN_SECONDS = 3600.0
 Process = subprocess.Popen[bytes]
@@ -41,11 +42,15 @@ def run_simulated(settings: FederatedSettings, *, cores: int = 2, timeout: float
         address = flower.start_superlink("--insecure", "--simulation")
         _connect(flower.home, address, {"insecure": True})
         engine = f"num-supernodes={settings.clients} client-resources-num-cpus=1 init-args-num-cpus={cores}"
-        return _run_app(flower, settings, timeout, "--federation-config", engine)
+        return _run_app(flower, settings, timeout, None, "--federation-config", engine)
 
 
 def run_deployed(
-    settings: FederatedSettings, *, timeout: float = _RUN_SECONDS, meanwhile: Meanwhile | None = None
+    settings: FederatedSettings,
+    *,
+    timeout: float = _RUN_SECONDS,
+    meanwhile: Meanwhile | None = None,
+    keep: Path | None = None,
 ) -> Record:
     """Run with a SuperLink and one SuperNode process a client, over TLS; nodes prove who they are by their keys.
 
@@ -53,6 +58,8 @@ def run_deployed(
         settings: of the run.
         timeout: seconds for all of it.
         meanwhile: called in a thread of its own with what runs, and the nodes by partition.
+        keep: folder for the result, and for how the server stands after each round: a call after one that was cut
+            short goes on from there. None keeps nothing.
 
     Raises:
         FlowerProcessError: a program of Flower failed, or the run left no result.
@@ -73,7 +80,7 @@ def run_deployed(
         ]
         if meanwhile is not None:
             threading.Thread(target=meanwhile, args=(flower, nodes), daemon=True).start()
-        return _run_app(flower, settings, timeout)
+        return _run_app(flower, settings, timeout, keep)
 
 
 def _start_supernode(
@@ -98,13 +105,17 @@ def _connect(home: Path, address: str, security: dict[str, Any]) -> None:
     (home / "config.toml").write_text(_toml(f"superlink.{_CONNECTION}", {"address": address, **security}))
 
 
-def _run_app(flower: FlowerProcesses, settings: FederatedSettings, timeout: float, *options: str) -> Record:
-    results = flower.home / "results.jsonl"
+def _run_app(
+    flower: FlowerProcesses, settings: FederatedSettings, timeout: float, keep: Path | None, *options: str
+) -> Record:
+    results = (keep or flower.home) / RESULTS
+    files = {"results-file": str(results), "checkpoint-file": str(keep / CHECKPOINT) if keep else ""}
     run_config = flower.home / "run.toml"
-    run_config.write_text(_toml(None, {**settings.to_run_config(), "results-file": str(results)}))
+    run_config.write_text(_toml(None, {**settings.to_run_config(), **files}))
     command = ("run", str(PROJECT), _CONNECTION, "--stream", "--run-config", str(run_config), *options)
     output = flower.call("flwr", *command, timeout=timeout)
-    records = list(read_records(results))
+    key = settings_key("federated", settings.as_record())
+    records = [record for record in read_records(results) if record["key"] == key]
     if not records:
         raise FlowerProcessError(f"the run left no result: {output[-3000:]}")
     return records[-1]

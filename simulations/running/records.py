@@ -16,6 +16,9 @@ from typing import Any
 
 from fedcl_distill.files import append_line
 
+RESULTS = "results.jsonl"
+"""Name of the file in a folder of results."""
+
 Record = dict[str, Any]
 """One result: kind, key, time, settings (the seed is one of them), metrics, seconds, environment."""
 

@@ -15,7 +15,15 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import Protocol, evaluate, find_protocol, real_accuracy, score
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import SyntheticSet, load
-from simulations.running.records import Record, append_record, finished_keys, make_record, read_records, settings_key
+from simulations.running.records import (
+    RESULTS,
+    Record,
+    append_record,
+    finished_keys,
+    make_record,
+    read_records,
+    settings_key,
+)
 from simulations.running.watch import Silent, Watcher
 from simulations.scenarios.data import load_splits
 from simulations.scenarios.distil import KIND as DISTIL
@@ -99,7 +107,7 @@ def find_sets(places: Iterable[Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for place in places:
-        results = place / "results.jsonl" if place.is_dir() else place
+        results = place / RESULTS if place.is_dir() else place
         if not results.exists():
             raise SettingsError(f"there is neither a set nor results at {place}")
         if results.suffix != ".jsonl":

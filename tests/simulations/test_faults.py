@@ -58,16 +58,15 @@ def test_a_job_without_a_result_has_nothing_to_lose(tmp_path: Path) -> None:
         faults.kill_often(Job("idle", lambda folder: None, ()), kills=1, seed=0, place=tmp_path / "place")
 
 
-def test_a_process_that_is_left_behind_is_found_out_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_is_left_behind_is_found_out_and_ended(tmp_path: Path) -> None:
     def work(folder: Path) -> None:
         subprocess.Popen(["sleep", "60"], start_new_session=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(JobError, match="status 9"):
         attempt(Job("parent", work, ()), tmp_path / "folder", tmp_path / "log")
-    monkeypatch.setattr(faults, "_GOODBYE_SECONDS", 0.2)
     tally = faults.Tally("parent")
-    faults._mourn(tmp_path / "folder", tally)
+    faults._mourn(tmp_path / "folder", tally, 0.2)
     assert [one.partition(" outlived")[1] for one in tally.wrong] == [" outlived"]
     assert outliving(tmp_path / "folder", 30.0) == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 Direction = Literal["up", "down"]
@@ -52,9 +53,24 @@ class ByteLedger:
         return {node: sums[node] for node in self._ordered(sums)}
 
     def as_record(self) -> list[dict[str, int | None]]:
-        """One JSON object a node: partition (None if unknown), bytes up, bytes down."""
+        """One JSON object a client: partition (None if unknown), bytes up, bytes down.
+
+        Nodes of one partition count as one client: a client that comes back, say to a server that was started anew,
+        gets another node id.
+        """
         up, down = self.by_node("up"), self.by_node("down")
-        return [{"partition": self.partitions.get(node), "up": up[node], "down": down[node]} for node in up]
+        clients = [list(nodes) for _, nodes in groupby(up, self._client_of)]  # by_node is in the order of partitions
+        return [
+            {
+                "partition": self.partitions.get(nodes[0]),
+                "up": sum(up[node] for node in nodes),
+                "down": sum(down[node] for node in nodes),
+            }
+            for nodes in clients
+        ]
+
+    def _client_of(self, node: int) -> tuple[str, int]:
+        return ("partition", self.partitions[node]) if node in self.partitions else ("node", node)
 
     def _ordered(self, nodes: Iterable[int]) -> list[int]:
         last = max(self.partitions.values(), default=0) + 1

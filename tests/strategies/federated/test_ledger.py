@@ -10,6 +10,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from fedcl_distill.networks import Architecture
 from federations import data_and_test, honest_app, quick, run
 from strategies.federated import InProcessGrid, MeteredGrid
+from strategies.federated.grids.ledger import ByteLedger, Entry
 from strategies.federated.messages.arrays import weights_of
 
 
@@ -90,3 +91,10 @@ def test_empty_values_can_be_measured(record):
     from strategies.federated.grids.internals import sent_bytes
 
     assert sent_bytes(RecordDict({"record": record}))[0] > 0
+
+
+def test_a_client_that_came_back_under_another_node_id_is_one_client():
+    entries = [Entry(1, node, "up", "train", sent, sent) for node, sent in ((9, 1), (4, 10), (7, 100), (5, 1000))]
+    ledger = ByteLedger(entries, partitions={4: 0, 9: 0})
+    expected = [(0, 11), (None, 1000), (None, 100)]
+    assert ledger.as_record() == [{"partition": partition, "up": up, "down": 0} for partition, up in expected]
