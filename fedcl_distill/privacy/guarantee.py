@@ -85,6 +85,11 @@ class Guarantee:
             raise SettingsError(f"privacy: only {UNIT!r} and {NEIGHBOURS!r} are known")
 
     @property
+    def deviation(self) -> float:
+        """Standard deviation of the noise, in the unit of ``bound``."""
+        return self.mechanism.noise_multiplier * self.bound
+
+    @property
     def holds(self) -> bool:
         """Whether anything is guaranteed at all."""
         return not self.seeded

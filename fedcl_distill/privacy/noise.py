@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -80,10 +81,14 @@ class NoiseSource:
         """Names the release of ``data`` under this noise without telling either: equal names, equal releases."""
         return hashlib.sha256(b"name" + self.key + data.encode()).hexdigest()[:32]
 
+    def words(self, count: int, *path: str | int) -> npt.NDArray[np.uint64]:
+        """uint64 (count,): random bits of the draw named ``path``."""
+        named = self.key + "/".join(map(str, path)).encode()
+        return np.frombuffer(hashlib.shake_256(named).digest(8 * count), "<u8")
+
     def uniform(self, count: int, *path: str | int) -> Tensor:
         """float64 (count,) strictly between 0 and 1, of the draw named ``path``: odd multiples of 2**-53."""
-        named = self.key + "/".join(map(str, path)).encode()
-        bits = np.frombuffer(hashlib.shake_256(named).digest(8 * count), "<u8") >> np.uint64(12)
+        bits = self.words(count, *path) >> np.uint64(12)
         return torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-52)
 
     def normal(self, shape: Sequence[int], *path: str | int) -> Tensor:

@@ -7,8 +7,9 @@ from fedcl_distill.statistics.encoding import encode_statistics, save_statistics
 from fedcl_distill.statistics.fixed_point import FixedPoint
 from fedcl_distill.statistics.layout import BITS
 from fedcl_distill.statistics.measure import class_statistics
-from fedcl_distill.statistics.noisy import NoisyStatistics, Shares, add_up_noisy, release, with_noise
+from fedcl_distill.statistics.noisy import NoisyStatistics, Shares, add_up_noisy, release, spend, with_noise
 from fedcl_distill.statistics.noisy_codec import NoisyExpectation, decode_noisy, encode_noisy
+from fedcl_distill.statistics.noisy_fixed_point import NoisyFixedPoint
 from fedcl_distill.statistics.robust import RobustSum
 from fedcl_distill.statistics.spec import StatisticsSpec
 from fedcl_distill.statistics.sums import ClassStatistics, Sums, add_up, no_statistics
@@ -20,6 +21,7 @@ __all__ = [
     "Domain",
     "FixedPoint",
     "NoisyExpectation",
+    "NoisyFixedPoint",
     "NoisyStatistics",
     "RobustSum",
     "Shares",
@@ -39,5 +41,6 @@ __all__ = [
     "no_statistics",
     "release",
     "save_statistics",
+    "spend",
     "with_noise",
 ]

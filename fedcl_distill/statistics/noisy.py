@@ -13,7 +13,17 @@ from torch import Tensor
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.fingerprint import fingerprint
-from fedcl_distill.privacy import Guarantee, NoiseSource, PrivacyBudget, PrivacyTarget, Release, weakest
+from fedcl_distill.privacy import (
+    MOST_STEPS,
+    Guarantee,
+    NoiseSource,
+    PrivacyBudget,
+    PrivacyTarget,
+    Release,
+    discrete_gaussian,
+    guarantee_on_grid,
+    weakest,
+)
 from fedcl_distill.statistics.bounds import input_ends, radii
 from fedcl_distill.statistics.domain import Domain
 from fedcl_distill.statistics.measure import class_statistics
@@ -74,7 +84,7 @@ class NoisyStatistics:
         sums: float64 (views, classes, dimensions) by name, noisy.
         shares: how precision was divided.
         guarantee: what holds for each record; None where a part had none.
-        parts: releases that were added up; their noise adds up as well.
+        variance: of the noise, in that of one release: releases that were added up add up theirs.
 
     Raises:
         DataError: on construction, if shapes, dtypes or values break the above.
@@ -86,7 +96,7 @@ class NoisyStatistics:
     sums: Mapping[str, Tensor]
     shares: Shares
     guarantee: Guarantee | None
-    parts: int = 1
+    variance: float = 1.0
 
     def __post_init__(self) -> None:
         expected = shapes_of(self.spec, self.domain)
@@ -111,20 +121,15 @@ class NoisyStatistics:
             {name: one + other.sums[name] for name, one in self.sums.items()},
             self.shares,
             weakest([self.guarantee, other.guarantee]),
-            self.parts + other.parts,
+            self.variance + other.variance,
         )
 
     def deviations(self) -> dict[str, float]:
         """Standard deviation of the noise in each block; 0 where there was no noise."""
         if self.guarantee is None:
             return dict.fromkeys((*self.sums, COUNTS), 0.0)
-        single = self.shares.deviations(self.spec, self.domain, self.guarantee.mechanism.noise_multiplier)
-        return {name: math.sqrt(self.parts) * value for name, value in single.items()}
-
-    def largest_mean(self, name: str) -> float:
-        """The largest absolute value that a mean in this block can have."""
-        largest = float(input_ends(self.domain).abs().max())
-        return {FEATURES: 1.0, SAMPLES: largest, MOMENTS: largest**2}[name]
+        single = self.shares.deviations(self.spec, self.domain, self.guarantee.deviation)
+        return {name: math.sqrt(self.variance) * value for name, value in single.items()}
 
     def as_statistics(self) -> ClassStatistics:
         """Statistics that could have been exact: counts are whole, means lie where means can lie.
@@ -146,7 +151,7 @@ class NoisyStatistics:
         if name == SAMPLES:
             shape = (means.shape[-1] // len(low), 1)
             return means.clamp(low.repeat(shape).T.flatten(), high.repeat(shape).T.flatten())
-        most = self.largest_mean(name)
+        most = largest_mean(name, self.domain)
         return means.clamp(-most, most)
 
 
@@ -186,27 +191,78 @@ def release(
         raise SettingsError("a release without noise cannot be paid from a privacy budget")
     source = noise or NoiseSource.fresh()
     if target is not None and budget is not None:
-        name = source.name(fingerprint(data, [spec.settings(), target.epsilon, target.delta]))
-        mechanism = target.guarantee(1.0).mechanism
-        budget.spend(Release(name, f"statistics of {data.name}", mechanism, part))
+        spend(budget, data, spec, target, source, part)
     exact = class_statistics(data, spec, device=device)
     return with_noise(exact, target, shares or Shares(), source)
+
+
+def spend(
+    budget: PrivacyBudget,
+    data: LabelledData,
+    spec: StatisticsSpec,
+    target: PrivacyTarget,
+    source: NoiseSource,
+    part: str = "",
+) -> None:
+    """Write down that ``data`` are about to release such statistics; PrivacyError if the budget does not cover it."""
+    name = source.name(fingerprint(data, [spec.settings(), target.epsilon, target.delta]))
+    budget.spend(Release(name, f"statistics of {data.name}", target.guarantee(1.0).mechanism, part))
 
 
 def with_noise(
     exact: ClassStatistics, target: PrivacyTarget | None, shares: Shares, source: NoiseSource
 ) -> NoisyStatistics:
-    """``exact`` with the noise that ``target`` asks for; each exact record may be released so only once."""
+    """``exact`` with the noise that ``target`` asks for; each exact record may be released so only once.
+
+    Numbers are rounded to a grid of half a million steps for each deviation of the noise, which is drawn in whole steps
+    (:mod:`~fedcl_distill.privacy.discrete`): rounding costs some thousandths more noise, and nothing leaks by the
+    least bits of floats.
+    """
     spec, domain = exact.spec, exact.domain
-    counts = exact.class_counts.double()
-    values = {name: sums.values for name, sums in exact.sums.items()}
-    if target is None:
-        return NoisyStatistics(spec, domain, counts, values, shares, None)
-    guarantee = target.guarantee(1.0, seeded=not source.secret)
-    spread = shares.deviations(spec, domain, guarantee.mechanism.noise_multiplier)
-    noisy = {name: one + spread[name] * source.normal(one.shape, name) for name, one in values.items()}
-    counts = counts + spread[COUNTS] * source.normal(counts.shape, COUNTS)
-    return NoisyStatistics(spec, domain, counts, noisy, shares, guarantee)
+    values = {**{name: sums.values for name, sums in exact.sums.items()}, COUNTS: exact.class_counts.double()}
+    guarantee = None
+    if target is not None:
+        guarantee = release_guarantee(spec, domain, target, shares, seeded=not source.secret)
+        steps = _finest_steps(spec, domain, target, shares)
+        spread = shares.deviations(spec, domain, guarantee.deviation)
+        values = {name: _on_grid(one, steps[name], spread[name], source, name) for name, one in values.items()}
+    counts = values.pop(COUNTS)
+    return NoisyStatistics(spec, domain, counts, values, shares, guarantee)
+
+
+def release_guarantee(
+    spec: StatisticsSpec, domain: Domain, target: PrivacyTarget, shares: Shares, *, seeded: bool = False
+) -> Guarantee:
+    """What :func:`with_noise` guarantees.
+
+    Raises:
+        SettingsError: features are not bounded, or a value is out of range.
+        DependencyError: dp-accounting is not installed.
+    """
+    steps, units = _finest_steps(spec, domain, target, shares), shares.deviations(spec, domain, 1.0)
+    return guarantee_on_grid(target, numbers_of_a_record(spec, domain), units, steps, seeded=seeded)
+
+
+def numbers_of_a_record(spec: StatisticsSpec, domain: Domain) -> dict[str, int]:
+    """By block, how many numbers one record can change: those of its class."""
+    return {name: math.prod(shape) for name, shape in shapes_of(spec, domain).items()} | {COUNTS: 1}
+
+
+def largest_mean(name: str, domain: Domain) -> float:
+    """The largest absolute value that a mean in this block can have."""
+    largest = float(input_ends(domain).abs().max())
+    return {FEATURES: 1.0, SAMPLES: largest, MOMENTS: largest**2, COUNTS: 1.0}[name]
+
+
+def _finest_steps(spec: StatisticsSpec, domain: Domain, target: PrivacyTarget, shares: Shares) -> dict[str, float]:
+    """So fine that noise of twice the deviation, more than any bound asks for, can still be drawn."""
+    spread = shares.deviations(spec, domain, target.guarantee(1.0).mechanism.noise_multiplier)
+    return {name: 2 * deviation / MOST_STEPS for name, deviation in spread.items()}
+
+
+def _on_grid(values: Tensor, step: float, deviation: float, source: NoiseSource, name: str) -> Tensor:
+    noise = discrete_gaussian(source, math.ceil(deviation / step), values.shape, name)
+    return ((values / step).round() + noise) * step
 
 
 def add_up_noisy(many: Sequence[NoisyStatistics]) -> NoisyStatistics:

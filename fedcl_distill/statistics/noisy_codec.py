@@ -20,7 +20,7 @@ from fedcl_distill.privacy import Guarantee, PrivacyTarget
 from fedcl_distill.statistics.domain import Domain
 from fedcl_distill.statistics.header import StatisticsHeader
 from fedcl_distill.statistics.layout import BITS
-from fedcl_distill.statistics.noisy import COUNTS, NoisyStatistics, Shares
+from fedcl_distill.statistics.noisy import COUNTS, NoisyStatistics, Shares, largest_mean, release_guarantee
 from fedcl_distill.statistics.spec import StatisticsSpec
 from fedcl_distill.statistics.sums import shapes_of
 from fedcl_distill.statistics.validation import StatisticsExpectation
@@ -32,10 +32,11 @@ from fedcl_distill.synthetic.limits import DEFAULT_LIMITS
 from fedcl_distill.synthetic.quantise import Range, dequantise, quantise
 from fedcl_distill.synthetic.strict_json import compact, parse_object
 
-_FORMAT = 1
-_KEYS = {"format", "statistics", "shares", "guarantee", "parts"}
+_FORMAT = 2
+_KEYS = {"format", "statistics", "shares", "guarantee", "variance"}
 _MOST_RECORDS = 1e9
-_MOST_PARTS = 10**6
+_MOST_VARIANCE = 1e6
+_TOLERANCE = 0.02  # between accountants of other versions
 _DEVIATIONS = 10.0  # that honest noise never leaves
 
 
@@ -61,7 +62,7 @@ def encode_noisy(noisy: NoisyStatistics, bits: int = 32) -> bytes:
         "statistics": StatisticsHeader(bits, noisy.spec, noisy.domain, ranges).to_text(),
         "shares": asdict(noisy.shares),
         "guarantee": None if noisy.guarantee is None else noisy.guarantee.as_record(),
-        "parts": noisy.parts,
+        "variance": noisy.variance,
     }
     return write_container(arrays, compact(header))
 
@@ -77,8 +78,8 @@ def decode_noisy(payload: bytes | bytearray | memoryview, limits: Limits = DEFAU
     raw = parse_object(text, "metadata")
     if set(raw) != _KEYS or raw["format"] != _FORMAT or not isinstance(raw["statistics"], str):
         raise PayloadError(f"metadata is not that of noisy statistics of format {_FORMAT}")
-    if type(raw["parts"]) is not int or not 1 <= raw["parts"] <= _MOST_PARTS:
-        raise PayloadError(f"metadata: parts must be in [1, {_MOST_PARTS}], got {str(raw['parts'])[:50]}")
+    if type(raw["variance"]) not in (int, float) or not 1 <= raw["variance"] <= _MOST_VARIANCE:
+        raise PayloadError(f"metadata: variance must be in [1, {_MOST_VARIANCE:g}], got {str(raw['variance'])[:50]}")
     header = StatisticsHeader.from_text(raw["statistics"], limits)
     shapes, classes = shapes_of(header.spec, header.domain), header.domain.num_classes
     if set(arrays) != {COUNTS, *shapes} or set(header.ranges) != set(shapes if header.bits < 32 else ()):
@@ -94,7 +95,7 @@ def decode_noisy(payload: bytes | bytearray | memoryview, limits: Limits = DEFAU
         sums,
         _shares(raw["shares"]),
         None if raw["guarantee"] is None else Guarantee.of(raw["guarantee"]),
-        raw["parts"],
+        raw["variance"],
     )
 
 
@@ -141,15 +142,16 @@ class NoisyExpectation:
         """
         if (noisy.spec, noisy.domain, noisy.shares) != (self.spec, self.domain, self.shares):
             raise PayloadError("noisy statistics are of another specification or kind of data than was asked for")
-        if noisy.parts != 1 or not self._welcome(noisy.guarantee):
+        if noisy.variance != 1 or not self._welcome(noisy.guarantee):
             asked = f"({self.target.epsilon:g}, {self.target.delta:g})-DP"
-            raise PayloadError(f"noisy statistics claim {noisy.guarantee} in {noisy.parts} parts, expected {asked}")
+            claim = f"{noisy.guarantee} with noise of variance {noisy.variance:g}"
+            raise PayloadError(f"noisy statistics claim {claim}, expected {asked} of variance 1")
         spread = noisy.deviations()
         if float(noisy.counts.abs().max()) > _MOST_RECORDS:
             raise PayloadError(f"noisy statistics count more than {_MOST_RECORDS:g} records of a class")
         most = (noisy.counts.clamp(min=0) + _DEVIATIONS * spread[COUNTS])[:, None]
         for name, sums in noisy.sums.items():
-            bound = most * noisy.largest_mean(name) + _DEVIATIONS * spread[name]
+            bound = most * largest_mean(name, self.domain) + _DEVIATIONS * spread[name]
             if bool((sums.abs() > bound).any()):
                 raise PayloadError(f"sums of {name} are larger than so many records and their noise can make them")
 
@@ -157,11 +159,12 @@ class NoisyExpectation:
         """Whether it is what was asked for; accountants of other versions may differ a little in the noise."""
         if claimed is None or claimed.seeded:
             return False
-        asked, said = self.target.guarantee(1.0).mechanism, claimed.mechanism
+        asked, said = release_guarantee(self.spec, self.domain, self.target, self.shares), claimed.mechanism
         return (
             (claimed.epsilon, claimed.delta) == (self.target.epsilon, self.target.delta)
             and (said.sampling_rate, said.queries) == (1, 1)
-            and math.isclose(said.noise_multiplier, asked.noise_multiplier, rel_tol=0.02)
+            and math.isclose(said.noise_multiplier, asked.mechanism.noise_multiplier, rel_tol=_TOLERANCE)
+            and math.isclose(claimed.bound, asked.bound, rel_tol=_TOLERANCE)
         )
 
 

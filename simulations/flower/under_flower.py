@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,17 @@ def run_deployed(
     timeout: float = _RUN_SECONDS,
     meanwhile: Meanwhile | None = None,
     keep: Path | None = None,
+    restarts: int = 0,
 ) -> Record:
     """Run with a SuperLink and one SuperNode process a client, over TLS; nodes prove who they are by their keys.
 
     Args:
         settings: of the run.
-        timeout: seconds for all of it.
+        timeout: seconds for one server.
         meanwhile: called in a thread of its own with what runs, and the nodes by partition.
         keep: folder for the result, and for how the server stands after each round: a call after one that was cut
             short goes on from there. None keeps nothing.
+        restarts: of a server that ended without a result, at most; SuperLink and nodes stay.
 
     Raises:
         FlowerProcessError: a program of Flower failed, or the run left no result.
@@ -80,6 +83,9 @@ def run_deployed(
         ]
         if meanwhile is not None:
             threading.Thread(target=meanwhile, args=(flower, nodes), daemon=True).start()
+        for _ in range(restarts):
+            with suppress(FlowerProcessError):
+                return _run_app(flower, settings, timeout, keep)
         return _run_app(flower, settings, timeout, keep)
 
 

@@ -27,13 +27,13 @@ from strategies.federated.algorithms.fedavg import GuardedFedAvg
 from strategies.federated.algorithms.feddm import SurrogateOptions, SurrogateRounds
 from strategies.federated.algorithms.one_shot import OneShotUnion
 from strategies.federated.algorithms.one_shot_ensemble import OneShotEnsemble
-from strategies.federated.algorithms.private_statistics import PrivacyOptions, private_statistics_first
+from strategies.federated.algorithms.private_statistics import NODES, PrivacyOptions, private_statistics_first
 from strategies.federated.algorithms.scaffold import Scaffold
 from strategies.federated.algorithms.statistics_first import StatisticsFirst
 from strategies.federated.messages.requests import CompressedRequest, DistilRequest, TrainRequest
 from strategies.federated.own_settings import checked
 from strategies.federated.own_settings import takes as _takes
-from strategies.federated.secure import SecureOptions, SecureStatistics
+from strategies.federated.secure import PrivateSecureStatistics, SecureOptions, SecureStatistics
 from strategies.federated.server.gathering import Gathering
 from strategies.federated.server.learner import Learner
 from strategies.federated.server.merge import GatherOptions, gathering_for
@@ -211,16 +211,23 @@ def statistics_first(
 ) -> StatisticsFirst:
     """Sums, once: what is summed, what follows, how they add up, what the server sees, with how much noise."""
     _require(
-        (adding != RobustSum()) + options.secure + bool(privacy.epsilon) <= 1,
+        adding == RobustSum() or not (options.secure or privacy.epsilon),
         "a server that sees the total alone (secure), or only noisy sums (epsilon), cannot hold clients against each "
-        "other (centre, count_share), and noise is not yet added in secret: choose one of these",
+        "other (centre, count_share): choose one of these",
+    )
+    _require(
+        not privacy.epsilon or options.secure == (privacy.trust == NODES),
+        "nodes that trust each other with shares of the noise (trust=nodes) add up in secret (secure=true), others "
+        "do not",
     )
     spec = replace(spec, seed=derive_seed(plan.settings.seed, "statistics"))
-    settings = plan.with_one_round().settings
-    if privacy.epsilon:
+    settings, timeout = plan.with_one_round().settings, plan.settings.reply_seconds
+    if privacy.epsilon and not options.secure:
         return private_statistics_first(settings, plan.test, spec, distiller, privacy, plan.learner, plan.reception)
     plain = StatisticsFirst.of(settings, plan.test, spec, distiller, plan.learner, plan.reception, adding.add_up)
-    return SecureStatistics.securing(plain, options, settings.reply_seconds) if options.secure else plain
+    if privacy.epsilon:
+        return PrivateSecureStatistics.protecting(plain, privacy.target, options, timeout)
+    return SecureStatistics.securing(plain, options, timeout) if options.secure else plain
 
 
 def _compressed(plan: Plan, upload: str, download_bits: int) -> CompressedFedAvg:

@@ -123,7 +123,7 @@ def test_noise_of_nodes_adds_up() -> None:
     method = private_statistics(epsilon=1.0, **_STATISTICS)
     one, four = (scenario._released(exact, method, nodes) for nodes in (1, 4))
     assert four.guarantee == one.guarantee
-    assert four.parts == 4
+    assert four.variance == 4
     drawn = (four.sums["features"] - exact.sums["features"].values).std()
     assert float(drawn) == pytest.approx(four.deviations()["features"], rel=0.5)
     assert four.deviations()["features"] == pytest.approx(2 * one.deviations()["features"])

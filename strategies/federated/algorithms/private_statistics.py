@@ -1,4 +1,7 @@
-"""Statistics first under differential privacy: noise at every node, or once at a server that all trust."""
+"""Statistics first under differential privacy: noise at every node, or once at a server that all trust.
+
+Shares of noise at every node, for a server that sees the total alone, are in :mod:`strategies.federated.secure`.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from strategies.federated.server.learner import Learner
 from strategies.federated.server.reception import Reception
 from strategies.federated.settings import FederatedSettings
 
-NODE, SERVER = "node", "server"
+NODE, NODES, SERVER = "node", "nodes", "server"
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class PrivacyOptions:
         epsilon: of every record; 0 for statistics without noise.
         delta: in (0, 1).
         trust: "node": every node adds noise to its own sums and trusts no one. "server": nodes send exact sums, and
-            the server adds noise once to the total; all trust it, and get less noise for the same ε.
+            the server adds noise once to the total; all trust it, and get less noise for the same ε. "nodes": every
+            node adds a share of that noise under secure aggregation, and trusts the others to do so, but no server.
     """
 
     epsilon: float = 0.0
@@ -49,8 +53,8 @@ class PrivacyOptions:
     trust: str = NODE
 
     def __post_init__(self) -> None:
-        if self.trust not in (NODE, SERVER):
-            raise SettingsError(f"statistics: trust must be {NODE!r} or {SERVER!r}, got {self.trust!r}")
+        if self.trust not in (NODE, NODES, SERVER):
+            raise SettingsError(f"statistics: trust must be {NODE!r}, {NODES!r} or {SERVER!r}, got {self.trust!r}")
         check_target(self.epsilon or 1.0, self.delta)
 
     @property
@@ -81,7 +85,7 @@ class NodeNoiseStatistics(StatisticsFirst):
 
     def _distilled(self, statistics: ClassStatistics) -> SyntheticSet:
         assert self.noisy is not None
-        return _guaranteed(self.distil(statistics), self.noisy.guarantee)
+        return guaranteed(self.distil(statistics), self.noisy.guarantee)
 
     def _read(self, content: RecordDict) -> NoisyStatistics:  # type: ignore[override]
         noisy = decode_noisy(unpack_payload(content, SUMS, self.noisy_expectation.limits))
@@ -114,7 +118,7 @@ def private_statistics_first(
 
     def distil(exact: ClassStatistics) -> SyntheticSet:
         noisy = with_noise(exact, options.target, Shares(), NoiseSource.fresh())
-        return _guaranteed(plain.distil(noisy.as_statistics()), noisy.guarantee)
+        return guaranteed(plain.distil(noisy.as_statistics()), noisy.guarantee)
 
     return StatisticsFirst(plain.request, plain.expectation, distil, learner, reception)
 
@@ -128,7 +132,8 @@ def scaled_for(settings: FederatedSettings, test: LabelledData) -> LabelledData:
     return publicly_scaled(test) if settings.strategy_settings.get("epsilon") else test
 
 
-def _guaranteed(synthetic: SyntheticSet, guarantee: Guarantee | None) -> SyntheticSet:
+def guaranteed(synthetic: SyntheticSet, guarantee: Guarantee | None) -> SyntheticSet:
+    """``synthetic`` with ``guarantee`` in its provenance, if there is one."""
     if guarantee is None:
         return synthetic
     return replace(synthetic, provenance={**synthetic.provenance, KEY: guarantee.as_record()})

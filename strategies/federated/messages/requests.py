@@ -16,18 +16,21 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method, known_settings
 from fedcl_distill.network_sources import AroundNetwork
 from fedcl_distill.networks import Network
-from fedcl_distill.privacy import PrivacyBudget, PrivacyTarget, publicly_scaled
+from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import (
     ClassStatistics,
     Domain,
     FixedPoint,
+    NoisyFixedPoint,
     NoisyStatistics,
     Shares,
     StatisticsSpec,
     class_statistics,
     release,
+    spend,
 )
+from fedcl_distill.statistics.fixed_point import Words
 from fedcl_distill.statistics.sums import shapes_of
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.synthetic.limits import DEFAULT_LIMITS
@@ -194,8 +197,8 @@ class SecureStatisticsRequest(StatisticsRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrivateStatisticsRequest(StatisticsRequest):
-    """Sum features of your data class by class, and send the sums with noise of your own.
+class _NoisyRequest(StatisticsRequest):
+    """What is asked where sums get noise.
 
     Attributes:
         epsilon, delta: of every record of yours.
@@ -206,13 +209,57 @@ class PrivateStatisticsRequest(StatisticsRequest):
     delta: float
     shares: Mapping[str, Any]
 
+    @property
+    def target(self) -> PrivacyTarget:
+        return PrivacyTarget(self.epsilon, self.delta)
+
+    def public(self, data: LabelledData) -> LabelledData:
+        """``data`` on the scale of the run, which nobody measured."""
+        return publicly_scaled(data, Normalisation(self.mean, self.std))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateStatisticsRequest(_NoisyRequest):
+    """Sum features of your data class by class, and send the sums with noise of your own."""
+
     def release(
         self, data: LabelledData, budget: PrivacyBudget | None, *, device: str | torch.device = "cpu"
     ) -> NoisyStatistics:
         """Do as asked, if the node's budget covers it; PrivacyError if not."""
-        public = publicly_scaled(data, Normalisation(self.mean, self.std))
-        target, shares = PrivacyTarget(self.epsilon, self.delta), Shares(**self.shares)
-        return release(public, self.specification, target, shares=shares, budget=budget, device=device)
+        shares = Shares(**self.shares)
+        return release(self.public(data), self.specification, self.target, shares=shares, budget=budget, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisyWordsRequest(_NoisyRequest):
+    """Send the sums, with your share of the noise, as masked words of ``bits`` bits, 16 or 32.
+
+    Attributes:
+        most_samples: of one class at a node; what it has beyond is cut off.
+    """
+
+    most_samples: int
+
+    def fixed_point(self, parties: int, fewest: int) -> NoisyFixedPoint:
+        """How the sums of so many nodes become words, ``fewest`` of which have all the noise; SettingsError if not."""
+        return NoisyFixedPoint(self.bits, parties, fewest, self.most_samples, self.target, Shares(**self.shares))
+
+    def words(
+        self,
+        data: LabelledData,
+        budget: PrivacyBudget | None,
+        parties: int,
+        fewest: int,
+        *,
+        device: str | torch.device = "cpu",
+    ) -> Words:
+        """Do as asked, if the node's budget covers it; PrivacyError if not."""
+        public, spec, source = self.public(data), self.specification, NoiseSource.fresh()
+        fixed = self.fixed_point(parties, fewest)
+        fixed.guarantee(spec, Domain.of(public))  # what cannot be shall not be paid for
+        if budget is not None:
+            spend(budget, public, spec, self.target, source)
+        return fixed.words(class_statistics(public, spec, device=device), source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,6 +361,11 @@ def read_statistics(content: RecordDict) -> StatisticsRequest:
 def read_secure_statistics(content: RecordDict) -> SecureStatisticsRequest:
     """The request in a ``train.masked`` message; SettingsError where a value is missing or of another type."""
     return from_flat(SecureStatisticsRequest, config_of(content))
+
+
+def read_noisy_words(content: RecordDict) -> NoisyWordsRequest:
+    """The request in a ``train.noised`` message; SettingsError where a value is missing or of another type."""
+    return from_flat(NoisyWordsRequest, config_of(content))
 
 
 def read_private_statistics(content: RecordDict) -> PrivateStatisticsRequest:

@@ -28,7 +28,7 @@ from strategies.federated.node.work import (
     train_compressed,
     train_with_control,
 )
-from strategies.federated.secure.node import SECURE_EXCHANGES
+from strategies.federated.secure.node import PRIVATE_EXCHANGES, SECURE_EXCHANGES
 
 LoadData = Callable[[Context], LabelledData]
 Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
@@ -62,13 +62,14 @@ def make_client_app(
 
     app = ClientApp(mods=list(mods))
     app.train("private")(answer(sum_privately, load_budget=load_budget, discreet=True))
+    exchanges = PRIVATE_EXCHANGES if load_budget is not None else {**SECURE_EXCHANGES, **PRIVATE_EXCHANGES}
+    for name, exchange in exchanges.items():
+        app.train(name)(answer(exchange, load_budget=load_budget, discreet=True))
     if load_budget is not None:
         return app
     app.train()(answer(train))
     app.train("distil")(answer(distil))
     app.train("statistics")(answer(sum_features))
-    for name, exchange in SECURE_EXCHANGES.items():
-        app.train(name)(answer(exchange, discreet=True))
     app.train("surrogate")(answer(distil_around))
     app.train("scaffold")(answer(train_with_control))
     app.train("compressed")(answer(train_compressed))

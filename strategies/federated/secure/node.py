@@ -17,7 +17,7 @@ from fedcl_distill.errors import CheckpointError, PayloadError
 from fedcl_distill.statistics.fixed_point import Words
 from strategies.federated.grids.internals import create_shares
 from strategies.federated.messages.answers import pack_words
-from strategies.federated.messages.requests import read_secure_statistics
+from strategies.federated.messages.requests import read_noisy_words, read_secure_statistics
 from strategies.federated.node.task import Task
 from strategies.federated.secure.keys import fresh_keys
 from strategies.federated.secure.letters import seal, unseal
@@ -27,6 +27,7 @@ from strategies.federated.secure.records import (
     KEYS,
     LETTERS,
     MASKED,
+    NOISED,
     UNMASK,
     read_bytes,
     read_integer,
@@ -83,15 +84,41 @@ def send_masked(task: Task) -> RecordDict:
         PayloadError: too few letters are there.
         DataError: the statistics leave the bounds that were agreed on.
     """
+
+    def words(parties: int, threshold: int) -> Words:
+        request = read_secure_statistics(task.content)
+        task.admit_sums(request)
+        return request.fixed_point(parties).words(request.measure(task.data, task.device))
+
+    return _send(task, MASKED, words)
+
+
+def send_noised(task: Task) -> RecordDict:
+    """The same with the node's share of noise: of as many nodes as open a total, each adds one.
+
+    Raises:
+        PayloadError: too few letters are there.
+        PrivacyError: the node's budget does not cover the release.
+        SettingsError: words of so few bits cannot hold noise that would do.
+    """
+
+    def words(parties: int, threshold: int) -> Words:
+        request = read_noisy_words(task.content)
+        task.admit_sums(request)
+        return request.words(task.data, task.budget, parties, threshold, device=task.device)
+
+    return _send(task, NOISED, words)
+
+
+def _send(task: Task, action: str, words: Callable[[int, int], Words]) -> RecordDict:
+    """What ``words`` gives for so many nodes and their threshold, masked."""
     own = _kept(task, 2)
     senders = read_positions(task.content, "senders", len(own["mask-keys"]))
     letters = read_bytes(task.content, "letters", len(senders))
     _require_enough(own, senders, "nodes shared secrets")
-    request = read_secure_statistics(task.content)
-    task.admit_sums(request)
-    words = request.fixed_point(len(senders)).words(request.measure(task.data, task.device))
+    masked = _masked(words(len(senders), own["threshold"]), own, senders)
     _keep(task, 3, {**own, "senders": senders, "letters": letters})
-    return RecordDict({MASKED: pack_words(_masked(words, own, senders))})
+    return RecordDict({action: pack_words(masked)})
 
 
 def open_letters(task: Task) -> RecordDict:
@@ -164,3 +191,11 @@ SECURE_EXCHANGES: Mapping[str, Callable[[Task], RecordDict]] = {
     UNMASK: open_letters,
 }
 """What a node does, by the action of the message type, in order."""
+
+PRIVATE_EXCHANGES: Mapping[str, Callable[[Task], RecordDict]] = {
+    KEYS: announce_keys,
+    LETTERS: share_secrets,
+    NOISED: send_noised,
+    UNMASK: open_letters,
+}
+"""The same where nothing may leave the node without noise."""

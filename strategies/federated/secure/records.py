@@ -4,6 +4,7 @@ message          down                                        up
 train.keys       nothing                                     mask-key, letter-key: public keys, PEM
 train.letters    mask-keys, letter-keys of all, threshold    letters: one to each position, with two shares
 train.masked     senders: positions; letters: one from each  masked    ArrayRecord, payload: words (size,)
+train.noised     the same, in place of train.masked where sums get noise
 train.unmask     survivors: positions                        positions, shares: one of each sender
 
 Nodes go by their position among those that sent keys.
@@ -20,8 +21,8 @@ from flwr.app import ConfigRecord, RecordDict
 from fedcl_distill.errors import PayloadError
 from strategies.federated.grids.internals import bytes_to_public_key
 
-KEYS, LETTERS, MASKED, UNMASK = "keys", "letters", "masked", "unmask"
-"""Actions of the four exchanges, in order; a message type has "train." before it."""
+KEYS, LETTERS, MASKED, NOISED, UNMASK = "keys", "letters", "masked", "noised", "unmask"
+"""Actions of the four exchanges, in order, with two of the third; a message type has "train." before it."""
 
 _SECURE = "secure"
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedcl_distill.statistics import ClassStatistics
-from fedcl_distill.statistics.fixed_point import FixedPoint, Words
+from fedcl_distill.statistics import ClassStatistics, FixedPoint, NoisyFixedPoint
+from fedcl_distill.statistics.fixed_point import Words
 from strategies.federated.algorithms.statistics_first import StatisticsFirst
 from strategies.federated.grids.internals import log
 from strategies.federated.messages.answers import unpack_words
@@ -56,7 +56,7 @@ class _Session:
     mask_keys: list[bytes]
     threshold: int
     senders: list[int]
-    fixed: FixedPoint
+    fixed: FixedPoint | NoisyFixedPoint
 
 
 class SecureStatistics(StatisticsFirst):
@@ -71,12 +71,14 @@ class SecureStatistics(StatisticsFirst):
         others: further arguments of :class:`StatisticsFirst`.
     """
 
-    request: SecureStatisticsRequest
+    action: ClassVar[str] = MASKED
+    """Of the exchange in which nodes send their sums."""
 
-    def __init__(self, request: SecureStatisticsRequest, *others: Any, options: SecureOptions, timeout: float) -> None:
+    def __init__(self, request: StatisticsRequest, *others: Any, options: SecureOptions, timeout: float) -> None:
         super().__init__(request, *others)
         self.options, self.timeout = options, timeout
-        request.fixed_point(self.reception.nodes)  # bounds that cannot be met shall not cost a round
+        nodes = self.reception.nodes
+        self.fixed_point(nodes, options.threshold_of(nodes))  # bounds that cannot be met shall not cost a round
         self._session: _Session | None = None
 
     @classmethod
@@ -91,6 +93,15 @@ class SecureStatistics(StatisticsFirst):
         request = SecureStatisticsRequest(**asked, most_samples=options.most_samples, bounds=bounds)
         others = plain.expectation, plain.distil, plain.learner, plain.reception
         return cls(request, *others, options=options, timeout=timeout)
+
+    def fixed_point(self, parties: int, threshold: int) -> FixedPoint | NoisyFixedPoint:
+        """How the sums of so many nodes become words, of which so many are opened at least.
+
+        Raises:
+            SettingsError: they do not fit.
+        """
+        assert isinstance(self.request, SecureStatisticsRequest)
+        return self.request.fixed_point(parties)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -114,14 +125,14 @@ class SecureStatistics(StatisticsFirst):
         )
         senders = [position for position, node in enumerate(nodes) if node in letters]
         _require(server_round, len(senders), threshold, "shared their secrets")
-        fixed = self.request.fixed_point(len(senders))
+        fixed = self.fixed_point(len(senders), threshold)
         self._session = _Session(grid, nodes, mask_keys, threshold, senders, fixed)
         request = self.request.to_record(server_round)
         questions = {}
         for receiver in senders:
             for_it = {"senders": senders, "letters": [letters[nodes[sender]][receiver] for sender in senders]}
             questions[nodes[receiver]] = RecordDict({CONFIG: request, **secure_record(for_it)})
-        return self._questions(MASKED, questions)
+        return self._questions(self.action, questions)
 
     def summary(self) -> None:
         """Log what nodes are asked."""
@@ -142,13 +153,18 @@ class SecureStatistics(StatisticsFirst):
         shares = self._shares(session, server_round, survivors)
         self.reception.facts[server_round] = facts  # a round's work is what its sums took
         unmask(total, session.mask_keys, session.senders, survivors, shares, session.threshold)
-        statistics = fixed.total(total, spec, domain)
-        self.expectation.check(statistics)
-        return statistics, len(survivors)
+        return self._opened(fixed, total, len(survivors)), len(survivors)
 
-    def _words(self, fixed: FixedPoint) -> Callable[[RecordDict], Words]:
+    def _opened(self, fixed: FixedPoint | NoisyFixedPoint, total: Words, heard: int) -> ClassStatistics:
+        """The statistics that a total without masks says."""
+        assert isinstance(fixed, FixedPoint)
+        statistics = fixed.total(total, self.expectation.spec, self.expectation.domain)
+        self.expectation.check(statistics)
+        return statistics
+
+    def _words(self, fixed: FixedPoint | NoisyFixedPoint) -> Callable[[RecordDict], Words]:
         size = fixed.size(self.expectation.spec, self.expectation.domain)
-        return lambda content: unpack_words(content, MASKED, fixed.dtype, size)
+        return lambda content: unpack_words(content, self.action, fixed.dtype, size)
 
     def _shares(self, session: _Session, server_round: int, survivors: list[int]) -> dict[int, list[bytes]]:
         content = RecordDict({CONFIG: round_record(server_round), **secure_record({"survivors": survivors})})

@@ -158,7 +158,7 @@ def test_without_noise_statistics_are_the_exact_ones() -> None:
 def test_sums_of_parts_have_the_noise_of_all_and_the_weaker_guarantee() -> None:
     parts = [noisy_of(seed) for seed in range(4)]
     total = add_up_noisy(parts)
-    assert total.parts == 4
+    assert total.variance == 4
     assert total.deviations()["counts"] == pytest.approx(2 * parts[0].deviations()["counts"])
     torch.testing.assert_close(total.counts, sum(one.counts for one in parts))
     mixed = add_up_noisy([noisy_of(0, PrivacyTarget(1.0)), noisy_of(1, PrivacyTarget(3.0))])
@@ -233,7 +233,7 @@ def test_a_server_takes_what_it_asked_for_and_nothing_else() -> None:
         dataclasses.replace(HONEST, guarantee=None),
         dataclasses.replace(HONEST, guarantee=weaker),
         dataclasses.replace(HONEST, guarantee=dataclasses.replace(HONEST.guarantee, seeded=True)),
-        dataclasses.replace(HONEST, parts=2),
+        dataclasses.replace(HONEST, variance=2.0),
         dataclasses.replace(HONEST, shares=Shares(counts=1.0)),
         dataclasses.replace(HONEST, counts=HONEST.counts + 1e12),
         dataclasses.replace(HONEST, sums=loud),

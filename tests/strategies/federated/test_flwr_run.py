@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import time
 import tomllib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 
 from simulations.attacks.settings import AttackedSettings
 from simulations.flower.processes import FlowerProcesses
-from simulations.flower.under_flower import PROJECT, run_deployed, run_simulated
+from simulations.flower.under_flower import CHECKPOINT, PROJECT, run_deployed, run_simulated
 from simulations.running.records import Record
 from simulations.scenarios.federated import run_federated
 from strategies.federated import FederatedSettings
@@ -29,6 +31,7 @@ SETTINGS = FederatedSettings(
 SCAFFOLD = FederatedSettings(clients=3, strategy="scaffold", rounds=3, architecture="mlp:width=16")
 TOPK = FederatedSettings(clients=3, strategy="topk", rounds=3, architecture="mlp:width=16")
 FEDAVG = FederatedSettings(clients=3, strategy="fedavg", rounds=2, architecture="mlp:width=16")
+DIRECTIONS = {"kind": "direction", "learning_rate": 10}
 SECURE = FederatedSettings(
     clients=3,
     strategy="statistics",
@@ -36,6 +39,11 @@ SECURE = FederatedSettings(
     distil_steps=20,
     bits=32,
     architecture="mlp:width=16",
+)
+
+
+PRIVATE = replace(
+    SECURE, strategy_settings={**SECURE.strategy_settings, "epsilon": 4.0, "trust": "nodes", **DIRECTIONS}
 )
 
 
@@ -58,6 +66,18 @@ def test_engine_equals_in_process_run(engine, settings):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("engine", [run_simulated, run_deployed])
+def test_noise_in_secret_under_an_engine(engine):
+    """Each node draws its own noise, so that accuracies differ; what is sent, heard and guaranteed does not."""
+    metrics, in_process = engine(PRIVATE, timeout=300)["metrics"], run_federated(PRIVATE)["metrics"]
+    for name in ("bytes_by_client", "rejections", "privacy"):
+        assert metrics[name] == in_process[name]
+    assert metrics["privacy"]["epsilon"] == 4.0
+    assert metrics["accuracy"] > 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_node_killed_at_work_is_gone_and_the_run_goes_on():
     """A SuperNode and its children get SIGKILL while it trains for the second round."""
     settings = replace(FEDAVG, rounds=3, local_epochs=30, wait_seconds=10.0)
@@ -74,6 +94,41 @@ def test_a_node_killed_at_work_is_gone_and_the_run_goes_on():
     (rejection,) = metrics["rejections"]  # in the third round it is no longer registered
     assert (rejection["server_round"], rejection["partition"]) == (2, 2)
     assert metrics["accuracy"] > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_server_killed_after_every_round_ends_where_one_left_alone_does(tmp_path):
+    """SuperLink and nodes live on, and the next server goes on from the checkpoint."""
+    settings, killed = replace(FEDAVG, rounds=4, local_epochs=10), []
+
+    def kill_servers(flower: FlowerProcesses, nodes: list[subprocess.Popen[bytes]]) -> None:
+        checkpoint, seen = tmp_path / CHECKPOINT, None
+        while len(killed) < settings.rounds - 1:
+            now = checkpoint.stat().st_ino if checkpoint.exists() else None
+            if now == seen:
+                time.sleep(0.05)
+                continue
+            seen = now
+            time.sleep(random.Random(len(killed)).uniform(0.0, 2.0))  # anywhere in the next round
+            for server in _servers_of(flower):
+                os.kill(server, signal.SIGKILL)
+                killed.append(server)
+
+    record = run_deployed(settings, timeout=200, meanwhile=kill_servers, keep=tmp_path, restarts=settings.rounds)
+    assert len(set(killed)) == settings.rounds - 1
+    assert _outcome(record) == _outcome(run_federated(settings))
+    assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
+
+
+def _servers_of(flower: FlowerProcesses) -> list[int]:
+    """Process ids of the ServerApps that a SuperLink of ``flower`` has started."""
+    home, found = f"FLWR_HOME={flower.home}\0".encode(), []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and b"flwr-serverapp" in (entry / "cmdline").read_bytes():
+                found += [int(entry.name)] * (home in (entry / "environ").read_bytes())
+    return found
 
 
 def test_app_configuration_has_every_setting_with_a_valid_default():

@@ -1,0 +1,68 @@
+"""Statistics first, added up so that the server learns the total alone, and that with noise: no server is trusted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import ClassVar
+
+from fedcl_distill.privacy import PrivacyTarget
+from fedcl_distill.statistics import ClassStatistics, FixedPoint, NoisyFixedPoint, NoisyStatistics, Shares
+from fedcl_distill.statistics.fixed_point import Words
+from fedcl_distill.synthetic import SyntheticSet
+from strategies.federated.algorithms.private_statistics import guaranteed
+from strategies.federated.algorithms.statistics_first import StatisticsFirst
+from strategies.federated.messages.requests import NoisyWordsRequest, StatisticsRequest
+from strategies.federated.secure.options import SecureOptions
+from strategies.federated.secure.records import NOISED
+from strategies.federated.secure.statistics import SecureStatistics
+
+
+class PrivateSecureStatistics(SecureStatistics):
+    """:class:`SecureStatistics` where every node adds a share of noise, so that the total has that of one release.
+
+    The guarantee is against whoever sees what the server sees, as long as nodes do as agreed: each node that does not
+    add its share, or tells it to the server, takes one from the total.
+
+    Attributes:
+        noisy: the total, once the round is over.
+    """
+
+    action: ClassVar[str] = NOISED
+    noisy: NoisyStatistics | None = None
+
+    @classmethod
+    def protecting(
+        cls, plain: StatisticsFirst, target: PrivacyTarget, options: SecureOptions, timeout: float
+    ) -> PrivateSecureStatistics:
+        """``plain``, secured and with noise.
+
+        Raises:
+            SettingsError: its bits, or the bounds of ``options``, do not suit sums in fixed point with so much noise,
+                or its features are not bounded.
+        """
+        asked = {one.name: getattr(plain.request, one.name) for one in fields(StatisticsRequest)}
+        request = NoisyWordsRequest(
+            **asked,
+            epsilon=target.epsilon,
+            delta=target.delta,
+            shares=asdict(Shares()),
+            most_samples=options.most_samples,
+        )
+        others = plain.expectation, plain.distil, plain.learner, plain.reception
+        return cls(request, *others, options=options, timeout=timeout)
+
+    def fixed_point(self, parties: int, threshold: int) -> NoisyFixedPoint:
+        """As that of :class:`SecureStatistics`, with noise."""
+        assert isinstance(self.request, NoisyWordsRequest)
+        fixed = self.request.fixed_point(parties, threshold)
+        fixed.guarantee(self.expectation.spec, self.expectation.domain)
+        return fixed
+
+    def _opened(self, fixed: FixedPoint | NoisyFixedPoint, total: Words, heard: int) -> ClassStatistics:
+        assert isinstance(fixed, NoisyFixedPoint)
+        self.noisy = fixed.total(total, heard, self.expectation.spec, self.expectation.domain)
+        return self.noisy.as_statistics()
+
+    def _distilled(self, statistics: ClassStatistics) -> SyntheticSet:
+        assert self.noisy is not None
+        return guaranteed(self.distil(statistics), self.noisy.guarantee)
