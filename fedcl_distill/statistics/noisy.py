@@ -61,6 +61,17 @@ class Shares:
             if type(value) not in (int, float) or not 0 < value < math.inf:
                 raise SettingsError(f"privacy: the share of {name} must be a positive number, got {value!r}")
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Shares:
+        """Read what ``asdict`` gave; it may come from anyone.
+
+        Raises:
+            SettingsError: blocks are missing or unknown, or one has no positive number.
+        """
+        if not isinstance(values, Mapping) or set(values) != {FEATURES, SAMPLES, MOMENTS, COUNTS}:
+            raise SettingsError("privacy: shares must name every block, and no other")
+        return cls(**values)
+
     def deviations(self, spec: StatisticsSpec, domain: Domain, noise_multiplier: float) -> dict[str, float]:
         """Standard deviation of the noise of each block, in the unit of its sums; "counts" among them.
 

@@ -7,9 +7,7 @@ a party holds is part of what noise hides.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -93,7 +91,7 @@ def decode_noisy(payload: bytes | bytearray | memoryview, limits: Limits = DEFAU
         header.domain,
         torch.from_numpy(counts.astype(np.float64)),
         sums,
-        _shares(raw["shares"]),
+        Shares.of(raw["shares"]),
         None if raw["guarantee"] is None else Guarantee.of(raw["guarantee"]),
         raw["variance"],
     )
@@ -173,9 +171,3 @@ def _read(name: str, view: View, shape: tuple[int, int, int], header: Statistics
         raise PayloadError(f"{name} are {view.dtype} {view.shape}, expected {STORED_DTYPES[header.bits]} {shape}")
     values = view if header.bits == 32 else dequantise(view, header.ranges[name], header.bits)
     return torch.from_numpy(values.astype(np.float64))
-
-
-def _shares(raw: Any) -> Shares:
-    if not isinstance(raw, Mapping) or set(raw) != set(Shares.__dataclass_fields__):
-        raise PayloadError("metadata: shares must name every block")
-    return Shares(**raw)

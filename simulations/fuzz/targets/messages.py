@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import cache
 from random import Random
 from typing import Any
@@ -14,7 +15,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.statistics import Domain, StatisticsExpectation, StatisticsSpec, class_statistics, encode_statistics
+from fedcl_distill.statistics import (
+    Domain,
+    Shares,
+    StatisticsExpectation,
+    StatisticsSpec,
+    class_statistics,
+    encode_statistics,
+)
 from fedcl_distill.synthetic import Expectation
 from simulations.fuzz.containers import mutate_container
 from simulations.fuzz.mutation import JUNK, mutate_bytes, mutate_tree
@@ -49,6 +57,9 @@ _SPEC = StatisticsSpec(views=2, architecture="mlp:width=2", dimensions=2, moment
 _READ_REQUEST: dict[str, Callable[[RecordDict], Any]] = {
     "distil": requests.read_distil,
     "statistics": requests.read_statistics,
+    "masked": requests.read_secure_statistics,
+    "private": requests.read_private_statistics,
+    "noised": requests.read_noisy_words,
     "surrogate": requests.read_surrogate,
     "train": requests.read_train,
     "compressed": requests.read_compressed,
@@ -217,9 +228,14 @@ def _mutate_npy(data: bytes, random: Random) -> bytes:
 
 def _requests() -> list[bytes]:
     normal: dict[str, Any] = {"seed": 1, "mean": (0.5,), "std": (0.2,)}
+    sums: dict[str, Any] = {**normal, "statistics": _SPEC.settings(), "bits": 32}
+    noise: dict[str, Any] = {"epsilon": 4.0, "delta": 1e-5, "shares": asdict(Shares())}
     made = {
         "distil": requests.DistilRequest(**normal, method_settings={"learning_rate": 0.5}, steps=3),
-        "statistics": requests.StatisticsRequest(**normal, statistics=_SPEC.settings()),
+        "statistics": requests.StatisticsRequest(**sums),
+        "masked": requests.SecureStatisticsRequest(**sums, most_samples=50, bounds={"features": 4.0}),
+        "private": requests.PrivateStatisticsRequest(**sums, **noise),
+        "noised": requests.NoisyWordsRequest(**sums, **noise, most_samples=50),
         "surrogate": requests.SurrogateRequest(**normal, architecture="mlp:width=4"),
         "train": requests.TrainRequest(**normal, architecture="convnet:width=4"),
         "compressed": requests.CompressedRequest(**normal, architecture="mlp", upload=_CODECS[2]),
@@ -240,6 +256,12 @@ def _read_request(data: bytes) -> tuple[str, requests.Request]:
         _ = request.distiller, request.size
     if isinstance(request, requests.StatisticsRequest):
         _ = request.specification
+    if isinstance(request, requests.SecureStatisticsRequest):
+        request.fixed_point(3)
+    if isinstance(request, requests.PrivateStatisticsRequest):
+        _ = request.target, request.precision
+    if isinstance(request, requests.NoisyWordsRequest):
+        request.fixed_point(3, 2)
     if isinstance(request, requests.TrainRequest | requests.SurrogateRequest):
         Architecture.parse(request.architecture)
     if isinstance(request, requests.TrainRequest):

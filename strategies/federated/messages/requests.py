@@ -213,6 +213,11 @@ class _NoisyRequest(StatisticsRequest):
     def target(self) -> PrivacyTarget:
         return PrivacyTarget(self.epsilon, self.delta)
 
+    @property
+    def precision(self) -> Shares:
+        """``shares``; SettingsError where they are none."""
+        return Shares.of(self.shares)
+
     def public(self, data: LabelledData) -> LabelledData:
         """``data`` on the scale of the run, which nobody measured."""
         return publicly_scaled(data, Normalisation(self.mean, self.std))
@@ -226,8 +231,8 @@ class PrivateStatisticsRequest(_NoisyRequest):
         self, data: LabelledData, budget: PrivacyBudget | None, *, device: str | torch.device = "cpu"
     ) -> NoisyStatistics:
         """Do as asked, if the node's budget covers it; PrivacyError if not."""
-        shares = Shares(**self.shares)
-        return release(self.public(data), self.specification, self.target, shares=shares, budget=budget, device=device)
+        spec, target, shares = self.specification, self.target, self.precision
+        return release(self.public(data), spec, target, shares=shares, budget=budget, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +247,7 @@ class NoisyWordsRequest(_NoisyRequest):
 
     def fixed_point(self, parties: int, fewest: int) -> NoisyFixedPoint:
         """How the sums of so many nodes become words, ``fewest`` of which have all the noise; SettingsError if not."""
-        return NoisyFixedPoint(self.bits, parties, fewest, self.most_samples, self.target, Shares(**self.shares))
+        return NoisyFixedPoint(self.bits, parties, fewest, self.most_samples, self.target, self.precision)
 
     def words(
         self,

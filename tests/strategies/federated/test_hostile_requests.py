@@ -41,6 +41,24 @@ def test_requests_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     assert len(str(caught.value)) < 1000
 
 
+_NOISE: dict[str, Any] = {"statistics": {}, "epsilon": 4.0, "delta": 1e-5}
+_SHARES = {"features": 0.7, "samples": 0.2, "moments": 0.08, "counts": 0.02}
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [{}, {**_SHARES, "more": 1.0}, {"a": 1.0}, {**_SHARES, "counts": -1.0}, {**_SHARES, "counts": True}],
+    ids=["none", "another", "other", "negative", "flag"],
+)
+def test_noise_that_is_not_divided_over_the_blocks_is_refused(shares: dict[str, Any]) -> None:
+    private = requests.PrivateStatisticsRequest(**_NORMAL, **_NOISE, shares=shares)
+    noised = requests.NoisyWordsRequest(**_NORMAL, **_NOISE, shares=shares, bits=32, most_samples=9)
+    with pytest.raises(SettingsError, match="share"):
+        private.release(data_and_test()[0], None)
+    with pytest.raises(SettingsError, match="share"):
+        noised.fixed_point(3, 2)
+
+
 def test_no_more_class_counts_are_read_than_there_may_be_classes() -> None:
     counts = [0] * 20_000
     counts[0] = 5
