@@ -21,6 +21,7 @@ from simulations.commands.options import takes_settings
 from simulations.commands.shared import DEFAULT_OUT, Out, WorkerCount, rich_table, watching
 from simulations.running.compare import compare
 from simulations.running.console import open_console
+from simulations.running.failures import Failures
 from simulations.running.records import RESULTS, append_record, finished_keys, read_records, settings_key
 from simulations.running.runs import Run
 from simulations.running.watch import Watcher
@@ -68,13 +69,13 @@ def audit(
     Repeat a setting to compare, for instance: --method dm --method random, or --strategy fedavg --federated rounds=10.
     Results that the folder already holds are not computed again; Ctrl-C keeps the releases that are done.
     """
-    console, results = open_console(), out / RESULTS
+    console, results, failures = open_console(), out / RESULTS, Failures()
     with watching(console) as watcher:
         if sets:
             keys = _audit_sets(sets, cells, members, train_limit, out, watcher)
         else:
             runs = [Run(KIND, cell) for cell in cells]
-            compare(runs, results, watcher, workers)
+            compare(runs, results, watcher, workers, failures=failures)
             keys = [run.key for run in runs]
         keys += _invert_gradients(cells, gradients or [], out, watcher)
     wanted = set(keys)
@@ -86,6 +87,7 @@ def audit(
     for drawing in write_drawings(records, out / "audits"):
         console.print(f"[dim]curves:[/] {drawing}", highlight=False, soft_wrap=True)
     console.print(f"[dim]results:[/] {results}", highlight=False, soft_wrap=True)
+    failures.check()
 
 
 def _audit_sets(

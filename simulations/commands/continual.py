@@ -8,6 +8,7 @@ from simulations.commands.options import takes_settings
 from simulations.commands.shared import DEFAULT_OUT, Out, WorkerCount, records_of, show_results, watching
 from simulations.running.compare import compare
 from simulations.running.console import open_console
+from simulations.running.failures import Failures
 from simulations.running.records import RESULTS
 from simulations.running.runs import Run
 from simulations.scenarios.continual import KIND
@@ -33,6 +34,8 @@ def continual(cells: list[ContinualSettings], out: Out = DEFAULT_OUT, workers: W
     Results that the folder already holds are not computed again.
     """
     console, results, runs = open_console(), out / RESULTS, [Run(KIND, cell) for cell in cells]
+    failures = Failures()
     with watching(console) as watcher:
-        compare(runs, results, watcher, workers)
+        compare(runs, results, watcher, workers, failures=failures)
     show_results(console, records_of(results, runs), KIND, results)
+    failures.check()

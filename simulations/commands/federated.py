@@ -19,6 +19,7 @@ from simulations.commands.shared import (
 )
 from simulations.running.compare import compare
 from simulations.running.console import open_console
+from simulations.running.failures import Failures
 from simulations.running.records import RESULTS, Record
 from simulations.running.runs import Run
 from simulations.scenarios import tuning
@@ -62,12 +63,12 @@ def federated(
     Repeat a setting to compare, for instance: --method dm --method random --seed 0 --seed 1.
     Results that the folder already holds are not computed again; an interrupted run goes on from its last round.
     """
-    console, results, choices = open_console(), out / RESULTS, list[Record]()
+    console, results, choices, failures = open_console(), out / RESULTS, list[Record](), Failures()
     with watching(console) as watcher:
         if tune:
             cells, choices = tuning.tune(cells, tune, results, watcher, workers)
         runs = [Run(KIND, cell) for cell in cells]
-        compare(runs, results, watcher, workers)
+        compare(runs, results, watcher, workers, failures=failures)
     records = records_of(results, runs)
     for scenario in scenarios(records, KIND):
         for table in (table_of_bytes(scenario), table_of_attacks(scenario)):
@@ -76,3 +77,4 @@ def federated(
     for scenario in scenarios(choices, TUNING):
         console.print(rich_table(table_of(scenario)))
     show_results(console, records, KIND, results)
+    failures.check()

@@ -9,6 +9,7 @@ from simulations.commands.shared import DEFAULT_OUT, Out, WorkerCount, records_o
 from simulations.flower.federated_continual_app import KIND
 from simulations.running.compare import compare
 from simulations.running.console import open_console
+from simulations.running.failures import Failures
 from simulations.running.records import RESULTS
 from simulations.running.runs import Run
 from simulations.scenarios.federated_continual import list_arms
@@ -37,6 +38,8 @@ def federated_continual(
     Results that the folder already holds are not computed again; a run that was ended goes on from its last stage.
     """
     console, results, runs = open_console(), out / RESULTS, [Run(KIND, cell) for cell in cells]
+    failures = Failures()
     with watching(console) as watcher:
-        compare(runs, results, watcher, workers)
+        compare(runs, results, watcher, workers, failures=failures)
     show_results(console, records_of(results, runs), KIND, results)
+    failures.check()

@@ -14,6 +14,7 @@ from simulations.report.drawing import standalone
 from simulations.report.epsilon import drawing_of_privacy
 from simulations.running.compare import compare
 from simulations.running.console import open_console
+from simulations.running.failures import Failures
 from simulations.running.records import RESULTS, Record, read_records
 from simulations.running.runs import Run
 from simulations.running.watch import Watcher
@@ -38,9 +39,9 @@ def privacy(cells: list[PrivacySettings], out: Out = DEFAULT_OUT, beside: With =
     noise. Results that the folder already holds are not computed again. ``--with`` shows results of ``distil`` (psg,
     or methods that claim nothing) and of ``federated --strategy statistics`` in the same tables and curves.
     """
-    console, results = open_console(), out / RESULTS
+    console, results, failures = open_console(), out / RESULTS, Failures()
     with watching(console) as watcher:
-        compare([Run(KIND, cell) for cell in cells], results, watcher, perform=_perform)
+        compare([Run(KIND, cell) for cell in cells], results, watcher, perform=_perform, failures=failures)
     tasks = privacy_tasks(record for folder in (out, *(beside or [])) for record in read_records(folder / RESULTS))
     for task in tasks:
         console.print(rich_table(privacy_table(task)))
@@ -48,6 +49,7 @@ def privacy(cells: list[PrivacySettings], out: Out = DEFAULT_OUT, beside: With =
         write_atomically(drawing, standalone(drawing_of_privacy(tasks)).encode())
         console.print(f"[dim]drawing:[/] {drawing}", highlight=False, soft_wrap=True)
     console.print(f"[dim]results:[/] {results}", highlight=False, soft_wrap=True)
+    failures.check()
 
 
 def _perform(run: Run, watcher: Watcher, folder: Path) -> Record:

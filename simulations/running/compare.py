@@ -8,14 +8,17 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from fedcl_distill.errors import FedclDistillError
 from fedcl_distill.files import remove
+from simulations.running.failures import Failures
 from simulations.running.performing import perform
 from simulations.running.records import Record, append_record, finished_keys
 from simulations.running.runs import Run, checkpoint_of
 from simulations.running.watch import Silent, Stage, Watcher
-from simulations.running.workers import Outcome, Worker, Workers, run_in_processes
+from simulations.running.workers import Worker, Workers, run_in_processes
 
 Perform = Callable[[Run, Watcher, Path], Record]
+Ended = tuple[Run, Record | Exception]
 
 
 def compare(
@@ -26,6 +29,7 @@ def compare(
     *,
     perform: Perform = perform,
     hired: Sequence[Worker] = (),
+    failures: Failures | None = None,
 ) -> list[Record]:
     """Do those of ``runs`` that ``results_path`` does not hold yet, and append each result as soon as it is there.
 
@@ -40,10 +44,12 @@ def compare(
             thread each, which changes results by rounding and by nothing else.
         perform: does a run in this process.
         hired: processes for the runs that were started beforehand, if there are to be several.
+        failures: takes errors of runs, so that the others go on; its ``check`` raises them. None lets the first error
+            end the comparison; finished results stay.
 
     Raises:
-        FedclDistillError: of the first run that fails; the others are ended, finished results stay.
-        WorkerError: a process ended without a result.
+        FedclDistillError: of a run that fails, as ``failures`` says; of a process that ended without a result
+            (WorkerError); of results that cannot be written.
     """
     watcher = watcher or Silent()
     done, new, folder = finished_keys(results_path), [], Path(results_path).parent
@@ -52,13 +58,18 @@ def compare(
         if workers > 1:
             results = _elsewhere(todo, Workers(folder, workers, reuse=True), watcher, stage, hired)
         else:
-            results = _here(todo, perform, watcher, stage, folder)
+            results = _here(todo, perform, watcher, folder)
         with closing(results):
-            for record in results:
-                append_record(results_path, record)
-                remove(checkpoint_of(record["kind"], record["key"], folder))  # only now nothing is lost with it
-                new.append(record)
-                stage.update(len(new) / len(todo))
+            for number, (run, result) in enumerate(results, 1):
+                if isinstance(result, Exception):
+                    if failures is None:
+                        raise result
+                    watcher.note(failures.take(run, result))
+                else:
+                    append_record(results_path, result)
+                    remove(checkpoint_of(run.kind, run.key, folder))  # only now nothing is lost with it
+                    new.append(result)
+                stage.update(number / len(todo))
     return new
 
 
@@ -67,22 +78,18 @@ def _describe(todo: Sequence[Run]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.items()) + " runs" if todo else "nothing left to run"
 
 
-def _here(
-    todo: Sequence[Run], perform: Perform, watcher: Watcher, stage: Stage, folder: Path
-) -> Generator[Record, None, None]:
+def _here(todo: Sequence[Run], perform: Perform, watcher: Watcher, folder: Path) -> Generator[Ended, None, None]:
     for run in todo:
-        yield perform(run, watcher, folder)
+        try:
+            result: Record | Exception = perform(run, watcher, folder)
+        except FedclDistillError as error:
+            result = error
+        yield run, result
 
 
 def _elsewhere(
     todo: Sequence[Run], workers: Workers, watcher: Watcher, stage: Stage, hired: Sequence[Worker]
-) -> Generator[Record, None, None]:
+) -> Generator[Ended, None, None]:
     with closing(run_in_processes(todo, workers, stage, watcher.note, hired)) as outcomes:
         for outcome in outcomes:
-            yield _record(outcome)
-
-
-def _record(outcome: Outcome) -> Record:
-    if outcome.record is None:
-        raise outcome.error()
-    return outcome.record
+            yield outcome.run, outcome.error() if outcome.record is None else outcome.record

@@ -1,0 +1,79 @@
+"""A run that fails does not take the others of its comparison with it, unless they would fail as well."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedcl_distill.errors import DivergenceError, SettingsError, StorageError
+from simulations.cli import app
+from simulations.running.compare import compare
+from simulations.running.failures import ComparisonError, Failures
+from simulations.running.records import make_record, read_records
+from simulations.running.runs import Run
+from simulations.running.watch import Silent
+from simulations.scenarios.distil import KIND, DistilSettings
+
+RUNS = [Run(KIND, DistilSettings(seed=seed)) for seed in range(4)]
+
+
+class Noting(Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def performing(errors):
+    def perform(run, watcher, folder):
+        if run.settings.seed in errors:
+            raise errors[run.settings.seed]
+        return make_record(run.kind, run.settings.as_record(), {"accuracy": 0.5}, 0.0)
+
+    return perform
+
+
+def test_the_others_go_on_and_the_error_comes_last(tmp_path):
+    path, watcher, failures = tmp_path / "results.jsonl", Noting(), Failures()
+    done = compare(RUNS, path, watcher, perform=performing({1: DivergenceError("too fast")}), failures=failures)
+    assert [record["settings"].get("seed", 0) for record in done] == [0, 2, 3]
+    assert watcher.notes == ["failed: distil method=dm data=digits seed=1: too fast"]
+    with pytest.raises(DivergenceError, match=r"^too fast$"):
+        failures.check()
+    later = Failures()
+    (repaired,) = compare(RUNS, path, perform=performing({}), failures=later)
+    assert repaired["settings"]["seed"] == 1
+    later.check()
+
+
+def test_several_errors_are_told_once_each(tmp_path):
+    failures = Failures()
+    errors = {1: DivergenceError("too fast"), 2: SettingsError("no such thing"), 3: DivergenceError("too fast")}
+    assert len(compare(RUNS, tmp_path / "results.jsonl", perform=performing(errors), failures=failures)) == 1
+    with pytest.raises(ComparisonError, match=r"^3 runs failed\n  2 times: too fast\n  1 times: no such thing$"):
+        failures.check()
+
+
+@pytest.mark.parametrize("error", [StorageError("the disk is full"), KeyError("a mistake"), KeyboardInterrupt()])
+def test_what_would_befall_every_run_ends_the_comparison(tmp_path, error):
+    path = tmp_path / "results.jsonl"
+    with pytest.raises(type(error)):
+        compare(RUNS, path, perform=performing({1: error}), failures=Failures())
+    assert len(list(read_records(path))) == 1
+
+
+def test_without_a_place_for_failures_the_first_one_ends_it(tmp_path):
+    with pytest.raises(DivergenceError):
+        compare(RUNS, tmp_path / "results.jsonl", perform=performing({1: DivergenceError("too fast")}))
+
+
+def test_a_command_shows_what_it_has_and_ends_with_the_error(tmp_path, capsys):
+    diverging = ["--method", "dm", "--method-settings", "dm.learning_rate=1e30", "--distil-steps", "5"]
+    arguments = ["distil", *diverging, "--method", "random", "--train-limit", "200", "--images-per-class", "1"]
+    judge = ["--networks", "1", "--architecture", "mlp:width=8", "--out", str(tmp_path)]
+    assert app([*arguments, *judge], prog_name="fedcl-distill", standalone_mode=False) == 2
+    said = capsys.readouterr()
+    assert "failed: distil method=dm" in said.out
+    assert "try a smaller learning rate" in said.err
+    assert "random †" in said.out
+    assert len(list(read_records(tmp_path / "results.jsonl"))) == 1
