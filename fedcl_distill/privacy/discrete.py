@@ -15,7 +15,7 @@ exp(±(3 n + 180) / 24σ²) together: with σ = 2^20 and a million of them, exp(
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -45,14 +45,13 @@ def discrete_gaussian(source: NoiseSource, deviation: int, shape: Sequence[int],
         SettingsError: ``deviation`` is out of range.
     """
     check_integer("deviation", deviation, 1, MOST_STEPS)
-    draws, values = _Draws(source, path), np.empty(math.prod(shape), np.int64)
-    missing = np.arange(len(values))
-    while len(missing):
-        found = _laplace(draws, deviation, len(missing))
-        keep = _exp_minus(draws, (np.abs(found) - deviation) ** 2, 2 * deviation**2)
-        values[missing[keep]] = found[keep]
-        missing = missing[~keep]
-    return torch.from_numpy(values).view(tuple(shape))
+    draws = _Draws(source, path)
+
+    def propose(count: int) -> tuple[Whole, Flags]:
+        found = _laplace(draws, deviation, count)
+        return found, _exp_minus(draws, (np.abs(found) - deviation) ** 2, 2 * deviation**2)
+
+    return torch.from_numpy(_until_kept(math.prod(shape), propose)).view(tuple(shape))
 
 
 def difference_of_whole_noise(count: int, deviation: float) -> float:
@@ -65,6 +64,16 @@ def difference_of_whole_noise(count: int, deviation: float) -> float:
     return (3 * count + 180) / (24 * deviation**2)
 
 
+def _until_kept(count: int, propose: Callable[[int], tuple[Whole, Flags]]) -> Whole:
+    """(count,): rejection sampling. ``propose`` gives so many values and which of them are kept; others are redrawn."""
+    values, missing = np.empty(count, np.int64), np.arange(count)
+    while len(missing):
+        found, keep = propose(len(missing))
+        values[missing[keep]] = found[keep]
+        missing = missing[~keep]
+    return values
+
+
 class _Draws:
     """Whole random numbers, one after the other."""
 
@@ -73,14 +82,12 @@ class _Draws:
 
     def below(self, high: int, count: int) -> Whole:
         """(count,) uniform in [0, high), by rejection of what is not below it."""
-        values = np.empty(count, np.int64)
-        missing = np.arange(count)
-        while len(missing):
-            found = self._bits((high - 1).bit_length(), len(missing))
-            keep = found < high
-            values[missing[keep]] = found[keep]
-            missing = missing[~keep]
-        return values
+
+        def propose(count: int) -> tuple[Whole, Flags]:
+            found = self._bits((high - 1).bit_length(), count)
+            return found, found < high
+
+        return _until_kept(count, propose)
 
     def _bits(self, bits: int, count: int) -> Whole:
         self._count += 1
@@ -90,17 +97,16 @@ class _Draws:
 
 def _laplace(draws: _Draws, scale: int, count: int) -> Whole:
     """(count,) with probability proportional to exp(-|x| / scale)."""
-    values = np.empty(count, np.int64)
-    missing = np.arange(count)
-    while len(missing):
-        low = draws.below(scale, len(missing))
+
+    def propose(count: int) -> tuple[Whole, Flags]:
+        low = draws.below(scale, count)
         keep = _exp_minus(draws, low, scale)
-        size = low + scale * _geometric(draws, len(missing))
-        negative = draws.below(2, len(missing)) == 1
+        size = low + scale * _geometric(draws, count)
+        negative = draws.below(2, count) == 1
         keep &= ~(negative & (size == 0))  # zero would come twice as often
-        values[missing[keep]] = np.where(negative, -size, size)[keep]
-        missing = missing[~keep]
-    return values
+        return np.where(negative, -size, size), keep
+
+    return _until_kept(count, propose)
 
 
 def _geometric(draws: _Draws, count: int) -> Whole:
