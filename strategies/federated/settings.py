@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from flwr.app import UserConfig
@@ -176,9 +176,9 @@ class FederatedSettings:
 
     def surrogate_request(self, data: LabelledData, radius: float, weight_bits: int) -> SurrogateRequest:
         """What clients are asked that distil around the model; ``data`` gives architecture and normalisation."""
-        asked = {one.name: getattr(self.distil_request(data), one.name) for one in fields(DistilRequest)}
-        return SurrogateRequest(
-            **asked, architecture=self.architecture_for(data), radius=radius, weight_bits=weight_bits
+        architecture = self.architecture_for(data)
+        return self.distil_request(data).extended(
+            SurrogateRequest, architecture=architecture, radius=radius, weight_bits=weight_bits
         )
 
     def statistics_request(self, data: LabelledData, statistics: Mapping[str, Any]) -> StatisticsRequest:

@@ -6,7 +6,7 @@ Shares of noise at every node, for a server that sees the total alone, are in :m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 
 from flwr.app import RecordDict
 
@@ -110,10 +110,8 @@ def private_statistics_first(
     plain = StatisticsFirst.of(settings, test, spec, distiller, learner, reception)
     expectation = NoisyExpectation(spec, plain.expectation.domain, Shares(), options.target)
     if options.trust == NODE:
-        asked = {one.name: getattr(plain.request, one.name) for one in fields(plain.request)}
-        request = PrivateStatisticsRequest(
-            **asked, epsilon=options.epsilon, delta=options.delta, shares=asdict(Shares())
-        )
+        noise = {"epsilon": options.epsilon, "delta": options.delta, "shares": asdict(Shares())}
+        request = plain.request.extended(PrivateStatisticsRequest, **noise)
         return NodeNoiseStatistics(request, expectation, plain.distil, learner, reception)
 
     def distil(exact: ClassStatistics) -> SyntheticSet:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self, TypeVar
 
 import torch
 from flwr.app import ConfigRecord, RecordDict
@@ -37,6 +37,8 @@ from fedcl_distill.synthetic.limits import DEFAULT_LIMITS
 from fedcl_distill.training import Recipe
 from strategies.federated.messages.flat import from_flat, to_flat
 
+R = TypeVar("R", bound="Request")
+
 CONFIG = "config"
 DISTIL_CONFIG = "distil-config"
 """Where a request to distil stands beside a request to train."""
@@ -63,6 +65,10 @@ class Request:
 
     def to_record(self, server_round: int) -> ConfigRecord:
         return ConfigRecord({**to_flat(self), _ROUND_KEY: server_round})
+
+    def extended(self, kind: type[R], **more: Any) -> R:
+        """The same asked for with ``more`` to it, as a request of another ``kind``."""
+        return kind(**{one.name: getattr(self, one.name) for one in fields(self)}, **more)
 
     def with_normalisation(self, data: LabelledData) -> LabelledData:
         """``data``, normalised as the server asks: a node that measured its own would speak another language."""

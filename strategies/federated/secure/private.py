@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import ClassVar
 
 from fedcl_distill.privacy import PrivacyTarget
@@ -11,7 +11,7 @@ from fedcl_distill.statistics.fixed_point import Words
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.federated.algorithms.private_statistics import guaranteed
 from strategies.federated.algorithms.statistics_first import StatisticsFirst
-from strategies.federated.messages.requests import NoisyWordsRequest, StatisticsRequest
+from strategies.federated.messages.requests import NoisyWordsRequest
 from strategies.federated.secure.options import SecureOptions
 from strategies.federated.secure.records import NOISED
 from strategies.federated.secure.statistics import SecureStatistics
@@ -40,9 +40,8 @@ class PrivateSecureStatistics(SecureStatistics):
             SettingsError: its bits, or the bounds of ``options``, do not suit sums in fixed point with so much noise,
                 or its features are not bounded.
         """
-        asked = {one.name: getattr(plain.request, one.name) for one in fields(StatisticsRequest)}
-        request = NoisyWordsRequest(
-            **asked,
+        request = plain.request.extended(
+            NoisyWordsRequest,
             epsilon=target.epsilon,
             delta=target.delta,
             shares=asdict(Shares()),

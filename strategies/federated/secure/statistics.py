@@ -8,7 +8,7 @@ total. Keys, sealing and shares are Flower's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -88,9 +88,8 @@ class SecureStatistics(StatisticsFirst):
         Raises:
             SettingsError: its bits, or the bounds of ``options``, do not suit sums in fixed point.
         """
-        asked = {one.name: getattr(plain.request, one.name) for one in fields(StatisticsRequest)}
-        bounds = plain.expectation.magnitudes
-        request = SecureStatisticsRequest(**asked, most_samples=options.most_samples, bounds=bounds)
+        bounds = {"most_samples": options.most_samples, "bounds": plain.expectation.magnitudes}
+        request = plain.request.extended(SecureStatisticsRequest, **bounds)
         others = plain.expectation, plain.distil, plain.learner, plain.reception
         return cls(request, *others, options=options, timeout=timeout)
 
