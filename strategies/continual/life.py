@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.training.plugins import EvaluationPlugin
-from avalanche.training.supervised import JointTraining, Naive
+from avalanche.training.supervised import Cumulative
 
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed
@@ -70,8 +71,8 @@ class Life:
             "keepers": [keeper.state() for keeper in self._plan.keepers],
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from another life's :meth:`state`, with the same settings."""
+    def restore(self, state: dict[str, Any], learned: Sequence[Any]) -> None:
+        """Go on from another life's :meth:`state`, with the same settings, after the experiences it has ``learned``."""
         self.rows = [tuple(row) for row in state["rows"]]
         self.bytes_kept = state["bytes_kept"]
         self.train_seconds, self.memory_seconds = state["train_seconds"], state["memory_seconds"]
@@ -84,6 +85,8 @@ class Life:
         torch.random.set_rng_state(state["generator"])
         if self._plan.replay is not None:
             self._plan.replay.restore(state["replay"])
+        if isinstance(self._strategy, Cumulative):
+            self._strategy.dataset = concat_datasets([experience.dataset for experience in learned])
         for keeper, one in zip(self._plan.keepers, state["keepers"], strict=True):
             keeper.restore(one, self._network)
 
@@ -101,8 +104,7 @@ def avalanche_strategy(settings: ContinualSettings, network: Network, plan: Plan
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
-    template = JointTraining if plan.at_once else Naive
-    return template(
+    return plan.template(
         model=network,
         optimizer=optimiser,
         criterion=plan.loss,

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from avalanche.training.supervised import Cumulative, JointTraining
+
 from fedcl_distill.engine import CoreSet
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.selection import Herding
@@ -32,7 +34,12 @@ def naive(setup: Setup) -> Plan:
 
 def joint(setup: Setup) -> Plan:
     """All experiences at once: the ceiling."""
-    return Plan(setup.loss, at_once=True, online=False)
+    return Plan(setup.loss, template=JointTraining, online=False)
+
+
+def cumulative(setup: Setup) -> Plan:
+    """All experiences so far, each time: a memory without bounds, and the forgetting that more classes alone bring."""
+    return Plan(setup.loss, template=Cumulative, online=False)
 
 
 def reservoir(setup: Setup) -> Plan:
@@ -133,6 +140,7 @@ def lwf(setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> Pla
 REGISTRY: dict[str, Builder] = {
     "naive": naive,
     "joint": joint,
+    "cumulative": cumulative,
     "reservoir": reservoir,
     "balanced": balanced,
     "herding": herding,

@@ -61,13 +61,14 @@ def run_stream(
     life = Life(settings, network, plan)
     allowed = tasks if settings.scenario == "task" else None
     untrained = _accuracies(network, tests, allowed)
+    stages = [benchmark.train_stream] if plan.at_once else list(benchmark.train_stream)
     name = _name(settings, splits) if checkpoint is not None else ""
     with isolated_rng(derive_seed(settings.seed, "avalanche")), without_deprecations():
         saved = None if checkpoint is None else load_checkpoint(checkpoint, name)
         if checkpoint is not None and saved is not None:
             with restoring(checkpoint):
-                life.restore(saved)
-        for stage in _stages(plan.at_once, benchmark)[len(life.rows) :]:
+                life.restore(saved, stages[: len(saved["rows"])])
+        for stage in stages[len(life.rows) :]:
             life.learn(stage)
             classifier = plan.classifier() if plan.classifier else network
             life.rows.append(_accuracies(classifier, tests, allowed))
@@ -136,7 +137,3 @@ def _together(accuracies: tuple[float, ...], tests: list[LabelledData]) -> float
 
 def _name(settings: ContinualSettings, splits: Splits) -> str:
     return fingerprint(splits.train, {"settings": settings.as_record(), "test": fingerprint(splits.test, "")})
-
-
-def _stages(at_once: bool, benchmark: Any) -> list[Any]:
-    return [benchmark.train_stream] if at_once else list(benchmark.train_stream)

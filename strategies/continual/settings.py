@@ -13,6 +13,7 @@ from fedcl_distill.synthetic import check_bits
 STRATEGIES = (
     "naive",
     "joint",
+    "cumulative",
     "reservoir",
     "balanced",
     "herding",
@@ -36,7 +37,8 @@ class ContinualSettings:
     """Settings of one run.
 
     Attributes:
-        strategy: "naive" (fine-tuning), "joint" (all experiences at once: the ceiling), plain replay from a memory
+        strategy: "naive" (fine-tuning), "joint" (all experiences at once: the ceiling),
+            "cumulative" (after each, all so far once more: it forgets what any model must), plain replay from a memory
             ("reservoir", "balanced", "herding": real samples; "distilled", made by ``method``; "hybrid", of both;
             "condensed", real samples distilled as they pass), or another of ``STRATEGIES``.
         strategy_settings: of the strategy alone, as JSON values: alpha and beta of "der++", the memory of "gdumb", ….

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from avalanche.training.supervised import JointTraining, Naive
 from torch import Tensor, nn
 
 from fedcl_distill.augmentation import Augmentation, NoAugmentation, augmentation_for
@@ -95,7 +96,7 @@ class Plan:
         keepers: plugins that keep something else, called after ``replay``.
         finetuning: at the end of each experience, on what ``replay`` holds.
         classifier: what is tested after each experience; None for the model itself.
-        at_once: all experiences together.
+        template: which of Avalanche's says what each experience trains on: itself, all so far, or all together.
         online: works on mini-batches without boundaries.
     """
 
@@ -104,8 +105,13 @@ class Plan:
     keepers: tuple[Keeper, ...] = ()
     finetuning: FineTuning | None = None
     classifier: Callable[[], nn.Module] | None = None
-    at_once: bool = False
+    template: Callable[..., Any] = Naive
     online: bool = True
+
+    @property
+    def at_once(self) -> bool:
+        """Whether all experiences are trained together, so that there is one stage."""
+        return self.template is JointTraining
 
     @property
     def plugins(self) -> list[Any]:

@@ -97,7 +97,9 @@ def test_strategies_that_need_boundaries_refuse_a_stream_without(strategy):
 
 
 @pytest.mark.parametrize("scenario", sorted(set(SCENARIOS) - {"class"}))
-@pytest.mark.parametrize("strategy", ["distilled", "der++", "er-ace", "a-gem", "ewc", "lwf", "joint", "gdumb"])
+@pytest.mark.parametrize(
+    "strategy", ["distilled", "der++", "er-ace", "a-gem", "ewc", "lwf", "joint", "cumulative", "gdumb"]
+)
 def test_other_scenarios_run(scenario, strategy):
     result = _run(strategy=strategy, scenario=scenario, epochs=8)
     untrained = sum(result.matrix.untrained) / 2
@@ -179,3 +181,13 @@ def test_below_eight_bits_a_memory_distils_what_it_will_keep(memory, bits):
     assert built.distiller.bits == (bits if bits < 8 else 32)
     built.add(SPLITS.train)
     assert built.bytes_kept <= 3000
+
+
+def test_all_so_far_again_keeps_what_naive_training_forgets(digits):
+    """The last stage trains on what joint training trains on, after a start that knows most of it."""
+    common = {"architecture": "mlp:width=64", "epochs": 10}
+    naive, cumulative, joint = (
+        run_stream(ContinualSettings(**common, strategy=name), digits) for name in ("naive", "cumulative", "joint")
+    )
+    assert cumulative.test_accuracy > joint.test_accuracy - 0.02
+    assert cumulative.matrix.forgetting < 0.1 < 0.5 < naive.matrix.forgetting
