@@ -2,7 +2,7 @@
 
 from fedcl_distill.robust.agreement import Agreement
 from fedcl_distill.robust.centres import CENTRES, coordinate_median, geometric_median, trimmed_mean, weighted_mean
-from fedcl_distill.robust.shares import capped
+from fedcl_distill.robust.shares import capped, check_share
 from fedcl_distill.robust.verdict import Drop, Verdict
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Drop",
     "Verdict",
     "capped",
+    "check_share",
     "coordinate_median",
     "geometric_median",
     "trimmed_mean",

@@ -8,6 +8,17 @@ from torch import Tensor
 from fedcl_distill.errors import SettingsError
 
 
+def check_share(share: float) -> float:
+    """``share``, the most that one party may count for.
+
+    Raises:
+        SettingsError: it is not in (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise SettingsError(f"the most that one client may count for must be in (0, 1], got {share}")
+    return share
+
+
 def capped(weights: Tensor, share: float) -> Tensor:
     """float64 (n,): ``weights`` (n,), not negative, where none is above ``share``, in (0, 1], of the new total.
 
@@ -18,8 +29,7 @@ def capped(weights: Tensor, share: float) -> Tensor:
     Raises:
         SettingsError: the share is out of range.
     """
-    if not 0 < share <= 1:
-        raise SettingsError(f"the most that one client may count for must be in (0, 1], got {share}")
+    check_share(share)
     weights = weights.double()
     present = int((weights > 0).sum())
     if present == 0 or share == 1:

@@ -104,9 +104,9 @@ def dynafed(plan: Plan, options: DynaFedOptions) -> DynaFed:
     return DynaFed(settings.train_request(plan.test), plan.learner, plan.reception, replayer)
 
 
-def one_shot_average(plan: Plan, *, epochs: int = 50) -> GuardedFedAvg:
+def one_shot_average(plan: Plan, *, epochs: int = 50, client_share: float = 1.0) -> GuardedFedAvg:
     """Models, once, each trained for ``epochs``."""
-    return GuardedFedAvg(*plan.with_one_round().with_epochs(epochs).averaging)
+    return GuardedFedAvg(*plan.with_one_round().with_epochs(epochs).averaging, client_share=client_share)
 
 
 def one_shot_ensemble(plan: Plan, *, epochs: int = 50, weighting: str = "classes") -> OneShotEnsemble:
@@ -115,31 +115,51 @@ def one_shot_ensemble(plan: Plan, *, epochs: int = 50, weighting: str = "classes
     return OneShotEnsemble(plan.settings.train_request(plan.test), *plan.sets(GatherOptions()), weighting=weighting)
 
 
-def fedavg(plan: Plan) -> GuardedFedAvg:
-    """Models, every round."""
-    return GuardedFedAvg(*plan.averaging)
+def fedavg(plan: Plan, *, client_share: float = 1.0) -> GuardedFedAvg:
+    """Models, every round; none counts for more than ``client_share`` of all, whatever its client says it has."""
+    return GuardedFedAvg(*plan.averaging, client_share=client_share)
 
 
-def fedprox(plan: Plan, *, mu: float = 0.01) -> GuardedFedProx:
+def fedprox(plan: Plan, *, mu: float = 0.01, client_share: float = 1.0) -> GuardedFedProx:
     """FedAvg whose nodes are pulled towards the global model; ``mu`` weighs the proximal term."""
     _require(mu >= 0, f"mu must not be negative, got {mu}")
-    return GuardedFedProx(*plan.averaging, proximal_mu=mu)
+    return GuardedFedProx(*plan.averaging, proximal_mu=mu, client_share=client_share)
 
 
-def fedavgm(plan: Plan, *, server_learning_rate: float = 1.0, server_momentum: float = 0.9) -> GuardedFedAvgM:
+def fedavgm(
+    plan: Plan, *, server_learning_rate: float = 1.0, server_momentum: float = 0.9, client_share: float = 1.0
+) -> GuardedFedAvgM:
     """FedAvg whose server moves with momentum."""
     _require(server_learning_rate > 0, f"server_learning_rate must be positive, got {server_learning_rate}")
     _require(0 <= server_momentum < 1, f"server_momentum must be in [0, 1), got {server_momentum}")
-    return GuardedFedAvgM(*plan.averaging, server_learning_rate=server_learning_rate, server_momentum=server_momentum)
+    return GuardedFedAvgM(
+        *plan.averaging,
+        client_share=client_share,
+        server_learning_rate=server_learning_rate,
+        server_momentum=server_momentum,
+    )
 
 
 def fedadam(
-    plan: Plan, *, server_learning_rate: float = 0.03, beta_1: float = 0.9, beta_2: float = 0.99, tau: float = 0.001
+    plan: Plan,
+    *,
+    server_learning_rate: float = 0.03,
+    beta_1: float = 0.9,
+    beta_2: float = 0.99,
+    tau: float = 0.001,
+    client_share: float = 1.0,
 ) -> GuardedFedAdam:
     """FedAvg whose server moves by Adam; ``tau`` bounds how large a step for a small gradient gets."""
     _require(server_learning_rate > 0 and tau > 0, "server_learning_rate and tau must be positive")
     _require(0 <= beta_1 < 1 and 0 <= beta_2 < 1, f"beta_1 and beta_2 must be in [0, 1), got {beta_1} and {beta_2}")
-    return GuardedFedAdam(*plan.averaging, eta=server_learning_rate, beta_1=beta_1, beta_2=beta_2, tau=tau)
+    return GuardedFedAdam(
+        *plan.averaging,
+        client_share=client_share,
+        eta=server_learning_rate,
+        beta_1=beta_1,
+        beta_2=beta_2,
+        tau=tau,
+    )
 
 
 def krum(plan: Plan, *, malicious: int = 1, selected: int = 1) -> GuardedKrum:
@@ -188,16 +208,17 @@ def topk(
     value_bits: int = 16,
     error_feedback: bool = True,
     download_bits: int = 32,
+    client_share: float = 1.0,
 ) -> CompressedFedAvg:
     """FedAvg with the largest values of each update; the model goes down in ``download_bits`` (32, 8, 4 or 2)."""
     feedback = "true" if error_feedback else "false"
     upload = f"topk:fraction={fraction},value_bits={value_bits},error_feedback={feedback}"
-    return _compressed(plan, upload, download_bits)
+    return _compressed(plan, upload, download_bits, client_share)
 
 
-def quantised(plan: Plan, *, bits: int = 8, download_bits: int = 32) -> CompressedFedAvg:
+def quantised(plan: Plan, *, bits: int = 8, download_bits: int = 32, client_share: float = 1.0) -> CompressedFedAvg:
     """FedAvg with updates of 8, 4 or 2 bits a value; the model goes down in ``download_bits`` (32, 8, 4 or 2)."""
-    return _compressed(plan, f"quantised:bits={bits}", download_bits)
+    return _compressed(plan, f"quantised:bits={bits}", download_bits, client_share)
 
 
 @_takes(StatisticsSpec, StatisticsDistiller, RobustSum, SecureOptions, PrivacyOptions, without=("seed",))
@@ -230,11 +251,11 @@ def statistics_first(
     return SecureStatistics.securing(plain, options, timeout) if options.secure else plain
 
 
-def _compressed(plan: Plan, upload: str, download_bits: int) -> CompressedFedAvg:
+def _compressed(plan: Plan, upload: str, download_bits: int, client_share: float) -> CompressedFedAvg:
     request, template, reception = plan.averaging
     download = "plain" if download_bits == 32 else f"quantised:bits={download_bits}"
     request = CompressedRequest(**asdict(request), download=download, upload=upload)
-    return CompressedFedAvg(request, template, reception)
+    return CompressedFedAvg(request, template, reception, client_share=client_share)
 
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {

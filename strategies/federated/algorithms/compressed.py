@@ -14,7 +14,7 @@ from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed
 from strategies.federated.algorithms.fedavg import GuardedFedAvg
-from strategies.federated.messages.answers import UPDATE, pack_update, unpack_update
+from strategies.federated.messages.answers import UPDATE, WEIGHTS, pack_update, unpack_update
 from strategies.federated.messages.arrays import put_weights, weights_of
 from strategies.federated.messages.compression import Vector, read_codec
 from strategies.federated.messages.requests import COMPRESSED, CompressedRequest
@@ -71,4 +71,4 @@ class CompressedFedAvg(GuardedFedAvg):
         if not np.isfinite(model).all():
             raise PayloadError("update leads to an infinite model")
         vector_to_parameters(torch.from_numpy(model), self.template.parameters())
-        return self._averageable(weights_of(self.template), content)
+        return RecordDict({WEIGHTS: weights_of(self.template)})

@@ -11,13 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from fedcl_distill.networks import Network
+from fedcl_distill.robust import capped, check_share
 from fedcl_distill.seeding import derive_seed
-from strategies.federated.messages.answers import METRICS, WEIGHTS, Facts, unpack_weights
+from strategies.federated.messages.answers import METRICS, WEIGHTS, unpack_weights
 from strategies.federated.messages.arrays import read_weights, typed_like
 from strategies.federated.messages.requests import TrainRequest
 from strategies.federated.server.reception import Answer, Reception
@@ -34,14 +36,28 @@ class GuardedFedAvg(FedAvg):
         request: what every node is asked.
         template: a network of the global model's architecture; answers must have its weights' names and shapes.
         reception: waits for nodes and turns bad answers away.
+        client_share: the most, in (0, 1], that one node may count for among all, whatever number of samples it says it
+            has; 1 believes all.
         flower: further arguments of Flower's strategy.
+
+    Raises:
+        SettingsError: the share is out of range.
     """
 
-    def __init__(self, request: TrainRequest, template: Network, reception: Reception, **flower: Any) -> None:
+    def __init__(
+        self,
+        request: TrainRequest,
+        template: Network,
+        reception: Reception,
+        *,
+        client_share: float = 1.0,
+        **flower: Any,
+    ) -> None:
         super().__init__(min_train_nodes=1, min_available_nodes=1, **flower)
         self.request = request
         self.template = template
         self.reception = reception
+        self.client_share = check_share(client_share)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -66,7 +82,8 @@ class GuardedFedAvg(FedAvg):
         """
         answers = self.reception.hear(server_round, replies, self._read)
         self._take(answers)
-        for answer in answers:
+        for answer, examples in zip(answers, self._believed(answers), strict=True):
+            answer.value[METRICS] = MetricRecord({self.weighted_by_key: examples})
             answer.message.content = answer.value
         arrays, metrics = super().aggregate_train(server_round, [answer.message for answer in answers])
         return arrays and typed_like(arrays, self.template), metrics
@@ -91,6 +108,11 @@ class GuardedFedAvg(FedAvg):
         """For subclasses: ``message`` as it goes to its node."""
         return message
 
+    def _believed(self, answers: Sequence[Answer[RecordDict]]) -> list[float]:
+        """The weight of each model: its node's number of samples, as far as that is believed."""
+        declared = torch.tensor([answer.facts.examples for answer in answers])
+        return capped(declared, self.client_share).tolist()
+
     def _take(self, answers: Sequence[Answer[RecordDict]]) -> None:
         """For subclasses: take what answers hold beside what Flower averages."""
 
@@ -98,11 +120,7 @@ class GuardedFedAvg(FedAvg):
         """Only what Flower averages: it refuses a whole round where answers differ in what else they hold."""
         weights = unpack_weights(content)
         read_weights(weights, self.template)
-        return self._averageable(weights, content)
-
-    def _averageable(self, weights: ArrayRecord, content: RecordDict) -> RecordDict:
-        metrics = MetricRecord({self.weighted_by_key: Facts.of(content).examples})
-        return RecordDict({WEIGHTS: weights, METRICS: metrics})
+        return RecordDict({WEIGHTS: weights})
 
 
 @contextmanager

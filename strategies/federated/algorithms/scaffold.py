@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Message, RecordDict
 
+from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Network
 from strategies.federated.algorithms.averaging import GuardedFedAvgM
 from strategies.federated.messages.answers import CONTROL, pack_vector, unpack_vector
@@ -35,11 +36,17 @@ class Scaffold(GuardedFedAvgM):
 
     Args:
         request, template, reception: as for :class:`GuardedFedAvg`; the learning rate of local training is constant.
-        flower: further arguments of Flower's strategy.
+        flower: further arguments of Flower's strategy; no ``client_share``, for variates are summed over rounds by the
+            samples that nodes say they have.
+
+    Raises:
+        SettingsError: ``client_share`` is below 1.
     """
 
     def __init__(self, request: TrainRequest, template: Network, reception: Reception, **flower: Any) -> None:
         super().__init__(request, template, reception, **flower)
+        if self.client_share < 1:
+            raise SettingsError("SCAFFOLD cannot bound what one client counts for (client_share)")
         self._sum: npt.NDArray[np.float64] = np.zeros(parameters_of(template).numel())
         self._examples: dict[int, int] = {}
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
 from fedcl_distill.data import partition
+from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.training import fit
 from federations import data_and_test, quick, run
+from strategies.federated.algorithms.scaffold import Scaffold
+from strategies.federated.server.reception import Reception
 
 FEDAVG = {"strategy": "fedavg", "partition": "dirichlet:1.0"}
 
@@ -84,3 +87,42 @@ def test_bad_models_are_left_out_of_the_average(change, reason):
     assert reason in rejection.reason
     for name, array in honest.weights.items():
         assert torch.equal(torch.tensor(array.numpy()), torch.tensor(result.weights[name].numpy()))
+
+
+def _boasting(reply: Message) -> Message:
+    """The node's honest model, as if it came from a hundred thousand samples."""
+    facts = {**reply.content["metrics"], "num-examples": 100_000}
+    reply.content = RecordDict({**reply.content, "metrics": MetricRecord(facts)})
+    return reply
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "topk", "quantised"])
+def test_a_share_bounds_what_a_boasting_node_counts_for(strategy):
+    """Of four even nodes, one may count for two fifths at most: twice what another does, not a thousand times."""
+    base = {"strategy": strategy, "rounds": 1}
+    alone = {name: run(quick(**base), unavailable=others) for name, others in {"first": [1, 2, 3], "rest": [0]}.items()}
+
+    def mixture(share: float) -> dict[str, np.ndarray]:
+        pairs = alone["first"].weights.items()
+        return {key: share * one.numpy() + (1 - share) * alone["rest"].weights[key].numpy() for key, one in pairs}
+
+    for settings, share in (({}, 100_000 / (100_000 + 90)), ({"client_share": 0.4}, 0.4)):
+        found = run(quick(**base, strategy_settings=settings), {0: _boasting})
+        for name, value in mixture(share).items():
+            np.testing.assert_allclose(found.weights[name].numpy(), value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "share"), [("fedavg", 0.0), ("fedavgm", 1.5), ("fedadam", -1.0), ("quantised", 2.0)]
+)
+def test_impossible_shares_are_refused(strategy, share):
+    with pytest.raises(SettingsError):
+        run(quick(strategy=strategy, strategy_settings={"client_share": share}))
+
+
+def test_variates_cannot_be_bounded():
+    train, _ = data_and_test()
+    settings = quick(strategy="scaffold")
+    network = Architecture.parse("mlp:width=8").build((6,), 3, seed=0)
+    with pytest.raises(SettingsError, match="client_share"):
+        Scaffold(settings.train_request(train), network, Reception(4), client_share=0.5)
