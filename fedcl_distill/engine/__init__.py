@@ -4,7 +4,7 @@ from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.callbacks import Callback, Checkpoints, OnProgress, ProgressBar
 from fedcl_distill.engine.core_set import CoreSet
 from fedcl_distill.engine.distiller import Distiller, finished
-from fedcl_distill.engine.engine import Engine, also_trained_on, quantisation_aware
+from fedcl_distill.engine.engine import Engine, quantisation_aware
 from fedcl_distill.engine.initial import FromReal, Initial, Noise
 from fedcl_distill.engine.optimiser import SGD, Adam, Group, Optimiser
 from fedcl_distill.engine.parts import Parts
@@ -35,7 +35,6 @@ __all__ = [
     "Run",
     "Size",
     "Spending",
-    "also_trained_on",
     "best_spending",
     "count_per_class",
     "finished",

@@ -22,7 +22,6 @@ from fedcl_distill.engine.prepare import prepare
 from fedcl_distill.engine.run import Run
 from fedcl_distill.engine.size import AbsentClasses, Size, count_per_class
 from fedcl_distill.fingerprint import fingerprint
-from fedcl_distill.network_sources import AlsoTrainedOn
 from fedcl_distill.problem import Problem
 from fedcl_distill.sides import RealSide
 from fedcl_distill.synthetic import SyntheticSet
@@ -98,16 +97,6 @@ def quantisation_aware(distiller: Distiller, bits: int) -> Distiller:
         SettingsError: ``bits`` is no depth of the codec.
     """
     return replace(distiller, bits=bits) if isinstance(distiller, Engine) else distiller
-
-
-def also_trained_on(distiller: Distiller, further: LabelledData) -> Distiller:
-    """``distiller``, whose networks train on ``further`` samples beside those that it distils.
-
-    A core set stays as it is, and so does a method that trains no network on real data.
-    """
-    if not isinstance(distiller, Engine):
-        return distiller
-    return replace(distiller, networks=AlsoTrainedOn(distiller.networks, further))
 
 
 def _on_cpu(arrays: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Sources of networks: through which networks an objective looks at both sides."""
 
-from fedcl_distill.network_sources.also_trained_on import AlsoTrainedOn
 from fedcl_distill.network_sources.around import AroundNetwork
 from fedcl_distill.network_sources.base import Drawn, NetworkSource, Supply
 from fedcl_distill.network_sources.ensemble import FreshEnsemble
@@ -16,7 +15,6 @@ from fedcl_distill.network_sources.trained_on_synthetic import TrainedOnSyntheti
 from fedcl_distill.network_sources.watched_training import WatchedTraining
 
 __all__ = [
-    "AlsoTrainedOn",
     "AroundNetwork",
     "Drawn",
     "ExpertTrajectories",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from fedcl_distill.networks import Network
 from fedcl_distill.problem import Problem
@@ -41,12 +41,13 @@ class Supply:
 
 
 class NetworkSource(Protocol):
-    """Settings of a supply; itself without state."""
+    """Settings of a supply; itself without state.
 
-    @property
-    def gives_goal(self) -> bool:
-        """Whether what it draws has a goal."""
-        ...
+    Attributes:
+        gives_goal: what it draws has a goal.
+    """
+
+    gives_goal: ClassVar[bool]
 
     def open(self, problem: Problem) -> Supply:
         """Prepare the networks for one run."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from fedcl_distill.data import LabelledData
-from fedcl_distill.engine import Budget, ByteBudget, Distiller, also_trained_on, finished
+from fedcl_distill.engine import Budget, ByteBudget, Distiller, finished
 from fedcl_distill.engine.size import bytes_of_counts, spread_in_bytes
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.seeding import derive_seed
-from fedcl_distill.synthetic import SyntheticSet
+from fedcl_distill.synthetic import SyntheticSet, union
 from strategies.continual.memories.base import EncodedMemory
 from strategies.continual.memories.stored_rows import leading_rows, merged, stored_by_rows
 
@@ -31,9 +31,6 @@ class DistilledMemory(EncodedMemory):
     exemplars of iCaRL (Rebuffi et al. 2017); for a distillation it costs about half the seconds for less than a point
     of accuracy (6,000 images of Fashion-MNIST, 10 a class in the end). With ``final_shares`` the budget is divided over
     all classes that there will be, so that each is distilled once, from real data alone.
-
-    Networks through which a method looks at an experience, where they train on it, train on what is held of others as
-    well (and those for what is held, on the experience): samples then show what tells a class from all that were seen.
 
     A class that comes back in its nth experience gets an nth of its share from the new samples, and keeps the rest.
     Where a single sample is left to a class, the newest experience has it.
@@ -77,7 +74,7 @@ class DistilledMemory(EncodedMemory):
         fresh = data.class_counts.tolist()
         visits = [times + (count > 0) for times, count in zip(visits, fresh, strict=True)]
         new, kept = self._divided(data, old, fresh, visits)
-        parts = [(self._distil(data, new, "new", self._recalled(data)), new)] if any(new) else []
+        parts = [(self._distil(data, new, "new"), new)] if any(new) else []
         if any(kept):
             parts.append((self._shrunk(data, kept), kept))
         if self._by_rows:
@@ -129,22 +126,16 @@ class DistilledMemory(EncodedMemory):
             return sets[0]
         if not self.redistil:
             return leading_rows(sets[0], self._decoded(data, self._counts[0]), self._decoded(data, counts))
-        made = self._distil(self._recalled(data), counts, "old", data)
-        return replace(made, value_range=sets[0].value_range)
-
-    def _recalled(self, data: LabelledData) -> LabelledData:
-        """What is held, as if it were real data like ``data``; empty before the first experience."""
-        held = self.recall()
-        if held is None:
-            return data.subset(torch.arange(0))
+        held = union(sets, provenance={})
         decoded = [torch.tensor(self._decoded(data, one)) for one in self._counts]
         classes = [torch.arange(data.num_classes).repeat_interleave(one) for one in decoded]
-        return replace(held.as_labelled_data("memory"), labels=torch.cat(classes), mirrorable=data.mirrorable)
+        real = held.as_labelled_data("memory")
+        stand_in = replace(real, labels=torch.cat(classes), mirrorable=data.mirrorable)
+        return replace(self._distil(stand_in, counts, "old"), value_range=held.value_range)
 
-    def _distil(self, data: LabelledData, counts: Counts, what: str, further: LabelledData) -> SyntheticSet:
+    def _distil(self, data: LabelledData, counts: Counts, what: str) -> SyntheticSet:
         seed = derive_seed(self.seed, what, self._experiences)
-        distiller = also_trained_on(self.distiller, further) if len(further) else self.distiller
-        made = finished(distiller.distil(data, counts, seed=seed, budget=self.budget, absent_classes="skip"))
+        made = finished(self.distiller.distil(data, counts, seed=seed, budget=self.budget, absent_classes="skip"))
         return made if self.value_range is None else replace(made, value_range=self.value_range)
 
     def _merged(self, data: LabelledData, parts: Sequence[tuple[SyntheticSet, Counts]]) -> tuple[SyntheticSet, Counts]:

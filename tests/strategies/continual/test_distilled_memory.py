@@ -278,19 +278,3 @@ def test_a_memory_goes_on_from_its_state():
     for memory in (first, second):
         memory.add(_only(data, 1, 2))
     assert encode(first.recall()) == encode(second.recall())
-
-
-def test_networks_see_what_is_held_and_what_is_new(monkeypatch):
-    data, seen = blobs((1, 8, 8), classes=4, per_class=20), []
-
-    def watch(distiller, further):
-        seen.append(further.class_counts.tolist())
-        return distiller
-
-    monkeypatch.setattr("strategies.continual.memories.distilled.also_trained_on", watch)
-    memory = _memory(400 + 8 * 64)
-    memory.add(_only(data, 0, 1))
-    held = memory.recall().class_counts.tolist()
-    assert seen == [], "nothing is held before the first experience"
-    memory.add(_only(data, 2, 3))
-    assert seen == [held, [0, 0, 20, 20]], "the new ones beside what was held, then that beside the new ones"
