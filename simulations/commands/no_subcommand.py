@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from simulations.running.records import RESULTS
 from simulations.running.workers import Worker, Workers, hire
 
 _MOST_WORKERS = 3
@@ -15,7 +16,8 @@ _MOST_WORKERS = 3
 def show_small_comparison(out: Path) -> None:
     """Run what ``out`` does not hold yet, print the tables, write the report and say where it is."""
     started, count = time.monotonic(), min(_MOST_WORKERS, os.cpu_count() or 1)
-    hired = hire(Workers(out, count, reuse=True)) if count > 1 else []
+    anew = not (out / RESULTS).exists()  # otherwise little or nothing is left to do
+    hired = hire(Workers(out, count, reuse=True)) if count > 1 and anew else []
     _compare_and_show(out, count, hired, started)
 
 
@@ -24,7 +26,7 @@ def _compare_and_show(out: Path, count: int, hired: Sequence[Worker], started: f
     from simulations.commands.shared import REPORT, rich_table, watching
     from simulations.running.compare import compare
     from simulations.running.console import open_console
-    from simulations.running.records import RESULTS, read_records
+    from simulations.running.records import read_records
     from simulations.scenarios.small_comparison import RUNS
     from simulations.tables.arms import scenarios
     from simulations.tables.comparison import table_of
