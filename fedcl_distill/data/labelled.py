@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -100,6 +101,12 @@ class LabelledData:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample as it is, with its label in as many whole bytes as number the classes."""
+        values = math.prod(self.sample_shape) * self.samples.element_size()
+        return values + (1 if self.num_classes <= 256 else 2)
 
     @property
     def is_image(self) -> bool:

@@ -65,8 +65,7 @@ def raw_bytes(parts: Sequence[LabelledData]) -> ByteLedger:
     """A ledger with one message of each client: its data as they are."""
     ledger = ByteLedger(partitions={FIRST_NODE + partition: partition for partition in range(len(parts))})
     for node, part in zip(ledger.partitions, parts, strict=True):
-        label_bytes = 1 if part.num_classes <= 256 else 2
-        size = part.samples.nbytes + label_bytes * len(part)
+        size = len(part) * part.sample_bytes
         ledger.entries.append(Entry(1, node, "up", "raw data", size, size))
     return ledger
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,6 +40,7 @@ class Life:
         self._settings = settings
         self._network = network
         self._plan = plan
+        self._seen = 0
         self._strategy = avalanche_strategy(settings, network, plan)
 
     def learn(self, experience: Any) -> None:
@@ -53,7 +54,8 @@ class Life:
         self.memory_seconds.append(spent)
         self.memory_cpu_seconds.append(spent_by_processor)
         self.train_seconds.append(time.monotonic() - started - spent)
-        self.bytes_kept.append(self._plan.bytes_kept)
+        self._seen += samples_in(experience)
+        self.bytes_kept.append(self._plan.bytes_kept + self._seen * self._plan.sample_bytes)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next experience hangs on, and what was measured."""
@@ -85,6 +87,7 @@ class Life:
         torch.random.set_rng_state(state["generator"])
         if self._plan.replay is not None:
             self._plan.replay.restore(state["replay"])
+        self._seen = sum(map(samples_in, learned))
         if isinstance(self._strategy, Cumulative):
             self._strategy.dataset = concat_datasets([experience.dataset for experience in learned])
         for keeper, one in zip(self._plan.keepers, state["keepers"], strict=True):
@@ -94,6 +97,11 @@ class Life:
         """Seconds so far, by the wall and by the processor."""
         replay = self._plan.replay
         return (sum(replay.seconds), sum(replay.cpu_seconds)) if replay else (0.0, 0.0)
+
+
+def samples_in(stage: Any) -> int:
+    """How many samples there are in an experience, or in all of a stream."""
+    return sum(len(one.dataset) for one in (stage if isinstance(stage, Iterable) else [stage]))
 
 
 def avalanche_strategy(settings: ContinualSettings, network: Network, plan: Plan) -> Any:

@@ -34,12 +34,12 @@ def naive(setup: Setup) -> Plan:
 
 def joint(setup: Setup) -> Plan:
     """All experiences at once: the ceiling."""
-    return Plan(setup.loss, template=JointTraining, online=False)
+    return Plan(setup.loss, template=JointTraining, sample_bytes=setup.like.sample_bytes, online=False)
 
 
 def cumulative(setup: Setup) -> Plan:
     """All experiences so far, each time: a memory without bounds, and the forgetting that more classes alone bring."""
-    return Plan(setup.loss, template=Cumulative, online=False)
+    return Plan(setup.loss, template=Cumulative, sample_bytes=setup.like.sample_bytes, online=False)
 
 
 def reservoir(setup: Setup) -> Plan:

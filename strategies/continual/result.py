@@ -18,7 +18,7 @@ class ContinualResult:
         test_accuracy: on all test samples together, after the last experience.
         classes: names of the classes of each experience.
         bytes_kept: after each experience, of all that the strategy keeps beside the model: samples, scores, older
-            weights; 0 for nothing.
+            weights, or all data where these are trained on again; 0 for nothing.
         train_seconds, memory_seconds: training (memory excluded) and taking in, for each experience.
         memory_cpu_seconds: of taking in, by the processor: they hang less on what else the machine does.
         replayed: remembered samples that were added to training batches, in all.

@@ -97,6 +97,7 @@ class Plan:
         finetuning: at the end of each experience, on what ``replay`` holds.
         classifier: what is tested after each experience; None for the model itself.
         template: which of Avalanche's says what each experience trains on: itself, all so far, or all together.
+        sample_bytes: of a sample of the stream, where the template keeps them all; 0 where it keeps none.
         online: works on mini-batches without boundaries.
     """
 
@@ -106,6 +107,7 @@ class Plan:
     finetuning: FineTuning | None = None
     classifier: Callable[[], nn.Module] | None = None
     template: Callable[..., Any] = Naive
+    sample_bytes: int = 0
     online: bool = True
 
     @property
