@@ -101,9 +101,9 @@ def test_a_lost_node_takes_its_share_and_no_more() -> None:
 
 
 def test_it_learns_what_a_trusted_server_learns() -> None:
-    accuracies = []
+    accuracies = []  # with little noise, for nodes draw it anew each time
     for own in ({}, {"secure": False, "trust": "server"}):
-        one = settings(distil_steps=100, strategy_settings={"epsilon": 20.0, **own})
+        one = settings(distil_steps=100, strategy_settings={"epsilon": 100.0, **own})
         with InProcessGrid(app_of(one), one.clients) as grid:
             accuracies.append(run_server(grid, one, TEST).accuracy)
     assert accuracies[0] == pytest.approx(accuracies[1], abs=0.1)

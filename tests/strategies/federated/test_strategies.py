@@ -60,7 +60,7 @@ def test_it_learns_digits(strategy: str, digits: Splits) -> None:
 @pytest.mark.parametrize(
     ("strategy", "chosen", "reason"),
     [
-        ("fedavg", {"mu": 0.1}, "no setting mu; it has: none"),
+        ("fedavg", {"mu": 0.1}, "no setting mu; it has: client_share"),
         ("fedprox", {"nu": 0.1}, "no setting nu; it has: mu"),
         ("fedprox", {"mu": "much"}, "mu must be of type float, got 'much'"),
         ("fedprox", {"mu": -1.0}, "mu must not be negative"),
