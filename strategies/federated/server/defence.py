@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.named import read_named
-from fedcl_distill.robust import Agreement, Verdict, capped, check_share
+from fedcl_distill.robust import Agreement, Verdict, capped
 from fedcl_distill.robust.verdict import Judge
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.federated.server.reception import Answer, Reception
@@ -67,7 +67,6 @@ def capped_by_class(weights: Tensor, labels: Tensor, owners: Tensor, share: floa
         labels, owners: int64 (n,): the class of each sample, and whose it is.
         share: in (0, 1]. A class of so few owners that all of them exceed it is shared among them evenly.
     """
-    check_share(share)
     result = weights.double().clone()
     for label in range(int(labels.max()) + 1):
         rows = torch.nonzero(labels == label).flatten()
