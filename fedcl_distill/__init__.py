@@ -11,7 +11,7 @@ These names are imported when they are first asked for, since PyTorch takes seco
 
 from typing import TYPE_CHECKING
 
-from fedcl_distill.lazily import import_lazily
+from fedcl_distill._imports import import_lazily
 
 if TYPE_CHECKING:
     from fedcl_distill.data import LabelledData, Normalisation, Splits

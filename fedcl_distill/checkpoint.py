@@ -1,14 +1,10 @@
-"""Where a run stands, in a file: written whole or not at all, checked to the last bit, refused by any other run.
-
-torch reads its own files without looking at their checksums: most flipped bits would go unnoticed into a result. So
-the SHA-256 of what follows stands in front. It is there for damage, not against forgers; a forged file can run no code
-either, for only tensors and plain values are read.
-"""
+"""Checkpoints of long work: written atomically, refused where they belong to another run."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +13,18 @@ from typing import Any
 
 import torch
 
+from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import CheckpointError
 from fedcl_distill.files import write_atomically
+
+
+def fingerprint(real: LabelledData, origin: Any) -> str:
+    """SHA-256, in hexadecimal, over ``origin`` (settings, seed: JSON values), labels and samples."""
+    digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode())
+    for tensor in (real.labels, real.samples):
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
 
 MAGIC = b"fedcl_distill checkpoint 3\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size

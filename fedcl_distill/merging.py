@@ -10,10 +10,10 @@ from torch import Tensor
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, Distiller, finished
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.privacy.guarantee import KEY, guarantee_of, weakest
+from fedcl_distill.privacy.accounting import KEY, guarantee_of, weakest
+from fedcl_distill.resampling import check_weights, systematic
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.synthetic import SyntheticSet, union
-from fedcl_distill.systematic import check_weights, systematic
 
 
 @dataclass(frozen=True)

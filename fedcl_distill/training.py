@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedcl_distill.augmentation import Augmentation, NoAugmentation
-from fedcl_distill.chunks import chunk_size, chunked
+from fedcl_distill.augmentation import Augmentation, NoAugmentation, augmentation_for
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DivergenceError, SettingsError
+from fedcl_distill.micro_batches import chunk_size, chunked
 from fedcl_distill.networks.base import Network
+from fedcl_distill.resampling import check_weights, systematic
 from fedcl_distill.seeding import generator_for
-from fedcl_distill.systematic import check_weights, systematic
 
 _FUSED = ("cpu", "cuda")
 """Devices where one pass over each weight does a step of SGD, three times as fast where networks are small."""
@@ -175,3 +175,25 @@ def _set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, epoch: int, with
         rate *= 0.5 * (1 + math.cos(math.pi * progress))
     for group in optimiser.param_groups:
         group["lr"] = rate
+
+
+_MOST_SAMPLES = 200_000  # passes multiplied: four over 50,000 images, a few minutes on a small machine
+_MOST_EPOCHS = 50
+_MANY_SAMPLES = 2_000
+
+
+def recipe_for_real(data: LabelledData) -> Recipe:
+    """A recipe for ``data``: passes so that about 200,000 samples are seen, at most 50, and at least one.
+
+    SGD with rate 0.02 falling to 0 along a half cosine, and the augmentation that suits the data; batches of 256, of 32
+    where there are fewer than 2,000 samples, so that small data give enough steps.
+    """
+    epochs = max(1, min(_MOST_EPOCHS, _MOST_SAMPLES // max(len(data), 1)))
+    batch_size = 256 if len(data) >= _MANY_SAMPLES else 32
+    return Recipe(
+        epochs=epochs,
+        learning_rate=0.02,
+        batch_size=batch_size,
+        schedule="cosine",
+        augmentation=augmentation_for(data),
+    )

@@ -1,11 +1,8 @@
 """Labelled data in memory, where it comes from, and how it is divided over clients."""
 
-from fedcl_distill.data.digits import load_digits
-from fedcl_distill.data.features_csv import load_csv
-from fedcl_distill.data.idx import read_idx
-from fedcl_distill.data.image_folder import load_image_folder
+from fedcl_distill.data.dataset import from_dataset
+from fedcl_distill.data.files import load_image_folder, load_npz, read_idx
 from fedcl_distill.data.labelled import LabelledData, Normalisation, Splits
-from fedcl_distill.data.npz import load_npz
 from fedcl_distill.data.partition import (
     IID,
     ClassesPerClient,
@@ -16,8 +13,8 @@ from fedcl_distill.data.partition import (
     parse_partitioner,
     partition,
 )
-from fedcl_distill.data.sources import list_sources, load
-from fedcl_distill.data.torch_dataset import from_dataset
+from fedcl_distill.data.sources import list_sources, load, load_digits
+from fedcl_distill.data.tables import load_csv
 
 __all__ = [
     "IID",

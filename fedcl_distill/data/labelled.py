@@ -1,4 +1,4 @@
-"""The one in-memory type for labelled data that everything else takes."""
+"""The in-memory type for labelled data that everything else takes."""
 
 from __future__ import annotations
 

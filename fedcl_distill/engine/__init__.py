@@ -1,16 +1,11 @@
 """The engine: one loop, four interchangeable parts, one call."""
 
 from fedcl_distill.engine.budget import Budget
-from fedcl_distill.engine.callbacks import Callback, Checkpoints, OnProgress, ProgressBar
 from fedcl_distill.engine.core_set import CoreSet
-from fedcl_distill.engine.distiller import Distiller, finished
-from fedcl_distill.engine.engine import Engine, quantisation_aware
-from fedcl_distill.engine.initial import FromReal, Initial, Noise
-from fedcl_distill.engine.optimiser import SGD, Adam, Group, Optimiser
-from fedcl_distill.engine.parts import Parts
-from fedcl_distill.engine.run import Progress, Run
-from fedcl_distill.engine.size import AbsentClasses, ByteBudget, Size, count_per_class
-from fedcl_distill.engine.spending import Spending, best_spending
+from fedcl_distill.engine.engine import Distiller, Engine, finished, quantisation_aware
+from fedcl_distill.engine.loop import Callback, Checkpoints, OnProgress, Progress, ProgressBar, Run
+from fedcl_distill.engine.method import SGD, Adam, FromReal, Group, Initial, Noise, Optimiser, Parts
+from fedcl_distill.engine.size import AbsentClasses, ByteBudget, Size, Spending, best_spending, count_per_class
 
 __all__ = [
     "SGD",

@@ -1,4 +1,4 @@
-"""How much work a distillation may do: a number of steps, or seconds, whichever ends first; less if all is done."""
+"""How much work a distillation may do."""
 
 from __future__ import annotations
 

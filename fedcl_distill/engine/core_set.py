@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from fedcl_distill.context import Problem
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine.budget import Budget
-from fedcl_distill.engine.callbacks import Callback
+from fedcl_distill.engine.loop import Callback
 from fedcl_distill.engine.size import AbsentClasses, Size, count_per_class
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import HardLabels, Labelling, Labels
 from fedcl_distill.parameterizations import Pixels
-from fedcl_distill.problem import Problem
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.selection import Criterion, select
 from fedcl_distill.synthetic import SyntheticSet

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedcl_distill.chunks import chunked
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.micro_batches import chunked
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import generator_for
 

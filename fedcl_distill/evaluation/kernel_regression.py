@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedcl_distill.context import SyntheticSide
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.network_sources.none import no_network
+from fedcl_distill.network_sources.simple import no_network
 from fedcl_distill.networks import Network
-from fedcl_distill.objectives.kernel_ridge.kernels import Kernel, gram
-from fedcl_distill.objectives.kernel_ridge.ridge import ridge_coefficients
-from fedcl_distill.sides import SyntheticSide
+from fedcl_distill.objectives.kernel_ridge import Kernel, gram, ridge_coefficients
 from fedcl_distill.synthetic import SyntheticSet
 
 _AT_ONCE = 1000  # test samples; their kernel with the set is held at once

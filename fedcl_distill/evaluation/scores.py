@@ -15,19 +15,17 @@ from typing import Any
 import torch
 
 from fedcl_distill.augmentation import NoAugmentation
+from fedcl_distill.context import Problem
 from fedcl_distill.data import Splits
 from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.evaluation.evaluate import evaluate
-from fedcl_distill.evaluation.protocol import FAST, Protocol
+from fedcl_distill.evaluation.evaluate import FAST, Protocol, evaluate
 from fedcl_distill.labels import HardLabels, Labelling, Labels, TeacherLabels
 from fedcl_distill.networks import Architecture
 from fedcl_distill.parameterizations import Pixels
-from fedcl_distill.problem import Problem
-from fedcl_distill.recipes import recipe_for_real
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.selection import Random, select
 from fedcl_distill.synthetic import SyntheticSet
-from fedcl_distill.training import accuracy, fit
+from fedcl_distill.training import accuracy, fit, recipe_for_real
 
 
 def label_robust_score(

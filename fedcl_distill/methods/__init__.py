@@ -1,7 +1,6 @@
 """Published methods as presets of the engine, and the core sets they are compared with."""
 
 from fedcl_distill.methods.cafe import cafe
-from fedcl_distill.methods.catalogue import Method
 from fedcl_distill.methods.core_sets import closest_to_mean, forgetting, herding, k_center, random
 from fedcl_distill.methods.dc import dc, dcc, dsa
 from fedcl_distill.methods.dd import dd, label_distillation
@@ -12,7 +11,7 @@ from fedcl_distill.methods.it_gan import it_gan
 from fedcl_distill.methods.kip import kip
 from fedcl_distill.methods.mtt import mtt, mtt_pruned, tesla
 from fedcl_distill.methods.ncfm import ncfm
-from fedcl_distill.methods.registry import METHODS, build_method, known_settings, list_methods
+from fedcl_distill.methods.registry import METHODS, Method, build_method, known_settings, list_methods
 from fedcl_distill.methods.rfad import rfad
 from fedcl_distill.methods.rtp import rtp
 

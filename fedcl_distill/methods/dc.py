@@ -10,7 +10,7 @@ from fedcl_distill.methods.variants import variant_of, with_objective
 from fedcl_distill.network_sources import FreshRandom, TrainedOnSynthetic
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import Distance, GradientMatching
-from fedcl_distill.objectives.gradients.distances import as_distance
+from fedcl_distill.objectives.gradients import as_distance
 from fedcl_distill.parameterizations import Parameterization
 
 

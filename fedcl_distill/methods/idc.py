@@ -11,7 +11,7 @@ from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_ini
 from fedcl_distill.network_sources import FreshRandom, PretrainedPool, TrainedOnReal
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import Distance, GradientMatching, HiddenWeights
-from fedcl_distill.objectives.gradients.distances import as_distance
+from fedcl_distill.objectives.gradients import as_distance
 from fedcl_distill.parameterizations import Parameterization
 
 # The authors' rates are for pixels in [0, 1]. In the space of network inputs, that is for values divided by a deviation

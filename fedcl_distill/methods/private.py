@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.privacy import NoiseSource, PrivacyTarget
-from fedcl_distill.privacy.guarantee import check_target
+from fedcl_distill.privacy.accounting import check_target
 
 
 def checked_target(epsilon: float | None, delta: float) -> PrivacyTarget | None:

@@ -10,15 +10,15 @@ from typing import ClassVar
 
 import torch
 
+from fedcl_distill.checkpoint import fingerprint
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, Callback, Size
 from fedcl_distill.engine.size import AbsentClasses
-from fedcl_distill.fingerprint import fingerprint
 from fedcl_distill.labels import HardLabels, Labels
 from fedcl_distill.methods.private import checked_range, checked_target, noise_for
 from fedcl_distill.parameterizations import Parameterization, as_parameterization
 from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
-from fedcl_distill.privacy.guarantee import KEY
+from fedcl_distill.privacy.accounting import KEY
 from fedcl_distill.statistics import NoisyStatistics, Shares, StatisticsDistiller, StatisticsSpec, release
 from fedcl_distill.synthetic import SyntheticSet
 

@@ -12,22 +12,22 @@ from typing import ClassVar, Literal
 import torch
 
 from fedcl_distill.augmentation import Augmentation
+from fedcl_distill.checkpoint import fingerprint
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import SGD, Budget, ByteBudget, Callback, Engine, Noise, Size
 from fedcl_distill.engine.size import AbsentClasses
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.fingerprint import fingerprint
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation
 from fedcl_distill.methods.private import checked_range, checked_target, noise_for
 from fedcl_distill.network_sources import FreshRandom, TrainedOnSynthetic
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import Distance, GradientMatching
-from fedcl_distill.objectives.gradients.distances import as_distance
-from fedcl_distill.objectives.gradients.private import PrivateGradientMatching
+from fedcl_distill.objectives.gradients import as_distance
+from fedcl_distill.objectives.private_gradients import PrivateGradientMatching
 from fedcl_distill.parameterizations import GeneratorLatents, Parameterization, as_parameterization
 from fedcl_distill.privacy import Guarantee, PrivacyBudget, PrivacyTarget, Release, publicly_scaled
-from fedcl_distill.privacy.guarantee import KEY
+from fedcl_distill.privacy.accounting import KEY
 from fedcl_distill.statistics import Domain
 from fedcl_distill.synthetic import SyntheticSet
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from fedcl_distill.context import Problem, SyntheticSide
 from fedcl_distill.networks import Network
-from fedcl_distill.problem import Problem
-from fedcl_distill.sides import SyntheticSide
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What must agree between the real and the synthetic side: the first of the engine's parts."""
+"""What an objective is, and terms that may be added to one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Draw
+from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.micro_batches import chunked
 from fedcl_distill.networks.base import Network
-from fedcl_distill.sides import RealSide, SyntheticSide
 
 TargetT = TypeVar("TargetT")
 
@@ -81,3 +85,105 @@ class Objective(ABC, Generic[TargetT]):
     def learned(self) -> dict[str, Learned]:
         """What it learns beside the samples, by name; nothing unless overridden."""
         return {}
+
+
+@dataclass(frozen=True)
+class WithAddend(Objective[Any]):
+    """An objective, and beside it an addend that hangs on the synthetic side and the view's networks alone.
+
+    Attributes:
+        inner: the objective that it is added to.
+        weight: of the addend.
+        addend: what it is called.
+        addend_needs_goal, addend_reads_labels: as ``needs_goal`` and ``reads_labels``, for the addend alone.
+
+    Raises:
+        SettingsError: on construction, if the weight is not positive or the inner objective looks through no network.
+    """
+
+    addend: ClassVar[str]
+    addend_needs_goal: ClassVar[bool] = False
+    addend_reads_labels: ClassVar[bool] = False
+    inner: Objective[Any]
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise SettingsError(f"{self.addend} needs a positive weight, got {self.weight}")
+        if not self.inner.needs_network:
+            raise SettingsError(f"{self.addend} looks through networks; it cannot be added to a closed form")
+
+    @abstractmethod
+    def _addends(self, view: View, synthetic: SyntheticSide) -> Iterator[Tensor]:
+        """Scalars that add up to the addend, unweighted."""
+
+    @property
+    def needs_goal(self) -> bool:  # type: ignore[override]
+        return self.addend_needs_goal or self.inner.needs_goal
+
+    @property
+    def reads_labels(self) -> bool:  # type: ignore[override]
+        return self.addend_reads_labels or self.inner.reads_labels
+
+    def settings(self) -> dict[str, Any]:
+        inner = self.inner.settings()
+        name = self.addend.replace(" ", "_")
+        return {**inner, "objective": f"{inner['objective']} with {self.addend}", f"{name}_weight": self.weight}
+
+    def learned(self) -> dict[str, Learned]:
+        return self.inner.learned()
+
+    def target(self, view: View, real: RealSide) -> Any:
+        return self.inner.target(view, real)
+
+    def losses(self, view: View, target: Any, synthetic: SyntheticSide) -> Iterator[Tensor]:
+        yield from self.inner.losses(view, target, synthetic)
+        for one in self._addends(view, synthetic):
+            yield self.weight * one
+
+
+def share_of_class(synthetic: SyntheticSide) -> Tensor:
+    """float (n,): one over the number of samples of each one's class, so that sums become sums of class means."""
+    return 1 / synthetic.classes.bincount()[synthetic.classes].to(synthetic.inputs.dtype)
+
+
+@dataclass(frozen=True)
+class WithCrossEntropy(WithAddend):
+    """Adds that a network trained on the real data must see each synthetic sample's label in it.
+
+    The sum over classes of the mean cross entropy under the view's ``goal``: the calibration of NCFM (Wang et al.
+    2025), the class loss of IDM (Zhao et al. 2023).
+    """
+
+    addend: ClassVar[str] = "cross entropy"
+    addend_needs_goal: ClassVar[bool] = True
+    addend_reads_labels: ClassVar[bool] = True
+
+    def _addends(self, view: View, synthetic: SyntheticSide) -> Iterator[Tensor]:
+        if view.goal is None:
+            raise SettingsError("cross entropy needs networks that were trained on the real data")
+        weights = share_of_class(synthetic)
+        for inputs, classes, labels, weight in chunked(synthetic.inputs, synthetic.classes, synthetic.labels, weights):
+            scores = view.goal(view.augment(inputs, classes))
+            yield (weight * F.cross_entropy(scores, labels, reduction="none")).sum()
+
+
+@dataclass(frozen=True)
+class WithPairs(WithAddend):
+    """Adds that features of each synthetic sample must stay near those of the sample it started from.
+
+    The sum over classes of the mean ‖f(sample) − f(start)‖² in the view's embedding, both augmented alike: the pairwise
+    regulariser of IT-GAN (Zhao and Bilen 2022), which keeps generated samples diverse where class means alone would
+    not. The paper's weight could not be looked up; the default is ours.
+    """
+
+    addend: ClassVar[str] = "pairs"
+    weight: float = 0.1
+
+    def _addends(self, view: View, synthetic: SyntheticSide) -> Iterator[Tensor]:
+        shares = share_of_class(synthetic)
+        for inputs, starts, classes, share in chunked(synthetic.inputs, synthetic.starts, synthetic.classes, shares):
+            with torch.no_grad():
+                wanted = view.network.embed(view.augment(starts, classes))
+            given = view.network.embed(view.augment(inputs, classes))
+            yield (share * (given - wanted).square().sum(dim=1)).sum()

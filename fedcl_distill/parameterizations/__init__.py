@@ -9,11 +9,8 @@ from fedcl_distill.errors import PayloadError
 from fedcl_distill.named import read_named
 from fedcl_distill.parameterizations.addressing import Addressing
 from fedcl_distill.parameterizations.base import Arrays, Parameterization, Setting, Shape
-from fedcl_distill.parameterizations.fixed import FixedPixels
 from fedcl_distill.parameterizations.generator import GeneratorLatents
-from fedcl_distill.parameterizations.low_rank import LowRank
-from fedcl_distill.parameterizations.pixels import Pixels
-from fedcl_distill.parameterizations.tiles import Tiles
+from fedcl_distill.parameterizations.grids import FixedPixels, LowRank, Pixels, Tiles
 
 PARAMETERIZATIONS: dict[str, type[Parameterization]] = {
     Pixels.name: Pixels,

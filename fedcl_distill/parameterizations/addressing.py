@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fedcl_distill.context import Problem
 from fedcl_distill.errors import PayloadError, SettingsError
-from fedcl_distill.parameterizations.base import Arrays, Setting, Shape
-from fedcl_distill.parameterizations.checks import check_integer
-from fedcl_distill.parameterizations.resampling import enlarge, enlarging
-from fedcl_distill.problem import Problem
+from fedcl_distill.parameterizations.base import Arrays, Setting, Shape, check_integer, enlarge, enlarging
 from fedcl_distill.seeding import generator_for
 
 _MAX_BASES = 2**20

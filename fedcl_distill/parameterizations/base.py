@@ -1,13 +1,50 @@
-"""How synthetic data are stored, and how what is stored decodes to samples."""
+"""What a parameterization is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from fedcl_distill.problem import Problem
+from fedcl_distill.context import Problem
+from fedcl_distill.errors import SettingsError
+
+
+def check_integer(what: str, value: Any, low: int, high: int) -> None:
+    """Return if ``value`` is an integer (True is none) from ``low`` to ``high``.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if type(value) is not int or not low <= value <= high:
+        raise SettingsError(f"{what} must be an integer from {low} to {high}, got {value!r}")
+
+
+def enlarge(images: Tensor, height: int, width: int) -> Tensor:
+    """(n, channels, height, width): ``images`` interpolated bilinearly, pixels being areas (no aligned corners)."""
+    if images.shape[2:] == (height, width):
+        return images
+    if len(images) == 0:  # which torch does not interpolate
+        return images.new_zeros(0, images.shape[1], height, width)
+    return F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def enlarging(small: int, large: int) -> Tensor:
+    """float64 (large, small): :func:`enlarge` along one axis, as a matrix. Along two, it does one after the other."""
+    rows = torch.eye(small, dtype=torch.float64)[None]
+    return F.interpolate(rows, size=large, mode="linear", align_corners=False)[0].T.contiguous()
+
+
+def shrink(images: Tensor, height: int, width: int) -> Tensor:
+    """(n, channels, height, width): what :func:`enlarge` brings closest to ``images``, in the mean square."""
+    rows = torch.linalg.pinv(enlarging(height, images.shape[2]))
+    columns = torch.linalg.pinv(enlarging(width, images.shape[3]))
+    small: Tensor = rows.to(images) @ images @ columns.to(images).T
+    return small
+
 
 Shape = tuple[int, ...]
 Arrays = dict[str, Tensor]

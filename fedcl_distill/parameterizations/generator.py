@@ -10,11 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fedcl_distill.context import Problem
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.generators import MAX_SIDE, Training, generate, invert, train, weight_shapes
-from fedcl_distill.parameterizations.base import Arrays, Setting, Shape
-from fedcl_distill.parameterizations.checks import check_integer
-from fedcl_distill.problem import Problem
+from fedcl_distill.parameterizations.base import Arrays, Setting, Shape, check_integer
 
 _LATENT, _EMBEDDING = 64, 16
 

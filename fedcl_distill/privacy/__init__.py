@@ -1,13 +1,16 @@
 """Differential privacy: what is guaranteed, how much noise that takes, where noise comes from, what is spent."""
 
-from fedcl_distill.privacy.accounting import epsilon_of, noise_multiplier_for
-from fedcl_distill.privacy.discrete import MOST_STEPS, discrete_gaussian
-from fedcl_distill.privacy.grid import guarantee_on_grid
-from fedcl_distill.privacy.guarantee import Guarantee, Mechanism, guarantee_of, weakest
+from fedcl_distill.privacy.accounting import (
+    Guarantee,
+    Mechanism,
+    PrivacyTarget,
+    epsilon_of,
+    guarantee_of,
+    noise_multiplier_for,
+    weakest,
+)
 from fedcl_distill.privacy.ledger import PrivacyBudget, Release
-from fedcl_distill.privacy.noise import NoiseSource
-from fedcl_distill.privacy.public import publicly_scaled
-from fedcl_distill.privacy.target import PrivacyTarget
+from fedcl_distill.privacy.noise import MOST_STEPS, NoiseSource, discrete_gaussian, guarantee_on_grid, publicly_scaled
 
 __all__ = [
     "MOST_STEPS",

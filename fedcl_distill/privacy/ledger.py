@@ -11,9 +11,8 @@ from typing import Any
 
 from fedcl_distill.errors import FedclDistillError, PrivacyError, SettingsError, StorageError
 from fedcl_distill.files import locked, write_atomically
-from fedcl_distill.privacy.accounting import epsilon_of
-from fedcl_distill.privacy.guarantee import Mechanism, check_target
-from fedcl_distill.synthetic.strict_json import compact, parse_object
+from fedcl_distill.privacy.accounting import Mechanism, check_target, epsilon_of
+from fedcl_distill.synthetic.container import compact, parse_object
 
 _FORMAT = 1
 EVERYTHING = ""

@@ -1,13 +1,4 @@
-"""Where noise comes from: a secret key, drawn from the operating system.
-
-As everywhere here, a draw is named by its place, so that a run which resumes draws the same again; but below a secret
-key instead of a public seed, for whoever knows the noise can take it off. Bits are those of SHAKE-256, which is
-cryptographic; generators of torch and numpy are not.
-
-Gaussian values are computed in double precision. As for any such sampler, their least bits carry traces of the value
-that they were added to (Mironov 2012); rounding what is released, as codecs here do, hides most of that but is no
-proof.
-"""
+"""Where noise comes from: exact, on a grid, on a public scale."""
 
 from __future__ import annotations
 
@@ -15,8 +6,8 @@ import hashlib
 import math
 import os
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +15,169 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedcl_distill.errors import CheckpointError, StorageError
+from fedcl_distill.data.labelled import LabelledData, Normalisation
+from fedcl_distill.errors import CheckpointError, SettingsError, StorageError
+from fedcl_distill.parameterizations.base import check_integer
+from fedcl_distill.privacy.accounting import Guarantee, PrivacyTarget, noise_multiplier_for
 from fedcl_distill.seeding import derive_seed
+
+MOST_STEPS = 2**20
+"""The largest deviation, in steps: with it, all products below fit into 63 bits."""
+
+Whole = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+
+def discrete_gaussian(source: NoiseSource, deviation: int, shape: Sequence[int], *path: str | int) -> Tensor:
+    """int64 of this shape: values of the discrete Gaussian, of the draw named ``path``.
+
+    Args:
+        source: of randomness.
+        deviation: σ, a whole number in [1, 2^20]. Above 2 it is the standard deviation as well, to eight digits.
+        shape: of what is returned.
+        path: names the draw.
+
+    Raises:
+        SettingsError: ``deviation`` is out of range.
+    """
+    check_integer("deviation", deviation, 1, MOST_STEPS)
+    draws = _Draws(source, path)
+
+    def propose(count: int) -> tuple[Whole, Flags]:
+        found = _laplace(draws, deviation, count)
+        return found, _exp_minus(draws, (np.abs(found) - deviation) ** 2, 2 * deviation**2)
+
+    return torch.from_numpy(_until_kept(math.prod(shape), propose)).view(tuple(shape))
+
+
+def difference_of_whole_noise(count: int, deviation: float) -> float:
+    """By how much the logarithm of the probability of so many numbers differs from that of rounded Gaussian ones.
+
+    Args:
+        count: how many numbers.
+        deviation: of each, in steps.
+    """
+    return (3 * count + 180) / (24 * deviation**2)
+
+
+def _until_kept(count: int, propose: Callable[[int], tuple[Whole, Flags]]) -> Whole:
+    """(count,): rejection sampling. ``propose`` gives so many values and which of them are kept; others are redrawn."""
+    values, missing = np.empty(count, np.int64), np.arange(count)
+    while len(missing):
+        found, keep = propose(len(missing))
+        values[missing[keep]] = found[keep]
+        missing = missing[~keep]
+    return values
+
+
+class _Draws:
+    """Whole random numbers, one after the other."""
+
+    def __init__(self, source: NoiseSource, path: Sequence[str | int]) -> None:
+        self._source, self._path, self._count = source, path, 0
+
+    def below(self, high: int, count: int) -> Whole:
+        """(count,) uniform in [0, high), by rejection of what is not below it."""
+
+        def propose(count: int) -> tuple[Whole, Flags]:
+            found = self._bits((high - 1).bit_length(), count)
+            return found, found < high
+
+        return _until_kept(count, propose)
+
+    def _bits(self, bits: int, count: int) -> Whole:
+        self._count += 1
+        words = self._source.words(count, *self._path, self._count)
+        return (words >> np.uint64(64 - bits)).astype(np.int64) if bits else np.zeros(count, np.int64)
+
+
+def _laplace(draws: _Draws, scale: int, count: int) -> Whole:
+    """(count,) with probability proportional to exp(-|x| / scale)."""
+
+    def propose(count: int) -> tuple[Whole, Flags]:
+        low = draws.below(scale, count)
+        keep = _exp_minus(draws, low, scale)
+        size = low + scale * _geometric(draws, count)
+        negative = draws.below(2, count) == 1
+        keep &= ~(negative & (size == 0))  # zero would come twice as often
+        return np.where(negative, -size, size), keep
+
+    return _until_kept(count, propose)
+
+
+def _geometric(draws: _Draws, count: int) -> Whole:
+    """(count,): how often in a row something of probability 1/e happens."""
+    values, going = np.zeros(count, np.int64), np.arange(count)
+    while len(going):
+        going = going[_exp_minus_fraction(draws, np.ones(len(going), np.int64), 1)]
+        values[going] += 1
+    return values
+
+
+def _exp_minus(draws: _Draws, numerators: Whole, denominator: int) -> Flags:
+    """True with probability exp(-numerator / denominator), for each numerator ≥ 0."""
+    whole, rest = np.divmod(numerators, denominator)
+    result = _exp_minus_fraction(draws, rest, denominator)
+    going = np.flatnonzero(result & (whole > 0))
+    while len(going):
+        again = _exp_minus_fraction(draws, np.ones(len(going), np.int64), 1)
+        result[going[~again]] = False
+        whole[going] -= 1
+        going = going[again & (whole[going] > 0)]
+    return result
+
+
+def _exp_minus_fraction(draws: _Draws, numerators: Whole, denominator: int) -> Flags:
+    """The same for fractions γ in [0, 1]: trials of chance γ/1, γ/2, γ/3 … succeed an even number of times in a row."""
+    successes, going = np.zeros(len(numerators), np.int64), np.arange(len(numerators))
+    trial = 0
+    while len(going):
+        trial += 1
+        success = draws.below(denominator, len(going)) < numerators[going]
+        success &= draws.below(trial, len(going)) == 0
+        going = going[success]
+        successes[going] += 1
+    even: Flags = successes % 2 == 0
+    return even
+
+
+_RESERVE = 1e-3  # of ε, for what whole noise differs from rounded Gaussian noise
+_LARGEST_BOUND = 2.0
+
+
+def guarantee_on_grid(
+    target: PrivacyTarget,
+    numbers: Mapping[str, int],
+    units: Mapping[str, float],
+    steps: Mapping[str, float],
+    *,
+    seeded: bool = False,
+) -> Guarantee:
+    """What holds once every number was rounded to its block's step, and got whole noise of deviation ``bound`` · σ.
+
+    Rounding changes the difference of two neighbours by at most a step in each number that they differ in, so that
+    the sensitivity of 1 grows by the length of these steps. What whole noise differs from rounded Gaussian noise (see
+    :mod:`~fedcl_distill.privacy.noise`) is paid from a thousandth of ε, kept for it. Both are in ``bound``.
+
+    Args:
+        target: ε and δ of one release.
+        numbers: by block, how many a record may change.
+        units: by block, the deviation of its noise for a noise multiplier of 1, where nothing is rounded.
+        steps: by block.
+        seeded: the noise follows from a seed that others may know.
+
+    Raises:
+        SettingsError: the steps are too coarse for this ε.
+    """
+    rounding = math.sqrt(sum(count * (steps[name] / units[name]) ** 2 for name, count in numbers.items()))
+    noise = noise_multiplier_for(target.epsilon * (1 - _RESERVE), target.delta) * (1 + rounding)
+    deviations = {name: noise * units[name] / steps[name] for name in numbers}  # in steps
+    difference = 2 * sum(difference_of_whole_noise(count, deviations[name]) for name, count in numbers.items())
+    if 1 + rounding > _LARGEST_BOUND or difference > _RESERVE * target.epsilon:
+        raise SettingsError(f"privacy: numbers are rounded too coarsely for epsilon {target.epsilon:g}; take more bits")
+    plain = target.guarantee(1.0, seeded=seeded)
+    return target.guarantee(noise / plain.mechanism.noise_multiplier, seeded=seeded)
+
 
 _KEY_BYTES = 32
 
@@ -110,3 +262,36 @@ def _write_secret(file: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
     except OSError as error:
         raise StorageError(f"could not write {file}: {error.strerror or error}") from error
+
+
+def publicly_scaled(
+    data: LabelledData,
+    normalisation: Normalisation | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> LabelledData:
+    """``data`` with a normalisation and a value range that do not follow from them.
+
+    Pixels of 8 bits have a public range, [0, 1]. Other data need a ``value_range`` that is known without looking at
+    them (from a manual, a law of nature, public data of the same kind); their values are clamped into it. Without a
+    ``normalisation``, which must be public as well, the range is mapped to [-1, 1].
+
+    Raises:
+        SettingsError: data that are no images of 8 bits come without a range, or the range is empty.
+        DataError: the normalisation has another number of channels.
+    """
+    pixels = data.samples.dtype == torch.uint8
+    if pixels:
+        value_range = (0.0, 1.0)
+    if value_range is None:
+        raise SettingsError(
+            f"{data.name}: the range of such data was measured on them, and their mean and deviation, which would "
+            "reveal them; private methods need a public range (public_range), or images of 8 bits"
+        )
+    low, high = value_range
+    if not low < high:
+        raise SettingsError(f"a value range must ascend, got [{low}, {high}]")
+    if normalisation is None:
+        channels = data.samples.shape[1]
+        normalisation = Normalisation(((low + high) / 2,) * channels, ((high - low) / 2,) * channels)
+    samples = data.samples if pixels else data.samples.clamp(low, high)
+    return replace(data, samples=samples, normalisation=normalisation, value_range=value_range)

@@ -1,19 +1,20 @@
 """Statistics first: class-wise sums of features under shared random networks, which add up; distilled once."""
 
-from fedcl_distill.statistics.decoding import decode_statistics, load_statistics
+from fedcl_distill.statistics.codec import (
+    BITS,
+    StatisticsExpectation,
+    decode_statistics,
+    encode_statistics,
+    load_statistics,
+    save_statistics,
+)
 from fedcl_distill.statistics.distil import StatisticsDistiller, distil_statistics
-from fedcl_distill.statistics.domain import Domain
-from fedcl_distill.statistics.encoding import encode_statistics, save_statistics
 from fedcl_distill.statistics.fixed_point import FixedPoint
-from fedcl_distill.statistics.layout import BITS
-from fedcl_distill.statistics.measure import class_statistics
 from fedcl_distill.statistics.noisy import NoisyStatistics, Shares, add_up_noisy, release, spend, with_noise
 from fedcl_distill.statistics.noisy_codec import NoisyExpectation, decode_noisy, encode_noisy
 from fedcl_distill.statistics.noisy_fixed_point import NoisyFixedPoint
-from fedcl_distill.statistics.robust import RobustSum
-from fedcl_distill.statistics.spec import StatisticsSpec
-from fedcl_distill.statistics.sums import ClassStatistics, Sums, add_up, no_statistics
-from fedcl_distill.statistics.validation import StatisticsExpectation
+from fedcl_distill.statistics.spec import Domain, StatisticsSpec
+from fedcl_distill.statistics.sums import ClassStatistics, RobustSum, Sums, add_up, class_statistics, no_statistics
 
 __all__ = [
     "BITS",

@@ -1,28 +1,198 @@
-"""Distillation from statistics alone."""
+"""Distilling from sums alone."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from fedcl_distill.augmentation import NoAugmentation
+from fedcl_distill.context import RealSide, SyntheticSide
 from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.engine import SGD, Budget, Callback, Engine, Initial, Noise, Size
+from fedcl_distill.engine import SGD, Budget, Callback, Engine, Initial, Noise, Run, Size
 from fedcl_distill.engine.size import AbsentClasses, count_per_class
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.network_sources import NoNetwork
+from fedcl_distill.objectives.base import Objective, View
+from fedcl_distill.objectives.distribution import ClassMeans, distances_of_means
 from fedcl_distill.parameterizations import GeneratorLatents, Parameterization, as_parameterization
-from fedcl_distill.statistics.early_stop import HeldOutViews
-from fedcl_distill.statistics.initial import FromMoments
-from fedcl_distill.statistics.matching import StatisticsMatching
-from fedcl_distill.statistics.sums import ClassStatistics
+from fedcl_distill.parameterizations.base import check_integer
+from fedcl_distill.seeding import generator_for
+from fedcl_distill.statistics.spec import FeatureMap, coarse, coarse_shape, feature_map, fine, from_products
+from fedcl_distill.statistics.sums import FEATURES, MOMENTS, SAMPLES, ClassStatistics
 from fedcl_distill.synthetic import SyntheticSet
 
-MOMENTS, NOISE = "moments", "noise"
+
+@dataclass(frozen=True, eq=False)
+class FromMoments:
+    """The mean of the class, plus coarse Gaussian variation with the covariance that the statistics tell.
+
+    Where they tell no second moments, the variation is white noise of the data's own deviation. Values are clamped to
+    the range of real ones.
+
+    Attributes:
+        statistics: of all data together.
+    """
+
+    statistics: ClassStatistics
+
+    def samples(self, real: LabelledData, counts: Sequence[int], *, seed: int) -> Tensor:
+        shape = self.statistics.domain.sample_shape
+        parts = []
+        for label, count in enumerate(counts):
+            generator = generator_for(seed, "moments", label)
+            mean = self.statistics.sums[SAMPLES].means[0, label].float().view(shape)
+            parts.append(mean + self._variation(label, count, generator))
+        low, high = real.value_range
+        normalisation = self.statistics.domain.normalisation
+        return normalisation.apply(normalisation.invert(torch.cat(parts)).clamp(low, high))
+
+    def _variation(self, label: int, count: int, generator: torch.Generator) -> Tensor:
+        """float32 (count, …), of mean 0."""
+        statistics = self.statistics
+        shape = coarse_shape(statistics.spec, statistics.domain)
+        if shape is None:
+            return torch.randn(count, *statistics.domain.sample_shape, generator=generator)
+        root = self._root_of_covariance(label, shape)
+        white = torch.randn(count, len(root), generator=generator)
+        return fine(white @ root.T, shape, statistics.domain.sample_shape)
+
+    def _root_of_covariance(self, label: int, shape: tuple[int, ...]) -> Tensor:
+        """float32 (size, size): its product with its transpose is the covariance of coarse samples of this class."""
+        statistics = self.statistics
+        mean = coarse(statistics.sums[SAMPLES].means[0, label].view(1, *statistics.domain.sample_shape), shape)[0]
+        second = from_products(statistics.sums[MOMENTS].means[0, label], len(mean))
+        values, vectors = torch.linalg.eigh(second - torch.outer(mean, mean))
+        root: Tensor = (vectors * values.clamp(min=0).sqrt()).float()
+        return root
+
+    def settings(self) -> dict[str, Any]:
+        return {"initial": "moments"}
+
+
+@dataclass
+class HeldOutViews(Callback):
+    """Ends a run once the mismatch in held-out views no longer falls, and goes back to where it was least.
+
+    That needs no data beside the statistics.
+
+    Attributes:
+        objective: whose last views are held out.
+        parameterization: decodes the samples.
+        classes: int64 (n,): of the decoded samples.
+        every: steps from one check to the next.
+        patience: so many checks in a row may find nothing better.
+        mismatches: what the checks found, in turn.
+    """
+
+    objective: StatisticsMatching
+    parameterization: Parameterization
+    classes: Tensor
+    every: int = 100
+    patience: int = 3
+    mismatches: list[float] = field(default_factory=list)
+    _best: dict[str, Tensor] = field(default_factory=dict)
+
+    def on_step(self, run: Run) -> None:
+        if run.state.step % self.every:
+            return
+        self.mismatches.append(self._mismatch(run))
+        best = self.mismatches.index(min(self.mismatches))
+        if best == len(self.mismatches) - 1:
+            self._best = {name: array.detach().clone() for name, array in run.state.arrays.items()}
+        run.ended = run.ended or len(self.mismatches) - 1 - best >= self.patience
+
+    @torch.no_grad()
+    def on_end(self, run: Run) -> None:
+        if self._best and self._mismatch(run) > min(self.mismatches):
+            for name, array in run.state.arrays.items():
+                array.copy_(self._best[name])
+
+    @torch.no_grad()
+    def _mismatch(self, run: Run) -> float:
+        inputs = self.parameterization.decode(run.state.arrays)
+        classes = self.classes.to(inputs.device)
+        return statistics.fmean(
+            self.objective.mismatch(view, inputs, classes) for view in self.objective.held_out_views
+        )
+
+
+@dataclass(frozen=True)
+class ViewTarget:
+    """One view of the statistics: how it looks at samples, and what the real ones gave."""
+
+    features: FeatureMap
+    real: ClassMeans
+
+
+@dataclass(frozen=True, eq=False)
+class StatisticsMatching(Objective[ViewTarget]):
+    """Σ over classes of ‖mean of the statistics − mean of the synthetic samples‖² in one view at a time.
+
+    That is distribution matching (Zhao and Bilen 2023, equation 6) where the real side was summed beforehand. Views are
+    taken in turn; those held out never are. The real data of a run are not looked at, and the networks are those of the
+    statistics.
+
+    Attributes:
+        statistics: of all data together.
+        held_out: so many of the last views are left out, to tell by when the samples fit the others all too well.
+
+    Raises:
+        SettingsError: on construction, if no view is left.
+    """
+
+    needs_network: ClassVar[bool] = False
+
+    statistics: ClassStatistics
+    held_out: int = 0
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "objective": "statistics matching",
+            "statistics": self.statistics.spec.settings(),
+            "statistics_digest": self.statistics.digest(),
+            "held_out_views": self.held_out,
+        }
+
+    def __post_init__(self) -> None:
+        check_integer("statistics: held_out", self.held_out, 0, self.statistics.spec.views - 1)
+
+    @property
+    def views(self) -> range:
+        """The views that are matched."""
+        return range(self.statistics.spec.views - self.held_out)
+
+    @property
+    def held_out_views(self) -> range:
+        """The views that are not."""
+        return range(self.statistics.spec.views - self.held_out, self.statistics.spec.views)
+
+    def target(self, view: View, real: RealSide) -> ViewTarget:
+        return self.look(self.views[view.index % len(self.views)], real.device)
+
+    def look(self, number: int, device: torch.device) -> ViewTarget:
+        """The view of this number."""
+        statistics = self.statistics
+        features, sums = feature_map(statistics.spec, statistics.domain, number, device), statistics.sums[FEATURES]
+        means = ClassMeans(sums.means[number].float().to(device), (sums.counts[number] > 0).to(device))
+        return ViewTarget(features, means)
+
+    def losses(self, view: View, target: ViewTarget, synthetic: SyntheticSide) -> Iterator[Tensor]:
+        yield from distances_of_means(target.features, target.real, synthetic.inputs, synthetic.classes)
+
+    @torch.no_grad()
+    def mismatch(self, number: int, inputs: Tensor, classes: Tensor) -> float:
+        """The loss of samples, float32 (n, …), of these classes in the view of this number."""
+        target = self.look(number, inputs.device)
+        return sum(loss.item() for loss in distances_of_means(target.features, target.real, inputs, classes))
+
+
+FROM_MOMENTS, FROM_NOISE = "moments", "noise"
 _LARGEST = 1e6
 
 
@@ -44,7 +214,7 @@ class StatisticsDistiller:
             parameterization learns from real samples.
     """
 
-    initial: str = MOMENTS
+    initial: str = FROM_MOMENTS
     parameterization: Parameterization | str | None = None
     learning_rate: float = 1.0
     momentum: float = 0.5
@@ -54,8 +224,10 @@ class StatisticsDistiller:
     held_out: int = 0
 
     def __post_init__(self) -> None:
-        if self.initial not in (MOMENTS, NOISE):
-            raise SettingsError(f"unknown initial samples {self.initial!r}; statistics know: {MOMENTS}, {NOISE}")
+        if self.initial not in (FROM_MOMENTS, FROM_NOISE):
+            raise SettingsError(
+                f"unknown initial samples {self.initial!r}; statistics know: {FROM_MOMENTS}, {FROM_NOISE}"
+            )
         if isinstance(as_parameterization(self.parameterization), GeneratorLatents):
             raise SettingsError("a generator learns from real samples, of which statistics hold none")
         for name, least, most in (("learning_rate", 0, _LARGEST), ("momentum", 0, 1), ("decay_from", 0, 1)):
@@ -96,7 +268,7 @@ class StatisticsDistiller:
         )
 
     def _engine(self, statistics: ClassStatistics, budget: Budget | None) -> Engine:
-        initial: Initial = Noise() if self.initial == NOISE else FromMoments(statistics)
+        initial: Initial = Noise() if self.initial == FROM_NOISE else FromMoments(statistics)
         return Engine(
             name="statistics",
             objective=StatisticsMatching(statistics, self.held_out),

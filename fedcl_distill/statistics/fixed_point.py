@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.errors import DataError, PayloadError, SettingsError
-from fedcl_distill.parameterizations.checks import check_integer
-from fedcl_distill.statistics.domain import Domain
-from fedcl_distill.statistics.layout import stored_counts
-from fedcl_distill.statistics.spec import StatisticsSpec
+from fedcl_distill.parameterizations.base import check_integer
+from fedcl_distill.statistics.codec import stored_counts
+from fedcl_distill.statistics.spec import Domain, StatisticsSpec
 from fedcl_distill.statistics.sums import SAMPLES, ClassStatistics, Sums, shapes_of
 
 Words = npt.NDArray[np.unsignedinteger[Any]]

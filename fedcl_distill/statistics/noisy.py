@@ -1,4 +1,4 @@
-"""Statistics under differential privacy: one release of all sums and counts, with Gaussian noise."""
+"""Sums released with noise: how the release divides its precision, and what it guarantees."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedcl_distill.checkpoint import fingerprint
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.fingerprint import fingerprint
 from fedcl_distill.privacy import (
     MOST_STEPS,
     Guarantee,
@@ -24,11 +24,18 @@ from fedcl_distill.privacy import (
     guarantee_on_grid,
     weakest,
 )
-from fedcl_distill.statistics.bounds import input_ends, radii
-from fedcl_distill.statistics.domain import Domain
-from fedcl_distill.statistics.measure import class_statistics
-from fedcl_distill.statistics.spec import StatisticsSpec
-from fedcl_distill.statistics.sums import FEATURES, MOMENTS, SAMPLES, ClassStatistics, Sums, shapes_of
+from fedcl_distill.statistics.spec import Domain, StatisticsSpec
+from fedcl_distill.statistics.sums import (
+    FEATURES,
+    MOMENTS,
+    SAMPLES,
+    ClassStatistics,
+    Sums,
+    class_statistics,
+    input_ends,
+    radii,
+    shapes_of,
+)
 
 COUNTS = "counts"
 _DEVIATIONS_OF_A_CLASS = 4.0  # a noisy count below so many of its deviations counts as none: 1 in 30,000 by chance
@@ -36,7 +43,7 @@ _DEVIATIONS_OF_A_CLASS = 4.0  # a noisy count below so many of its deviations co
 
 @dataclass(frozen=True)
 class Shares:
-    """How the one release divides its precision; see :mod:`~fedcl_distill.statistics.bounds`.
+    """How the one release divides its precision; see :mod:`~fedcl_distill.statistics.sums`.
 
     The noise of a block falls with the root of its share. Shares of blocks that are there are scaled to add up to 1.
 
@@ -76,7 +83,7 @@ class Shares:
         """Standard deviation of the noise of each block, in the unit of its sums; "counts" among them.
 
         Raises:
-            SettingsError: as for :func:`~fedcl_distill.statistics.bounds.radii`.
+            SettingsError: as for :func:`~fedcl_distill.statistics.sums.radii`.
         """
         bounds = {**radii(spec, domain), COUNTS: 1.0}
         total = sum(getattr(self, name) for name in bounds)
@@ -226,7 +233,7 @@ def with_noise(
     """``exact`` with the noise that ``target`` asks for; each exact record may be released so only once.
 
     Numbers are rounded to a grid of half a million steps for each deviation of the noise, which is drawn in whole steps
-    (:mod:`~fedcl_distill.privacy.discrete`): rounding costs some thousandths more noise, and nothing leaks by the
+    (:mod:`~fedcl_distill.privacy.noise`): rounding costs some thousandths more noise, and nothing leaks by the
     least bits of floats.
     """
     spec, domain = exact.spec, exact.domain

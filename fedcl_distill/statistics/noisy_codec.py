@@ -15,20 +15,21 @@ from torch import Tensor
 
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.privacy import Guarantee, PrivacyTarget
-from fedcl_distill.statistics.domain import Domain
-from fedcl_distill.statistics.header import StatisticsHeader
-from fedcl_distill.statistics.layout import BITS
+from fedcl_distill.statistics.codec import BITS, StatisticsExpectation, StatisticsHeader
 from fedcl_distill.statistics.noisy import COUNTS, NoisyStatistics, Shares, largest_mean, release_guarantee
-from fedcl_distill.statistics.spec import StatisticsSpec
+from fedcl_distill.statistics.spec import Domain, StatisticsSpec
 from fedcl_distill.statistics.sums import shapes_of
-from fedcl_distill.statistics.validation import StatisticsExpectation
 from fedcl_distill.synthetic import Limits
-from fedcl_distill.synthetic.container import View, read_container, write_container
-from fedcl_distill.synthetic.decoding import as_payload_error
-from fedcl_distill.synthetic.layout import STORED_DTYPES
-from fedcl_distill.synthetic.limits import DEFAULT_LIMITS
+from fedcl_distill.synthetic.codec import STORED_DTYPES, as_payload_error
+from fedcl_distill.synthetic.container import (
+    DEFAULT_LIMITS,
+    View,
+    compact,
+    parse_object,
+    read_container,
+    write_container,
+)
 from fedcl_distill.synthetic.quantise import Range, dequantise, quantise
-from fedcl_distill.synthetic.strict_json import compact, parse_object
 
 _FORMAT = 2
 _KEYS = {"format", "statistics", "shares", "guarantee", "variance"}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fedcl_distill.errors import PayloadError, SettingsError
-from fedcl_distill.parameterizations.checks import check_integer
+from fedcl_distill.parameterizations.base import check_integer
 from fedcl_distill.privacy import (
     MOST_STEPS,
     Guarantee,
@@ -24,10 +24,9 @@ from fedcl_distill.privacy import (
     discrete_gaussian,
     guarantee_on_grid,
 )
-from fedcl_distill.statistics.domain import Domain
 from fedcl_distill.statistics.fixed_point import WORD_DTYPES, Words
 from fedcl_distill.statistics.noisy import COUNTS, NoisyStatistics, Shares, largest_mean, numbers_of_a_record
-from fedcl_distill.statistics.spec import StatisticsSpec
+from fedcl_distill.statistics.spec import Domain, StatisticsSpec
 from fedcl_distill.statistics.sums import ClassStatistics, shapes_of
 
 _TAIL = 12.0  # deviations that a total has room for; beyond them it would wrap around, which tells nothing

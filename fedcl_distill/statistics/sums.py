@@ -1,20 +1,35 @@
-"""The sums themselves: they add up over clients and over time."""
+"""Sums of features class by class: measured, added up, bounded."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.errors import DataError
-from fedcl_distill.statistics.domain import Domain
-from fedcl_distill.statistics.features import coarse_shape, feature_dimensions
-from fedcl_distill.statistics.spec import BOUNDED, StatisticsSpec
+from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.micro_batches import chunk_size
+from fedcl_distill.robust import CENTRES, capped
+from fedcl_distill.seeding import derive_seed
+from fedcl_distill.statistics.spec import (
+    BOUNDED,
+    CHARACTERISTIC,
+    Domain,
+    StatisticsSpec,
+    coarse,
+    coarse_shape,
+    feature_dimensions,
+    feature_map,
+    products,
+)
 
+Hashes = npt.NDArray[np.uint64]
 FEATURES, SAMPLES, MOMENTS = "features", "samples", "moments"
 _MOST_BLANK = 100_000
 _ROUNDING = 1e-3  # relative: what a sum of many numbers in [-1, 1] may be too large by
@@ -175,3 +190,178 @@ def _check_sums(name: str, sums: Sums, shape: tuple[int, int, int]) -> None:
 def _check_bound(sums: Sums) -> None:
     if bool((sums.values.abs() > sums.counts[..., None] * (1 + _ROUNDING)).any()):
         raise DataError("statistics: a sum of features in [-1, 1] is larger than its count")
+
+
+Features = Callable[[Tensor, Tensor], Tensor]
+
+
+@torch.no_grad()
+def class_statistics(
+    data: LabelledData, spec: StatisticsSpec, *, device: str | torch.device = "cpu"
+) -> ClassStatistics:
+    """Sums of features of ``data``, class by class; classes without samples have count 0 and sum 0.
+
+    Args:
+        data: images or feature vectors; all parties need the same normalisation, for features are of network inputs.
+        spec: which features.
+        device: where to compute; the result is on the CPU.
+
+    Raises:
+        SettingsError: the specification does not suit such data.
+    """
+    domain, where = Domain.of(data), torch.device(device)
+    sums = dict(no_statistics(spec, domain).sums)
+    everything = torch.arange(len(data))
+    _add(sums[SAMPLES], 0, data, everything, where, lambda inputs, _: inputs.flatten(1))
+    small = coarse_shape(spec, domain)
+    if small is not None:
+        _add(sums[MOMENTS], 0, data, everything, where, lambda inputs, _: products(coarse(inputs, small)))
+    hashes = sample_hashes(data, spec.seed)
+    for view in range(spec.views):
+        rows = looked_at(hashes, spec.share, spec.seed, view)
+        _add(sums[FEATURES], view, data, rows, where, feature_map(spec, domain, view, where))
+    return ClassStatistics(spec, domain, sums)
+
+
+def _add(sums: Sums, view: int, data: LabelledData, rows: Tensor, device: torch.device, features: Features) -> None:
+    """Add the features of some ``rows`` of ``data`` to one view, in place."""
+    classes = data.labels[rows]
+    sums.counts[view] += torch.bincount(classes, minlength=data.num_classes)
+    size = chunk_size(data.samples[:1].to(device)) if device.type == "cpu" else 1024
+    for chosen in torch.split(rows, size):
+        labels = data.labels[chosen]
+        values = features(data.inputs(chosen).to(device), labels.to(device))
+        sums.values[view].index_add_(0, labels, values.double().cpu())
+
+
+_BOUNDS_ROUNDING = 1e-4  # relative: what float32 may make of a length of 1, and data of the ends of their range
+
+
+def radii(spec: StatisticsSpec, domain: Domain) -> dict[str, float]:
+    """The largest L2 norm of what one record adds to each kind of sums, all views together.
+
+    Raises:
+        SettingsError: the features are not bounded, or views look at a part of the samples only, by which counts of
+            views would need noise of their own.
+    """
+    if spec.kind not in BOUNDED:
+        raise SettingsError(f"statistics: features of kind {spec.kind!r} have no bound; take {' or '.join(BOUNDED)}")
+    if spec.share != 1:
+        raise SettingsError(f"statistics: private ones look at all samples in every view, not at a share {spec.share}")
+    shapes = shapes_of(spec, domain)
+    views, dimensions = shapes[FEATURES]
+    ends = input_ends(domain).square().amax(dim=0).double()  # per channel
+    pixels = math.prod(domain.sample_shape[1:])
+    found = {
+        FEATURES: math.sqrt(views * dimensions / 2 if spec.kind == CHARACTERISTIC else views),
+        SAMPLES: math.sqrt(float(ends.sum()) * pixels),
+    }
+    if coarse_shape(spec, domain) is not None:
+        found[MOMENTS] = math.sqrt(shapes[MOMENTS][1]) * float(ends.max())
+    return {name: radius * (1 + _BOUNDS_ROUNDING) for name, radius in found.items()}
+
+
+def input_ends(domain: Domain) -> torch.Tensor:
+    """float32 (2, channels): the least and the largest network input of each channel."""
+    channels = domain.sample_shape[0]
+    corners = torch.tensor(domain.value_range)[:, None].expand(2, channels)
+    return domain.normalisation.apply(corners)
+
+
+@dataclass(frozen=True)
+class RobustSum:
+    """How statistics are added up.
+
+    Attributes:
+        centre: of the parties' means of each class in each view, weighted by their counts: "mean" is the plain sum;
+            "geometric-median", "median" and "trimmed-mean" are hardly moved by a minority.
+        count_share: the most, in (0, 1], that one party's count may be of a class's; the rest of what it says is not
+            believed. 1 believes all.
+
+    Raises:
+        SettingsError: on construction, if the centre is unknown or the share out of range.
+    """
+
+    centre: str = "mean"
+    count_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.centre not in CENTRES:
+            raise SettingsError(f"statistics: unknown centre {self.centre!r}; known: {', '.join(CENTRES)}")
+        if not 0 < self.count_share <= 1:
+            raise SettingsError(f"statistics: count_share must be in (0, 1], got {self.count_share}")
+
+    def add_up(self, many: Sequence[ClassStatistics]) -> ClassStatistics:
+        """The sum of at least one, in the order given: centres of the believed means, times the believed counts.
+
+        Raises:
+            DataError: there is none, or they cannot be added.
+        """
+        if self.centre == "mean" and self.count_share == 1:
+            return add_up(many)
+        if not many:
+            raise DataError("there are no statistics to add up")
+        believed = [self._believed(one, factors) for one, factors in zip(many, self._factors(many), strict=True)]
+        total = add_up(believed)
+        if self.centre == "mean":
+            return total
+        return replace(total, sums={name: self._central(name, total, believed) for name in total.sums})
+
+    def _factors(self, many: Sequence[ClassStatistics]) -> Tensor:
+        """float64 (parties, classes), in [0, 1]: what part of its count each party may have."""
+        counts = torch.stack([one.class_counts for one in many]).double()
+        allowed = torch.stack([capped(column, self.count_share) for column in counts.T], dim=1)
+        return allowed / counts.clamp(min=1)
+
+    def _believed(self, one: ClassStatistics, factors: Tensor) -> ClassStatistics:
+        """The same means, of fewer samples; a class that is there stays there."""
+        total = _scaled(one.sums[SAMPLES].counts, factors)
+        sums = {}
+        for name, own in one.sums.items():
+            counts = torch.minimum(_scaled(own.counts, factors), total) if name == FEATURES else total
+            sums[name] = Sums(counts, own.means * counts[..., None])
+        return replace(one, sums=sums)
+
+    def _central(self, name: str, total: ClassStatistics, many: Sequence[ClassStatistics]) -> Sums:
+        sums = total.sums[name]
+        means = torch.stack([one.sums[name].means for one in many])
+        counts = torch.stack([one.sums[name].counts for one in many]).double()
+        values = torch.zeros_like(sums.values)
+        for view, label in torch.nonzero(sums.counts).tolist():
+            centre = CENTRES[self.centre](means[:, view, label], counts[:, view, label])
+            values[view, label] = centre * sums.counts[view, label]
+        return Sums(sums.counts, values)
+
+
+def _scaled(counts: Tensor, factors: Tensor) -> Tensor:
+    """int64: ``counts`` (views, classes) times ``factors`` (classes,), rounded up."""
+    return (counts * factors - 1e-9).ceil().clamp(min=0).long()
+
+
+def sample_hashes(data: LabelledData, seed: int) -> Hashes:
+    """uint64 (n,): of each sample's values and label; equal samples are equal."""
+    key = derive_seed(seed, "share").to_bytes(8, "little")
+    rows = data.samples.flatten(1).contiguous().numpy()
+    labels = data.labels.numpy()
+    found = np.empty(len(rows), np.uint64)
+    for position, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        digest = hashlib.blake2b(row.tobytes() + int(label).to_bytes(8, "little"), digest_size=8, key=key)
+        found[position] = int.from_bytes(digest.digest(), "little")
+    return found
+
+
+def looked_at(hashes: Hashes, share: float, seed: int, view: int) -> Tensor:
+    """int64 (m,), ascending: positions of the samples that this view looks at; each is one with chance ``share``."""
+    if share == 1:
+        return torch.arange(len(hashes))
+    mixed = _mixed(hashes ^ np.uint64(derive_seed(seed, "share of view", view)))
+    # 53 bits, as many as a float has: so the comparison is exact.
+    chosen = (mixed >> np.uint64(11)).astype(np.float64) < share * 2.0**53
+    return torch.from_numpy(np.flatnonzero(chosen))
+
+
+def _mixed(values: Hashes) -> Hashes:
+    """Every bit made to hang on all bits: the last steps of splitmix64 (Steele et al. 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

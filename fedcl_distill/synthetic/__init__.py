@@ -1,18 +1,19 @@
 """Synthetic sets: what they hold, how they are encoded, stored and exported."""
 
-from fedcl_distill.synthetic.decoding import decode
-from fedcl_distill.synthetic.encoding import (
+from fedcl_distill.synthetic.codec import (
     PayloadBytes,
+    decode,
     encode,
     encoded_bytes,
+    load,
     payload_bytes,
     quantisation_error,
+    save,
 )
+from fedcl_distill.synthetic.container import Limits
 from fedcl_distill.synthetic.export import as_torch_dataset, image_grid, save_dd_ranking, save_png
-from fedcl_distill.synthetic.limits import Limits
 from fedcl_distill.synthetic.quantise import BITS, check_bits
 from fedcl_distill.synthetic.set import SyntheticSet, union
-from fedcl_distill.synthetic.storage import load, save
 from fedcl_distill.synthetic.validation import Expectation
 
 __all__ = [

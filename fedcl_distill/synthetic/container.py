@@ -1,9 +1,4 @@
-"""The safetensors container: written so that its size is known beforehand, read with suspicion.
-
-The safetensors library reads tensors from bytes, but not the metadata beside them, and it has no bound on
-what it copies. This reader checks every declared size against the bytes that are present and returns views
-into them.
-"""
+"""A safetensors container with one JSON header, read without trust."""
 
 from __future__ import annotations
 
@@ -11,15 +6,116 @@ import json
 import math
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from fedcl_distill.errors import PayloadError
-from fedcl_distill.synthetic.limits import Limits
-from fedcl_distill.synthetic.strict_json import parse_object
+from fedcl_distill.errors import PayloadError, SettingsError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on a payload from an untrusted source.
+
+    Decoding needs, besides the payload itself, at most about six bytes for each stored value (the float32
+    result, and for a moment its codes and a finiteness mask) and a few MiB for the header and lookup tables.
+
+    Attributes:
+        max_payload_bytes: size of the whole payload.
+        max_metadata_bytes: size of its JSON header, with class names and provenance.
+        max_samples: decoded samples.
+        max_values: float32 values, of all stored arrays together and, separately, of all decoded samples.
+        max_classes: classes.
+
+    Raises:
+        SettingsError: a bound is not a positive integer.
+    """
+
+    max_payload_bytes: int = 64 * 2**20
+    max_metadata_bytes: int = 256 * 2**10
+    max_samples: int = 100_000
+    max_values: int = 2**27
+    max_classes: int = 10_000
+
+    def __post_init__(self) -> None:
+        for bound in fields(self):
+            value = getattr(self, bound.name)
+            if type(value) is not int or value < 1:
+                raise SettingsError(f"limits: {bound.name} must be a positive integer, got {value!r}")
+
+
+DEFAULT_LIMITS = Limits()
+
+
+MAX_DEPTH = 32
+
+
+def parse_object(text: str, what: str) -> dict[str, Any]:
+    """Parse ``text``, which must be one JSON object; ``what`` names it in errors.
+
+    Raises:
+        PayloadError: ``text`` is no JSON object, or breaks one of the rules of this module.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_float=_finite_float, parse_constant=_refuse_constant)
+        if not isinstance(value, dict):
+            raise PayloadError(f"{what} is not a JSON object")
+        _check_depth(value, MAX_DEPTH)
+        # An escaped lone surrogate parses, but could never be written again.
+        json.dumps(value, ensure_ascii=False).encode()
+    except PayloadError as error:
+        raise PayloadError(f"{what}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise PayloadError(f"{what} is not valid JSON: {error}") from error
+    return value
+
+
+def compact(value: object) -> str:
+    """``value`` as the shortest JSON text with sorted keys: equal values give equal text.
+
+    Raises:
+        PayloadError: ``value`` holds something JSON has no word for (NaN, an array, …), or is nested too deep
+            to be read again.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+        text.encode()
+        _check_depth(json.loads(text), MAX_DEPTH)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PayloadError(f"metadata cannot be written as JSON: {error}") from error
+    return text
+
+
+def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise PayloadError(f"duplicate key {key!r}")
+        result[key] = value
+    return result
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise PayloadError(f"number {text[:40]} is out of range")
+    return value
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise PayloadError(f"{text} is not a number")
+
+
+def _check_depth(value: object, remaining: int) -> None:
+    if not isinstance(value, dict | list):
+        return
+    if remaining == 0:
+        raise PayloadError(f"nested deeper than {MAX_DEPTH} levels")
+    for child in value.values() if isinstance(value, dict) else value:
+        _check_depth(child, remaining - 1)
+
 
 View = npt.NDArray[Any]
 

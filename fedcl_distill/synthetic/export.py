@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,30 @@ from torch.utils.data import TensorDataset
 from fedcl_distill.data.labelled import Normalisation
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.files import write_atomically
-from fedcl_distill.synthetic.png import encode_png
 from fedcl_distill.synthetic.set import SyntheticSet
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_EIGHT_BIT_RGB = (8, 2, 0, 0, 0)  # depth, colour type, compression, filter, interlace
+
+
+def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """PNG bytes of ``pixels``, uint8 (height, width, 3), both sizes at least 1."""
+    height, width, _ = pixels.shape
+    rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # each row starts with its filter: 0, none
+    rows[:, 1:] = pixels.reshape(height, 3 * width)
+    return b"".join(
+        (
+            _SIGNATURE,
+            _chunk(b"IHDR", struct.pack(">2I5B", width, height, *_EIGHT_BIT_RGB)),
+            _chunk(b"IDAT", zlib.compress(rows.tobytes(), level=9)),
+            _chunk(b"IEND", b""),
+        )
+    )
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
 
 _SEPARATOR_PIXELS = 1
 _BACKGROUND = 255

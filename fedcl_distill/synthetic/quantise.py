@@ -1,16 +1,12 @@
-"""Affine quantisation: a float32 array as integer codes on an even grid over its own range.
-
-An array has one range, not one per channel. Stored values are normalised, so the channels of an image span
-nearly the same interval and a range for each would gain a fraction of a bit, while the axes of other stored
-arrays (factors, addresses, latents) mean nothing that a range could belong to. One range also keeps the
-header small and the error bound a single number.
-"""
+"""Values to codes of few bits and back."""
 
 from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -120,3 +116,54 @@ def error_bound(span: Range, bits: int) -> float:
 def is_packed(bits: int) -> bool:
     """Whether several codes of this depth share a byte."""
     return bits < 8
+
+
+UInts = npt.NDArray[np.unsignedinteger[Any]]
+_PACKING_CHUNK = 2**16  # codes at once, so that single bits never exist for the whole array; whole bytes at any depth
+
+
+def packed_bytes(count: int, bits: int) -> int:
+    """Bytes that ``count`` codes of ``bits`` bits take."""
+    return (count * bits + 7) // 8
+
+
+def pack(codes: UInts, bits: int) -> npt.NDArray[np.uint8]:
+    """uint8 (ceil(size · bits / 8),): ``codes``, each below 2**bits (0 to 32 bits), most significant bit first.
+
+    The last byte is padded with zeros.
+    """
+    shifts, flat = _shifts(bits), codes.reshape(-1)
+    packed = np.empty(packed_bytes(flat.size, bits), np.uint8)
+    for part in _chunks(flat.size):
+        single = (flat[part, None].astype(np.uint32) >> shifts & np.uint32(1)).astype(np.uint8)
+        packed[_bytes_of(part, bits)] = np.packbits(single)
+    return packed
+
+
+def unpack(packed: npt.NDArray[np.uint8], bits: int, count: int) -> UInts:
+    """(count,) uint8, or uint32 above 8 bits: the inverse of :func:`pack`, for as many bytes as that gives."""
+    weights = (np.uint32(1) << _shifts(bits)).astype(np.uint32)
+    codes: UInts = np.empty(count, np.uint8 if bits <= 8 else np.uint32)
+    for part in _chunks(count):
+        single = np.unpackbits(packed[_bytes_of(part, bits)], count=(part.stop - part.start) * bits)
+        codes[part] = single.reshape(-1, bits) @ weights if bits else 0
+    return codes
+
+
+def padding_is_zero(packed: npt.NDArray[np.uint8], bits: int, count: int) -> bool:
+    """Whether the last byte's unused bits are as :func:`pack` leaves them."""
+    unused = 8 * packed.size - count * bits
+    return not packed.size or not int(packed[-1]) & ((1 << unused) - 1)
+
+
+def _shifts(bits: int) -> npt.NDArray[np.uint32]:
+    return np.arange(bits - 1, -1, -1, dtype=np.uint32)
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    for start in range(0, count, _PACKING_CHUNK):
+        yield slice(start, min(start + _PACKING_CHUNK, count))
+
+
+def _bytes_of(part: slice, bits: int) -> slice:
+    return slice(part.start * bits // 8, packed_bytes(part.stop, bits))

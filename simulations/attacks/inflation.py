@@ -7,7 +7,7 @@ from dataclasses import replace
 from flwr.app import RecordDict
 
 from fedcl_distill.statistics import ClassStatistics, Sums, decode_statistics, encode_statistics
-from fedcl_distill.synthetic.limits import DEFAULT_LIMITS
+from fedcl_distill.synthetic.container import DEFAULT_LIMITS
 from strategies.federated.messages.answers import METRICS, SUMS, Facts, pack_payload, unpack_payload
 from strategies.federated.messages.requests import read_statistics
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fedcl_distill.chunks import chunked
 from fedcl_distill.data import LabelledData
+from fedcl_distill.micro_batches import chunked
 from fedcl_distill.networks import default_architecture
 from fedcl_distill.seeding import derive_seed
 from simulations.attacks.base import Attack

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.augmentation import NoAugmentation, SiameseAugmentation
+from fedcl_distill.context import RealSide, SyntheticSide
 from fedcl_distill.data import Splits
 from fedcl_distill.engine import Budget, Engine
 from fedcl_distill.methods import build_method
 from fedcl_distill.network_sources import TrainedOnSynthetic
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import Replayed, TrajectoryGradient, TrajectoryMatching, Unrolled, View
-from fedcl_distill.sides import RealSide, SyntheticSide
 from fedcl_distill.training import Recipe, fit, predict
 from simulations.bench.workload import Tick, Ticking, Workload
 from simulations.plain.judging import PlainJudge

@@ -13,7 +13,7 @@ import torch
 
 from fedcl_distill.data import Splits
 from fedcl_distill.engine import Callback
-from fedcl_distill.engine.run import Run
+from fedcl_distill.engine.loop import Run
 from fedcl_distill.errors import SettingsError
 from simulations.scenarios.data import load_splits
 

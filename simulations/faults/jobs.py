@@ -38,7 +38,7 @@ def distil(folder: Path) -> None:
     """One distillation that writes a checkpoint after every step, and the step it started from into a log."""
     from fedcl_distill import Budget, build_method, load_data, save
     from fedcl_distill.engine import Callback, Checkpoints
-    from fedcl_distill.engine.run import Run
+    from fedcl_distill.engine.loop import Run
     from fedcl_distill.files import append_line
 
     class Starts(Callback):

@@ -11,9 +11,9 @@ from unittest.mock import patch
 from torch.profiler import record_function
 
 from fedcl_distill.augmentation import Draw, SiameseAugmentation
+from fedcl_distill.context import RealSide
 from fedcl_distill.data import LabelledData
 from fedcl_distill.networks import Architecture
-from fedcl_distill.sides import RealSide
 from simulations.profile.groups import AUGMENTATION, DATA, RANGE, WEIGHTS
 
 _METHODS: tuple[tuple[type, str, str], ...] = (

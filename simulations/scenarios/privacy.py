@@ -9,12 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedcl_distill.checkpoint import load_checkpoint, save_checkpoint
+from fedcl_distill.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget, finished
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import find_protocol
-from fedcl_distill.fingerprint import fingerprint
 from fedcl_distill.methods.private_statistics import PrivateStatistics, private_statistics
 from fedcl_distill.networks import Architecture
 from fedcl_distill.privacy import NoiseSource, publicly_scaled

@@ -16,9 +16,8 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import find_protocol
 from fedcl_distill.evaluation.adversarial import PGD
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.recipes import recipe_for_real
 from fedcl_distill.seeding import derive_seed, generator_for
-from fedcl_distill.training import accuracy, fit
+from fedcl_distill.training import accuracy, fit, recipe_for_real
 from simulations.running.records import Record, append_record, finished_keys, make_record, read_records, settings_key
 from simulations.running.watch import Silent, Watcher
 from simulations.scenarios.cross_architecture import SavedSet

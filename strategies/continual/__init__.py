@@ -6,8 +6,8 @@ for, since importing Avalanche takes ten seconds.
 
 from typing import TYPE_CHECKING, Any
 
+from fedcl_distill._imports import import_lazily
 from fedcl_distill.errors import DependencyError
-from fedcl_distill.lazily import import_lazily
 from strategies.continual.memories.base import EncodedMemory, Memory
 from strategies.continual.memories.condensed import CondensedMemory
 from strategies.continual.memories.distilled import DistilledMemory

@@ -8,10 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from fedcl_distill.checkpoint import load_checkpoint, restoring, save_checkpoint
+from fedcl_distill.checkpoint import fingerprint, load_checkpoint, restoring, save_checkpoint
 from fedcl_distill.data import LabelledData, Splits
 from fedcl_distill.files import remove
-from fedcl_distill.fingerprint import fingerprint
 from fedcl_distill.networks import Architecture, Network, default_architecture
 from fedcl_distill.seeding import derive_seed, isolated_rng
 from fedcl_distill.training import accuracy

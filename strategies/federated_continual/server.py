@@ -10,10 +10,9 @@ from typing import Any
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 
-from fedcl_distill.checkpoint import load_checkpoint, restoring, save_checkpoint
+from fedcl_distill.checkpoint import fingerprint, load_checkpoint, restoring, save_checkpoint
 from fedcl_distill.data import LabelledData
 from fedcl_distill.files import remove
-from fedcl_distill.fingerprint import fingerprint
 from fedcl_distill.networks import Network
 from fedcl_distill.training import accuracy
 from strategies.federated.grids.ledger import Entry

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fedcl_distill.chunks import chunk_size, chunked
+from fedcl_distill.micro_batches import chunk_size, chunked
 from fedcl_distill.networks import Architecture
 
 

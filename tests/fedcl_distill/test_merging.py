@@ -13,8 +13,8 @@ from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.merging import Merger, MergeTree, WeightedSet, weighted_union
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
+from fedcl_distill.resampling import systematic
 from fedcl_distill.seeding import generator_for
-from fedcl_distill.systematic import systematic
 from fedcl_distill.training import Recipe, fit, predict
 from synthetic_builders import make_set
 

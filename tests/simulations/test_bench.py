@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fedcl_distill.context import RealSide, SyntheticSide
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import DistributionMatching, GradientMatching, View
-from fedcl_distill.objectives.trajectories.coordinates import AllCoordinates
-from fedcl_distill.objectives.trajectories.matching import relative_distance
-from fedcl_distill.sides import RealSide, SyntheticSide
+from fedcl_distill.objectives.trajectories import AllCoordinates, relative_distance
 from simulations.bench.cases import CASES, PLAIN
 from simulations.bench.race import RaceSettings, run_race, seconds_to, table_of_race
 from simulations.bench.racer import plain_loop, presets

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from builders import blobs
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.evaluation.protocol import BRIEF, PROTOCOLS
+from fedcl_distill.evaluation.evaluate import BRIEF, PROTOCOLS
 from fedcl_distill.methods.private_statistics import private_statistics
 from fedcl_distill.privacy import publicly_scaled
 from simulations.cli import app

@@ -11,8 +11,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from typer.testing import CliRunner
 
 from fedcl_distill.augmentation import SiameseAugmentation
+from fedcl_distill.context import RealSide
 from fedcl_distill.networks import Architecture
-from fedcl_distill.sides import RealSide
 from fedcl_distill.training import Recipe, fit
 from simulations.bench.workload import Ticker, Window, Workload
 from simulations.commands import profile as command

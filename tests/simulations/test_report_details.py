@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from fedcl_distill.synthetic.png import encode_png
+from fedcl_distill.synthetic.export import encode_png
 from simulations.report import write_drawings, write_report
 from simulations.report.drawing import look
 from simulations.running.records import append_record, make_record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedcl_distill.engine import Callback
-from fedcl_distill.engine.run import Run
+from fedcl_distill.engine.loop import Run
 
 
 class StopAt(Callback):

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from fedcl_distill.context import Problem
 from fedcl_distill.data.labelled import Normalisation
 from fedcl_distill.errors import PayloadError
 from fedcl_distill.parameterizations import Arrays, Pixels, Setting, Shape
-from fedcl_distill.problem import Problem
 from fedcl_distill.synthetic import SyntheticSet
 from simulations.fuzz.containers import KEY, put_together, take_apart, with_header
 

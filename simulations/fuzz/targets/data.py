@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fedcl_distill.data import load_csv, load_image_folder, load_npz
-from fedcl_distill.data.idx import read_idx
+from fedcl_distill.data.files import read_idx
 from fedcl_distill.errors import DataError
 from simulations.fuzz.mutation import mutate_bytes, mutate_text
 from simulations.fuzz.samples import images

@@ -12,10 +12,10 @@ import torch
 
 from fedcl_distill.checkpoint import MAGIC
 from fedcl_distill.engine import Budget, Callback
-from fedcl_distill.engine.run import Run
+from fedcl_distill.engine.loop import Run
 from fedcl_distill.errors import CheckpointError, FedclDistillError
 from fedcl_distill.methods import build_method
-from fedcl_distill.network_sources.expert_cache import OnDisk
+from fedcl_distill.network_sources.experts import OnDisk
 from simulations.fuzz.mutation import JUNK, mutate_json, mutate_tree
 from simulations.fuzz.samples import images
 from simulations.fuzz.scratch import scratch_file, scratch_folder

@@ -12,7 +12,7 @@ from fedcl_distill.labels import HardLabels, Labels
 from fedcl_distill.methods.private_statistics import PrivateStatistics
 from fedcl_distill.parameterizations import Parameterization, Pixels
 from fedcl_distill.privacy import Guarantee, NoiseSource, publicly_scaled
-from fedcl_distill.privacy.guarantee import weakest
+from fedcl_distill.privacy.accounting import weakest
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import NoisyStatistics
 from fedcl_distill.synthetic import SyntheticSet

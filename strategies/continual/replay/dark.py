@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedcl_distill.chunks import chunked
 from fedcl_distill.data import LabelledData
+from fedcl_distill.micro_batches import chunked
 from fedcl_distill.synthetic import SyntheticSet, quantisation_error
 from fedcl_distill.synthetic.quantise import Floats, Range, dequantise, quantise
 from strategies.continual.memories.base import Memory

@@ -11,8 +11,8 @@ from avalanche.training.losses import ICaRLLossPlugin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedcl_distill.chunks import chunked
 from fedcl_distill.data import LabelledData
+from fedcl_distill.micro_batches import chunked
 from fedcl_distill.networks import Network
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.continual.replay.regularised import bytes_of_model

@@ -13,7 +13,7 @@ from flwr.app import RecordDict
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.privacy import NoiseSource, PrivacyTarget, publicly_scaled
-from fedcl_distill.privacy.guarantee import KEY, Guarantee, check_target
+from fedcl_distill.privacy.accounting import KEY, Guarantee, check_target
 from fedcl_distill.statistics import (
     ClassStatistics,
     NoisyExpectation,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
 from fedcl_distill.errors import PayloadError
-from fedcl_distill.privacy.guarantee import KEY
+from fedcl_distill.privacy.accounting import KEY
 from fedcl_distill.statistics.fixed_point import Words
 from fedcl_distill.synthetic import Expectation, Limits, SyntheticSet, decode, encode
 from strategies.federated.messages.arrays import read_array

@@ -33,7 +33,7 @@ from fedcl_distill.statistics import (
 from fedcl_distill.statistics.fixed_point import Words
 from fedcl_distill.statistics.sums import shapes_of
 from fedcl_distill.synthetic import SyntheticSet
-from fedcl_distill.synthetic.limits import DEFAULT_LIMITS
+from fedcl_distill.synthetic.container import DEFAULT_LIMITS
 from fedcl_distill.training import Recipe
 from strategies.federated.messages.flat import from_flat, to_flat
 

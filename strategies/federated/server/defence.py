@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.named import read_named
-from fedcl_distill.robust import Agreement, Verdict, capped
-from fedcl_distill.robust.verdict import Judge
+from fedcl_distill.robust import Agreement, Judge, Verdict, capped
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.federated.server.reception import Answer, Reception
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcl_distill.chunks import chunked
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.micro_batches import chunked
 from fedcl_distill.networks import Network
 
 WEIGHTINGS = ("classes", "samples", "uniform")

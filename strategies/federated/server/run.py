@@ -9,8 +9,8 @@ from collections.abc import Callable
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 
+from fedcl_distill.checkpoint import fingerprint
 from fedcl_distill.data import LabelledData
-from fedcl_distill.fingerprint import fingerprint
 from fedcl_distill.networks import Architecture
 from strategies.federated.algorithms.private_statistics import scaled_for
 from strategies.federated.grids.metered import MeteredGrid

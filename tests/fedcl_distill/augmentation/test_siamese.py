@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from builders import blobs
-from fedcl_distill.augmentation import NoAugmentation, SiameseAugmentation, augmentation_for
-from fedcl_distill.augmentation.siamese import OPERATIONS
+from fedcl_distill.augmentation import OPERATIONS, NoAugmentation, SiameseAugmentation, augmentation_for
 from fedcl_distill.errors import SettingsError
 
 SHAPE = (3, 12, 20)

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from builders import blobs
 from fedcl_distill.data import LabelledData, Splits
 from fedcl_distill.engine import Budget, Engine
-from fedcl_distill.engine.as_sent import as_sent
+from fedcl_distill.engine.loop import as_sent
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture

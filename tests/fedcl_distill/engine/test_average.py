@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from builders import blobs
+from fedcl_distill.context import RealSide, SyntheticSide
 from fedcl_distill.data import Splits
 from fedcl_distill.engine import Budget, Callback, Engine, Run
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import dm, frepo
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import DistributionMatching, View
-from fedcl_distill.sides import RealSide, SyntheticSide
 from fedcl_distill.synthetic import decode, encode
 from stopping import StopAt
 

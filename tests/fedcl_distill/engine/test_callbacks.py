@@ -9,7 +9,7 @@ import pytest
 
 from builders import blobs
 from fedcl_distill.engine import Budget, Callback, Checkpoints, OnProgress, Progress, ProgressBar
-from fedcl_distill.engine.run import Run
+from fedcl_distill.engine.loop import Run
 from fedcl_distill.errors import DependencyError, DivergenceError
 from fedcl_distill.methods import dm
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from builders import blobs
+from fedcl_distill.context import Problem, RealSide, SyntheticSide
 from fedcl_distill.engine import SGD, Adam, Budget, Engine, Noise
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import Labelling
@@ -20,8 +21,6 @@ from fedcl_distill.network_sources import Drawn, NoNetwork, Supply
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import DistributionMatching, Learned, Objective, View
 from fedcl_distill.parameterizations import Pixels
-from fedcl_distill.problem import Problem
-from fedcl_distill.sides import RealSide, SyntheticSide
 from stopping import StopAt
 
 ARCHITECTURE = Architecture("mlp", {"width": 4})

@@ -12,19 +12,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from builders import blobs
+from fedcl_distill.context import Problem, RealSide, SyntheticSide
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import SGD, Budget, Engine, FromReal
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import FAST, evaluate
-from fedcl_distill.labels import Labelling, LearnedLabels, TeacherLabels
-from fedcl_distill.labels.teacher import softened
+from fedcl_distill.labels import Labelling, LearnedLabels, TeacherLabels, softened
 from fedcl_distill.methods import build_method, dm
 from fedcl_distill.network_sources import NoNetwork
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import Objective, View
-from fedcl_distill.problem import Problem
 from fedcl_distill.selection import Random
-from fedcl_distill.sides import RealSide, SyntheticSide
 from fedcl_distill.synthetic import decode, encode
 from fedcl_distill.training import Recipe
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
+from fedcl_distill.context import RealSide
 from fedcl_distill.data import load
 from fedcl_distill.engine import Budget
 from fedcl_distill.errors import DataError, PrivacyError, SettingsError
@@ -21,11 +22,14 @@ from fedcl_distill.methods import build_method
 from fedcl_distill.methods.psg import PrivateSetGeneration, psg
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import GradientMatching, View
-from fedcl_distill.objectives.gradients.per_sample import check_per_sample, clipped_sum, per_sample_gradients
-from fedcl_distill.objectives.gradients.private import PrivateGradientMatching
+from fedcl_distill.objectives.private_gradients import (
+    PrivateGradientMatching,
+    check_per_sample,
+    clipped_sum,
+    per_sample_gradients,
+)
 from fedcl_distill.privacy import NoiseSource, PrivacyBudget, epsilon_of, guarantee_of, publicly_scaled
 from fedcl_distill.seeding import generator_for
-from fedcl_distill.sides import RealSide
 from fedcl_distill.synthetic import decode, encode
 
 SMALL = {"architecture": "convnet:width=4", "expected_batch": 8}

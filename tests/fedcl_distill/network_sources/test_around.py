@@ -9,13 +9,13 @@ import torch
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
+from fedcl_distill.context import Problem
 from fedcl_distill.engine import Budget, Engine, OnProgress
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.network_sources import AroundNetwork
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import DistributionMatching
-from fedcl_distill.problem import Problem
 
 DATA = blobs((1, 8, 8), classes=3, per_class=7)
 

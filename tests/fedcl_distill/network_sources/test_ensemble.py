@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from builders import blobs
+from fedcl_distill.context import Problem
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.network_sources import FreshEnsemble
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import NetworkFeatures
-from fedcl_distill.problem import Problem
 from fedcl_distill.seeding import derive_seed
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation, SiameseAugmentation
+from fedcl_distill.context import Problem
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError, StorageError
 from fedcl_distill.network_sources import Drawn, ExpertTrajectories, Supply
 from fedcl_distill.network_sources.experts import Experts
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.problem import Problem
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.training import Recipe, accuracy, fit
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from builders import blobs
+from fedcl_distill.context import Problem
 from fedcl_distill.engine import Budget
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods.ncfm import ncfm
 from fedcl_distill.network_sources import Interpolated, Supply
-from fedcl_distill.network_sources.interpolated import between
+from fedcl_distill.network_sources.pools import between
 from fedcl_distill.networks import Architecture
-from fedcl_distill.problem import Problem
 from fedcl_distill.training import Recipe, accuracy
 from stopping import StopAt
 

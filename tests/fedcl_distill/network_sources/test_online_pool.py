@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from builders import blobs
+from fedcl_distill.context import Problem, SyntheticSide
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.network_sources import OnlinePool, Supply
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.problem import Problem
 from fedcl_distill.seeding import derive_seed
-from fedcl_distill.sides import SyntheticSide
 
 # Without a norm: biases before one have gradients of pure rounding, which Adam makes whole steps of.
 TINY = Architecture("mlp", {"width": 4})

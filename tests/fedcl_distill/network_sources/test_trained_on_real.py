@@ -9,13 +9,12 @@ from torch.nn import functional as F
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
+from fedcl_distill.context import Problem, SyntheticSide
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.network_sources import FreshRandom, PretrainedPool, Supply, TrainedOnReal
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.problem import Problem
 from fedcl_distill.seeding import generator_for
-from fedcl_distill.sides import SyntheticSide
 from fedcl_distill.training import accuracy
 
 MLP = Architecture("mlp", {"width": 6})

@@ -11,12 +11,11 @@ from torch.nn import functional as F
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
+from fedcl_distill.context import Problem, SyntheticSide
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.network_sources import FreshRandom, Supply, TrainedOnSynthetic
-from fedcl_distill.network_sources.trained_on_synthetic import loops_for
+from fedcl_distill.network_sources.trained import loops_for
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.problem import Problem
-from fedcl_distill.sides import SyntheticSide
 
 MLP = Architecture("mlp", {"width": 6})
 

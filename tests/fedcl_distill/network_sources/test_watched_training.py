@@ -10,14 +10,13 @@ import torch
 from torch.nn import functional as F
 
 from builders import blobs
+from fedcl_distill.context import Problem, SyntheticSide
 from fedcl_distill.engine import Budget
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods.cafe import cafe
 from fedcl_distill.network_sources import Supply, WatchedTraining
-from fedcl_distill.network_sources.watched_training import spread_of_last
+from fedcl_distill.network_sources.trained import spread_of_last
 from fedcl_distill.networks import Architecture
-from fedcl_distill.problem import Problem
-from fedcl_distill.sides import SyntheticSide
 from stopping import StopAt
 
 MLP = Architecture("mlp", {"width": 8})

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from builders import blobs
+from fedcl_distill.context import Problem
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.network_sources import FreshRandom
 from fedcl_distill.networks import Architecture, default_architecture
-from fedcl_distill.problem import Problem
 
 IMAGES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 24, 40), (1, 9, 13), (4, 64, 16)]
 

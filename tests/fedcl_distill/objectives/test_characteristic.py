@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
+from fedcl_distill.context import RealSide, SyntheticSide
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import CharacteristicFunction, DistributionMatching, View, WithCrossEntropy
-from fedcl_distill.objectives.distribution import characteristic as module
-from fedcl_distill.objectives.distribution.characteristic import CharacteristicMeans, characteristic_means
-from fedcl_distill.sides import RealSide, SyntheticSide
+from fedcl_distill.objectives import distribution as module
+from fedcl_distill.objectives.distribution import CharacteristicMeans, characteristic_means
 
 CPU = torch.device("cpu")
 OBJECTIVE = CharacteristicFunction(frequencies=50, real_per_class=6)

@@ -7,7 +7,7 @@ import torch
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.objectives import AllCoordinates, PrunedCoordinates
-from fedcl_distill.objectives.trajectories.matching import relative_distance
+from fedcl_distill.objectives.trajectories import relative_distance
 
 
 def similarity(one: float, other: float) -> float:

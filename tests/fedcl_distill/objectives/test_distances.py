@@ -9,7 +9,7 @@ import torch
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.objectives import AbsoluteDistance, CosineDistance, SquaredDistance
-from fedcl_distill.objectives.gradients.distances import as_distance
+from fedcl_distill.objectives.gradients import as_distance
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 3, 3), (5, 7)])

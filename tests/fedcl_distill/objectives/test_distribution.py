@@ -10,10 +10,10 @@ from torch import nn
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
+from fedcl_distill.context import RealSide, SyntheticSide
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import DistributionMatching, View, class_means
-from fedcl_distill.objectives.distribution.class_means import groups_of_classes
-from fedcl_distill.sides import RealSide, SyntheticSide
+from fedcl_distill.objectives.distribution import groups_of_classes
 
 
 def total(losses: Iterator[torch.Tensor]) -> torch.Tensor:

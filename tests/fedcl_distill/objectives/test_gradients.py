@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import fedcl_distill.chunks
-import fedcl_distill.objectives.gradients.matching
+import fedcl_distill.micro_batches
+import fedcl_distill.objectives.gradients
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation, SiameseAugmentation
+from fedcl_distill.context import RealSide, SyntheticSide
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import (
@@ -24,7 +25,6 @@ from fedcl_distill.objectives import (
     SquaredDistance,
     View,
 )
-from fedcl_distill.sides import RealSide, SyntheticSide
 
 SHAPE = (1, 8, 8)
 NETWORKS = {"convnet": Architecture("convnet", {"width": 4}), "mlp": Architecture("mlp", {"width": 5})}
@@ -148,7 +148,7 @@ def test_cutting_into_parts_changes_neither_loss_nor_gradients(over: str, monkey
     synthetic = synthetic_of([0, 0, 0, 1, 1, 2, 2, 2, 2, 2])
     target = objective.target(view, real)
     value, gradient = run(objective, view, real, synthetic)
-    for module in (fedcl_distill.chunks, fedcl_distill.objectives.gradients.matching):
+    for module in (fedcl_distill.micro_batches, fedcl_distill.objectives.gradients):
         monkeypatch.setattr(module, "chunk_size", lambda inputs: 2)
     for label, of_class in objective.target(view, real).items():
         torch.testing.assert_close(list(of_class), list(target[label]))

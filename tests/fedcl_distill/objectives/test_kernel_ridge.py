@@ -11,20 +11,24 @@ from torch import nn
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
+from fedcl_distill.context import RealSide, SyntheticSide
 from fedcl_distill.errors import DivergenceError, SettingsError
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import View
-from fedcl_distill.objectives.kernel_ridge.kernels import FullyConnectedNTK, Kernel, NetworkFeatures, gram
-from fedcl_distill.objectives.kernel_ridge.losses import (
+from fedcl_distill.objectives.kernel_ridge import (
+    FullyConnectedNTK,
+    Kernel,
+    KernelRidgeRegression,
+    NetworkFeatures,
     PlattScaling,
     RegressionLoss,
+    RepresentedBatch,
     SquaredError,
     SquaredErrorWithMargin,
+    gram,
     margin_loss,
+    ridge_coefficients,
 )
-from fedcl_distill.objectives.kernel_ridge.regression import KernelRidgeRegression, RepresentedBatch
-from fedcl_distill.objectives.kernel_ridge.ridge import ridge_coefficients
-from fedcl_distill.sides import RealSide, SyntheticSide
 
 CPU = torch.device("cpu")
 
@@ -94,7 +98,7 @@ def test_chunks_change_neither_loss_nor_gradient(monkeypatch: pytest.MonkeyPatch
     classes = torch.arange(3).repeat_interleave(7)
     results = []
     for values in (32 * 1024, 64 * 16):
-        monkeypatch.setattr("fedcl_distill.chunks._CPU_VALUES", values)
+        monkeypatch.setattr("fedcl_distill.micro_batches._CPU_VALUES", values)
         inputs = torch.randn(21, 1, 8, 8, generator=torch.Generator().manual_seed(5)).requires_grad_()
         labels = torch.eye(3)[classes].requires_grad_()
         side = SyntheticSide(inputs, classes, labels)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Network
-from fedcl_distill.objectives.kernel_ridge.kernels import FullyConnectedNTK, NetworkFeatures, gram, relu_covariance
+from fedcl_distill.objectives.kernel_ridge import FullyConnectedNTK, NetworkFeatures, gram, relu_covariance
 
 
 def nothing() -> Network:

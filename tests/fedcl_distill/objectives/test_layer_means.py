@@ -10,12 +10,12 @@ from torch import nn
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation, SiameseAugmentation
+from fedcl_distill.context import RealSide, SyntheticSide
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import LayerMeans, View
-from fedcl_distill.objectives.distribution import layer_means as module
-from fedcl_distill.sides import RealSide, SyntheticSide
+from fedcl_distill.objectives import distribution as module
 
 CPU = torch.device("cpu")
 

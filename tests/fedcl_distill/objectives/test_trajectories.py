@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from builders import blobs
 from fedcl_distill.augmentation import Augmentation, NoAugmentation, SiameseAugmentation
+from fedcl_distill.context import RealSide, SyntheticSide
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import Replayed, Tesla, TrajectoryGradient, TrajectoryMatching, Unrolled, View
-from fedcl_distill.objectives.inner_training.student import Student, weights_of
+from fedcl_distill.objectives.inner_training import Student, weights_of
 from fedcl_distill.seeding import isolated_rng
-from fedcl_distill.sides import RealSide, SyntheticSide
 
 ALL = [Unrolled(), Replayed(), Tesla()]
 EXACT = [Unrolled(), Replayed()]
@@ -130,7 +130,7 @@ def test_replaying_equals_unrolling(batch_size: int | None, soft: bool) -> None:
 
 
 def test_replaying_equals_unrolling_on_augmented_images_in_several_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedcl_distill.objectives.inner_training.student.chunk_size", lambda inputs: 3)
+    monkeypatch.setattr("fedcl_distill.objectives.inner_training.chunk_size", lambda inputs: 3)
     data = blobs(shape=(3, 8, 6))
     start, goal = (Architecture("convnet", {"width": 3}).build((3, 8, 6), 3, seed=s).double() for s in (0, 1))
     inputs = data.inputs()[::8].double()  # 8 samples: parts of 3, 3 and 2

@@ -14,14 +14,23 @@ from torch.nn import functional as F
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation, SiameseAugmentation
+from fedcl_distill.context import RealSide, SyntheticSide
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import View
-from fedcl_distill.objectives.unrolled.batches import FixedBatches, RandomBatches
-from fedcl_distill.objectives.unrolled.rates import FixedRate, LearnedRate, LearnedRates, inverse_softplus
-from fedcl_distill.objectives.unrolled.training import RealBatch, UnrolledTraining
-from fedcl_distill.objectives.unrolled.truncation import LastSteps, NoTruncation, RandomTruncation
-from fedcl_distill.sides import RealSide, SyntheticSide
+from fedcl_distill.objectives.unrolled import (
+    FixedBatches,
+    FixedRate,
+    LastSteps,
+    LearnedRate,
+    LearnedRates,
+    NoTruncation,
+    RandomBatches,
+    RandomTruncation,
+    RealBatch,
+    UnrolledTraining,
+    inverse_softplus,
+)
 
 CLASSES = torch.tensor([0, 0, 1, 1, 2, 2])
 
@@ -198,7 +207,7 @@ def test_chunks_change_neither_loss_nor_gradient(monkeypatch: pytest.MonkeyPatch
     target = objective.target(view, RealSide(data, torch.device("cpu")))
     results = []
     for values in (32 * 1024, 64 * 16):
-        monkeypatch.setattr("fedcl_distill.chunks._CPU_VALUES", values)
+        monkeypatch.setattr("fedcl_distill.micro_batches._CPU_VALUES", values)
         inputs = torch.randn(24, 1, 8, 8, generator=torch.Generator().manual_seed(5)).requires_grad_()
         (loss,) = objective.losses(view, target, SyntheticSide(inputs, classes, classes))
         results.append((loss.item(), *torch.autograd.grad(loss, inputs)))

@@ -9,12 +9,12 @@ import torch
 
 from builders import blobs
 from fedcl_distill.augmentation import SiameseAugmentation
+from fedcl_distill.context import RealSide, SyntheticSide
 from fedcl_distill.engine import Budget
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import dm
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import DistributionMatching, FullyConnectedNTK, KernelRidgeRegression, View, WithPairs
-from fedcl_distill.sides import RealSide, SyntheticSide
 
 
 def test_it_adds_the_mean_distance_of_pairs_class_by_class() -> None:

@@ -10,14 +10,19 @@ import torch
 from torch import Tensor
 
 from builders import blobs
+from fedcl_distill.context import Problem
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import PayloadError, SettingsError
-from fedcl_distill.generators.conditional import generate, initial_weights, stage_sizes, weight_shapes
-from fedcl_distill.generators.discriminator import Discriminator
-from fedcl_distill.generators.principal import Principal
-from fedcl_distill.generators.train import Batches
+from fedcl_distill.generators import (
+    Batches,
+    Discriminator,
+    Principal,
+    generate,
+    initial_weights,
+    stage_sizes,
+    weight_shapes,
+)
 from fedcl_distill.parameterizations import GeneratorLatents, Shape, build_parameterization
-from fedcl_distill.problem import Problem
 from fedcl_distill.synthetic import SyntheticSet, decode, encode, encoded_bytes, payload_bytes
 from synthetic_builders import make_set
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from builders import blobs
+from fedcl_distill.context import Problem
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.parameterizations import (
     PARAMETERIZATIONS,
@@ -25,8 +26,7 @@ from fedcl_distill.parameterizations import (
     build_parameterization,
     stored_settings,
 )
-from fedcl_distill.parameterizations.resampling import enlarge, enlarging, shrink
-from fedcl_distill.problem import Problem
+from fedcl_distill.parameterizations.base import enlarge, enlarging, shrink
 from fedcl_distill.synthetic import SyntheticSet, decode, encode, encoded_bytes, payload_bytes
 from synthetic_builders import make_set
 

@@ -9,7 +9,7 @@ import pytest
 
 from fedcl_distill.errors import DependencyError, PayloadError, SettingsError
 from fedcl_distill.privacy import Guarantee, Mechanism, PrivacyTarget, epsilon_of, guarantee_of, noise_multiplier_for
-from fedcl_distill.privacy.guarantee import weakest
+from fedcl_distill.privacy.accounting import weakest
 
 DELTA = 1e-5
 

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.robust import CENTRES, capped, coordinate_median, geometric_median, trimmed_mean
-from fedcl_distill.robust.counting import chance_of_at_most
+from fedcl_distill.robust import CENTRES, capped, chance_of_at_most, coordinate_median, geometric_median, trimmed_mean
 
 SEEDS = st.integers(0, 2**31)
 

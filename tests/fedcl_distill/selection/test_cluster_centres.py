@@ -17,8 +17,7 @@ from fedcl_distill.engine import Budget
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.seeding import derive_seed
-from fedcl_distill.selection import ClusterCentres, Random, select
-from fedcl_distill.selection.cluster_centres import k_means, spread_out, squared_distances
+from fedcl_distill.selection import ClusterCentres, Random, k_means, select, spread_out, squared_distances
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -10,8 +10,7 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods.core_sets import closest_to_mean, forgetting, herding
 from fedcl_distill.networks import Architecture
-from fedcl_distill.selection import ClosestToMean, Forgetting, select
-from fedcl_distill.selection.forgetting import forgetting_scores
+from fedcl_distill.selection import ClosestToMean, Forgetting, forgetting_scores, select
 
 MLP = Architecture("mlp", {"width": 16})
 

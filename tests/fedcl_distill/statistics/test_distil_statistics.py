@@ -26,10 +26,8 @@ from fedcl_distill.statistics import (
     distil_statistics,
     encode_statistics,
 )
-from fedcl_distill.statistics.early_stop import HeldOutViews
-from fedcl_distill.statistics.features import feature_map
-from fedcl_distill.statistics.initial import FromMoments
-from fedcl_distill.statistics.matching import StatisticsMatching
+from fedcl_distill.statistics.distil import FromMoments, HeldOutViews, StatisticsMatching
+from fedcl_distill.statistics.spec import feature_map
 from stopping import StopAt
 
 SPEC = StatisticsSpec(views=3, architecture="convnet:width=4,depth=2", dimensions=6, moments=4)

@@ -12,8 +12,8 @@ from builders import blobs
 from fedcl_distill.data import partition
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.statistics import Domain, StatisticsSpec, add_up, class_statistics, no_statistics
-from fedcl_distill.statistics.features import feature_map, from_products, products
-from fedcl_distill.statistics.shares import looked_at, sample_hashes
+from fedcl_distill.statistics.spec import feature_map, from_products, products
+from fedcl_distill.statistics.sums import looked_at, sample_hashes
 
 CPU = torch.device("cpu")
 SMALL = {"views": 3, "architecture": "convnet:width=4,depth=2", "dimensions": 6, "moments": 3}

@@ -29,7 +29,7 @@ from fedcl_distill.statistics import (
     release,
     with_noise,
 )
-from fedcl_distill.statistics.bounds import radii
+from fedcl_distill.statistics.sums import radii
 
 TARGET = PrivacyTarget(2.0)
 KINDS = ["direction", "characteristic"]

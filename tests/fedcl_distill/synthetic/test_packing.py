@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcl_distill.synthetic.packing import pack, packed_bytes, padding_is_zero, unpack
+from fedcl_distill.synthetic.quantise import pack, packed_bytes, padding_is_zero, unpack
 
 
 @given(st.integers(0, 32).flatmap(lambda bits: st.tuples(st.just(bits), st.lists(st.integers(0, 2**bits - 1)))))

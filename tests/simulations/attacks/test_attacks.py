@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from builders import blobs
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.statistics import StatisticsSpec, class_statistics, decode_statistics, encode_statistics
-from fedcl_distill.synthetic.limits import DEFAULT_LIMITS
+from fedcl_distill.synthetic.container import DEFAULT_LIMITS
 from simulations.attacks import ATTACKS, AttackedSettings, build_attack
 from simulations.attacks.success import success_rate
 from simulations.running.records import make_record

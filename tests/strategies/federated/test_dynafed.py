@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fedcl_distill.context import Problem
 from fedcl_distill.data import LabelledData, partition
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.network_sources import GivenTrajectory
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.problem import Problem
 from fedcl_distill.training import Recipe, accuracy, fit
 from federations import data_and_test, quick, run
 from strategies.federated import FederatedSettings, InProcessGrid, make_client_app, run_server

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcl_distill.errors import PayloadError
-from fedcl_distill.synthetic.packing import pack, packed_bytes, padding_is_zero, unpack
+from fedcl_distill.synthetic.quantise import pack, packed_bytes, padding_is_zero, unpack
 from strategies.federated.messages.compression.codec import Bytes, Vector, check_size, read_floats, require
 
 

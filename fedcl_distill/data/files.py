@@ -1,0 +1,467 @@
+"""Readers of image files: idx, npz and folders of images."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedcl_distill._imports import require
+from fedcl_distill.data.labelled import LabelledData, Normalisation, Splits
+from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.seeding import generator_for
+
+
+def check_fits(file: Path, shape: Sequence[int], item_bytes: int = 1) -> None:
+    """Return if an array of ``shape``, of items of so many bytes, fits into memory; axes of length 0 count as 1.
+
+    Raises:
+        DataError: it does not.
+    """
+    needed = math.prod(max(1, size) for size in shape) * item_bytes
+    if needed > _memory():
+        raise DataError(
+            f"{file}: declares an array of shape {tuple(shape)[:8]}, which is more than this machine's memory"
+        )
+
+
+def _memory() -> int:
+    """Bytes of physical memory; where that cannot be told, the most an address can name."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize
+
+
+_GREY_MODES = frozenset({"1", "L", "LA"})
+_COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB"})
+
+
+def is_pil_image(value: object) -> bool:
+    """Whether ``value`` is a PIL image (recognised by its methods)."""
+    return hasattr(value, "getbands") and hasattr(value, "convert")
+
+
+def pixels_of(image: Any) -> NDArray[np.uint8]:
+    """Return uint8 pixels (channels, height, width): 1 channel for grey modes, else 3; transparency is
+    dropped.
+
+    Raises:
+        ValueError: more than 8 bits a channel, which a silent conversion would clip.
+    """
+    if image.mode in _GREY_MODES:
+        return np.asarray(image.convert("L"), dtype=np.uint8)[np.newaxis]
+    if image.mode in _COLOUR_MODES:
+        return np.asarray(image.convert("RGB"), dtype=np.uint8).transpose(2, 0, 1)
+    raise ValueError(f"image mode {image.mode!r} has more than 8 bits a channel; convert it to 8 bits first")
+
+
+def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Repeat the channel of a grey (1, height, width) array; colour passes as it is."""
+    return np.repeat(pixels, 3, axis=0) if pixels.shape[0] == 1 else pixels
+
+
+Pair = tuple[Tensor, Tensor]
+"""Samples and their labels, int64 (n,)."""
+
+
+def image_splits(
+    train: Pair,
+    test: Pair,
+    *,
+    name: str,
+    class_names: Sequence[str] | None = None,
+    normalisation: Normalisation | None = None,
+    mirrorable: bool = True,
+) -> Splits:
+    """Build splits from uint8 images (n, channels, height, width).
+
+    Class names default to "0", "1", … up to the largest training label; the normalisation is measured on
+    ``train``.
+
+    Raises:
+        DataError: no training images, two image shapes, or labels without a class.
+    """
+    if train[0].numel() == 0:
+        raise DataError(f"{name}: the training images are empty, of shape {tuple(train[0].shape)}")
+    if train[0].shape[1:] != test[0].shape[1:]:
+        shapes = f"{tuple(train[0].shape[1:])} and {tuple(test[0].shape[1:])}"
+        raise DataError(f"{name}: training and test images differ in shape (channels, height, width): {shapes}")
+    names = tuple(class_names or (str(c) for c in range(int(train[1].max()) + 1)))
+    measured = normalisation or pixel_normalisation(train[0])
+    return Splits(
+        train=LabelledData(*train, names, measured, name=name, mirrorable=mirrorable),
+        test=LabelledData(*test, names, measured, name=f"{name} (test)", mirrorable=mirrorable),
+    )
+
+
+def pixel_normalisation(pixels: Tensor) -> Normalisation:
+    """Measure the normalisation of uint8 images (n, channels, height, width) exactly, in unit values.
+
+    It counts the 256 values of each channel, so that a large set needs no copy in floating point.
+    """
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4:
+        raise DataError(f"expected uint8 images of 4 dimensions, got {pixels.dtype} {tuple(pixels.shape)}")
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in pixels.unbind(dim=1):
+        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        mean = (share * values).sum()
+        deviation = (share * (values - mean).square()).sum().sqrt()
+        means.append(float(mean))
+        deviations.append(float(deviation) if deviation > 1e-6 else 1.0)
+    return Normalisation(tuple(means), tuple(deviations))
+
+
+def channels_first(images: NDArray[np.uint8]) -> Tensor:
+    """Turn uint8 (n, height, width[, channels]) into a tensor (n, channels, height, width)."""
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def int_labels(labels: NDArray[Any], where: str) -> Tensor:
+    """Turn integer labels, (n,) or (n, 1), into int64 (n,).
+
+    Raises:
+        DataError: labels of another shape (several labels a sample) or that are no integers.
+    """
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise DataError(f"{where}: labels must be (n,) or (n, 1), one label a sample, got {labels.shape}")
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{where}: labels must be integers, got {labels.dtype}")
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+def stratified_split(strata: Tensor, test_fraction: float, seed: int) -> Pair:
+    """Split positions so that each stratum keeps about ``test_fraction`` of its samples for testing.
+
+    Args:
+        strata: int64 (n,), what to balance, such as the labels; a stratum always keeps one sample for
+            training.
+        test_fraction: in (0, 1).
+        seed: fixes the split.
+
+    Returns:
+        Training and test positions, int64, ascending.
+    """
+    if not 0 < test_fraction < 1:
+        raise SettingsError(f"test_fraction must be in (0, 1), got {test_fraction}")
+    held_out = torch.zeros(len(strata), dtype=torch.bool)
+    for stratum in sorted(set(strata.tolist())):
+        members = (strata == stratum).nonzero().flatten()
+        order = torch.randperm(len(members), generator=generator_for(seed, "split", stratum))
+        count = min(round(len(members) * test_fraction), len(members) - 1)
+        held_out[members[order[:count]]] = True
+    return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
+
+
+_UNSIGNED_BYTE = 0x08
+_MOST_DIMENSIONS = 8
+
+
+def read_idx(path: str | os.PathLike[str]) -> Tensor:
+    """Read the uint8 array of one idx file; a name ending in ``.gz`` is decompressed.
+
+    Raises:
+        DataError: no such file, another format, another value type than unsigned byte, too few or too many
+            bytes.
+    """
+    file = Path(path)
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            return _parse(cast(BinaryIO, stream), file)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{file}: cannot be read as an idx file: {error}") from error
+
+
+def _parse(stream: BinaryIO, file: Path) -> Tensor:
+    magic = stream.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] != _UNSIGNED_BYTE or magic[3] == 0:
+        raise DataError(f"{file}: starts with {magic.hex(' ')}, expected the idx header 00 00 08 and dimensions")
+    header = stream.read(4 * magic[3])
+    if len(header) < 4 * magic[3]:
+        raise DataError(f"{file}: ends inside the idx header")
+    shape = struct.unpack(f">{magic[3]}I", header)
+    if len(shape) > _MOST_DIMENSIONS:
+        raise DataError(f"{file}: has {len(shape)} dimensions, at most {_MOST_DIMENSIONS} are read")
+    check_fits(file, shape)
+    expected = math.prod(shape)
+    # One byte more than expected shows a file that is too long without reading all of it.
+    content = _read_at_most(stream, expected + 1)
+    if len(content) != expected:
+        found = "more" if len(content) > expected else str(len(content))
+        raise DataError(f"{file}: shape {shape} needs {expected} bytes, the file holds {found}")
+    return torch.from_numpy(np.frombuffer(content, dtype=np.uint8).reshape(shape).copy())
+
+
+def _read_at_most(stream: BinaryIO, limit: int) -> bytes:
+    """Read up to ``limit`` bytes in pieces: one large ``read`` would allocate whatever a header claims."""
+    pieces: list[bytes] = []
+    while limit > 0 and (piece := stream.read(min(limit, 1 << 20))):
+        pieces.append(piece)
+        limit -= len(piece)
+    return b"".join(pieces)
+
+
+def has_idx_pairs(folder: Path) -> bool:
+    """Whether ``folder`` holds the four files of MNIST's layout."""
+    return all(_plain_or_compressed(folder, stem) is not None for part in _PARTS for stem in _stems(part))
+
+
+def read_idx_pairs(folder: Path) -> tuple[Pair, Pair]:
+    """Read training and test pairs from the four files of MNIST's layout.
+
+    Images are uint8 (n, 1, height, width), labels int64 (n,).
+
+    Raises:
+        DataError: a file is missing, damaged, or not of that shape.
+    """
+    train, test = (_read_pair(folder, part) for part in _PARTS)
+    return train, test
+
+
+_PARTS = ("train", "t10k")
+
+
+def _stems(part: str) -> tuple[str, str]:
+    return f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
+
+
+def _plain_or_compressed(folder: Path, stem: str) -> Path | None:
+    return next((f for f in (folder / stem, folder / f"{stem}.gz") if f.is_file()), None)
+
+
+def _read_pair(folder: Path, part: str) -> Pair:
+    arrays = []
+    for stem, dimensions in zip(_stems(part), (3, 1), strict=True):
+        file = _plain_or_compressed(folder, stem)
+        if file is None:
+            raise DataError(f"{folder / stem}: no such file, nor one ending in .gz")
+        array = read_idx(file)
+        if array.ndim != dimensions:
+            raise DataError(f"{file}: has {array.ndim} dimensions, expected {dimensions}")
+        arrays.append(array)
+    return arrays[0].unsqueeze(1), arrays[1].long()
+
+
+Validation = Literal["unused", "train", "test"]
+
+
+def load_npz(
+    path: str | os.PathLike[str],
+    *,
+    class_names: Sequence[str] | None = None,
+    normalisation: Normalisation | None = None,
+    validation: Validation = "unused",
+    name: str | None = None,
+    mirrorable: bool = True,
+) -> Splits:
+    """Load ``{train,val,test}_images`` and ``{train,val,test}_labels`` from an npz file.
+
+    Args:
+        path: images are uint8 (n, height, width) or (n, height, width, channels), labels integers (n,) or (n,
+            1).
+        class_names: default "0", "1", … up to the largest training label.
+        normalisation: default measured on the training images.
+        validation: what to do with ``val_*``: nothing, add it to the training data, or test on it in place of
+            the test data (to choose settings without looking at the test data).
+        name: default the name of the file without its suffix.
+        mirrorable: whether a mirrored image keeps its class.
+
+    Raises:
+        DataError: no such file, a damaged one, one with pickled objects, missing arrays, wrong shapes or
+            labels.
+    """
+    if validation not in ("unused", "train", "test"):
+        raise SettingsError(f"validation must be 'unused', 'train' or 'test', got {validation!r}")
+    file = Path(path)
+    train = _npz_read_pair(file, "train")
+    test = _npz_read_pair(file, "val" if validation == "test" else "test")
+    if validation == "train":
+        train = _joined(train, _npz_read_pair(file, "val"), file)
+    return image_splits(
+        train, test, name=name or file.stem, class_names=class_names, normalisation=normalisation, mirrorable=mirrorable
+    )
+
+
+def _npz_read_pair(file: Path, part: str) -> Pair:
+    images = _read_array(file, f"{part}_images")
+    labels = int_labels(_read_array(file, f"{part}_labels"), f"{file}: {part}_labels")
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise DataError(
+            f"{file}: {part}_images must be uint8 (n, height, width[, channels]), got {images.dtype} {images.shape}"
+        )
+    return channels_first(images), labels
+
+
+def _read_array(file: Path, key: str) -> NDArray[Any]:
+    if not file.is_file():
+        raise DataError(f"{file}: no such file")
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            check_fits(file, (archive.zip.getinfo(f"{key}.npy").file_size,))
+            array = archive[key]
+    except KeyError as error:
+        raise DataError(f"{file}: has no array {key!r}, which the MedMNIST layout needs") from error
+    except DataError:
+        raise
+    except Exception as error:  # what zipfile, zlib and numpy raise of damaged content has no end
+        raise DataError(f"{file}: {key} cannot be read from this npz file: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{file}: {key} is not an array")
+    return array
+
+
+def _joined(first: Pair, second: Pair, file: Path) -> Pair:
+    if first[0].shape[1:] != second[0].shape[1:]:
+        raise DataError(f"{file}: training and validation images differ in shape")
+    return torch.cat([first[0], second[0]]), torch.cat([first[1], second[1]])
+
+
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
+
+_MOST_PIXELS = 1 << 25
+"""Of one picture, 5,792 a side: a hundred bytes may say that they are more, and decoding would make room for them."""
+
+
+def load_image_folder(
+    root: str | os.PathLike[str],
+    *,
+    size: tuple[int, int] | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    name: str | None = None,
+) -> Splits:
+    """Load ``root/train/<class>/*.png`` with ``root/test/<class>/*.png``, or split ``root/<class>/*.png``.
+
+    All common image formats are read, subfolders of a class too; hidden files and other files are passed
+    over. Classes are the folder names in alphabetical order. If every image is grey the samples have one
+    channel, else three (grey ones are repeated).
+
+    Args:
+        root: the folder.
+        size: (height, width) to resize every image to, bilinearly; default: all must have one size already.
+        test_fraction: of each class, in (0, 1); only where there are no ``train`` and ``test`` folders.
+        seed: fixes that split.
+        name: default the name of the folder.
+
+    Raises:
+        DataError: no such folder, no classes, a class without images, a test class unknown in training, an
+            image that is unreadable, has more than 8 bits a channel or 33 million pixels, or has another size.
+        DependencyError: pillow is not installed.
+    """
+    folder = Path(root)
+    if size is not None and min(size) < 1:
+        raise SettingsError(f"size must be a positive (height, width), got {size}")
+    label = name or folder.resolve().name
+    train_folder, test_folder = folder / "train", folder / "test"
+    if _class_folders(train_folder):
+        classes = _classes(train_folder)
+        parts = _load_parts(train_folder, test_folder, classes, size)
+    else:
+        classes = _classes(folder)
+        parts = _load_and_split(folder, classes, size, test_fraction, seed)
+    return image_splits(*parts, name=label, class_names=classes)
+
+
+def _load_and_split(
+    folder: Path, classes: list[str], size: tuple[int, int] | None, test_fraction: float, seed: int
+) -> tuple[Pair, Pair]:
+    images, labels = _stack(*_files(folder, classes), size)
+    train, test = stratified_split(labels, test_fraction, seed)
+    return (images[train], labels[train]), (images[test], labels[test])
+
+
+def _load_parts(
+    train_folder: Path, test_folder: Path, classes: list[str], size: tuple[int, int] | None
+) -> tuple[Pair, Pair]:
+    tested = _classes(test_folder)
+    unknown = sorted(set(tested) - set(classes))
+    if unknown:
+        raise DataError(f"{test_folder}: classes {unknown[:5]} have no folder in {train_folder}")
+    train_files, train_labels = _files(train_folder, classes)
+    test_files, positions = _files(test_folder, tested)
+    labels = train_labels + [classes.index(tested[position]) for position in positions]
+    # One stack, so that both parts get the same number of channels.
+    images, both = _stack(train_files + test_files, labels, size)
+    count = len(train_files)
+    return (images[:count], both[:count]), (images[count:], both[count:])
+
+
+def _class_folders(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _classes(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    classes = _class_folders(folder)
+    if not classes:
+        raise DataError(f"{folder}: holds no folders, expected one a class")
+    return classes
+
+
+def _files(folder: Path, classes: list[str]) -> tuple[list[Path], list[int]]:
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(file for file in (folder / name).rglob("*") if _is_image(file))
+        if not found:
+            raise DataError(f"{folder / name}: holds no images ({', '.join(sorted(_SUFFIXES))})")
+        files += found
+        labels += [label] * len(found)
+    return files, labels
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
+
+
+def _stack(files: list[Path], labels: list[int], size: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
+    opener = require("PIL.Image", "reading an image folder")
+    arrays = [_read(opener, file, size) for file in files]
+    for file, array in zip(files, arrays, strict=True):
+        if array.shape[1:] != arrays[0].shape[1:]:
+            raise DataError(
+                f"{file}: is {_size(array)} pixels, {files[0]} is {_size(arrays[0])}; "
+                "pass size=(height, width) to resize"
+            )
+    if any(array.shape[0] == 3 for array in arrays):
+        arrays = [as_rgb(array) for array in arrays]
+    return torch.from_numpy(np.stack(arrays)), torch.tensor(labels, dtype=torch.int64)
+
+
+def _read(opener: Any, file: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    try:
+        with opener.open(file) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise ValueError(f"{image.height} x {image.width} are more than {_MOST_PIXELS:,} pixels")
+            pixels = pixels_of(image)
+            if size is None or pixels.shape[1:] == size:
+                return pixels
+            # PIL interpolates palette and 1-bit images by nearest neighbour: resize the decoded pixels
+            # instead.
+            decoded = opener.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+            return pixels_of(decoded.resize((size[1], size[0]), opener.Resampling.BILINEAR))
+    except Exception as error:  # what decoders raise of damaged files has no end
+        raise DataError(f"{file}: cannot be read as an image: {error}") from error
+
+
+def _size(array: NDArray[np.uint8]) -> str:
+    return f"{array.shape[1]} x {array.shape[2]}"

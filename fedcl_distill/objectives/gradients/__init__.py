@@ -1,1 +1,0 @@
-"""Gradient matching: both sides must pull a network the same way."""

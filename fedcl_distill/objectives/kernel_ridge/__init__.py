@@ -1,1 +1,0 @@
-"""Kernel ridge regression from synthetic to real samples."""

@@ -1,0 +1,354 @@
+"""Performance matching through unrolled training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from fedcl_distill.augmentation import Augmentation, NoAugmentation
+from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.micro_batches import chunked
+from fedcl_distill.networks import Network
+from fedcl_distill.objectives.base import Learned, Objective, View
+from fedcl_distill.objectives.inner_training import Batch, InnerTraining, Student, Weights, weights_of
+from fedcl_distill.seeding import generator_for
+
+
+class InnerBatches(Protocol):
+    """Chooses the samples of a step."""
+
+    def rows(self, classes: Tensor, step: int, seed: int) -> Tensor:
+        """int64 (m,): positions in ``classes`` (n,) for step number ``step`` of the training named by ``seed``."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What provenance records, as JSON values."""
+        ...
+
+
+@dataclass(frozen=True)
+class FixedBatches:
+    """The samples of every class dealt out to ``count`` batches, taken in turn: each sample has its steps (DD).
+
+    With as many samples a class as batches, a batch holds one of each class (Wang et al. 2018). Where no class has so
+    many samples there are fewer batches; one sample a class makes one batch of all.
+    """
+
+    count: int = 10
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise SettingsError(f"samples need at least one batch, got {self.count}")
+
+    def rows(self, classes: Tensor, step: int, seed: int) -> Tensor:
+        order = classes.argsort(stable=True)
+        counts = torch.bincount(classes)
+        firsts = counts.cumsum(0) - counts
+        within = torch.empty_like(classes)
+        within[order] = torch.arange(len(classes), device=classes.device) - firsts[classes[order]]
+        batches = min(self.count, int(counts.max()))
+        return torch.nonzero(within % batches == step % batches).flatten()
+
+    def settings(self) -> dict[str, Any]:
+        return {"inner_batches": "fixed", "inner_batch_count": self.count}
+
+
+@dataclass(frozen=True)
+class RandomBatches:
+    """``size`` samples a step, in random order and each once a pass; None takes all samples at every step."""
+
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 1:
+            raise SettingsError(f"a batch needs at least one sample, got {self.size}")
+
+    def rows(self, classes: Tensor, step: int, seed: int) -> Tensor:
+        count = len(classes)
+        if self.size is None or self.size >= count:
+            return torch.arange(count, device=classes.device)
+        per_pass = -(-count // self.size)
+        order = torch.randperm(count, generator=generator_for(seed, "inner order", step // per_pass))
+        return torch.split(order, self.size)[step % per_pass].to(classes.device)
+
+    def settings(self) -> dict[str, Any]:
+        return {"inner_batches": "random", "inner_batch_size": self.size}
+
+
+@dataclass(frozen=True)
+class ScheduledStudent(Student):
+    """A student whose batches are chosen by ``batches``; ``classes``, int64 (n,), are those of its samples."""
+
+    classes: Tensor
+    batches: InnerBatches
+
+    def batch(self, step: int) -> Batch:
+        rows = self.batches.rows(self.classes, step, self.seed)
+        generator = generator_for(self.seed, "inner augmentation", step)
+        return Batch(rows, self.augmentation.draw(len(rows), tuple(self.inputs.shape[1:]), generator))
+
+
+class InnerRates(Protocol):
+    """Gives the learning rate of every step."""
+
+    def learned(self, steps: int) -> dict[str, Learned]:
+        """What is learned of them, by name."""
+        ...
+
+    def values(self, learned: Mapping[str, Tensor], like: Tensor, steps: int) -> Tensor:
+        """float (steps,): positive, differentiable in what is learned; dtype and device are those of ``like``."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What provenance records, as JSON values."""
+        ...
+
+
+@dataclass(frozen=True)
+class FixedRate:
+    """The same rate at every step, not learned."""
+
+    value: float = 0.01
+
+    def __post_init__(self) -> None:
+        _check_rate(self.value)
+
+    def learned(self, steps: int) -> dict[str, Learned]:
+        return {}
+
+    def values(self, learned: Mapping[str, Tensor], like: Tensor, steps: int) -> Tensor:
+        return like.new_full((steps,), self.value)
+
+    def settings(self) -> dict[str, Any]:
+        return {"inner_rates": "fixed", "inner_learning_rate": self.value}
+
+
+@dataclass(frozen=True)
+class LearnedRate:
+    """One rate for all steps, learned as the softplus of a free value."""
+
+    value: float = 0.02
+    learning_rate: float = 0.01
+
+    def __post_init__(self) -> None:
+        _check_rate(self.value)
+
+    def learned(self, steps: int) -> dict[str, Learned]:
+        return {"inner_rate": Learned(torch.tensor(inverse_softplus(self.value)), self.learning_rate)}
+
+    def values(self, learned: Mapping[str, Tensor], like: Tensor, steps: int) -> Tensor:
+        return F.softplus(learned["inner_rate"]).to(like).expand(steps)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "inner_rates": "learned",
+            "inner_learning_rate": self.value,
+            "inner_learning_rate_rate": self.learning_rate,
+        }
+
+
+@dataclass(frozen=True)
+class LearnedRates:
+    """A rate for each step, learned as softplus of free values (Wang et al. 2018, authors' code).
+
+    Attributes:
+        value: all rates before the first synthetic step.
+        learning_rate: of the optimiser of the samples, for these values.
+    """
+
+    value: float = 0.02
+    learning_rate: float = 0.01
+
+    def __post_init__(self) -> None:
+        _check_rate(self.value)
+
+    def learned(self, steps: int) -> dict[str, Learned]:
+        return {"inner_rates": Learned(torch.full((steps,), inverse_softplus(self.value)), self.learning_rate)}
+
+    def values(self, learned: Mapping[str, Tensor], like: Tensor, steps: int) -> Tensor:
+        return F.softplus(learned["inner_rates"]).to(like)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "inner_rates": "learned for each step",
+            "inner_learning_rate": self.value,
+            "inner_learning_rate_rate": self.learning_rate,
+        }
+
+
+def inverse_softplus(value: float) -> float:
+    """The number whose softplus is ``value`` > 0."""
+    return value + math.log(-math.expm1(-value))
+
+
+def _check_rate(value: float) -> None:
+    if not 0 < value < math.inf:
+        raise SettingsError(f"an inner learning rate must be positive, got {value}")
+
+
+class Truncation(Protocol):
+    """Chooses which steps are taken, and which of them are differentiated."""
+
+    def choose(self, steps: int, seed: int) -> range:
+        """The steps that the gradient passes; all before them are taken too, those after the end are not."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What provenance records, as JSON values."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoTruncation:
+    """The gradient passes all steps."""
+
+    def choose(self, steps: int, seed: int) -> range:
+        return range(steps)
+
+    def settings(self) -> dict[str, Any]:
+        return {"truncation": "none"}
+
+
+@dataclass(frozen=True)
+class LastSteps:
+    """The gradient passes the last ``window`` steps: cheaper, and biased towards samples that help late."""
+
+    window: int
+
+    def __post_init__(self) -> None:
+        _check_window(self.window)
+
+    def choose(self, steps: int, seed: int) -> range:
+        return range(max(0, steps - self.window), steps)
+
+    def settings(self) -> dict[str, Any]:
+        return {"truncation": "last steps", "truncation_window": self.window}
+
+
+@dataclass(frozen=True)
+class RandomTruncation:
+    """Each view trains for a random number of steps and differentiates the last ``window`` (Feng et al. 2024).
+
+    Samples so help at every age of a network, at the price of a window.
+    """
+
+    window: int
+
+    def __post_init__(self) -> None:
+        _check_window(self.window)
+
+    def choose(self, steps: int, seed: int) -> range:
+        width = min(self.window, steps)
+        end = width + int(torch.randint(steps - width + 1, (), generator=generator_for(seed, "truncation")))
+        return range(end - width, end)
+
+    def settings(self) -> dict[str, Any]:
+        return {"truncation": "random", "truncation_window": self.window}
+
+
+def _check_window(window: int) -> None:
+    if window < 1:
+        raise SettingsError(f"at least one step must be differentiated, got {window}")
+
+
+@dataclass(frozen=True)
+class RealBatch:
+    """float (n, …) real inputs, augmented, and int64 (n,) classes."""
+
+    inputs: Tensor
+    classes: Tensor
+
+
+@dataclass(frozen=True)
+class UnrolledTraining(Objective[RealBatch]):
+    """Cross entropy on a real batch of the view's network after ``steps`` × ``epochs`` SGD steps on the samples.
+
+    Its gradient is exact (within the truncation) and passes the whole training, momentum included (Wang et al. 2018;
+    Deng and Russakovsky 2022). The steps are replayed backwards from stored weights, so that memory holds the weights
+    and velocities of every differentiated step, but the activations of one chunk alone.
+    Labels enter the cross entropy: they can be soft, or learned (Bohdal et al. 2020). The inner training starts from
+    the weights of the view's network; the view's augmentation is for the real batch alone.
+
+    Attributes:
+        steps: of one inner epoch.
+        epochs: how often the steps are repeated.
+        batches: the synthetic samples of each step.
+        rates: the learning rates.
+        momentum: of the inner SGD.
+        truncation: how far back the gradient goes.
+        augmentation: of the synthetic batches, drawn anew for each step and sample.
+        real_per_batch: real samples in each view, of all classes together.
+    """
+
+    reads_labels: ClassVar[bool] = True
+    steps: int = 10
+    epochs: int = 3
+    batches: InnerBatches = field(default_factory=RandomBatches)
+    rates: InnerRates = field(default_factory=LearnedRates)
+    momentum: float = 0.0
+    truncation: Truncation = field(default_factory=NoTruncation)
+    augmentation: Augmentation = field(default_factory=NoAugmentation)
+    real_per_batch: int = 1024
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.epochs, self.real_per_batch) < 1:
+            raise SettingsError("unrolled training needs steps, epochs and real_per_batch of at least 1")
+        if not 0 <= self.momentum < 1:
+            raise SettingsError(f"momentum must be at least 0 and below 1, got {self.momentum}")
+
+    def learned(self) -> dict[str, Learned]:
+        return self.rates.learned(self.steps * self.epochs)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "objective": "unrolled training",
+            "inner_steps": self.steps,
+            "inner_epochs": self.epochs,
+            "inner_momentum": self.momentum,
+            "inner_augmentation": self.augmentation.settings(),
+            "real_per_batch": self.real_per_batch,
+            **self.batches.settings(),
+            **self.rates.settings(),
+            **self.truncation.settings(),
+        }
+
+    @torch.no_grad()
+    def target(self, view: View, real: RealSide) -> RealBatch:
+        inputs, classes = real.batch(self.real_per_batch, view.seed)
+        return RealBatch(view.augment(inputs, classes), classes)
+
+    def losses(self, view: View, target: RealBatch, synthetic: SyntheticSide) -> Iterator[Tensor]:
+        student = ScheduledStudent(
+            network=view.network,
+            inputs=synthetic.inputs,
+            labels=synthetic.labels,
+            batch_size=None,
+            augmentation=self.augmentation,
+            seed=view.seed,
+            classes=synthetic.classes,
+            batches=self.batches,
+        )
+        steps = self.steps * self.epochs
+        rates = self.rates.values(synthetic.learned, synthetic.inputs, steps)
+        training = InnerTraining(student, rates, self.momentum)
+        yield training.loss(
+            weights_of(view.network),
+            self.truncation.choose(steps, view.seed),
+            lambda weights: mean_cross_entropy(view.network, weights, target.inputs, target.classes),
+        )
+
+
+def mean_cross_entropy(network: Network, weights: Weights, inputs: Tensor, classes: Tensor) -> Iterator[Tensor]:
+    """Scalars that add up to the mean cross entropy at ``weights``, chunk by chunk."""
+    names = [name for name, _ in network.named_parameters()]
+    for part, labels in chunked(inputs, classes):
+        scores = functional_call(network, dict(zip(names, weights, strict=True)), (part,))
+        yield F.cross_entropy(scores, labels, reduction="sum") / len(inputs)

@@ -1,1 +1,0 @@
-"""Unrolled training: whoever trains on the synthetic samples must do well on real ones."""

@@ -1,0 +1,527 @@
+"""Synthetic sets to bytes and back: the same format on the wire and in a file."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedcl_distill.data.labelled import Normalisation
+from fedcl_distill.errors import DataError, PayloadError, StorageError
+from fedcl_distill.files import write_atomically
+from fedcl_distill.parameterizations import Parameterization, Setting, Shape, build_parameterization, stored_settings
+from fedcl_distill.synthetic.container import (
+    DEFAULT_LIMITS,
+    Limits,
+    Spec,
+    View,
+    compact,
+    container_header,
+    parse_object,
+    read_container,
+    read_shape,
+    write_container,
+)
+from fedcl_distill.synthetic.quantise import (
+    BITS,
+    Floats,
+    Range,
+    check_bits,
+    dequantise,
+    error_bound,
+    is_packed,
+    pack,
+    packed_bytes,
+    quantise,
+    unpack,
+)
+from fedcl_distill.synthetic.set import SyntheticSet
+
+LABELS = "labels"
+STORED_DTYPES: dict[int, np.dtype[Any]] = {
+    2: np.dtype("<u1"),
+    4: np.dtype("<u1"),
+    8: np.dtype("<u1"),
+    16: np.dtype("<u2"),
+    32: np.dtype("<f4"),
+}
+
+
+def label_bits(bits: int) -> int:
+    """Depth of soft labels: fewer would be coarser than the differences they exist to tell."""
+    return max(bits, 8)
+
+
+def label_dtype(classes: int) -> np.dtype[Any]:
+    """The smallest unsigned integers, little-endian, that hold every label of so many classes."""
+    return np.min_scalar_type(classes - 1).newbyteorder("<")
+
+
+FORMAT = 1
+HARD, SOFT = "hard", "soft"
+_REQUIRED = {"format", "bits", "store", "classes", "labels", "mean", "std", "range"}
+_OPTIONAL = {"settings", "ranges", "shapes", "provenance"}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the metadata text says.
+
+    Attributes:
+        bits: depth of the stored arrays.
+        parameterization: its name; ``settings`` rebuild it, with its defaults for those that are absent.
+        class_names: one name a class. The names "0", "1", … travel as their count.
+        labels: "hard" or "soft" if there is an array of labels; the number of samples of each class if there
+            is none because samples are ordered by class.
+        mean, std: the normalisation.
+        value_range: of the real data, in unit values.
+        ranges: of each quantised array.
+        shapes: of each array stored as a flat run of packed codes.
+        provenance: as given.
+    """
+
+    bits: int
+    parameterization: str
+    class_names: tuple[str, ...]
+    labels: str | tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    value_range: tuple[float, float]
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_text(self) -> str:
+        """Compact JSON; raises PayloadError if the provenance is no JSON."""
+        count = len(self.class_names)
+        optional = {
+            "settings": dict(self.settings),
+            "ranges": {name: span.to_text() for name, span in self.ranges.items()},
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "provenance": dict(self.provenance),
+        }
+        required = {
+            "format": FORMAT,
+            "bits": self.bits,
+            "store": self.parameterization,
+            "classes": count if self.class_names == numbered(count) else list(self.class_names),
+            "labels": self.labels if isinstance(self.labels, str) else list(self.labels),
+            "mean": [float(value) for value in self.mean],
+            "std": [float(value) for value in self.std],
+            "range": [float(value) for value in self.value_range],
+        }
+        return compact(required | {key: value for key, value in optional.items() if value})
+
+    @classmethod
+    def from_text(cls, text: str, limits: Limits) -> Header:
+        """The inverse of :meth:`to_text` for untrusted text; raises PayloadError on anything out of place."""
+        raw = parse_object(text, "metadata")
+        _check_keys(raw)
+        low, high = read_numbers(raw, "range", 2)
+        if low > high:
+            raise PayloadError(f"metadata: value range must ascend, got [{low}, {high}]")
+        mean = read_numbers(raw, "mean")
+        return cls(
+            bits=raw["bits"],
+            parameterization=_string(raw, "store"),
+            class_names=read_class_names(raw["classes"], limits),
+            labels=_labels(raw["labels"]),
+            mean=mean,
+            std=read_numbers(raw, "std", len(mean)),
+            value_range=(low, high),
+            settings=_settings(read_mapping(raw, "settings")),
+            ranges={name: Range.from_text(span) for name, span in read_mapping(raw, "ranges").items()},
+            shapes={name: read_shape(name, shape, limits) for name, shape in read_mapping(raw, "shapes").items()},
+            provenance=read_mapping(raw, "provenance"),
+        )
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """The names "0", "1", … of so many classes."""
+    return tuple(str(label) for label in range(count))
+
+
+def _check_keys(raw: dict[str, Any]) -> None:
+    version = raw.get("format")
+    if type(version) is not int or version != FORMAT:
+        raise PayloadError(f"metadata: format {version!r} is unknown, expected {FORMAT}")
+    missing, superfluous = _REQUIRED - set(raw), set(raw) - _REQUIRED - _OPTIONAL
+    if missing or superfluous:
+        raise PayloadError(f"metadata: missing {sorted(missing)}, superfluous {sorted(superfluous)}")
+    if type(raw["bits"]) is not int or raw["bits"] not in BITS:
+        raise PayloadError(f"metadata: bits must be one of {BITS}, got {raw['bits']!r}")
+
+
+def read_class_names(classes: Any, limits: Limits) -> tuple[str, ...]:
+    """Names from their list, or from their number; PayloadError if it is neither."""
+    count = len(classes) if isinstance(classes, list) else classes
+    if type(count) is not int or not 1 <= count <= limits.max_classes:
+        raise PayloadError(f"metadata: number of classes must be in [1, {limits.max_classes}], got {count!r}")
+    if not isinstance(classes, list):
+        return numbered(count)
+    if not all(isinstance(name, str) for name in classes):
+        raise PayloadError("metadata: class names must be strings")
+    return tuple(classes)
+
+
+def _labels(labels: Any) -> str | tuple[int, ...]:
+    if isinstance(labels, str) and labels in (HARD, SOFT):
+        return labels
+    if isinstance(labels, list) and all(type(count) is int and count >= 0 for count in labels):
+        return tuple(labels)
+    raise PayloadError(f"metadata: labels must be {HARD!r}, {SOFT!r} or a count a class, got {labels!r}")
+
+
+def read_numbers(raw: dict[str, Any], key: str, count: int | None = None) -> tuple[float, ...]:
+    """``count`` finite numbers, or any number of them; PayloadError if ``raw[key]`` is something else."""
+    values = raw[key]
+    if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+        raise PayloadError(f"metadata: {key} must be a list of numbers")
+    if count is not None and len(values) != count:
+        raise PayloadError(f"metadata: {key} needs {count} numbers, got {len(values)}")
+    try:
+        numbers = tuple(float(value) for value in values)
+    except OverflowError as error:
+        raise PayloadError(f"metadata: {key} holds a number out of range") from error
+    if not all(math.isfinite(value) for value in numbers):
+        raise PayloadError(f"metadata: {key} must be finite")
+    return numbers
+
+
+def _string(raw: dict[str, Any], key: str) -> str:
+    if not isinstance(raw[key], str):
+        raise PayloadError(f"metadata: {key} must be a string, got {raw[key]!r}")
+    return str(raw[key])
+
+
+def read_mapping(raw: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object at ``key``, empty if there is none; PayloadError if it is something else."""
+    value = raw.get(key, {})
+    if not isinstance(value, dict):
+        raise PayloadError(f"metadata: {key} must be an object")
+    return value
+
+
+def _settings(settings: dict[str, Any]) -> dict[str, Setting]:
+    for name, value in settings.items():
+        if not isinstance(value, str | int | float | bool | None):
+            raise PayloadError(f"metadata: setting {name!r} must be a single value")
+    return settings
+
+
+_ARRAY_ENTRY_BYTES = 64  # about what the container's header says about an array
+
+
+@dataclass(frozen=True)
+class PayloadBytes:
+    """Where a payload's bytes go: ``arrays``, ``labels`` (0 if the header counts them) and ``header``."""
+
+    arrays: int
+    labels: int
+    header: int
+
+    @property
+    def total(self) -> int:
+        return self.arrays + self.labels + self.header
+
+
+def encode(synthetic: SyntheticSet, bits: int = 8, *, provenance: bool = True) -> bytes:
+    """The set as bytes. Equal sets give equal bytes; encoding what was decoded gives the same bytes again.
+
+    Args:
+        synthetic: what to encode. Its arrays may live on any device.
+        bits: 32 keeps every float32 as it is; 16, 8, 4 and 2 store each value as the nearest of ``2**bits`` even
+            steps over its array's [min, max] (see :func:`quantisation_error`). A constant array stays exact.
+            Soft labels get ``max(bits, 8)`` bits. Hard labels are exact: the smallest unsigned integers that
+            fit the classes or, if samples are ordered by class and it is shorter, a count for each class.
+        provenance: whether ``synthetic.provenance`` travels too.
+
+    Raises:
+        SettingsError: ``bits`` is none of 2, 4, 8, 16, 32.
+        PayloadError: the provenance, class names or settings cannot be written as JSON.
+        DataError: a stored array is called ``labels``, which is taken.
+    """
+    values, header = _plan(synthetic, bits, provenance)
+    return write_container({name: _store(name, values[name], header) for name in values}, header.to_text())
+
+
+def encoded_bytes(synthetic: SyntheticSet, bits: int = 8, *, provenance: bool = True) -> int:
+    """Exact size of :func:`encode`'s result, in bytes.
+
+    Nothing is quantised for it, and stored values do not matter: a set of zeros answers for one that is still
+    to be distilled. For samples ordered by class, each added one makes the payload larger or leaves it in the
+    same step of 8 bytes. Beside arrays and labels there is a header of roughly 300 to 450 bytes, plus the
+    provenance and class names other than "0", "1", ….
+    """
+    return payload_bytes(synthetic, bits, provenance=provenance).total
+
+
+def payload_bytes(synthetic: SyntheticSet, bits: int = 8, *, provenance: bool = True) -> PayloadBytes:
+    """:func:`encoded_bytes`, split into arrays, labels and header."""
+    values, header = _plan(synthetic, bits, provenance)
+    specs = {name: _spec(name, values[name], header) for name in values}
+    labels = specs[LABELS].nbytes if LABELS in specs else 0
+    return PayloadBytes(
+        arrays=sum(spec.nbytes for spec in specs.values()) - labels,
+        labels=labels,
+        header=len(container_header(specs, header.to_text())),
+    )
+
+
+def quantisation_error(synthetic: SyntheticSet, bits: int) -> dict[str, float]:
+    """Largest absolute change of a stored value by :func:`encode`, for each array and for soft ``labels``.
+
+    In the unit of stored values: ``(max - min) / (2 * (2**bits - 1))`` plus float32 rounding; 0 at 32 bits.
+
+    Raises:
+        SettingsError: ``bits`` is none of 2, 4, 8, 16, 32.
+    """
+    check_bits(bits)
+    errors = {name: error_bound(Range.of(_to_numpy(a)), bits) for name, a in synthetic.arrays.items()}
+    if synthetic.labels.ndim == 2:
+        errors[LABELS] = error_bound(Range.of(_to_numpy(synthetic.labels)), label_bits(bits))
+    return errors
+
+
+def _plan(synthetic: SyntheticSet, bits: int, provenance: bool) -> tuple[dict[str, View], Header]:
+    """What is to be stored, by name and not yet quantised, and the header that tells how."""
+    check_bits(bits)
+    if LABELS in synthetic.arrays:
+        raise DataError(f"synthetic set: no stored array may be called {LABELS!r}")
+    arrays = {name: _to_numpy(array) for name, array in synthetic.arrays.items()}
+    labels = _how_labels_travel(synthetic)
+    values: dict[str, View] = dict(arrays)
+    if labels == SOFT:
+        values[LABELS] = _to_numpy(synthetic.labels)
+    header = Header(
+        bits=bits,
+        parameterization=synthetic.parameterization.name,
+        settings=stored_settings(synthetic.parameterization),
+        class_names=synthetic.class_names,
+        labels=labels,
+        mean=synthetic.normalisation.mean,
+        std=synthetic.normalisation.std,
+        value_range=synthetic.value_range,
+        ranges={name: Range.of(array) for name, array in values.items()} if bits < 32 else {},
+        shapes={name: array.shape for name, array in arrays.items()} if is_packed(bits) else {},
+        provenance=synthetic.provenance if provenance else {},
+    )
+    if labels == HARD:
+        values[LABELS] = synthetic.labels.cpu().numpy().astype(label_dtype(synthetic.num_classes))
+    return values, header
+
+
+def _how_labels_travel(synthetic: SyntheticSet) -> str | tuple[int, ...]:
+    labels = synthetic.labels
+    if labels.ndim == 2:
+        return SOFT
+    in_order = bool((labels[1:] >= labels[:-1]).all())
+    # A count takes two bytes of the header, an array one byte a label and its entry in the container.
+    if in_order and 2 * synthetic.num_classes <= len(labels) + _ARRAY_ENTRY_BYTES:
+        return tuple(synthetic.class_counts.tolist())
+    return HARD
+
+
+def _depth(name: str, header: Header) -> int:
+    """Bits of a value of the array ``name``, hard labels excepted."""
+    return label_bits(header.bits) if name == LABELS else header.bits
+
+
+def _spec(name: str, values: View, header: Header) -> Spec:
+    """What :func:`_store` will give, without the work."""
+    if name == LABELS and header.labels == HARD:
+        return Spec(values.dtype, values.shape)
+    bits = _depth(name, header)
+    return Spec(STORED_DTYPES[bits], (packed_bytes(values.size, bits),) if is_packed(bits) else values.shape)
+
+
+def _store(name: str, values: View, header: Header) -> View:
+    """The array that goes into the container for ``values``."""
+    spec = _spec(name, values, header)
+    if name in header.ranges:
+        bits = _depth(name, header)
+        codes = quantise(values, header.ranges[name], bits)
+        values = pack(codes, bits) if is_packed(bits) else codes
+    return values.astype(spec.dtype, copy=False)
+
+
+def _to_numpy(array: Tensor) -> Floats:
+    values: Floats = array.detach().cpu().numpy()
+    return values
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_MAX_MESSAGE = 300  # characters of an error: a hostile payload chooses the names that errors repeat
+
+
+def as_payload_error(decoder: Callable[P, T]) -> Callable[P, T]:
+    """``decoder``, out of which no other exception comes than a PayloadError of bounded length.
+
+    A hostile payload may provoke any error in what reads it; callers need to handle only one.
+    """
+
+    @wraps(decoder)
+    def guarded(*args: P.args, **settings: P.kwargs) -> T:
+        try:
+            return decoder(*args, **settings)
+        except PayloadError as error:
+            raise PayloadError(_clipped(error)) from error
+        except Exception as error:
+            raise PayloadError(f"payload cannot be decoded: {_clipped(error)}") from error
+
+    return guarded
+
+
+@as_payload_error
+def decode(payload: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS) -> SyntheticSet:
+    """The set that :func:`encode` wrote, float32 on the CPU. Safe on bytes from anyone.
+
+    Every size is checked against ``limits`` and against the bytes present before anything of that size is
+    allocated. A set without samples decodes; whether it is welcome is for an
+    :class:`~fedcl_distill.synthetic.Expectation` to say.
+
+    Raises:
+        PayloadError: whatever is wrong with the payload; no other exception leaves this function.
+    """
+    stored, text = read_container(payload, limits)
+    header = Header.from_text(text, limits)
+    labels = stored.pop(LABELS, None)
+    parameterization = build_parameterization(header.parameterization, header.settings)
+    samples = _check_sizes(stored, header, parameterization, limits)
+    return SyntheticSet(
+        labels=_load_labels(labels, header, samples),
+        arrays={name: _load_array(name, view, header, header.bits) for name, view in stored.items()},
+        parameterization=parameterization,
+        class_names=header.class_names,
+        normalisation=Normalisation(header.mean, header.std),
+        value_range=header.value_range,
+        provenance=header.provenance,
+    )
+
+
+def _check_sizes(stored: dict[str, View], header: Header, how: Parameterization, limits: Limits) -> int:
+    """Number of decoded samples, after everything that the arrays declare was held against ``limits``."""
+    quantised = {*stored, LABELS} if header.labels == SOFT else set(stored)
+    _check_names("ranges", set(header.ranges), quantised if header.bits < 32 else set())
+    _check_names("shapes", set(header.shapes), set(stored) if is_packed(header.bits) else set())
+    shapes = {name: _check_array(name, view, header) for name, view in stored.items()}
+    if sum(map(math.prod, shapes.values())) > limits.max_values:
+        raise PayloadError(f"stored arrays have more than {limits.max_values} values")
+    decoded = how.decoded_shape(shapes)
+    if len(decoded) not in (2, 4) or 0 in decoded[1:]:
+        raise PayloadError(f"decoded samples would have shape {decoded}")
+    if decoded[0] > limits.max_samples:
+        raise PayloadError(f"{decoded[0]} samples, at most {limits.max_samples} are allowed")
+    if math.prod(decoded) > limits.max_values:
+        raise PayloadError(f"{math.prod(decoded)} decoded values, at most {limits.max_values} are allowed")
+    if len(header.mean) != decoded[1]:
+        raise PayloadError(f"normalisation is for {len(header.mean)} channels, samples have {decoded[1]}")
+    return decoded[0]
+
+
+def _check_names(what: str, given: set[str], expected: set[str]) -> None:
+    if given != expected:
+        raise PayloadError(f"metadata: {what} for {sorted(given)}, expected for {sorted(expected)}")
+
+
+def _check_array(name: str, view: View, header: Header) -> Shape:
+    """Shape of the values that ``view`` stands for, once its declared sizes agree with each other."""
+    _check_dtype(name, view, STORED_DTYPES[header.bits])
+    if not is_packed(header.bits):
+        return view.shape
+    shape = header.shapes[name]
+    if view.shape != (packed_bytes(math.prod(shape), header.bits),):
+        raise PayloadError(f"array {name!r} holds bytes {view.shape} for {header.bits}-bit values of shape {shape}")
+    return shape
+
+
+def _check_dtype(name: str, view: View, expected: np.dtype[Any]) -> None:
+    if view.dtype != expected:
+        raise PayloadError(f"array {name!r} has dtype {view.dtype}, expected {expected}")
+
+
+def _load_array(name: str, view: View, header: Header, bits: int) -> Tensor:
+    if bits == 32:
+        return torch.from_numpy(view.astype(np.float32))
+    if is_packed(bits):
+        shape = header.shapes[name]
+        view = unpack(view, bits, math.prod(shape)).reshape(shape)
+    return torch.from_numpy(dequantise(view, header.ranges[name], bits))
+
+
+def _load_labels(view: View | None, header: Header, samples: int) -> Tensor:
+    classes = len(header.class_names)
+    if isinstance(header.labels, tuple):
+        if view is not None:
+            raise PayloadError("payload has an array of labels that its header does not announce")
+        if len(header.labels) != classes or sum(header.labels) != samples:
+            raise PayloadError(f"label counts do not fit {samples} samples of {classes} classes")
+        return torch.arange(classes).repeat_interleave(torch.tensor(header.labels))
+    expected = (samples, classes) if header.labels == SOFT else (samples,)
+    if view is None or view.shape != expected:
+        found = "there are none" if view is None else f"their shape is {view.shape}"
+        raise PayloadError(f"labels must have shape {expected}, {found}")
+    if header.labels == SOFT:
+        bits = label_bits(header.bits)
+        _check_dtype(LABELS, view, STORED_DTYPES[bits])
+        return _load_array(LABELS, view, header, bits)
+    _check_dtype(LABELS, view, label_dtype(classes))
+    return torch.from_numpy(view.astype(np.int64))
+
+
+def _clipped(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}…"
+
+
+def save(synthetic: SyntheticSet, path: str | os.PathLike[str], bits: int = 32) -> int:
+    """Write ``synthetic`` to ``path`` (usually ``*.safetensors``) and return the file's size in bytes.
+
+    A crash leaves the older file or the new one, never a part.
+
+    Raises:
+        StorageError: the file could not be written.
+        SettingsError, PayloadError, DataError: as for :func:`~fedcl_distill.synthetic.encode`.
+    """
+    payload = encode(synthetic, bits)
+    write_atomically(path, payload)
+    return len(payload)
+
+
+def load(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> SyntheticSet:
+    """Read a set that :func:`save` wrote; safe on files from anyone, as ``decode`` is on bytes.
+
+    Raises:
+        StorageError: there is no such file, or it cannot be read.
+        PayloadError: its content is not a synthetic set within ``limits``; a file too large is never read.
+    """
+    content = read_bounded(Path(path), limits.max_payload_bytes)
+    try:
+        return decode(content, limits)
+    except PayloadError as error:
+        raise PayloadError(f"{path}: {error}") from error
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """The file's content; PayloadError if it is larger, or no file, and StorageError if it cannot be read."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise PayloadError(f"{path} is not a file")
+        if status.st_size > max_bytes:
+            raise PayloadError(f"{path} has {status.st_size} bytes, at most {max_bytes} are allowed")
+        with path.open("rb") as stream:
+            return stream.read(max_bytes + 1)  # one more than allowed: a file that grew meanwhile is noticed
+    except OSError as error:
+        raise StorageError(f"could not read {path}: {error.strerror or error}") from error
