@@ -266,7 +266,7 @@ def augmentation_for(data: LabelledData) -> Augmentation:
     """DSA for images, without flips where a mirrored image is another class; nothing for feature vectors."""
     if not data.is_image:
         return NoAugmentation()
-    if data.mirrorable:
+    if data.allow_hflip:
         return SiameseAugmentation()
     return SiameseAugmentation(operations=tuple(name for name in OPERATIONS if name != "flip"))
 

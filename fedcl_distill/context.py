@@ -14,7 +14,7 @@ from fedcl_distill.seeding import generator_for
 
 
 @dataclass(frozen=True)
-class SyntheticSide:
+class SyntheticBatch:
     """The synthetic samples in one step.
 
     Attributes:
@@ -41,12 +41,12 @@ class SyntheticSide:
         labels = self.labels if self.labels.ndim == 2 else F.one_hot(self.labels, num_classes)
         return labels.to(self.inputs.dtype)
 
-    def detached(self) -> SyntheticSide:
+    def detached(self) -> SyntheticBatch:
         """The same values without a graph, for training networks on them."""
         return replace(self, inputs=self.inputs.detach(), labels=self.labels.detach())
 
 
-class RealSide:
+class RealSampler:
     """The real data as objectives draw from them."""
 
     def __init__(self, data: LabelledData, device: torch.device) -> None:
@@ -88,7 +88,7 @@ def _choose(available: int, wanted: int, generator: torch.Generator) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Problem:
+class SetupContext:
     """One distillation to be done, as its parts see it when they prepare themselves.
 
     Attributes:

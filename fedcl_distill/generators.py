@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.micro_batches import chunk_size, chunked
+from fedcl_distill.micro_batches import micro_batch_size, micro_batches
 from fedcl_distill.seeding import derive_seed, generator_for, isolated_rng
 
 Shape = tuple[int, ...]
@@ -66,7 +66,7 @@ def generate(weights: Mapping[str, Tensor], codes: Tensor) -> Tensor:
     Works on a few codes at a time, so that the memory for activations does not grow with their number (as long as no
     gradient is asked for).
     """
-    size = chunk_size(weights["mean"][None])
+    size = micro_batch_size(weights["mean"][None])
     if len(codes) <= size:
         return _generate(weights, codes)
     return torch.cat([_generate(weights, part) for part in torch.split(codes, size)])
@@ -130,14 +130,14 @@ def hinge(real: Tensor, generated: Tensor) -> Tensor:
     return torch.relu(1 - real).mean() + torch.relu(1 + generated).mean()
 
 
-_FEWEST_STEPS = 20
+_MIN_STEPS = 20
 
 
 def invert(
     trained: Trained,
     images: Tensor,
     labels: Tensor,
-    problem: Problem,
+    problem: SetupContext,
     *,
     steps: int = 100,
     learning_rate: float = 0.05,
@@ -155,12 +155,12 @@ def invert(
     codes = trained.codes(images, labels).requires_grad_()
     adam = torch.optim.Adam([codes], lr=learning_rate)
     with torch.no_grad():
-        goals = torch.cat([trained.discriminator.features(part) for (part,) in chunked(images)])
+        goals = torch.cat([trained.discriminator.features(part) for (part,) in micro_batches(images)])
     for step in range(steps):
-        if step >= _FEWEST_STEPS and not problem.has_time():
+        if step >= _MIN_STEPS and not problem.has_time():
             break
         adam.zero_grad(set_to_none=True)
-        for part, goal, rows in chunked(images, goals, torch.arange(len(images))):
+        for part, goal, rows in micro_batches(images, goals, torch.arange(len(images))):
             generated = generate(trained.weights, codes[rows])
             features = trained.discriminator.features(generated)
             # Means over all but the samples: a code's descent is its own affair.
@@ -214,7 +214,7 @@ def _coarse(images: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(images, (min(height, _SIDE), min(width, _SIDE))).flatten(1)
 
 
-_TRAIN_FEWEST_STEPS = 20
+_MIN_TRAIN_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ class Trained:
         return torch.cat([self.principal.codes(images, labels), self.embeddings[labels]], dim=1)
 
 
-def train(problem: Problem, shapes: Mapping[str, tuple[int, ...]], embedding: int, how: Training) -> Trained:
+def train(problem: SetupContext, shapes: Mapping[str, tuple[int, ...]], embedding: int, how: Training) -> Trained:
     """Train a generator with weights of ``shapes`` for ``how.steps``, or as long as the problem has time.
 
     Codes of generated images are normal noise and the learned embedding of a class, drawn evenly. Beside fooling the
@@ -281,7 +281,7 @@ def train(problem: Problem, shapes: Mapping[str, tuple[int, ...]], embedding: in
     adam = torch.optim.Adam(free, lr=how.learning_rate, betas=(0.0, 0.99))
     opponent = torch.optim.Adam(discriminator.parameters(), lr=how.learning_rate, betas=(0.0, 0.99))
     batches, step = Batches(problem.real, how.batch_size, device), 0
-    while step < how.steps and (step < _TRAIN_FEWEST_STEPS or problem.has_time()):
+    while step < how.steps and (step < _MIN_TRAIN_STEPS or problem.has_time()):
         generator = generator_for(problem.seed, "generator step", step)
         real, labels = batches.draw(generator)
         noise = torch.randn(len(real), latent, generator=generator).to(device)
@@ -321,7 +321,7 @@ class Batches:
 
 
 def _initial(
-    problem: Problem, shapes: Mapping[str, tuple[int, ...]], embedding: int, how: Training
+    problem: SetupContext, shapes: Mapping[str, tuple[int, ...]], embedding: int, how: Training
 ) -> tuple[dict[str, Tensor], Tensor, Discriminator]:
     real, device = problem.real, problem.device
     weights = initial_weights(shapes, generator_for(problem.seed, "generator"))

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import chunked
+from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import Architecture, Network, default_architecture
 from fedcl_distill.seeding import derive_seed
-from fedcl_distill.training import Recipe, fit, recipe_for_real
+from fedcl_distill.training import TrainConfig, fit, train_config_for
 
 
 class Labelling:
@@ -44,7 +44,7 @@ class Labels(Protocol):
         """Of the labels while distilling; None keeps them as they are."""
         ...
 
-    def open(self, problem: Problem) -> Labelling:
+    def open(self, problem: SetupContext) -> Labelling:
         """Prepare the labelling of one run, such as a teacher."""
         ...
 
@@ -73,7 +73,7 @@ class HardLabels:
     def learning_rate(self) -> float | None:
         return None
 
-    def open(self, problem: Problem) -> Labelling:
+    def open(self, problem: SetupContext) -> Labelling:
         return Labelling()
 
     def settings(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class LearnedLabels:
         if not hasattr(self.start, "open") or self.start.learning_rate is not None:
             raise SettingsError("learned labels start from hard ones or a teacher's")
 
-    def open(self, problem: Problem) -> Labelling:
+    def open(self, problem: SetupContext) -> Labelling:
         return _Learned(self.start.open(problem), problem.real.num_classes)
 
     def settings(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class TeacherLabels:
         temperature: divides the class scores before the softmax: large ones make all classes alike, small ones leave
             the most probable alone.
         architecture: of the teachers; None takes a ConvNet for images and an MLP for features, of width 64.
-        recipe: how they are trained; None takes :func:`~fedcl_distill.training.recipe_for_real`.
+        train_config: how they are trained; None takes :func:`~fedcl_distill.training.train_config_for`.
         teachers: how many; the label is the mean of their probabilities.
 
     Raises:
@@ -147,7 +147,7 @@ class TeacherLabels:
     soft: ClassVar[bool] = True
     temperature: float = 1.0
     architecture: Architecture | None = None
-    recipe: Recipe | None = None
+    train_config: TrainConfig | None = None
     teachers: int = 1
 
     def __post_init__(self) -> None:
@@ -155,14 +155,16 @@ class TeacherLabels:
             raise SettingsError(f"a temperature must be positive and finite, got {self.temperature}")
         if self.teachers < 1:
             raise SettingsError(f"labels need at least one teacher, got {self.teachers}")
-        if not isinstance(self.architecture, Architecture | None) or not isinstance(self.recipe, Recipe | None):
-            raise SettingsError("a teacher's architecture and recipe are objects; they have no text form")
+        if not isinstance(self.architecture, Architecture | None) or not isinstance(
+            self.train_config, TrainConfig | None
+        ):
+            raise SettingsError("a teacher's architecture and train_config are objects; they have no text form")
 
     @property
     def learning_rate(self) -> float | None:
         return None
 
-    def open(self, problem: Problem) -> Labelling:
+    def open(self, problem: SetupContext) -> Labelling:
         """Train the teachers.
 
         Raises:
@@ -179,16 +181,16 @@ class TeacherLabels:
             "label_temperature": self.temperature,
             "label_teachers": self.teachers,
             "label_teacher": str(self.architecture or "default"),
-            "label_teacher_epochs": None if self.recipe is None else self.recipe.epochs,
+            "label_teacher_epochs": None if self.train_config is None else self.train_config.epochs,
         }
 
-    def _train(self, problem: Problem, number: int) -> Network:
+    def _train(self, problem: SetupContext, number: int) -> Network:
         real = problem.real
         seed = derive_seed(problem.seed, "teacher", number)
         architecture = self.architecture or default_architecture(real.sample_shape, _WIDTH)
         teacher = architecture.build(real.sample_shape, real.num_classes, seed=seed, device=problem.device)
-        recipe = self.recipe or recipe_for_real(real)
-        fit(teacher, real.inputs(), real.labels, recipe, seed=seed, keep_going=problem.has_time)
+        train_config = self.train_config or train_config_for(real)
+        fit(teacher, real.inputs(), real.labels, train_config, seed=seed, keep_going=problem.has_time)
         return teacher.eval().requires_grad_(False)
 
 
@@ -206,7 +208,7 @@ class _Taught(Labelling):
     def _probabilities(self, inputs: Tensor) -> Tensor:
         """float32 (n, classes)."""
         of_teachers = [
-            torch.cat([softened(teacher(part), self._temperature) for (part,) in chunked(inputs)])
+            torch.cat([softened(teacher(part), self._temperature) for (part,) in micro_batches(inputs)])
             for teacher in self._teachers
         ]
         return torch.stack(of_teachers).mean(dim=0)

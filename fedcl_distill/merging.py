@@ -11,7 +11,7 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, Distiller, finished
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.privacy.accounting import KEY, guarantee_of, weakest
-from fedcl_distill.resampling import check_weights, systematic
+from fedcl_distill.resampling import check_weights, systematic_resample
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.synthetic import SyntheticSet, union
 
@@ -57,14 +57,14 @@ class WeightedSet:
         for label in range(data.num_classes):
             own = data.indices_of(label)
             if len(own):
-                rows.append(own[systematic(self.weights[own], generator_for(seed, "weighted", label))])
+                rows.append(own[systematic_resample(self.weights[own], generator_for(seed, "weighted", label))])
         return data.subset(torch.cat(rows))
 
 
 def weighted_union(parts: list[WeightedSet]) -> WeightedSet:
     """All samples of ``parts`` with their weights, in the order given; DataError as for ``union``.
 
-    Parts stand for different records, so that the weakest of their privacy guarantees holds for all.
+    MethodSpec stand for different records, so that the weakest of their privacy guarantees holds for all.
     """
     guarantee = weakest(guarantee_of(part.synthetic.provenance) for part in parts)
     kept = {} if guarantee is None else {KEY: guarantee.as_record()}
@@ -81,14 +81,14 @@ class Merger:
         per_class: samples of each class that is present, or as many as there are.
         budget: of each distillation; None takes the distiller's own.
         device: where to compute.
-        mirrorable: whether an image seen in a mirror keeps its class; augmentation asks.
+        allow_hflip: whether an image seen in a mirror keeps its class; augmentation asks.
     """
 
     distiller: Distiller
     per_class: int
     budget: Budget | None = None
     device: str = "cpu"
-    mirrorable: bool = True
+    allow_hflip: bool = True
 
     def __post_init__(self) -> None:
         if self.per_class < 1:
@@ -104,7 +104,7 @@ class Merger:
         whole = weighted_union(parts)
         synthetic = finished(
             self.distiller.distil(
-                replace(whole.as_labelled_data(seed), mirrorable=self.mirrorable),
+                replace(whole.as_labelled_data(seed), allow_hflip=self.allow_hflip),
                 self.per_class,
                 seed=seed,
                 budget=self.budget,
@@ -123,18 +123,18 @@ class Merger:
 class MergeTree:
     """Takes sets one by one and holds never more than a bounded number of samples.
 
-    Sets gather on the lowest level. Where a level would hold more than ``most_samples``, it is merged into one set on
+    Sets gather on the lowest level. Where a level would hold more than ``max_samples``, it is merged into one set on
     the next. N samples so pass through about log N distillations, and as many levels are held.
 
     Attributes:
         merger: how a level becomes one set.
-        most_samples: decoded samples that a level holds; a level of two sets holds these in any case.
+        max_samples: decoded samples that a level holds; a level of two sets holds these in any case.
         seed: names every distillation by its place.
         merges: distillations so far.
     """
 
     merger: Merger
-    most_samples: int
+    max_samples: int
     seed: int
     merges: int = 0
     _levels: list[list[WeightedSet]] = field(default_factory=list)
@@ -164,7 +164,7 @@ class MergeTree:
         if height == len(self._levels):
             self._levels.append([])
         full = level = self._levels[height]
-        if len(level) > 1 and sum(len(part.synthetic) for part in level) + len(one.synthetic) > self.most_samples:
+        if len(level) > 1 and sum(len(part.synthetic) for part in level) + len(one.synthetic) > self.max_samples:
             self._levels[height] = level = []
             self._put(height + 1, self._merge(full))
         level.append(one)

@@ -10,7 +10,7 @@ from torch import Tensor
 _CPU_VALUES = 32 * 1024  # values of the input; what a network makes of them is some hundred times as large
 
 
-def chunk_size(inputs: Tensor) -> int:
+def micro_batch_size(inputs: Tensor) -> int:
     """Samples of ``inputs`` (n, …) that one pass should take.
 
     On a CPU, activations that fit its caches make a pass up to twice as fast as those of a whole batch, which are
@@ -22,7 +22,7 @@ def chunk_size(inputs: Tensor) -> int:
     return max(16, _CPU_VALUES // math.prod(inputs.shape[1:]))
 
 
-def chunked(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
+def micro_batches(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
     """``tensors``, of equal length, cut alike into chunks that suit the first."""
-    size = chunk_size(tensors[0])
+    size = micro_batch_size(tensors[0])
     return list(zip(*(torch.split(tensor, size) for tensor in tensors), strict=True))

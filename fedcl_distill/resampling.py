@@ -24,7 +24,7 @@ def check_weights(weights: Tensor, count: int) -> None:
         raise SettingsError("weights must be finite and positive")
 
 
-def systematic(weights: Tensor, generator: torch.Generator) -> Tensor:
+def systematic_resample(weights: Tensor, generator: torch.Generator) -> Tensor:
     """int64 (n,), ascending: as many positions as there are weights, each as often as its weight says.
 
     Systematic resampling (Madow 1949): n evenly spaced points from one random start on the line of summed weights. A

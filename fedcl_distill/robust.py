@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import chunked
+from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import default_architecture
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
@@ -252,7 +252,7 @@ class Agreement:
         for number in range(self.networks):
             own = derive_seed(seed, "agreement", self.secret, number)
             network = architecture.build(like.sample_shape, like.num_classes, seed=own, device=device).eval()
-            found.append(torch.cat([network.embed(part.to(device)).cpu() for (part,) in chunked(inputs)]))
+            found.append(torch.cat([network.embed(part.to(device)).cpu() for (part,) in micro_batches(inputs)]))
         return torch.cat(found, dim=1).double()
 
     def _principal(self, embeddings: Tensor) -> Tensor:

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import chunked
+from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import Architecture, Network, default_architecture
 from fedcl_distill.seeding import derive_seed, generator_for
-from fedcl_distill.training import Recipe, fit, predict, recipe_for_real
+from fedcl_distill.training import TrainConfig, fit, predict, train_config_for
 
 
 class Criterion(Protocol):
@@ -100,23 +100,23 @@ class TrainedEmbedding:
 
     Attributes:
         architecture: of the network; None takes a ConvNet for images and an MLP for features, of width 64.
-        recipe: how it is trained; None takes :func:`~fedcl_distill.training.recipe_for_real`.
+        train_config: how it is trained; None takes :func:`~fedcl_distill.training.train_config_for`.
     """
 
     architecture: Architecture | None = None
-    recipe: Recipe | None = None
+    train_config: TrainConfig | None = None
 
     def embed(self, real: LabelledData, seed: int) -> Tensor:
         architecture = self.architecture or default_architecture(real.sample_shape, _WIDTH)
         network = architecture.build(real.sample_shape, real.num_classes, seed=derive_seed(seed, "weights"))
-        fit(network, real.inputs(), real.labels, self.recipe or recipe_for_real(real), seed=seed)
+        fit(network, real.inputs(), real.labels, self.train_config or train_config_for(real), seed=seed)
         return _embed(network, real)
 
 
 @torch.no_grad()
 def _embed(network: Network, real: LabelledData) -> Tensor:
     network.eval()
-    return torch.cat([network.embed(part) for (part,) in chunked(real.inputs())])
+    return torch.cat([network.embed(part) for (part,) in micro_batches(real.inputs())])
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class KCenter:
 
 
 @dataclass(frozen=True)
-class ClusterCentres:
+class KMeansCentres:
     """One sample for each of as many clusters as samples are wanted, the one nearest to its centre.
 
     Clusters are those of k-means (Lloyd 1982), started by k-means++ (Arthur and Vassilvitskii 2007). As a start for
@@ -214,7 +214,7 @@ class ClusterCentres:
         SettingsError: on construction, if the number of iterations is negative.
     """
 
-    name: ClassVar[str] = "centres"
+    name: ClassVar[str] = "kmeans"
     embedding: Embedding = field(default_factory=Thumbnails)
     iterations: int = 15
 
@@ -333,10 +333,10 @@ class Forgetting:
         """bool (epochs, n)."""
         architecture = self.architecture or default_architecture(data.sample_shape, _FORGETTING_WIDTH)
         network = architecture.build(data.sample_shape, data.num_classes, seed=derive_seed(seed, "weights"))
-        recipe = Recipe(1, learning_rate=self.learning_rate, batch_size=self.batch_size, schedule="constant")
+        train_config = TrainConfig(1, learning_rate=self.learning_rate, batch_size=self.batch_size, schedule="constant")
         inputs, right = data.inputs(), []
         for epoch in range(self.epochs):
-            fit(network, inputs, data.labels, recipe, seed=derive_seed(seed, "pass", epoch))
+            fit(network, inputs, data.labels, train_config, seed=derive_seed(seed, "pass", epoch))
             right.append(predict(network, data) == data.labels)
         return torch.stack(right)
 
@@ -353,13 +353,13 @@ def forgetting_scores(right: Tensor) -> Tensor:
 
 __all__ = [
     "ClosestToMean",
-    "ClusterCentres",
     "Criterion",
     "Embedding",
     "Forgetting",
     "Herding",
     "Inputs",
     "KCenter",
+    "KMeansCentres",
     "Random",
     "Thumbnails",
     "TrainedEmbedding",

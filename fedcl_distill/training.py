@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from fedcl_distill.augmentation import Augmentation, NoAugmentation, augmentation_for
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DivergenceError, SettingsError
-from fedcl_distill.micro_batches import chunk_size, chunked
+from fedcl_distill.micro_batches import micro_batch_size, micro_batches
 from fedcl_distill.networks.base import Network
-from fedcl_distill.resampling import check_weights, systematic
+from fedcl_distill.resampling import check_weights, systematic_resample
 from fedcl_distill.seeding import generator_for
 
 _FUSED = ("cpu", "cuda")
@@ -23,7 +23,7 @@ _FUSED = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainConfig:
     """How to train: plain SGD with momentum, as the field does.
 
     Attributes:
@@ -44,7 +44,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch_size < 1 or self.learning_rate <= 0:
-            raise SettingsError("a recipe needs epochs ≥ 0, batch_size ≥ 1 and learning_rate > 0")
+            raise SettingsError("a train_config needs epochs ≥ 0, batch_size ≥ 1 and learning_rate > 0")
         if self.schedule not in ("constant", "halfway", "cosine"):
             raise SettingsError(f"unknown schedule {self.schedule!r}; known: constant, halfway, cosine")
 
@@ -53,7 +53,7 @@ def fit(
     network: Network,
     inputs: Tensor,
     labels: Tensor,
-    recipe: Recipe,
+    train_config: TrainConfig,
     *,
     seed: int,
     weights: Tensor | None = None,
@@ -83,44 +83,46 @@ def fit(
     inputs, labels = inputs.to(device), labels.to(device)
     optimiser = torch.optim.SGD(
         network.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
+        lr=train_config.learning_rate,
+        momentum=train_config.momentum,
+        weight_decay=train_config.weight_decay,
         fused=device.type in _FUSED,
     )
     network.train()
     mean_loss = float("nan")
-    steps_per_epoch = -(-len(inputs) // recipe.batch_size)
-    for epoch in range(recipe.epochs):
+    steps_per_epoch = -(-len(inputs) // train_config.batch_size)
+    for epoch in range(train_config.epochs):
         generator = generator_for(seed, "epoch", epoch)
         total, seen = 0.0, 0
-        for position, batch in enumerate(_batches(len(inputs), recipe.batch_size, generator, weights)):
-            _set_rate(optimiser, recipe, epoch, position / steps_per_epoch)
-            total += _step(network, optimiser, inputs[batch], labels[batch], recipe, generator, correct) * len(batch)
+        for position, batch in enumerate(_batches(len(inputs), train_config.batch_size, generator, weights)):
+            _set_rate(optimiser, train_config, epoch, position / steps_per_epoch)
+            total += _step(network, optimiser, inputs[batch], labels[batch], train_config, generator, correct) * len(
+                batch
+            )
             seen += len(batch)
             if keep_going is not None and not keep_going():
                 return total / seen
         mean_loss = total / len(inputs)
         if not mean_loss < float("inf"):
-            raise DivergenceError(f"training diverged: loss {mean_loss} in epoch {epoch + 1} of {recipe.epochs}")
+            raise DivergenceError(f"training diverged: loss {mean_loss} in epoch {epoch + 1} of {train_config.epochs}")
     return mean_loss
 
 
 @torch.no_grad()
-def class_scores(network: nn.Module, data: LabelledData) -> Tensor:
+def class_logits(network: nn.Module, data: LabelledData) -> Tensor:
     """float32 (n, classes), on the CPU: what ``network`` says of each sample of ``data``, before the softmax."""
     device = next(network.parameters()).device
     network.eval()
     if len(data) == 0:
         return torch.zeros(0, data.num_classes)
-    size = chunk_size(data.samples[:1]) if device.type == "cpu" else 1024
+    size = micro_batch_size(data.samples[:1]) if device.type == "cpu" else 1024
     parts = [slice(start, start + size) for start in range(0, len(data), size)]
     return torch.cat([network(data.inputs(part).to(device)).cpu() for part in parts])
 
 
 def predict(network: nn.Module, data: LabelledData) -> Tensor:
     """int64 (n,): the class that ``network`` gives to each sample of ``data``."""
-    return class_scores(network, data).argmax(dim=1)
+    return class_logits(network, data).argmax(dim=1)
 
 
 def accuracy(network: nn.Module, data: LabelledData) -> float:
@@ -139,7 +141,7 @@ def class_accuracies(predicted: Tensor, data: LabelledData) -> Tensor:
 def _batches(count: int, batch_size: int, generator: torch.Generator, weights: Tensor | None) -> Iterator[Tensor]:
     order = torch.randperm(count, generator=generator)
     if weights is not None:
-        order = systematic(weights.cpu(), generator)[order]
+        order = systematic_resample(weights.cpu(), generator)[order]
     yield from torch.split(order, batch_size)
 
 
@@ -148,15 +150,15 @@ def _step(
     optimiser: torch.optim.Optimizer,
     inputs: Tensor,
     labels: Tensor,
-    recipe: Recipe,
+    train_config: TrainConfig,
     generator: torch.Generator,
     correct: Callable[[], None] | None,
 ) -> float:
     rows = torch.arange(len(inputs))
-    draw = recipe.augmentation.draw(len(inputs), tuple(inputs.shape[1:]), generator)
+    draw = train_config.augmentation.draw(len(inputs), tuple(inputs.shape[1:]), generator)
     optimiser.zero_grad(set_to_none=True)
     total = 0.0
-    for part, targets in chunked(draw(inputs, rows), labels):
+    for part, targets in micro_batches(draw(inputs, rows), labels):
         loss = F.cross_entropy(network(part), targets, reduction="sum") / len(inputs)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
@@ -166,31 +168,31 @@ def _step(
     return total
 
 
-def _set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, epoch: int, within: float) -> None:
-    progress = (epoch + within) / recipe.epochs
-    rate = recipe.learning_rate
-    if recipe.schedule == "halfway" and progress >= 0.5:
+def _set_rate(optimiser: torch.optim.Optimizer, train_config: TrainConfig, epoch: int, within: float) -> None:
+    progress = (epoch + within) / train_config.epochs
+    rate = train_config.learning_rate
+    if train_config.schedule == "halfway" and progress >= 0.5:
         rate *= 0.1
-    elif recipe.schedule == "cosine":
+    elif train_config.schedule == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * progress))
     for group in optimiser.param_groups:
         group["lr"] = rate
 
 
-_MOST_SAMPLES = 200_000  # passes multiplied: four over 50,000 images, a few minutes on a small machine
-_MOST_EPOCHS = 50
+_MAX_SAMPLES = 200_000  # passes multiplied: four over 50,000 images, a few minutes on a small machine
+_MAX_EPOCHS = 50
 _MANY_SAMPLES = 2_000
 
 
-def recipe_for_real(data: LabelledData) -> Recipe:
-    """A recipe for ``data``: passes so that about 200,000 samples are seen, at most 50, and at least one.
+def train_config_for(data: LabelledData) -> TrainConfig:
+    """A train_config for ``data``: passes so that about 200,000 samples are seen, at most 50, and at least one.
 
     SGD with rate 0.02 falling to 0 along a half cosine, and the augmentation that suits the data; batches of 256, of 32
     where there are fewer than 2,000 samples, so that small data give enough steps.
     """
-    epochs = max(1, min(_MOST_EPOCHS, _MOST_SAMPLES // max(len(data), 1)))
+    epochs = max(1, min(_MAX_EPOCHS, _MAX_SAMPLES // max(len(data), 1)))
     batch_size = 256 if len(data) >= _MANY_SAMPLES else 32
-    return Recipe(
+    return TrainConfig(
         epochs=epochs,
         learning_rate=0.02,
         batch_size=batch_size,

@@ -15,7 +15,7 @@ from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.networks import default_architecture
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
-from fedcl_distill.training import class_scores
+from fedcl_distill.training import class_logits
 
 
 def logit_confidences(network: nn.Module, data: LabelledData) -> Tensor:
@@ -29,7 +29,7 @@ def logit_confidences(network: nn.Module, data: LabelledData) -> Tensor:
     """
     if data.num_classes < 2:
         raise DataError(f"{data.name}: confidences need two classes at least")
-    scores = class_scores(network, data).double()
+    scores = class_logits(network, data).double()
     own = scores.gather(1, data.labels.unsqueeze(1))
     others = scores.scatter(1, data.labels.unsqueeze(1), -torch.inf)
     return own.squeeze(1) - others.logsumexp(dim=1)
@@ -248,7 +248,7 @@ def _window(size: int, channels: int) -> Tensor:
     return torch.outer(line, line).expand(channels, 1, size, size)
 
 
-_LEAST_VARIANCE = 1e-12
+_MIN_VARIANCE = 1e-12
 
 
 def lira_scores(observed: Tensor, shadows: Tensor, members: Tensor, *, offline: bool = False) -> Tensor:
@@ -301,8 +301,8 @@ def _fit(shadows: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     squares = torch.where(chosen, shadows - means, 0.0).square().sum()
     freedom = (counts - 1).clamp(min=0).sum()
     if freedom == 0:  # a single observation of each: how samples differ is the best guess there is
-        return means, shadows[chosen].var(correction=0).clamp(min=_LEAST_VARIANCE)
-    return means, (squares / freedom).clamp(min=_LEAST_VARIANCE)
+        return means, shadows[chosen].var(correction=0).clamp(min=_MIN_VARIANCE)
+    return means, (squares / freedom).clamp(min=_MIN_VARIANCE)
 
 
 def _log_density(values: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

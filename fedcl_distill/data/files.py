@@ -83,7 +83,7 @@ def image_splits(
     name: str,
     class_names: Sequence[str] | None = None,
     normalisation: Normalisation | None = None,
-    mirrorable: bool = True,
+    allow_hflip: bool = True,
 ) -> Splits:
     """Build splits from uint8 images (n, channels, height, width).
 
@@ -101,8 +101,8 @@ def image_splits(
     names = tuple(class_names or (str(c) for c in range(int(train[1].max()) + 1)))
     measured = normalisation or pixel_normalisation(train[0])
     return Splits(
-        train=LabelledData(*train, names, measured, name=name, mirrorable=mirrorable),
-        test=LabelledData(*test, names, measured, name=f"{name} (test)", mirrorable=mirrorable),
+        train=LabelledData(*train, names, measured, name=name, allow_hflip=allow_hflip),
+        test=LabelledData(*test, names, measured, name=f"{name} (test)", allow_hflip=allow_hflip),
     )
 
 
@@ -170,7 +170,7 @@ def stratified_split(strata: Tensor, test_fraction: float, seed: int) -> Pair:
 
 
 _UNSIGNED_BYTE = 0x08
-_MOST_DIMENSIONS = 8
+_MAX_DIMENSIONS = 8
 
 
 def read_idx(path: str | os.PathLike[str]) -> Tensor:
@@ -196,8 +196,8 @@ def _parse(stream: BinaryIO, file: Path) -> Tensor:
     if len(header) < 4 * magic[3]:
         raise DataError(f"{file}: ends inside the idx header")
     shape = struct.unpack(f">{magic[3]}I", header)
-    if len(shape) > _MOST_DIMENSIONS:
-        raise DataError(f"{file}: has {len(shape)} dimensions, at most {_MOST_DIMENSIONS} are read")
+    if len(shape) > _MAX_DIMENSIONS:
+        raise DataError(f"{file}: has {len(shape)} dimensions, at most {_MAX_DIMENSIONS} are read")
     check_fits(file, shape)
     expected = math.prod(shape)
     # One byte more than expected shows a file that is too long without reading all of it.
@@ -268,7 +268,7 @@ def load_npz(
     normalisation: Normalisation | None = None,
     validation: Validation = "unused",
     name: str | None = None,
-    mirrorable: bool = True,
+    allow_hflip: bool = True,
 ) -> Splits:
     """Load ``{train,val,test}_images`` and ``{train,val,test}_labels`` from an npz file.
 
@@ -280,7 +280,7 @@ def load_npz(
         validation: what to do with ``val_*``: nothing, add it to the training data, or test on it in place of
             the test data (to choose settings without looking at the test data).
         name: default the name of the file without its suffix.
-        mirrorable: whether a mirrored image keeps its class.
+        allow_hflip: whether a mirrored image keeps its class.
 
     Raises:
         DataError: no such file, a damaged one, one with pickled objects, missing arrays, wrong shapes or
@@ -294,7 +294,12 @@ def load_npz(
     if validation == "train":
         train = _joined(train, _npz_read_pair(file, "val"), file)
     return image_splits(
-        train, test, name=name or file.stem, class_names=class_names, normalisation=normalisation, mirrorable=mirrorable
+        train,
+        test,
+        name=name or file.stem,
+        class_names=class_names,
+        normalisation=normalisation,
+        allow_hflip=allow_hflip,
     )
 
 
@@ -334,7 +339,7 @@ def _joined(first: Pair, second: Pair, file: Path) -> Pair:
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 
-_MOST_PIXELS = 1 << 25
+_MAX_PIXELS = 1 << 25
 """Of one picture, 5,792 a side: a hundred bytes may say that they are more, and decoding would make room for them."""
 
 
@@ -450,8 +455,8 @@ def _stack(files: list[Path], labels: list[int], size: tuple[int, int] | None) -
 def _read(opener: Any, file: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
     try:
         with opener.open(file) as image:
-            if image.width * image.height > _MOST_PIXELS:
-                raise ValueError(f"{image.height} x {image.width} are more than {_MOST_PIXELS:,} pixels")
+            if image.width * image.height > _MAX_PIXELS:
+                raise ValueError(f"{image.height} x {image.width} are more than {_MAX_PIXELS:,} pixels")
             pixels = pixels_of(image)
             if size is None or pixels.shape[1:] == size:
                 return pixels

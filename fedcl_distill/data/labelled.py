@@ -61,7 +61,7 @@ class LabelledData:
         normalisation: what maps unit values to network inputs; subsets and test data share the training data's.
         value_range: smallest and largest unit value that a sample may take; (0, 1) for uint8 images.
         name: what reports call the data.
-        mirrorable: whether an image seen in a mirror keeps its class (not so for digits); augmentation asks.
+        allow_hflip: whether an image seen in a mirror keeps its class (not so for digits); augmentation asks.
         groups: int64 (n,) natural groups (a hospital, a writer) for natural partitions, if the data have them.
         group_names: one name a group.
 
@@ -75,7 +75,7 @@ class LabelledData:
     normalisation: Normalisation
     value_range: tuple[float, float] = (0.0, 1.0)
     name: str = "data"
-    mirrorable: bool = True
+    allow_hflip: bool = True
     groups: Tensor | None = None
     group_names: tuple[str, ...] = ()
 
@@ -156,7 +156,7 @@ class LabelledData:
         normalisation: Normalisation | None = None,
         value_range: tuple[float, float] | None = None,
         name: str = "data",
-        mirrorable: bool = True,
+        allow_hflip: bool = True,
     ) -> LabelledData:
         """Build from tensors, measuring what is not given.
 
@@ -186,7 +186,7 @@ class LabelledData:
             normalisation=normalisation or Normalisation.of(unit),
             value_range=value_range,
             name=name,
-            mirrorable=mirrorable,
+            allow_hflip=allow_hflip,
         )
 
 

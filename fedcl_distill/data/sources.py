@@ -49,7 +49,7 @@ def data_roots(root: str | os.PathLike[str] | None = None) -> list[Path]:
     return list(dict.fromkeys([*folders, Path.home() / ".cache" / "fedcl-distill"]))
 
 
-_LARGEST_VALUE = 16
+_MAX_VALUE = 16
 _SIDE = 8
 
 
@@ -63,7 +63,7 @@ def load_digits() -> Splits:
         DependencyError: scikit-learn is not installed.
     """
     table = _table()
-    pixels = np.rint(table[:, :-1].reshape(-1, _SIDE, _SIDE) * (255 / _LARGEST_VALUE)).astype(np.uint8)
+    pixels = np.rint(table[:, :-1].reshape(-1, _SIDE, _SIDE) * (255 / _MAX_VALUE)).astype(np.uint8)
     images, labels = channels_first(pixels), int_labels(table[:, -1].astype(np.int64), "digits")
     train, test = stratified_split(labels, test_fraction=0.2, seed=0)
     return image_splits(
@@ -71,7 +71,7 @@ def load_digits() -> Splits:
         (images[test], labels[test]),
         name="digits",
         class_names=[str(digit) for digit in range(10)],
-        mirrorable=False,
+        allow_hflip=False,
     )
 
 
@@ -101,7 +101,7 @@ class TorchvisionSet:
         files: files that show that the set is there; empty for the idx layout of MNIST.
         normalisation: the constants that publications use; None to measure it on the training images.
         other_folders: folders of idx files to look into besides the data roots.
-        mirrorable: whether a mirrored image keeps its class.
+        allow_hflip: whether a mirrored image keeps its class.
     """
 
     name: str
@@ -111,7 +111,7 @@ class TorchvisionSet:
     files: tuple[str, ...] = ()
     normalisation: Normalisation | None = None
     other_folders: tuple[Path, ...] = ()
-    mirrorable: bool = True
+    allow_hflip: bool = True
 
 
 TORCHVISION_SETS = (
@@ -121,7 +121,7 @@ TORCHVISION_SETS = (
         class_names.DIGITS,
         "MNIST/raw",
         normalisation=Normalisation((0.1307,), (0.3081,)),
-        mirrorable=False,
+        allow_hflip=False,
     ),
     TorchvisionSet(
         "fashion-mnist",
@@ -140,7 +140,7 @@ TORCHVISION_SETS = (
         Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     ),
     TorchvisionSet("cifar100", "CIFAR100", class_names.CIFAR100, "cifar-100-python", ("meta",)),
-    TorchvisionSet("svhn", "SVHN", class_names.DIGITS, ".", ("train_32x32.mat", "test_32x32.mat"), mirrorable=False),
+    TorchvisionSet("svhn", "SVHN", class_names.DIGITS, ".", ("train_32x32.mat", "test_32x32.mat"), allow_hflip=False),
 )
 
 
@@ -177,7 +177,7 @@ def _places(known: TorchvisionSet, roots: Sequence[Path]) -> Iterator[_Place]:
         class_names=known.class_names,
         normalisation=known.normalisation,
         name=known.name,
-        mirrorable=known.mirrorable,
+        allow_hflip=known.allow_hflip,
     )
     for root in roots:
         for stem in dict.fromkeys([known.name, known.name.replace("-", ""), known.name.replace("-", "_")]):
@@ -199,7 +199,7 @@ def _splits(known: TorchvisionSet, pairs: tuple[Pair, Pair]) -> Splits:
         name=known.name,
         class_names=known.class_names,
         normalisation=known.normalisation,
-        mirrorable=known.mirrorable,
+        allow_hflip=known.allow_hflip,
     )
 
 

@@ -22,13 +22,13 @@ class Budget:
     Attributes:
         steps: optimisation steps.
         seconds: by ``clock``.
-        clock: "wall", or "processor": seconds of all threads of this process, which hang less on what else the machine
+        clock: "wall", or "cpu": seconds of all threads of this process, which hang less on what else the machine
             does.
     """
 
     steps: int | None = None
     seconds: float | None = None
-    clock: Literal["wall", "processor"] = "wall"
+    clock: Literal["wall", "cpu"] = "wall"
     plateau: int | None = None
 
     def __post_init__(self) -> None:
@@ -41,14 +41,14 @@ class Budget:
 
     def now(self) -> float:
         """The clock's reading, in seconds; only differences mean anything."""
-        return time.process_time() if self.clock == "processor" else time.monotonic()
+        return time.process_time() if self.clock == "cpu" else time.monotonic()
 
     @classmethod
     def if_given(
         cls,
         steps: int | None,
         seconds: float | None,
-        clock: Literal["wall", "processor"] = "wall",
+        clock: Literal["wall", "cpu"] = "wall",
         plateau: int | None = None,
     ) -> Budget | None:
         """A budget, or None where neither steps nor seconds are given: a method then takes its own.

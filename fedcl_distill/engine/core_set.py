@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.loop import Callback
@@ -79,7 +79,7 @@ class CoreSet:
                 **self.labels.settings(),
             },
         )
-        labelling = self.labels.open(Problem(real, derive_seed(seed, "labels"), torch.device(device)))
+        labelling = self.labels.open(SetupContext(real, derive_seed(seed, "labels"), torch.device(device)))
         return replace(selection, labels=_relabelled(labelling, selection, torch.device(device)))
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from fedcl_distill.augmentation import augmentation_for
 from fedcl_distill.checkpoint import fingerprint
-from fedcl_distill.context import Problem, RealSide
+from fedcl_distill.context import RealSampler, SetupContext
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine.budget import Budget
-from fedcl_distill.engine.loop import Callback, Checkpoints, Loop, Run, as_sent, prepare
-from fedcl_distill.engine.method import Parts
+from fedcl_distill.engine.loop import Callback, Checkpoints, Loop, Run, fake_quantize, prepare
+from fedcl_distill.engine.method import MethodSpec
 from fedcl_distill.engine.size import AbsentClasses, Size, count_per_class
 from fedcl_distill.labels import Labels
 from fedcl_distill.parameterizations import Parameterization
@@ -89,8 +89,8 @@ class Distiller(Protocol):
 
 
 @dataclass(frozen=True)
-class Engine(Parts):
-    """A distillation method, put together from its :class:`Parts`; itself a :class:`Distiller`."""
+class Engine(MethodSpec):
+    """A distillation method, put together from its :class:`MethodSpec`; itself a :class:`Distiller`."""
 
     def distil(
         self,
@@ -106,12 +106,12 @@ class Engine(Parts):
     ) -> SyntheticSet:
         """See :meth:`Distiller.distil`. Ctrl-C ends the run early and returns the set as it is by then.
 
-        The latest set (or the average of the latest, see ``average_from``) is the best so far: every view estimates the
-        loss on a new network, so that a small loss says more about the view than about the set.
+        The latest set (or the average of the latest, see ``averaging_start``) is the best so far: every view estimates
+        the loss on a new network, so that a small loss says more about the view than about the set.
         """
         method = replace(self, augmentation=self.augmentation or augmentation_for(real), budget=budget or self.budget)
         started = method.budget.now()
-        problem = Problem(real, seed, torch.device(device))
+        problem = SetupContext(real, seed, torch.device(device))
         counts = count_per_class(size, real, self.parameterization, absent_classes, soft_labels=self.labels.soft)
         ready = prepare(method, problem, counts, started)
         origin = method._origin(real, counts, seed)
@@ -121,12 +121,12 @@ class Engine(Parts):
             hooks.append(Checkpoints(checkpoint))
             run.state.load(checkpoint, run.fingerprint)
         preparation = {"preparation_seconds": round(method.budget.now() - started, 3)}
-        interrupted = Loop(method, run, RealSide(real, problem.device), ready.classes, ready.starts, seed).run(
+        interrupted = Loop(method, run, RealSampler(real, problem.device), ready.classes, ready.starts, seed).run(
             hooks, started
         )
         summary = {**preparation, **run.summary(), "interrupted": interrupted}
         arrays, labels = run.state.outcome()
-        arrays = as_sent(arrays, self.bits)
+        arrays = fake_quantize(arrays, self.bits)
         with torch.no_grad():
             labels = ready.labelling.final(self.parameterization.decode(arrays), labels)
         return SyntheticSet(

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from fedcl_distill.augmentation import NoAugmentation
 from fedcl_distill.checkpoint import load_checkpoint, restoring, save_checkpoint
-from fedcl_distill.context import Problem, RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SetupContext, SyntheticBatch
 from fedcl_distill.engine.budget import Budget
-from fedcl_distill.engine.method import Group, Parts
+from fedcl_distill.engine.method import Group, MethodSpec
 from fedcl_distill.errors import DependencyError, DivergenceError
 from fedcl_distill.files import remove
 from fedcl_distill.labels import Labelling, on_simplex
-from fedcl_distill.network_sources import Supply
-from fedcl_distill.objectives import View
+from fedcl_distill.network_sources import NetworkSampler
+from fedcl_distill.objectives import MatchContext
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.synthetic.quantise import rounded
 
@@ -81,7 +81,7 @@ class DistillationState:
     labels: Tensor
     learned: dict[str, Tensor]
     optimiser: torch.optim.Optimizer
-    supply: Supply
+    supply: NetworkSampler
     step: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
@@ -283,7 +283,7 @@ class ProgressBar(Callback):
         self._bar.stop()
 
 
-def as_sent(arrays: Mapping[str, Tensor], bits: int) -> dict[str, Tensor]:
+def fake_quantize(arrays: Mapping[str, Tensor], bits: int) -> dict[str, Tensor]:
     """``arrays``, rounded by the codec's own rule; gradients pass as if they were not.
 
     Every value lies within its array's range, where the straight-through estimator (Bengio et al. 2013; Jacob et al.
@@ -319,10 +319,10 @@ class Ready:
     labelling: Labelling
 
 
-def prepare(method: Parts, problem: Problem, counts: Sequence[int], started: float) -> Ready:
+def prepare(method: MethodSpec, problem: SetupContext, counts: Sequence[int], started: float) -> Ready:
     """Let every part of ``method`` prepare itself; ``started`` is when its budget's clock began."""
 
-    def until(fraction: float, path: str) -> Problem:
+    def until(fraction: float, path: str) -> SetupContext:
         return replace(
             problem, seed=derive_seed(problem.seed, path), has_time=_deadline(method.budget, started, fraction)
         )
@@ -330,7 +330,7 @@ def prepare(method: Parts, problem: Problem, counts: Sequence[int], started: flo
     real, device, how = problem.real, problem.device, method.parameterization
     decoded = how.decoded_counts(counts, real.sample_shape)
     classes = torch.repeat_interleave(torch.arange(real.num_classes), torch.tensor(decoded)).to(device)
-    samples = method.initial.samples(real, decoded, seed=derive_seed(problem.seed, "initial"))
+    samples = method.init.samples(real, decoded, seed=derive_seed(problem.seed, "initial"))
     arrays = how.start(samples, counts, until(_DECODER_UNTIL, "parameterization"))
     arrays = {name: array.detach().to(device) for name, array in arrays.items()}
     labelling = method.labels.open(until(_TEACHER_UNTIL, "labels"))
@@ -354,7 +354,7 @@ def _deadline(budget: Budget, started: float, fraction: float) -> Callable[[], b
     return lambda: budget.now() < until
 
 
-def _groups(method: Parts, arrays: dict[str, Tensor], labels: Tensor, learned: dict[str, Tensor]) -> list[Group]:
+def _groups(method: MethodSpec, arrays: dict[str, Tensor], labels: Tensor, learned: dict[str, Tensor]) -> list[Group]:
     """What is optimised at which rate; the stored arrays come first."""
     free = [array.requires_grad_() for name, array in arrays.items() if name not in method.parameterization.frozen]
     groups = [Group(tuple(free))]
@@ -364,7 +364,7 @@ def _groups(method: Parts, arrays: dict[str, Tensor], labels: Tensor, learned: d
     return groups + [Group((tensor,), rates[name].learning_rate) for name, tensor in learned.items()]
 
 
-_LARGEST_INPUT = 1e6  # in deviations of the real data; norms inside a network would hide that samples ran away
+_MAX_INPUT = 1e6  # in deviations of the real data; norms inside a network would hide that samples ran away
 
 
 @dataclass
@@ -376,9 +376,9 @@ class Loop:
         starts: float32 (n, …): what each was meant to be before the first step.
     """
 
-    method: Parts
+    method: MethodSpec
     run_: Run
-    real: RealSide
+    real: RealSampler
     classes: Tensor
     starts: Tensor
     seed: int
@@ -391,17 +391,17 @@ class Loop:
             hook.on_start(run)
         try:
             while run.progress.fraction < 1:
-                index, within = divmod(state.step, self.method.steps_per_view)
+                index, within = divmod(state.step, self.method.steps_per_network)
                 if view is None or within == 0:
                     view = self._view(index)
                     target = self.method.objective.target(view, self.real)
                 self._step(view, target)
-                if within == self.method.steps_per_view - 1:
+                if within == self.method.steps_per_network - 1:
                     with torch.no_grad():
                         side = self._side().detached()
                     state.supply.learn(index, view.seed, side)
                 state.seconds = before + self.method.budget.now() - started
-                if self.method.average_from < 1 and run.progress.fraction >= self.method.average_from:
+                if self.method.averaging_start < 1 and run.progress.fraction >= self.method.averaging_start:
                     state.count_in()
                 for hook in hooks:
                     hook.on_step(run)
@@ -412,25 +412,25 @@ class Loop:
                 hook.on_end(run)
         return False
 
-    def _view(self, index: int) -> View:
+    def _view(self, index: int) -> MatchContext:
         """The view number ``index``: the same one whenever it is asked for, so that a resumed run goes on exactly."""
         seed = derive_seed(self.seed, "view", index)
         data = self.real.data
         drawn = self.run_.state.supply.draw(index, seed)
         augmentation = self.method.augmentation or NoAugmentation()
         draw = augmentation.draw(data.num_classes, data.sample_shape, generator_for(seed, "augmentation"))
-        return View(drawn.network, draw, seed, drawn.goal, index)
+        return MatchContext(drawn.network, draw, seed, drawn.target_network, index)
 
-    def _side(self) -> SyntheticSide:
+    def _side(self) -> SyntheticBatch:
         state = self.run_.state
-        decoded = self.method.parameterization.decode(as_sent(state.arrays, self.method.bits))
-        return SyntheticSide(decoded, self.classes, state.labels, state.learned, self.starts)
+        decoded = self.method.parameterization.decode(fake_quantize(state.arrays, self.method.bits))
+        return SyntheticBatch(decoded, self.classes, state.labels, state.learned, self.starts)
 
-    def _step(self, view: View, target: Any) -> None:
+    def _step(self, view: MatchContext, target: Any) -> None:
         method, state = self.method, self.run_.state
         state.optimiser.zero_grad(set_to_none=True)
         value, size = self._differentiate(view, target)
-        if not (abs(value) < math.inf and size < _LARGEST_INPUT):
+        if not (abs(value) < math.inf and size < _MAX_INPUT):
             raise DivergenceError(
                 f"{method.name}: loss {value:g}, largest input {size:g} at step {state.step + 1}; "
                 "try a smaller learning rate"
@@ -440,7 +440,7 @@ class Loop:
         state.losses.append(value)
         state.step += 1
 
-    def _differentiate(self, view: View, target: Any) -> tuple[float, float]:
+    def _differentiate(self, view: MatchContext, target: Any) -> tuple[float, float]:
         """Loss and largest absolute input; the gradient goes through decoded samples into the stored arrays."""
         side = self._side()
         decoded = side.inputs

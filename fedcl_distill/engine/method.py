@@ -49,7 +49,7 @@ class FromReal:
         return real.inputs(torch.cat(repeated))
 
     def settings(self) -> dict[str, Any]:
-        return {"initial": f"real ({self.criterion.name})"}
+        return {"init": f"real ({self.criterion.name})"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Noise:
         return torch.randn(sum(counts), *real.sample_shape, generator=generator_for(seed, "noise"))
 
     def settings(self) -> dict[str, Any]:
-        return {"initial": "noise"}
+        return {"init": "noise"}
 
 
 @dataclass(frozen=True)
@@ -77,18 +77,18 @@ class Optimiser(ABC):
 
     Attributes:
         learning_rate: of the stored arrays, in the space of network inputs.
-        decay_from: fraction of the budget after which all rates fall to 0 along a half cosine; 1 keeps them constant.
+        decay_start: fraction of the budget after which all rates fall to 0 along a half cosine; 1 keeps them constant.
             Falling averages out the noise of single views.
-        largest_norm: gradients of the stored arrays, taken together, are scaled down to this Euclidean norm; None
+        max_grad_norm: gradients of the stored arrays, taken together, are scaled down to this Euclidean norm; None
             leaves them.
-        largest_step: the same, to the norm at which learning rate times gradient is this much in the root mean square
+        max_step: the same, to the norm at which learning rate times gradient is this much in the root mean square
             over stored values (before momentum, or Adam's own scaling). Unlike a norm it suits sets of any size.
     """
 
     learning_rate: float = 1.0
-    decay_from: float = 1.0
-    largest_norm: float | None = None
-    largest_step: float | None = None
+    decay_start: float = 1.0
+    max_grad_norm: float | None = None
+    max_step: float | None = None
 
     @abstractmethod
     def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer: ...
@@ -108,8 +108,8 @@ class Optimiser(ABC):
     def step(self, optimiser: torch.optim.Optimizer, progress: float) -> None:
         """One step that starts at ``progress`` in [0, 1] of the budget."""
         falling = 1.0
-        if progress > self.decay_from:
-            falling = 0.5 * (1 + math.cos(math.pi * (progress - self.decay_from) / (1 - self.decay_from)))
+        if progress > self.decay_start:
+            falling = 0.5 * (1 + math.cos(math.pi * (progress - self.decay_start) / (1 - self.decay_start)))
         for group in optimiser.param_groups:
             group["lr"] = group["full_rate"] * falling
         self._bound(optimiser.param_groups[0])
@@ -117,19 +117,19 @@ class Optimiser(ABC):
 
     def _bound(self, group: dict[str, Any]) -> None:
         """Scale the gradients of ``group`` down to what is allowed."""
-        limits = [] if self.largest_norm is None else [self.largest_norm]
-        if self.largest_step is not None and group["lr"] > 0:
+        limits = [] if self.max_grad_norm is None else [self.max_grad_norm]
+        if self.max_step is not None and group["lr"] > 0:
             values = sum(tensor.numel() for tensor in group["params"])
-            limits.append(self.largest_step * math.sqrt(values) / group["lr"])
+            limits.append(self.max_step * math.sqrt(values) / group["lr"])
         if limits:
             torch.nn.utils.clip_grad_norm_(group["params"], min(limits))
 
     def _common(self) -> dict[str, Any]:
         return {
             "learning_rate": self.learning_rate,
-            "decay_from": self.decay_from,
-            "largest_norm": self.largest_norm,
-            "largest_step": self.largest_step,
+            "decay_start": self.decay_start,
+            "max_grad_norm": self.max_grad_norm,
+            "max_step": self.max_step,
         }
 
 
@@ -170,12 +170,12 @@ class Adam(Optimiser):
         return {"optimiser": "adam", "betas": list(self.betas), "weight_decay": self.weight_decay, **self._common()}
 
 
-def check_parts(
+def check_compatible(
     objective: Objective[Any],
     networks: NetworkSource,
     parameterization: Parameterization,
     labels: Labels,
-    steps_per_view: int,
+    steps_per_network: int,
     *,
     clamp: bool,
 ) -> None:
@@ -185,9 +185,9 @@ def check_parts(
         SettingsError: they cannot; the message says why.
     """
     what = objective.settings()["objective"]
-    if steps_per_view < 1:
-        raise SettingsError(f"steps_per_view must be at least 1, got {steps_per_view}")
-    if objective.needs_goal and not networks.gives_goal:
+    if steps_per_network < 1:
+        raise SettingsError(f"steps_per_network must be at least 1, got {steps_per_network}")
+    if objective.needs_target_network and not networks.gives_target:
         raise SettingsError(
             f"{what} compares with what training on the real data leads to, which {_kind(networks)} networks do not "
             "know; use a source that trains on the real data (expert trajectories, a pretrained pool)"
@@ -212,23 +212,23 @@ def _kind(networks: NetworkSource) -> str:
 
 
 @dataclass(frozen=True)
-class Parts:
+class MethodSpec:
     """The interchangeable parts of a method, and what belongs to the engine.
 
     Attributes:
         name: of the method.
         objective: what must agree between real and synthetic.
         networks: which networks the objective looks through.
-        initial: what the synthetic samples are before the first step.
+        init: what the synthetic samples are before the first step.
         budget: the method's own, where a call gives none.
         augmentation: what is done alike to both sides; None takes what suits the data.
         parameterization: how the synthetic data are stored and decoded.
         labels: what the samples are labelled with.
         optimiser: of everything learned.
-        steps_per_view: synthetic steps for each network, augmentation and real batch; the real side, which costs
+        steps_per_network: synthetic steps for each network, augmentation and real batch; the real side, which costs
             most, is computed once a view. 1 is the published loop.
         clamp: keep stored pixels inside the real data's value range.
-        average_from: fraction of the budget from which on the result is the mean of all steps' samples (and learned
+        averaging_start: fraction of the budget from which on the result is the mean of all steps' samples (and learned
             labels) instead of the last ones: a rate that stays high then costs no accuracy. 1 takes the last.
         bits: depth in which the result will be sent: below 32, every step sees the stored arrays rounded as the codec
             will round them, and so is the result.
@@ -240,23 +240,25 @@ class Parts:
     name: str
     objective: Objective[Any]
     networks: NetworkSource
-    initial: Initial
+    init: Initial
     budget: Budget
     augmentation: Augmentation | None = None
     parameterization: Parameterization = field(default_factory=Pixels)
     labels: Labels = field(default_factory=HardLabels)
     optimiser: Optimiser = field(default_factory=SGD)
-    steps_per_view: int = 1
+    steps_per_network: int = 1
     clamp: bool = False
-    average_from: float = 1.0
+    averaging_start: float = 1.0
     bits: int = 32
 
     def __post_init__(self) -> None:
         check_bits(self.bits)
-        if not 0 <= self.average_from <= 1:
-            raise SettingsError(f"average_from must be a fraction of the budget, in [0, 1], got {self.average_from}")
-        check_parts(
-            self.objective, self.networks, self.parameterization, self.labels, self.steps_per_view, clamp=self.clamp
+        if not 0 <= self.averaging_start <= 1:
+            raise SettingsError(
+                f"averaging_start must be a fraction of the budget, in [0, 1], got {self.averaging_start}"
+            )
+        check_compatible(
+            self.objective, self.networks, self.parameterization, self.labels, self.steps_per_network, clamp=self.clamp
         )
 
     def settings(self) -> dict[str, Any]:
@@ -269,7 +271,7 @@ class Parts:
             {} if self.augmentation is None else self.augmentation.settings(),
             {"parameterization": self.parameterization.name, **self.parameterization.settings()},
             self.labels.settings(),
-            self.initial.settings(),
+            self.init.settings(),
             self.optimiser.settings(),
         ):
             assert not set(merged) & set(part), f"two parts have a setting called {set(merged) & set(part)}"
@@ -279,8 +281,8 @@ class Parts:
     def _own_settings(self) -> dict[str, Any]:
         return {
             "method": self.name,
-            "steps_per_view": self.steps_per_view,
+            "steps_per_network": self.steps_per_network,
             "clamp": self.clamp,
-            "average_from": self.average_from,
+            "averaging_start": self.averaging_start,
             "bits": self.bits,
         }

@@ -46,7 +46,7 @@ def count_per_class(
     if absent_classes == "error":
         real.require_every_class()
     if isinstance(size, ByteBudget):
-        return spread_in_bytes(size, real, parameterization, available, soft_labels=soft_labels)
+        return counts_within_bytes(size, real, parameterization, available, soft_labels=soft_labels)
     wanted = [size] * real.num_classes if isinstance(size, int) else [int(count) for count in size]
     if len(wanted) != real.num_classes:
         raise SettingsError(f"{real.name} has {real.num_classes} classes, but {len(wanted)} counts were given")
@@ -64,7 +64,7 @@ def count_per_class(
     return counts
 
 
-def spread_in_bytes(
+def counts_within_bytes(
     budget: ByteBudget,
     real: LabelledData,
     parameterization: Parameterization,
@@ -142,7 +142,7 @@ def _blank(
 
 
 @dataclass(frozen=True)
-class Spending:
+class BitAllocation:
     """One way to spend bytes on a set that is distilled with values rounded as they will be stored.
 
     Attributes:
@@ -165,7 +165,7 @@ _FEW_BYTES = 0.5
 """Whole images of eight bits for each class: half way, by ratio, between the two budgets that were measured."""
 
 
-def best_spending(total_bytes: int, real: LabelledData, *, tiles: bool = True) -> Spending:
+def allocate_bits(total_bytes: int, real: LabelledData, *, tiles: bool = True) -> BitAllocation:
     """Images as tiles of half the resolution in four bits; in two where a budget holds few images for each class.
 
     That is what docs/federated.md measured, by DM on Fashion-MNIST. At 2,000 bytes for ten classes, a quarter of a
@@ -180,8 +180,8 @@ def best_spending(total_bytes: int, real: LabelledData, *, tiles: bool = True) -
         tiles: whether images may be stored at less resolution.
     """
     if not real.is_image:
-        return Spending(8)
+        return BitAllocation(8)
     present = int((real.class_counts > 0).sum())
     whole = total_bytes / (max(present, 1) * math.prod(real.sample_shape))
     has_tiles = tiles and min(real.sample_shape[1:]) >= _TILES
-    return Spending(2 if whole < _FEW_BYTES else 4, _TILES if has_tiles else 1)
+    return BitAllocation(2 if whole < _FEW_BYTES else 4, _TILES if has_tiles else 1)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.micro_batches import chunked
+from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import generator_for
 
@@ -61,7 +61,7 @@ class PGD:
         for restart in range(self.restarts):
             noise = torch.rand(unit.shape, generator=generator_for(seed, "pgd", restart)) * 2 - 1
             parts = []
-            for x, y, start in chunked(unit, data.labels, noise):
+            for x, y, start in micro_batches(unit, data.labels, noise):
                 parts.append(self._ascend(network, data, x, y, self._within(data, x, x + self.epsilon * start)))
             reached = torch.cat([part for part, _ in parts])
             losses.append(torch.stack([trace for _, trace in parts]).sum(dim=0) / len(data))
@@ -117,4 +117,4 @@ class Attacked:
 @torch.no_grad()
 def _scores(network: Network, data: LabelledData, unit: Tensor) -> Tensor:
     device = next(network.parameters()).device
-    return torch.cat([network(data.normalisation.apply(part).to(device)).cpu() for (part,) in chunked(unit)])
+    return torch.cat([network(data.normalisation.apply(part).to(device)).cpu() for (part,) in micro_batches(unit)])

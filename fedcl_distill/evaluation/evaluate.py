@@ -16,7 +16,7 @@ from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.networks import Architecture, default_architecture
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
-from fedcl_distill.training import Recipe, class_accuracies, fit, predict
+from fedcl_distill.training import TrainConfig, class_accuracies, fit, predict
 
 
 @dataclass(frozen=True)
@@ -25,45 +25,45 @@ class Protocol:
 
     Attributes:
         name: what results carry.
-        recipe: how each network is trained on the synthetic set; its augmentation is set by the data.
+        train_config: how each network is trained on the synthetic set; its augmentation is set by the data.
         networks: how many networks are trained, each from its own seed.
         width: of the ConvNet (or MLP), where no architecture is given.
         augment: train with the augmentation that suits the data (DSA for images).
-        most_samples: a network sees at most so many samples, passes multiplied, so that a large set does not take
+        max_samples: a network sees at most so many samples, passes multiplied, so that a large set does not take
             hours: it gets fewer epochs, yet as many steps. None: no bound.
     """
 
     name: str
-    recipe: Recipe
+    train_config: TrainConfig
     networks: int
     width: int
     augment: bool = True
-    most_samples: int | None = None
+    max_samples: int | None = None
 
-    def recipe_for(self, data: LabelledData, samples: int = 1) -> Recipe:
-        """The recipe for a set of so many samples, with the augmentation that suits ``data``."""
-        epochs = self.recipe.epochs
-        if self.most_samples is not None:
-            epochs = max(1, min(epochs, self.most_samples // max(samples, 1)))
+    def train_config_for(self, data: LabelledData, samples: int = 1) -> TrainConfig:
+        """The train_config for a set of so many samples, with the augmentation that suits ``data``."""
+        epochs = self.train_config.epochs
+        if self.max_samples is not None:
+            epochs = max(1, min(epochs, self.max_samples // max(samples, 1)))
         augmentation = augmentation_for(data) if self.augment else NoAugmentation()
-        return replace(self.recipe, epochs=epochs, augmentation=augmentation)
+        return replace(self.train_config, epochs=epochs, augmentation=augmentation)
 
     def architecture_for(self, data: LabelledData) -> Architecture:
         """The network to train where the caller names none."""
         return default_architecture(data.sample_shape, self.width)
 
 
-FIELD = Protocol("field", Recipe(epochs=1000, schedule="halfway"), networks=5, width=128)
+FIELD = Protocol("field", TrainConfig(epochs=1000, schedule="halfway"), networks=5, width=128)
 """The field's own (Zhao et al. 2021 and code of their successors): 1000 epochs with DSA, SGD 0.01, ×0.1 half way."""
 
-_FAST_RECIPE = Recipe(epochs=300, learning_rate=0.02, schedule="cosine")
-FAST = Protocol("fast", _FAST_RECIPE, networks=3, width=64)
+_FAST_TRAINING = TrainConfig(epochs=300, learning_rate=0.02, schedule="cosine")
+FAST = Protocol("fast", _FAST_TRAINING, networks=3, width=64)
 """For small machines: a narrower network, a third of the epochs, a cosine schedule."""
 
-QUICK = Protocol("quick", _FAST_RECIPE, networks=3, width=64, most_samples=60_000)
+QUICK = Protocol("quick", _FAST_TRAINING, networks=3, width=64, max_samples=60_000)
 """As fast, but sets of more than 200 samples get fewer epochs: for tables of many cells."""
 
-BRIEF = Protocol("brief", _FAST_RECIPE, networks=1, width=32, augment=False, most_samples=15_000)
+BRIEF = Protocol("brief", _FAST_TRAINING, networks=1, width=32, augment=False, max_samples=15_000)
 """A quarter of the steps, without augmentation: where only large differences matter, as under attack."""
 
 PROTOCOLS = {protocol.name: protocol for protocol in (FIELD, FAST, QUICK, BRIEF)}
@@ -156,12 +156,12 @@ def evaluate(
         )
     started, test = time.monotonic(), replace(test, normalisation=synthetic.normalisation)
     architecture = architecture or protocol.architecture_for(test)
-    recipe = protocol.recipe_for(test, len(synthetic))
+    train_config = protocol.train_config_for(test, len(synthetic))
     accuracies, by_class = [], []
     for index in range(networks or protocol.networks):
         one = derive_seed(seed, "evaluation", index)
         network = architecture.build(synthetic.sample_shape, synthetic.num_classes, seed=one, device=device)
-        fit(network, synthetic.inputs(), synthetic.labels, recipe, seed=one)
+        fit(network, synthetic.inputs(), synthetic.labels, train_config, seed=one)
         predicted = predict(network, test)
         accuracies.append(float((predicted == test.labels).double().mean()))
         by_class.append(class_accuracies(predicted, test))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedcl_distill.context import SyntheticSide
+from fedcl_distill.context import SyntheticBatch
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.network_sources.simple import no_network
@@ -47,7 +47,7 @@ def kernel_predictions(
         raise SettingsError("this kernel takes the embeddings of a network; pass one")
     network = no_network() if network is None else network.eval()
     device = next(network.parameters()).device
-    side = SyntheticSide(
+    side = SyntheticBatch(
         synthetic.inputs().to(device), classes=synthetic.labels.to(device), labels=synthetic.labels.to(device)
     )
     fitted = kernel.represent(network, side.inputs)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from fedcl_distill.augmentation import NoAugmentation
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.data import Splits
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.evaluation.evaluate import FAST, Protocol, evaluate
@@ -25,7 +25,7 @@ from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.selection import Random, select
 from fedcl_distill.synthetic import SyntheticSet
-from fedcl_distill.training import accuracy, fit, recipe_for_real
+from fedcl_distill.training import accuracy, fit, train_config_for
 
 
 def label_robust_score(
@@ -143,7 +143,7 @@ def score(
         _random_like(synthetic, splits.train, labelling, derive_seed(seed, "random", index)) for index in range(count)
     ]
     itself, hard = [synthetic] * count, [replace(synthetic, labels=synthetic.hard_labels)] * count
-    augmented = protocol.recipe_for(splits.test).augmentation != NoAugmentation()
+    augmented = protocol.train_config_for(splits.test).augmentation != NoAugmentation()
     found: dict[str, float] = {}
 
     def note(name: str, value: float) -> None:
@@ -168,11 +168,11 @@ def real_accuracy(
     architecture: Architecture | None = None,
     device: str | torch.device = "cpu",
 ) -> float:
-    """Test accuracy of the protocol's network after training on all real data, by the recipe for real data."""
+    """Test accuracy of the protocol's network after training on all real data, by the train_config for real data."""
     architecture = architecture or protocol.architecture_for(splits.train)
     one = derive_seed(seed, "real")
     network = architecture.build(splits.train.sample_shape, splits.train.num_classes, seed=one, device=device)
-    fit(network, splits.train.inputs(), splits.train.labels, recipe_for_real(splits.train), seed=one)
+    fit(network, splits.train.inputs(), splits.train.labels, train_config_for(splits.train), seed=one)
     return accuracy(network, splits.test)
 
 
@@ -208,7 +208,7 @@ def _labelling(
     if labels is None:
         temperature = float(synthetic.provenance.get("label_temperature") or 1.0)
         labels = TeacherLabels(temperature=temperature) if synthetic.labels.ndim == 2 else HardLabels()
-    return labels.open(Problem(real, derive_seed(seed, "labels"), device))
+    return labels.open(SetupContext(real, derive_seed(seed, "labels"), device))
 
 
 def _random_like(synthetic: SyntheticSet, real: LabelledData, labelling: Labelling, seed: int) -> SyntheticSet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.engine import SGD, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial, as_labels, as_parameterization
+from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.network_sources import WatchedTraining
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import LayerMeans
@@ -16,22 +16,22 @@ def cafe(
     *,
     architecture: Architecture | str | None = None,
     augmentation: Augmentation | str | None = "none",
-    initial: Initial | str = "noise",
+    init: Initial | str = "noise",
     parameterization: Parameterization | str | None = None,
     labels: Labels | str | None = None,
     learning_rate: float = 0.1,
     momentum: float = 0.5,
-    decay_from: float = 0.6,
-    largest_norm: float | None = None,
-    real_per_class: int = 256,
+    decay_start: float = 0.6,
+    max_grad_norm: float | None = None,
+    real_batch_per_class: int = 256,
     shallow_weight: float = 0.1,
     deep_weight: float = 1.0,
     discriminative_weight: float = 0.01,
     network_learning_rate: float = 0.01,
     queries_per_class: int = 128,
-    most_views: int = 50,
-    most_epochs: int = 50,
-    steps_per_view: int = 1,
+    max_views: int = 50,
+    max_epochs: int = 50,
+    steps_per_network: int = 1,
     clamp: bool = False,
     budget: Budget | None = None,
 ) -> Engine:
@@ -43,36 +43,38 @@ def cafe(
     Args:
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: on both sides and in training; "none" is CAFE, "dsa" (or None: what suits the data) CAFE+DSA.
-        initial: first samples: "noise" (the authors' code), or "random" real ones, which get further in few steps.
+        init: first samples: "noise" (the authors' code), or "random" real ones, which get further in few steps.
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, or a teacher's ("teacher:temperature=4"); None takes hard ones.
-        learning_rate, momentum, decay_from, largest_norm: see :class:`~fedcl_distill.engine.SGD`.
-        real_per_class, shallow_weight, deep_weight, discriminative_weight: see
+        learning_rate, momentum, decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.SGD`.
+        real_batch_per_class, shallow_weight, deep_weight, discriminative_weight: see
             :class:`~fedcl_distill.objectives.LayerMeans`.
-        network_learning_rate, queries_per_class, most_views, most_epochs: see
+        network_learning_rate, queries_per_class, max_views, max_epochs: see
             :class:`~fedcl_distill.network_sources.WatchedTraining`; on a CPU, queries cost most.
-        steps_per_view: synthetic steps for each view of a network; 1 is the paper.
+        steps_per_network: synthetic steps for each view of a network; 1 is the paper.
         clamp: keep pixels inside the data's value range.
         budget: where a call gives none.
     """
     augmented = as_augmentation(augmentation)
     return Engine(
         name="cafe",
-        objective=LayerMeans(real_per_class, shallow_weight, deep_weight, discriminative_weight),
+        objective=LayerMeans(real_batch_per_class, shallow_weight, deep_weight, discriminative_weight),
         networks=WatchedTraining(
             architecture=as_architecture(architecture),
             learning_rate=network_learning_rate,
             augmentation=augmented,
             queries_per_class=queries_per_class,
-            most_views=most_views,
-            most_epochs=most_epochs,
+            max_views=max_views,
+            max_epochs=max_epochs,
         ),
         augmentation=augmented,
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
-        initial=as_initial(initial),
-        optimiser=SGD(learning_rate=learning_rate, momentum=momentum, decay_from=decay_from, largest_norm=largest_norm),
+        init=as_init(init),
+        optimiser=SGD(
+            learning_rate=learning_rate, momentum=momentum, decay_start=decay_start, max_grad_norm=max_grad_norm
+        ),
         budget=budget or Budget(steps=30_000),
-        steps_per_view=steps_per_view,
+        steps_per_network=steps_per_network,
         clamp=clamp,
     )

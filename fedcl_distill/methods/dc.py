@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.engine import SGD, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial, as_labels, as_parameterization
+from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.methods.variants import variant_of, with_objective
 from fedcl_distill.network_sources import FreshRandom, TrainedOnSynthetic
 from fedcl_distill.networks import Architecture
@@ -18,19 +18,19 @@ def dc(
     *,
     architecture: Architecture | str | None = None,
     augmentation: Augmentation | str | None = "none",
-    initial: Initial | str = "noise",
+    init: Initial | str = "noise",
     parameterization: Parameterization | str | None = None,
     labels: Labels | str | None = None,
     learning_rate: float = 0.1,
     momentum: float = 0.5,
-    decay_from: float = 1.0,
-    largest_norm: float | None = None,
+    decay_start: float = 1.0,
+    max_grad_norm: float | None = None,
     distance: Distance | str = "cosine",
-    real_per_class: int = 256,
+    real_batch_per_class: int = 256,
     views_per_network: int | None = None,
     passes_between: int | None = None,
     network_learning_rate: float = 0.01,
-    steps_per_view: int = 1,
+    steps_per_network: int = 1,
     clamp: bool = False,
     budget: Budget | None = None,
 ) -> Engine:
@@ -42,24 +42,24 @@ def dc(
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: on both sides and when networks learn: "none" is DC; None takes DSA for images, without flips
             for digits.
-        initial: first samples: "noise" (the authors'), "random" real ones, which suit short runs better,
-            "centres", "herding" or "k-center".
+        init: first samples: "noise" (the authors'), "random" real ones, which suit short runs better,
+            "kmeans", "herding" or "k-center".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, "learned" ones or a teacher's ("teacher:temperature=4"); None takes hard ones.
-        learning_rate, momentum, decay_from, largest_norm: see :class:`~fedcl_distill.engine.SGD`.
+        learning_rate, momentum, decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.SGD`.
         distance: of gradients: "cosine", "squared" or "absolute"; the latter two need other learning rates.
-        real_per_class: real samples a class in each view.
+        real_batch_per_class: real samples a class in each view.
         views_per_network, passes_between, network_learning_rate: see
             :class:`~fedcl_distill.network_sources.TrainedOnSynthetic`.
-        steps_per_view: synthetic steps for each state of a network and each real batch. 1 is the paper; 5 computes the
-            costly real side a fifth as often.
+        steps_per_network: synthetic steps for each state of a network and each real batch. 1 is the paper; 5 computes
+            the costly real side a fifth as often.
         clamp: keep pixels inside the data's value range.
         budget: where a call gives none.
     """
     augmented = as_augmentation(augmentation)
     return Engine(
         name="dc",
-        objective=GradientMatching(distance=as_distance(distance), real_per_class=real_per_class),
+        objective=GradientMatching(distance=as_distance(distance), real_batch_per_class=real_batch_per_class),
         networks=TrainedOnSynthetic(
             start=FreshRandom(as_architecture(architecture)),
             views_per_network=views_per_network,
@@ -70,21 +70,23 @@ def dc(
         augmentation=augmented,
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
-        initial=as_initial(initial),
-        optimiser=SGD(learning_rate=learning_rate, momentum=momentum, decay_from=decay_from, largest_norm=largest_norm),
+        init=as_init(init),
+        optimiser=SGD(
+            learning_rate=learning_rate, momentum=momentum, decay_start=decay_start, max_grad_norm=max_grad_norm
+        ),
         budget=budget or Budget(steps=10_000),
-        steps_per_view=steps_per_view,
+        steps_per_network=steps_per_network,
         clamp=clamp,
     )
 
 
-@variant_of(dc, augmentation=None, initial="random")
+@variant_of(dc, augmentation=None, init="random")
 def dsa(engine: Engine) -> Engine:
     """DC with the same random augmentation on both sides (Zhao and Bilen 2021), from real samples."""
     return with_objective(engine, "dsa")
 
 
-@variant_of(dc, augmentation=None, initial="random")
+@variant_of(dc, augmentation=None, init="random")
 def dcc(engine: Engine) -> Engine:
     """DSA on the mean gradient of all classes, which keeps what tells them apart (Lee et al. 2022; their DSAC).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.engine import Adam, Budget, Engine, Initial
 from fedcl_distill.labels import Labels, LearnedLabels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial, as_labels, as_parameterization
+from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.network_sources import FreshRandom
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import (
@@ -23,18 +23,18 @@ def dd(
     *,
     architecture: Architecture | str | None = None,
     augmentation: Augmentation | str | None = "none",
-    initial: Initial | str = "random",
+    init: Initial | str = "random",
     parameterization: Parameterization | str | None = None,
     labels: Labels | str | None = None,
     learning_rate: float = 0.01,
-    decay_from: float = 1.0,
-    largest_norm: float | None = None,
+    decay_start: float = 1.0,
+    max_grad_norm: float | None = None,
     inner_steps: int = 10,
     inner_epochs: int = 3,
     inner_learning_rate: float = 0.02,
     inner_momentum: float = 0.0,
     truncation_window: int | None = None,
-    real_per_batch: int = 1024,
+    real_batch_size: int = 1024,
     clamp: bool = False,
     budget: Budget | None = None,
 ) -> Engine:
@@ -47,16 +47,16 @@ def dd(
     Args:
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: of the real batch; the paper has none.
-        initial: first samples: "random" real ones, "centres", "herding", "k-center" or "noise" (the paper's).
+        init: first samples: "random" real ones, "kmeans", "herding", "k-center" or "noise" (the paper's).
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, "learned:learning_rate=0.01" and the like, or a teacher's; None takes hard ones.
-        learning_rate, decay_from, largest_norm: see :class:`~fedcl_distill.engine.Adam`. In minutes on a CPU, 0.05
+        learning_rate, decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.Adam`. In minutes on a CPU, 0.05
             gets further than the paper's 0.01.
         inner_steps, inner_epochs, inner_momentum: see :class:`~fedcl_distill.objectives.UnrolledTraining`.
         inner_learning_rate: of every step, before it is learned.
         truncation_window: how many steps the gradient passes, at a random place of the training
             (:class:`~fedcl_distill.objectives.RandomTruncation`); None takes all.
-        real_per_batch: real samples in each view, of all classes together.
+        real_batch_size: real samples in each view, of all classes together.
         clamp: keep pixels inside the data's value range.
         budget: where a call gives none.
     """
@@ -69,15 +69,15 @@ def dd(
             rates=LearnedRates(inner_learning_rate, learning_rate),
             momentum=inner_momentum,
             truncation=NoTruncation() if truncation_window is None else RandomTruncation(truncation_window),
-            real_per_batch=real_per_batch,
+            real_batch_size=real_batch_size,
         ),
         networks=FreshRandom(as_architecture(architecture)),
         augmentation=as_augmentation(augmentation),
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
-        initial=as_initial(initial),
+        init=as_init(init),
         optimiser=Adam(
-            learning_rate=learning_rate, decay_from=decay_from, largest_norm=largest_norm, betas=(0.5, 0.999)
+            learning_rate=learning_rate, decay_start=decay_start, max_grad_norm=max_grad_norm, betas=(0.5, 0.999)
         ),
         budget=budget or Budget(steps=2000),
         clamp=clamp,
@@ -88,13 +88,13 @@ def label_distillation(
     *,
     architecture: Architecture | str | None = None,
     augmentation: Augmentation | str | None = "none",
-    initial: Initial | str = "random",
+    init: Initial | str = "random",
     label_learning_rate: float = 0.01,
-    decay_from: float = 1.0,
+    decay_start: float = 1.0,
     inner_steps: int = 20,
     inner_learning_rate: float = 0.02,
     inner_momentum: float = 0.9,
-    real_per_batch: int = 1024,
+    real_batch_size: int = 1024,
     budget: Budget | None = None,
 ) -> Engine:
     """Samples stay as they are, and their labels are learned, such that training on them does well on real data.
@@ -106,12 +106,12 @@ def label_distillation(
     Args:
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: of the real batch; the paper has none.
-        initial: the samples: "random" real ones (the paper's), "centres", "herding", "k-center" or "noise".
-        label_learning_rate, decay_from: of the labels, see :class:`~fedcl_distill.engine.Adam`.
+        init: the samples: "random" real ones (the paper's), "kmeans", "herding", "k-center" or "noise".
+        label_learning_rate, decay_start: of the labels, see :class:`~fedcl_distill.engine.Adam`.
         inner_steps: on all samples together.
         inner_learning_rate: before it is learned; one for all steps.
         inner_momentum: of the inner SGD.
-        real_per_batch: real samples in each view, of all classes together.
+        real_batch_size: real samples in each view, of all classes together.
         budget: where a call gives none.
     """
     return Engine(
@@ -121,13 +121,13 @@ def label_distillation(
             epochs=1,
             rates=LearnedRate(inner_learning_rate, label_learning_rate),
             momentum=inner_momentum,
-            real_per_batch=real_per_batch,
+            real_batch_size=real_batch_size,
         ),
         networks=FreshRandom(as_architecture(architecture)),
         augmentation=as_augmentation(augmentation),
         parameterization=FixedPixels(),
         labels=LearnedLabels(label_learning_rate),
-        initial=as_initial(initial),
-        optimiser=Adam(learning_rate=label_learning_rate, decay_from=decay_from),
+        init=as_init(init),
+        optimiser=Adam(learning_rate=label_learning_rate, decay_start=decay_start),
         budget=budget or Budget(steps=1000),
     )

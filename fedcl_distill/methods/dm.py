@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.engine import SGD, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial, as_labels, as_parameterization
+from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.network_sources import FreshRandom
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import DistributionMatching
@@ -16,16 +16,16 @@ def dm(
     *,
     architecture: Architecture | str | None = None,
     augmentation: Augmentation | str | None = None,
-    initial: Initial | str = "random",
+    init: Initial | str = "random",
     parameterization: Parameterization | str | None = None,
     labels: Labels | str | None = None,
     learning_rate: float = 1.0,
     momentum: float = 0.5,
-    decay_from: float = 1.0,
-    average_from: float = 1.0,
-    real_per_class: int = 256,
-    scores_weight: float = 0.0,
-    steps_per_view: int = 1,
+    decay_start: float = 1.0,
+    averaging_start: float = 1.0,
+    real_batch_per_class: int = 256,
+    logits_weight: float = 0.0,
+    steps_per_network: int = 1,
     clamp: bool = False,
     budget: Budget | None = None,
 ) -> Engine:
@@ -34,31 +34,31 @@ def dm(
     Args:
         architecture: of the random networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: on both sides; None takes DSA for images, without flips for digits.
-        initial: first samples: "random" real ones (the paper's), "centres" of clusters (k-means), which get there
+        init: first samples: "random" real ones (the paper's), "kmeans" of clusters (k-means), which get there
             sooner (docs/speed.md), "herding", "k-center" or "noise".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, or a teacher's ("teacher:temperature=4"); None takes hard ones.
-        learning_rate, momentum, decay_from: see :class:`~fedcl_distill.engine.SGD`. The paper takes rate 10 from 100
+        learning_rate, momentum, decay_start: see :class:`~fedcl_distill.engine.SGD`. The paper takes rate 10 from 100
             images per class on.
-        average_from: fraction of the budget from which on iterates are averaged into the result; 1 takes the last.
-        real_per_class: real samples a class in each view.
-        scores_weight: of class scores beside embeddings; 1 matches what FedDM's clients match.
-        steps_per_view: synthetic steps for each random network. 1 is the paper; 5 computes the costly real side a fifth
-            as often.
+        averaging_start: fraction of the budget from which on iterates are averaged into the result; 1 takes the last.
+        real_batch_per_class: real samples a class in each view.
+        logits_weight: of class scores beside embeddings; 1 matches what FedDM's clients match.
+        steps_per_network: synthetic steps for each random network. 1 is the paper; 5 computes the costly real side a
+            fifth as often.
         clamp: keep pixels inside the data's value range.
         budget: where a call gives none.
     """
     return Engine(
         name="dm",
-        objective=DistributionMatching(real_per_class, scores_weight),
+        objective=DistributionMatching(real_batch_per_class, logits_weight),
         networks=FreshRandom(as_architecture(architecture)),
         augmentation=as_augmentation(augmentation),
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
-        initial=as_initial(initial),
-        optimiser=SGD(learning_rate=learning_rate, momentum=momentum, decay_from=decay_from),
+        init=as_init(init),
+        optimiser=SGD(learning_rate=learning_rate, momentum=momentum, decay_start=decay_start),
         budget=budget or Budget(steps=20_000),
-        steps_per_view=steps_per_view,
+        steps_per_network=steps_per_network,
         clamp=clamp,
-        average_from=average_from,
+        averaging_start=averaging_start,
     )

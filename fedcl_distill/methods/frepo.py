@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.engine import Adam, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial, as_labels, as_parameterization
+from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.network_sources import OnlinePool
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import KernelRidgeRegression, NetworkFeatures, SquaredErrorWithMargin
@@ -16,17 +16,17 @@ def frepo(
     *,
     architecture: Architecture | str | None = None,
     augmentation: Augmentation | str | None = "none",
-    initial: Initial | str = "random",
+    init: Initial | str = "random",
     parameterization: Parameterization | str | None = None,
     labels: Labels | str | None = "learned:learning_rate=0.01",
     learning_rate: float = 0.05,
-    decay_from: float = 0.0,
-    real_per_batch: int = 1024,
+    decay_start: float = 0.0,
+    real_batch_size: int = 1024,
     regularisation: float = 1e-6,
     networks: int = 10,
-    network_steps_at_most: int = 100,
+    max_network_steps: int = 100,
     network_learning_rate: float = 3e-4,
-    steps_per_view: int = 1,
+    steps_per_network: int = 1,
     clamp: bool = False,
     budget: Budget | None = None,
 ) -> Engine:
@@ -39,29 +39,29 @@ def frepo(
     Args:
         architecture: of the pool's networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: on both sides of the regression; the paper has none.
-        initial: first samples: "random" real ones (the paper's), "centres", "herding", "k-center" or "noise".
+        init: first samples: "random" real ones (the paper's), "kmeans", "herding", "k-center" or "noise".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "learned:learning_rate=0.01" and the like, "hard" ones, or a teacher's.
-        learning_rate, decay_from: of Adam, falling along a cosine from this fraction of the budget on.
-        real_per_batch: real samples in each view, of all classes together.
+        learning_rate, decay_start: of Adam, falling along a cosine from this fraction of the budget on.
+        real_batch_size: real samples in each view, of all classes together.
         regularisation: of the ridge regression, relative to the mean of the kernel's diagonal.
-        networks, network_steps_at_most, network_learning_rate: see
+        networks, max_network_steps, network_learning_rate: see
             :class:`~fedcl_distill.network_sources.OnlinePool`.
-        steps_per_view: synthetic steps for each network and real batch. 1 is the paper; 4 to 8 compute the costly
+        steps_per_network: synthetic steps for each network and real batch. 1 is the paper; 4 to 8 compute the costly
             real side that much less often, and get further in minutes on a CPU.
         clamp: keep pixels inside the data's value range.
         budget: where a call gives none.
     """
     return Engine(
         name="frepo",
-        objective=KernelRidgeRegression(NetworkFeatures(), SquaredErrorWithMargin(), regularisation, real_per_batch),
-        networks=OnlinePool(as_architecture(architecture), networks, network_steps_at_most, network_learning_rate),
+        objective=KernelRidgeRegression(NetworkFeatures(), SquaredErrorWithMargin(), regularisation, real_batch_size),
+        networks=OnlinePool(as_architecture(architecture), networks, max_network_steps, network_learning_rate),
         augmentation=as_augmentation(augmentation),
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
-        initial=as_initial(initial),
-        optimiser=Adam(learning_rate=learning_rate, decay_from=decay_from),
+        init=as_init(init),
+        optimiser=Adam(learning_rate=learning_rate, decay_start=decay_start),
         budget=budget or Budget(steps=5000),
-        steps_per_view=steps_per_view,
+        steps_per_network=steps_per_network,
         clamp=clamp,
     )

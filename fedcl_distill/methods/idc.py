@@ -7,7 +7,7 @@ from dataclasses import replace
 from fedcl_distill.augmentation import Augmentation, InSequence, SiameseAugmentation
 from fedcl_distill.engine import SGD, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial, as_labels, as_parameterization
+from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.network_sources import FreshRandom, PretrainedPool, TrainedOnReal
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import Distance, GradientMatching, HiddenWeights
@@ -27,21 +27,21 @@ def idc(
     *,
     architecture: Architecture | str | None = None,
     augmentation: Augmentation | str | None = None,
-    initial: Initial | str = "random",
+    init: Initial | str = "random",
     parameterization: Parameterization | str | None = "tiles",
     labels: Labels | str | None = None,
     learning_rate: float | None = None,
     momentum: float = 0.5,
-    decay_from: float = 1.0,
-    largest_norm: float | None = None,
+    decay_start: float = 1.0,
+    max_grad_norm: float | None = None,
     distance: Distance | str = "squared",
-    real_per_class: int = 64,
+    real_batch_per_class: int = 64,
     full_rate_at: int | None = _FULL_RATE_AT,
     views_per_network: int = 100,
     samples_between: int = 500,
     network_learning_rate: float = 0.01,
     cutmix_probability: float = 0.5,
-    steps_per_view: int = 1,
+    steps_per_network: int = 1,
     clamp: bool = True,
     budget: Budget | None = None,
 ) -> Engine:
@@ -54,19 +54,19 @@ def idc(
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: on both sides and when networks learn; None takes the authors': color, crop and cutout one after
             the other, and no cutout when networks learn, whose batches are mixed. "none" where samples are features.
-        initial: first samples: "random" real ones (the authors'), "centres", "herding", "k-center" or "noise".
+        init: first samples: "random" real ones (the authors'), "kmeans", "herding", "k-center" or "noise".
         parameterization: how samples are stored: "tiles" of factor 2 (the authors' IDC), "pixels" (their IDC-I).
         labels: "hard" ones, "learned" ones or a teacher's ("teacher:temperature=4"); None takes hard ones.
         learning_rate: of SGD; None takes the authors': 0.08 for squared, 0.001 for absolute distances;
             0.1 for others.
-        momentum, decay_from, largest_norm: see :class:`~fedcl_distill.engine.SGD`.
+        momentum, decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.SGD`.
         distance: of gradients: "squared" (the authors' for colour images), "absolute" (theirs for grey ones), "cosine".
-        real_per_class: real samples a class in each view.
+        real_batch_per_class: real samples a class in each view.
         full_rate_at: decoded samples a class for which ``learning_rate`` is meant; see
             :class:`~fedcl_distill.objectives.GradientMatching`. Take 10 with "pixels".
         views_per_network, samples_between, network_learning_rate, cutmix_probability: see
             :class:`~fedcl_distill.network_sources.TrainedOnReal`.
-        steps_per_view: synthetic steps for each state of a network and each real batch; 1 is the paper.
+        steps_per_network: synthetic steps for each state of a network and each real batch; 1 is the paper.
         clamp: keep pixels inside the data's value range.
         budget: where a call gives none.
     """
@@ -75,7 +75,10 @@ def idc(
     return Engine(
         name="idc",
         objective=GradientMatching(
-            distance=measure, real_per_class=real_per_class, layers=HiddenWeights(), full_rate_at=full_rate_at
+            distance=measure,
+            real_batch_per_class=real_batch_per_class,
+            layers=HiddenWeights(),
+            full_rate_at=full_rate_at,
         ),
         networks=TrainedOnReal(
             start=FreshRandom(as_architecture(architecture)),
@@ -88,10 +91,10 @@ def idc(
         augmentation=_all_of("color", "crop", "cutout") if augmentation is None else as_augmentation(augmentation),
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
-        initial=as_initial(initial),
-        optimiser=SGD(learning_rate=rate, momentum=momentum, decay_from=decay_from, largest_norm=largest_norm),
+        init=as_init(init),
+        optimiser=SGD(learning_rate=rate, momentum=momentum, decay_start=decay_start, max_grad_norm=max_grad_norm),
         budget=budget or Budget(steps=200_000),
-        steps_per_view=steps_per_view,
+        steps_per_network=steps_per_network,
         clamp=clamp,
     )
 
@@ -100,15 +103,15 @@ def accdd(
     *,
     architecture: Architecture | str | None = None,
     augmentation: Augmentation | str | None = None,
-    initial: Initial | str = "random",
+    init: Initial | str = "random",
     parameterization: Parameterization | str | None = "tiles",
     labels: Labels | str | None = None,
     learning_rate: float | None = None,
     momentum: float = 0.5,
-    decay_from: float = 1.0,
-    largest_norm: float | None = None,
+    decay_start: float = 1.0,
+    max_grad_norm: float | None = None,
     distance: Distance | str = "squared",
-    real_per_class: int = 64,
+    real_batch_per_class: int = 64,
     full_rate_at: int | None = _FULL_RATE_AT,
     views_per_network: int = 100,
     samples_between: int = 500,
@@ -116,9 +119,9 @@ def accdd(
     cutmix_probability: float = 0.5,
     pool_networks: int = 5,
     pool_epochs: int = 2,
-    least_perturbation: float = 0.01,
-    most_perturbation: float = 0.09,
-    steps_per_view: int = 1,
+    min_perturbation: float = 0.01,
+    max_perturbation: float = 0.09,
+    steps_per_network: int = 1,
     clamp: bool = True,
     budget: Budget | None = None,
 ) -> Engine:
@@ -128,7 +131,7 @@ def accdd(
 
     Args:
         learning_rate: of SGD; None takes the authors': 0.16 for squared, 0.001 for absolute distances.
-        pool_networks, pool_epochs, least_perturbation, most_perturbation: see
+        pool_networks, pool_epochs, min_perturbation, max_perturbation: see
             :class:`~fedcl_distill.network_sources.PretrainedPool`.
 
     The others are those of :func:`idc`.
@@ -138,21 +141,21 @@ def accdd(
     engine = idc(
         architecture=architecture,
         augmentation=augmentation,
-        initial=initial,
+        init=init,
         parameterization=parameterization,
         labels=labels,
         learning_rate=rate,
         momentum=momentum,
-        decay_from=decay_from,
-        largest_norm=largest_norm,
+        decay_start=decay_start,
+        max_grad_norm=max_grad_norm,
         distance=measure,
-        real_per_class=real_per_class,
+        real_batch_per_class=real_batch_per_class,
         full_rate_at=full_rate_at,
         views_per_network=views_per_network,
         samples_between=samples_between,
         network_learning_rate=network_learning_rate,
         cutmix_probability=cutmix_probability,
-        steps_per_view=steps_per_view,
+        steps_per_network=steps_per_network,
         clamp=clamp,
         budget=budget or Budget(steps=40_000),
     )
@@ -163,8 +166,8 @@ def accdd(
         networks=pool_networks,
         epochs=pool_epochs,
         augmentation=networks.augmentation,
-        least_perturbation=least_perturbation,
-        most_perturbation=most_perturbation,
+        min_perturbation=min_perturbation,
+        max_perturbation=max_perturbation,
     )
     return replace(engine, name="accdd", networks=replace(networks, start=pool))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.engine import Adam, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial, as_labels
+from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels
 from fedcl_distill.network_sources import FreshRandom
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import DistributionMatching, WithPairs
@@ -16,14 +16,14 @@ def it_gan(
     *,
     architecture: Architecture | str | None = None,
     augmentation: Augmentation | str | None = None,
-    initial: Initial | str = "random",
+    init: Initial | str = "random",
     labels: Labels | str | None = None,
     generator: GeneratorLatents | None = None,
     learning_rate: float = 0.1,
-    decay_from: float = 1.0,
-    real_per_class: int = 256,
+    decay_start: float = 1.0,
+    real_batch_per_class: int = 256,
     pair_weight: float = 0.1,
-    steps_per_view: int = 1,
+    steps_per_network: int = 1,
     budget: Budget | None = None,
 ) -> Engine:
     """Codes of a generator, learned by distribution matching as pixels are by DM.
@@ -34,17 +34,17 @@ def it_gan(
     Args:
         architecture: of the random networks; None takes ConvNet-3 of width 128.
         augmentation: on both sides; None takes DSA, without flips for digits.
-        initial: real samples to invert: "random" ones (the paper's), "centres", "herding" or "k-center"; or "noise".
+        init: real samples to invert: "random" ones (the paper's), "kmeans", "herding" or "k-center"; or "noise".
         labels: "hard" ones, or a teacher's ("teacher:temperature=4"); None takes hard ones.
         generator: how it is built and trained; None takes the defaults. A budget in seconds gives it a third.
-        learning_rate, decay_from: of Adam on the codes, see :class:`~fedcl_distill.engine.Adam`. Ours, not the paper's:
-            0.05 and 0.2 did alike in 100 steps on Fashion-MNIST.
-        real_per_class: real samples a class in each view.
+        learning_rate, decay_start: of Adam on the codes, see :class:`~fedcl_distill.engine.Adam`. Ours, not the
+            paper's: 0.05 and 0.2 did alike in 100 steps on Fashion-MNIST.
+        real_batch_per_class: real samples a class in each view.
         pair_weight: see :class:`~fedcl_distill.objectives.WithPairs`; 0 leaves pairs out.
-        steps_per_view: synthetic steps for each random network.
+        steps_per_network: synthetic steps for each random network.
         budget: where a call gives none.
     """
-    objective = DistributionMatching(real_per_class)
+    objective = DistributionMatching(real_batch_per_class)
     return Engine(
         name="it-gan",
         objective=objective if pair_weight == 0 else WithPairs(objective, pair_weight),
@@ -52,8 +52,8 @@ def it_gan(
         augmentation=as_augmentation(augmentation),
         parameterization=generator or GeneratorLatents(),
         labels=as_labels(labels),
-        initial=as_initial(initial),
-        optimiser=Adam(learning_rate=learning_rate, decay_from=decay_from),
+        init=as_init(init),
+        optimiser=Adam(learning_rate=learning_rate, decay_start=decay_start),
         budget=budget or Budget(steps=5_000),
-        steps_per_view=steps_per_view,
+        steps_per_network=steps_per_network,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.engine import Adam, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_augmentation, as_initial, as_labels, as_parameterization
+from fedcl_distill.methods.parts import as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.network_sources import NoNetwork
 from fedcl_distill.objectives import FullyConnectedNTK, KernelRidgeRegression, SquaredError
 from fedcl_distill.parameterizations import Parameterization
@@ -15,14 +15,14 @@ def kip(
     *,
     kernel_depth: int = 2,
     augmentation: Augmentation | str | None = "none",
-    initial: Initial | str = "random",
+    init: Initial | str = "random",
     parameterization: Parameterization | str | None = None,
     labels: Labels | str | None = None,
     learning_rate: float = 0.04,
-    decay_from: float = 1.0,
-    real_per_batch: int = 5000,
+    decay_start: float = 1.0,
+    real_batch_size: int = 5000,
     regularisation: float = 1e-6,
-    steps_per_view: int = 1,
+    steps_per_network: int = 1,
     clamp: bool = False,
     budget: Budget | None = None,
 ) -> Engine:
@@ -35,28 +35,28 @@ def kip(
     Args:
         kernel_depth: hidden layers of the network.
         augmentation: on both sides of the regression; none by default.
-        initial: first samples: "random" real ones (the paper's), "centres", "herding", "k-center" or "noise".
+        init: first samples: "random" real ones (the paper's), "kmeans", "herding", "k-center" or "noise".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, "learned:learning_rate=0.04" (the paper's label solve, by gradient), or a teacher's.
-        learning_rate, decay_from: see :class:`~fedcl_distill.engine.Adam`.
-        real_per_batch: real samples in each view, of all classes together.
+        learning_rate, decay_start: see :class:`~fedcl_distill.engine.Adam`.
+        real_batch_size: real samples in each view, of all classes together.
         regularisation: of the ridge regression, relative to the mean of the kernel's diagonal.
-        steps_per_view: synthetic steps for each real batch.
+        steps_per_network: synthetic steps for each real batch.
         clamp: keep pixels inside the data's value range.
         budget: where a call gives none.
     """
     return Engine(
         name="kip",
         objective=KernelRidgeRegression(
-            FullyConnectedNTK(kernel_depth), SquaredError(), regularisation, real_per_batch
+            FullyConnectedNTK(kernel_depth), SquaredError(), regularisation, real_batch_size
         ),
         networks=NoNetwork(),
         augmentation=as_augmentation(augmentation),
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
-        initial=as_initial(initial),
-        optimiser=Adam(learning_rate=learning_rate, decay_from=decay_from),
+        init=as_init(init),
+        optimiser=Adam(learning_rate=learning_rate, decay_start=decay_start),
         budget=budget or Budget(steps=2000),
-        steps_per_view=steps_per_view,
+        steps_per_network=steps_per_network,
         clamp=clamp,
     )

@@ -7,7 +7,7 @@ import os
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.engine import SGD, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial, as_labels, as_parameterization
+from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.methods.variants import variant_of, with_objective
 from fedcl_distill.network_sources import ExpertTrajectories
 from fedcl_distill.networks import Architecture
@@ -19,13 +19,13 @@ def mtt(
     *,
     architecture: Architecture | str | None = None,
     augmentation: Augmentation | str | None = None,
-    initial: Initial | str = "random",
+    init: Initial | str = "random",
     parameterization: Parameterization | str | None = None,
     labels: Labels | str | None = None,
     learning_rate: float = 1000.0,
     momentum: float = 0.5,
-    decay_from: float = 1.0,
-    largest_step: float | None = 0.1,
+    decay_start: float = 1.0,
+    max_step: float | None = 0.1,
     student_steps: int = 10,
     student_batch_size: int | None = None,
     student_learning_rate: float = 0.01,
@@ -56,11 +56,11 @@ def mtt(
     Args:
         architecture: of experts and students; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: of the experts' and the students' batches; None takes DSA for images, without flips for digits.
-        initial: first samples: "random" real ones (the paper's), "centres", "herding", "k-center" or "noise".
+        init: first samples: "random" real ones (the paper's), "kmeans", "herding", "k-center" or "noise".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, "learned:learning_rate=0.1" and the like, or a teacher's; None takes hard ones.
-        learning_rate, momentum, decay_from: see :class:`~fedcl_distill.engine.SGD`.
-        largest_step: see there; the authors have no such bound and vary the rate from one data set to the next.
+        learning_rate, momentum, decay_start: see :class:`~fedcl_distill.engine.SGD`.
+        max_step: see there; the authors have no such bound and vary the rate from one data set to the next.
         student_steps, student_batch_size, student_learning_rate, student_learning_rate_rate: see
             :class:`~fedcl_distill.objectives.TrajectoryMatching`.
         pruning_threshold: weights whose similarity is below it are left out: see
@@ -98,8 +98,8 @@ def mtt(
         augmentation=augmented,
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
-        initial=as_initial(initial),
-        optimiser=SGD(learning_rate=learning_rate, momentum=momentum, decay_from=decay_from, largest_step=largest_step),
+        init=as_init(init),
+        optimiser=SGD(learning_rate=learning_rate, momentum=momentum, decay_start=decay_start, max_step=max_step),
         budget=budget or Budget(steps=5_000),
         clamp=clamp,
     )

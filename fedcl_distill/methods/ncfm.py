@@ -5,12 +5,12 @@ from __future__ import annotations
 from fedcl_distill.augmentation import Augmentation, NoAugmentation, SiameseAugmentation
 from fedcl_distill.engine import Adam, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial, as_labels, as_parameterization
+from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.network_sources import Interpolated
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import CharacteristicFunction, WithCrossEntropy
 from fedcl_distill.parameterizations import Parameterization
-from fedcl_distill.training import Recipe
+from fedcl_distill.training import TrainConfig
 
 _AUGMENTATION = SiameseAugmentation(operations=("color", "crop", "cutout"))
 
@@ -19,21 +19,21 @@ def ncfm(
     *,
     architecture: Architecture | str | None = None,
     augmentation: Augmentation | str | None = _AUGMENTATION,
-    initial: Initial | str = "random",
+    init: Initial | str = "random",
     parameterization: Parameterization | str | None = "tiles:factor=2",
     labels: Labels | str | None = None,
     learning_rate: float = 0.01,
     weight_decay: float = 5e-4,
-    decay_from: float = 0.5,
+    decay_start: float = 0.5,
     frequencies: int = 4096,
     amplitude_weight: float = 0.5,
     phase_weight: float = 0.5,
-    real_per_class: int = 1024,
+    real_batch_per_class: int = 1024,
     cross_entropy_weight: float = 1.0,
     pretrained_networks: int = 20,
     pretraining_epochs: int = 60,
     pretraining_learning_rate: float = 0.01,
-    steps_per_view: int = 1,
+    steps_per_network: int = 1,
     clamp: bool = True,
     budget: Budget | None = None,
 ) -> Engine:
@@ -46,18 +46,18 @@ def ncfm(
     Args:
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: on both sides: colour, crop and cutout in the authors' code. Feature vectors need "none".
-        initial: first samples: "random" real ones (the paper's), "centres", "herding", "k-center" or "noise".
+        init: first samples: "random" real ones (the paper's), "kmeans", "herding", "k-center" or "noise".
         parameterization: how samples are stored; four images in each stored one. Feature vectors need "pixels".
         labels: "hard" ones, or a teacher's ("teacher:temperature=4"), as the paper optionally does; None takes
             hard ones.
-        learning_rate, weight_decay, decay_from: see :class:`~fedcl_distill.engine.Adam`. For a few hundred steps take a
-            rate of 0.05 (Fashion-MNIST, 1 image per class, width 32, 50 s on a CPU: 74.4 % instead of 72.0 %).
-        frequencies, amplitude_weight, phase_weight, real_per_class: see
+        learning_rate, weight_decay, decay_start: see :class:`~fedcl_distill.engine.Adam`. For a few hundred steps take
+            a rate of 0.05 (Fashion-MNIST, 1 image per class, width 32, 50 s on a CPU: 74.4 % instead of 72.0 %).
+        frequencies, amplitude_weight, phase_weight, real_batch_per_class: see
             :class:`~fedcl_distill.objectives.CharacteristicFunction`.
         cross_entropy_weight: of the cross entropy under the trained network; 0 leaves it out.
         pretrained_networks, pretraining_epochs, pretraining_learning_rate: of the networks that train on the real data
             first, with ``augmentation`` (the authors add CutMix); a budget in seconds trains fewer of them, or shorter.
-        steps_per_view: synthetic steps for each network; 1 is the paper.
+        steps_per_network: synthetic steps for each network; 1 is the paper.
         clamp: keep pixels inside the data's value range.
         budget: where a call gives none.
     """
@@ -65,10 +65,10 @@ def ncfm(
         frequencies=frequencies,
         amplitude_weight=amplitude_weight,
         phase_weight=phase_weight,
-        real_per_class=real_per_class,
+        real_batch_per_class=real_batch_per_class,
     )
     augmented = as_augmentation(augmentation)
-    recipe = Recipe(
+    train_config = TrainConfig(
         epochs=pretraining_epochs,
         learning_rate=pretraining_learning_rate,
         batch_size=128,
@@ -78,13 +78,13 @@ def ncfm(
     return Engine(
         name="ncfm",
         objective=WithCrossEntropy(matching, cross_entropy_weight) if cross_entropy_weight else matching,
-        networks=Interpolated(as_architecture(architecture), pretrained_networks, recipe),
+        networks=Interpolated(as_architecture(architecture), pretrained_networks, train_config),
         augmentation=augmented,
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
-        initial=as_initial(initial),
-        optimiser=Adam(learning_rate=learning_rate, decay_from=decay_from, weight_decay=weight_decay),
+        init=as_init(init),
+        optimiser=Adam(learning_rate=learning_rate, decay_start=decay_start, weight_decay=weight_decay),
         budget=budget or Budget(steps=20_000),
-        steps_per_view=steps_per_view,
+        steps_per_network=steps_per_network,
         clamp=clamp,
     )

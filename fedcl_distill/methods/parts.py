@@ -1,4 +1,4 @@
-"""Parts of a method by name, so that settings files and messages can say what Python code says with objects."""
+"""MethodSpec of a method by name, so that settings files and messages can say what Python code says with objects."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from fedcl_distill.augmentation import Augmentation, NoAugmentation, SiameseAugm
 from fedcl_distill.engine import FromReal, Initial, Noise
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import HardLabels, Labels, LearnedLabels, TeacherLabels
-from fedcl_distill.named import read_named
 from fedcl_distill.networks import Architecture
 from fedcl_distill.parameterizations import as_parameterization as as_parameterization
 from fedcl_distill.selection import (
     ClosestToMean,
-    ClusterCentres,
     Embedding,
     Herding,
     Inputs,
     KCenter,
+    KMeansCentres,
     Random,
     TrainedEmbedding,
 )
+from fedcl_distill.specs import read_spec
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ _INITIALS: dict[str, Initial] = {
     "herding": FromReal(Herding()),
     "k-center": FromReal(KCenter()),
     "closest-to-mean": FromReal(ClosestToMean()),
-    "centres": FromReal(ClusterCentres()),
+    "kmeans": FromReal(KMeansCentres()),
 }
 _AUGMENTATIONS: dict[str, Augmentation] = {"none": NoAugmentation(), "dsa": SiameseAugmentation()}
 _EMBEDDINGS: dict[str, Embedding] = {"inputs": Inputs(), "trained": TrainedEmbedding()}
@@ -49,7 +49,7 @@ def as_architecture(value: Architecture | str | None) -> Architecture | None:
     return Architecture.parse(value) if isinstance(value, str) else value
 
 
-def as_initial(value: Initial | str) -> Initial:
+def as_init(value: Initial | str) -> Initial:
     """Read noise, random, herding, k-center, closest-to-mean or centres.
 
     Raises:
@@ -88,7 +88,7 @@ def as_labels(value: Labels | str | None) -> Labels:
     """
     if value is None:
         return HardLabels()
-    return read_named("labels", value, _LABELS) if isinstance(value, str) else value
+    return read_spec("labels", value, _LABELS) if isinstance(value, str) else value
 
 
 def _named(what: str, name: str, known: Mapping[str, T]) -> T:

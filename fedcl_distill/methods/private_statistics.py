@@ -132,10 +132,10 @@ def private_statistics(
     augment: bool = True,
     moments: int = 4,
     shares: Shares | None = None,
-    initial: str = "moments",
+    init: str = "moments",
     parameterization: str | None = None,
     learning_rate: float = 30.0,
-    steps_per_view: int = 1,
+    steps_per_network: int = 1,
     statistics_seed: int = 0,
     public_range: Sequence[float] | None = None,
     noise_seed: int | None = None,
@@ -151,7 +151,7 @@ def private_statistics(
         views, dimensions, kind, frequency, architecture, augment, moments: of the statistics. Noise in each number
             grows with the root of all numbers' norm: more views are better only up to a point.
         shares: how precision is divided over features, mean samples, moments and counts.
-        initial, parameterization, learning_rate, steps_per_view: see
+        init, parameterization, learning_rate, steps_per_network: see
             :class:`~fedcl_distill.statistics.StatisticsDistiller`. Directions have length 1, embeddings of ConvNets
             many times that: losses are as much smaller, and the rate larger.
         statistics_seed: of the random networks; public.
@@ -172,10 +172,10 @@ def private_statistics(
         ),
         shares or Shares(),
         StatisticsDistiller(
-            initial=initial,
+            init=init,
             parameterization=parameterization,
             learning_rate=learning_rate,
-            steps_per_view=steps_per_view,
+            steps_per_network=steps_per_network,
         ),
         checked_target(epsilon, delta),
         ledger,

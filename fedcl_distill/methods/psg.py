@@ -123,7 +123,7 @@ class PrivateSetGeneration:
             return None
         if budget.steps is None:
             raise SettingsError("psg: how much noise is needed follows from the number of steps; give steps")
-        queries = max(1, -(-budget.steps // self.engine.steps_per_view))
+        queries = max(1, -(-budget.steps // self.engine.steps_per_network))
         return self.target.guarantee(self.clip, sampling_rate=rate, queries=queries, seeded=seeded)
 
 
@@ -139,12 +139,12 @@ def psg(
     parameterization: Parameterization | str | None = None,
     learning_rate: float = 0.1,
     momentum: float = 0.5,
-    decay_from: float = 1.0,
+    decay_start: float = 1.0,
     distance: Distance | str = "cosine",
     views_per_network: int | None = None,
     passes_between: int | None = None,
     network_learning_rate: float = 0.01,
-    steps_per_view: int = 1,
+    steps_per_network: int = 1,
     clamp: bool = False,
     public_range: Sequence[float] | None = None,
     noise_seed: int | None = None,
@@ -162,9 +162,9 @@ def psg(
         expected_batch: records in a query, in the mean (the authors' 256).
         over: "class" compares the gradients of every class by itself, each with the noise that the whole batch would
             need: a record is in one class alone. "all" compares those of the whole batch.
-        architecture, augmentation, parameterization, learning_rate, momentum, decay_from, distance, views_per_network,
-            passes_between, network_learning_rate, steps_per_view, clamp: as for ``dc``. Several steps a view take fewer
-            queries, and so less noise.
+        architecture, augmentation, parameterization, learning_rate, momentum, decay_start, distance, views_per_network,
+            passes_between, network_learning_rate, steps_per_network, clamp: as for ``dc``. Several steps a view take
+            fewer queries, and so less noise.
         public_range: of values that are no pixels of 8 bits, known without the data; they are clamped to it.
         noise_seed: draws noise and batches from this seed, and so guarantees nothing; for tests.
         ledger: from which the run is paid.
@@ -181,12 +181,12 @@ def psg(
             learning_rate=network_learning_rate,
             augmentation=augmented,
         ),
-        initial=Noise(),
+        init=Noise(),
         augmentation=augmented,
         parameterization=as_parameterization(parameterization),
-        optimiser=SGD(learning_rate=learning_rate, momentum=momentum, decay_from=decay_from),
+        optimiser=SGD(learning_rate=learning_rate, momentum=momentum, decay_start=decay_start),
         budget=budget or Budget(steps=10_000),
-        steps_per_view=steps_per_view,
+        steps_per_network=steps_per_network,
         clamp=clamp,
     )
     return PrivateSetGeneration(

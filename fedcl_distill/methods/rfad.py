@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.engine import Adam, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial, as_labels, as_parameterization
+from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.network_sources import FreshEnsemble
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import KernelRidgeRegression, NetworkFeatures, PlattScaling
@@ -18,16 +18,16 @@ def rfad(
     *,
     architecture: Architecture | str | None = None,
     augmentation: Augmentation | str | None = "none",
-    initial: Initial | str = "random",
+    init: Initial | str = "random",
     parameterization: Parameterization | str | None = None,
     labels: Labels | str | None = "learned:learning_rate=0.005",
     learning_rate: float = 0.02,
-    decay_from: float = 0.0,
-    real_per_batch: int = 5120,
+    decay_start: float = 0.0,
+    real_batch_size: int = 5120,
     regularisation: float = 5e-3,
     networks: int = 8,
     scale_learning_rate: float = 0.01,
-    steps_per_view: int = 1,
+    steps_per_network: int = 1,
     clamp: bool = False,
     budget: Budget | None = None,
 ) -> Engine:
@@ -36,35 +36,35 @@ def rfad(
     Settings are the paper's and its code's, but for these: the authors take AdaBelief at 1e-3 for up to 100,000 steps,
     where Adam at the rate here is for hundreds to thousands; their networks have width 256, no norm, and weights drawn
     from Gaussians (``architecture="convnet:width=256"`` is nearest); they learn a linear map of all samples beside
-    them. On a CPU, ``networks=2``, ``real_per_batch=512``, a width of 32 and ``steps_per_view=4`` make a step a
+    them. On a CPU, ``networks=2``, ``real_batch_size=512``, a width of 32 and ``steps_per_network=4`` make a step a
     matter of a second.
 
     Args:
         architecture: of the random networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: on both sides of the regression; the paper has none.
-        initial: first samples: "random" real ones (the paper's), "centres", "herding", "k-center" or "noise".
+        init: first samples: "random" real ones (the paper's), "kmeans", "herding", "k-center" or "noise".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "learned:learning_rate=0.005" and the like, "hard" ones, or a teacher's.
-        learning_rate, decay_from: of Adam, falling along a cosine from this fraction of the budget on.
-        real_per_batch: real samples in each view, of all classes together.
+        learning_rate, decay_start: of Adam, falling along a cosine from this fraction of the budget on.
+        real_batch_size: real samples in each view, of all classes together.
         regularisation: of the ridge regression, relative to the mean of the kernel's diagonal.
         networks: in each view.
         scale_learning_rate: of the logarithm of the scale that Platt scaling learns.
-        steps_per_view: synthetic steps for each view. 1 is the paper.
+        steps_per_network: synthetic steps for each view. 1 is the paper.
         clamp: keep pixels inside the data's value range.
         budget: where a call gives none.
     """
     kernel = NetworkFeatures(_LAST_WEIGHT_VARIANCE, _LAST_BIAS_VARIANCE)
     return Engine(
         name="rfad",
-        objective=KernelRidgeRegression(kernel, PlattScaling(scale_learning_rate), regularisation, real_per_batch),
+        objective=KernelRidgeRegression(kernel, PlattScaling(scale_learning_rate), regularisation, real_batch_size),
         networks=FreshEnsemble(as_architecture(architecture), networks),
         augmentation=as_augmentation(augmentation),
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
-        initial=as_initial(initial),
-        optimiser=Adam(learning_rate=learning_rate, decay_from=decay_from),
+        init=as_init(init),
+        optimiser=Adam(learning_rate=learning_rate, decay_start=decay_start),
         budget=budget or Budget(steps=4000),
-        steps_per_view=steps_per_view,
+        steps_per_network=steps_per_network,
         clamp=clamp,
     )

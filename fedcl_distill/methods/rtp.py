@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.engine import Adam, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_initial, as_labels, as_parameterization
+from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.network_sources import FreshRandom
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import FixedRate, NoTruncation, RandomBatches, RandomTruncation, UnrolledTraining
@@ -16,18 +16,18 @@ def rtp(
     *,
     architecture: Architecture | str | None = None,
     augmentation: Augmentation | str | None = "none",
-    initial: Initial | str = "random",
+    init: Initial | str = "random",
     parameterization: Parameterization | str | None = "addressing",
     labels: Labels | str | None = None,
     learning_rate: float = 0.01,
-    decay_from: float = 1.0,
-    largest_norm: float | None = 2.0,
+    decay_start: float = 1.0,
+    max_grad_norm: float | None = 2.0,
     inner_steps: int = 20,
     inner_batch_size: int | None = 64,
     inner_learning_rate: float = 0.01,
     inner_momentum: float = 0.9,
     truncation_window: int | None = None,
-    real_per_batch: int = 640,
+    real_batch_size: int = 640,
     clamp: bool = False,
     budget: Budget | None = None,
 ) -> Engine:
@@ -42,18 +42,18 @@ def rtp(
     Args:
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: of the real batch; the paper has none.
-        initial: what bases and addresses first approximate: "random" real samples, "centres", "herding",
+        initial: what bases and addresses first approximate: "random" real samples, "kmeans", "herding",
             "k-center" or "noise".
         parameterization: how samples are stored; "addressing:bases=16" and the like, or "pixels" for the paper's
             unrolled training alone.
         labels: "hard" ones, "learned:learning_rate=0.01" and the like, or a teacher's; None takes hard ones.
-        learning_rate, decay_from, largest_norm: see :class:`~fedcl_distill.engine.Adam`.
+        learning_rate, decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.Adam`.
         inner_steps, inner_momentum: see :class:`~fedcl_distill.objectives.UnrolledTraining`.
         inner_batch_size: decoded samples an inner step; None takes all.
         inner_learning_rate: of every inner step; not learned.
         truncation_window: how many steps the gradient passes, at a random place of the training
             (:class:`~fedcl_distill.objectives.RandomTruncation`); None takes all (the paper's).
-        real_per_batch: real samples in each view, of all classes together.
+        real_batch_size: real samples in each view, of all classes together.
         clamp: keep pixels inside the data's value range; for parameterizations that store pixels.
         budget: where a call gives none.
     """
@@ -66,14 +66,14 @@ def rtp(
             rates=FixedRate(inner_learning_rate),
             momentum=inner_momentum,
             truncation=NoTruncation() if truncation_window is None else RandomTruncation(truncation_window),
-            real_per_batch=real_per_batch,
+            real_batch_size=real_batch_size,
         ),
         networks=FreshRandom(as_architecture(architecture)),
         augmentation=as_augmentation(augmentation),
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
-        initial=as_initial(initial),
-        optimiser=Adam(learning_rate=learning_rate, decay_from=decay_from, largest_norm=largest_norm),
+        init=as_init(init),
+        optimiser=Adam(learning_rate=learning_rate, decay_start=decay_start, max_grad_norm=max_grad_norm),
         budget=budget or Budget(steps=2000),
         clamp=clamp,
     )

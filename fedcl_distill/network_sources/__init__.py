@@ -1,6 +1,6 @@
 """Sources of networks: through which networks an objective looks at both sides."""
 
-from fedcl_distill.network_sources.base import Drawn, NetworkSource, Supply
+from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler, NetworkSource
 from fedcl_distill.network_sources.experts import ExpertTrajectories, GivenTrajectory
 from fedcl_distill.network_sources.pools import Interpolated, OnlinePool, PretrainedPool
 from fedcl_distill.network_sources.simple import AroundNetwork, FreshEnsemble, FreshRandom, NoNetwork
@@ -8,17 +8,17 @@ from fedcl_distill.network_sources.trained import TrainedOnReal, TrainedOnSynthe
 
 __all__ = [
     "AroundNetwork",
-    "Drawn",
+    "DrawnNetwork",
     "ExpertTrajectories",
     "FreshEnsemble",
     "FreshRandom",
     "GivenTrajectory",
     "Interpolated",
+    "NetworkSampler",
     "NetworkSource",
     "NoNetwork",
     "OnlinePool",
     "PretrainedPool",
-    "Supply",
     "TrainedOnReal",
     "TrainedOnSynthetic",
     "WatchedTraining",

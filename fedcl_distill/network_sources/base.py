@@ -5,30 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from fedcl_distill.context import Problem, SyntheticSide
+from fedcl_distill.context import SetupContext, SyntheticBatch
 from fedcl_distill.networks import Network
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnNetwork:
     """The network of a view, and where it knows that: the same network after (more) training on the real data."""
 
     network: Network
-    goal: Network | None = None
+    target_network: Network | None = None
 
 
-class Supply:
+class NetworkSampler:
     """Hands out the networks of one run. Every hook but :meth:`draw` does nothing unless overridden.
 
     To resume a run exactly, what :meth:`draw` returns must follow from its arguments, the problem and :meth:`state`
     alone, and asking again for the same view must give the same network as long as :meth:`learn` was not called.
     """
 
-    def draw(self, index: int, seed: int) -> Drawn:
+    def draw(self, index: int, seed: int) -> DrawnNetwork:
         """The network of view number ``index``, whose random draws are named by ``seed``."""
         raise NotImplementedError
 
-    def learn(self, index: int, seed: int, synthetic: SyntheticSide) -> None:
+    def learn(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
         """After the last step of view ``index``: let networks learn from the synthetic samples as they are now."""
 
     def state(self) -> dict[str, Any]:
@@ -43,12 +43,12 @@ class NetworkSource(Protocol):
     """Settings of a supply; itself without state.
 
     Attributes:
-        gives_goal: what it draws has a goal.
+        gives_target: what it draws has a goal.
     """
 
-    gives_goal: ClassVar[bool]
+    gives_target: ClassVar[bool]
 
-    def open(self, problem: Problem) -> Supply:
+    def open(self, problem: SetupContext) -> NetworkSampler:
         """Prepare the networks for one run."""
         ...
 

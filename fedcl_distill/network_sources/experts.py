@@ -18,15 +18,15 @@ from torch import Tensor
 
 from fedcl_distill.augmentation import Augmentation, augmentation_for
 from fedcl_distill.checkpoint import fingerprint
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.files import write_atomically
-from fedcl_distill.network_sources.base import Drawn, Supply
+from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler
 from fedcl_distill.network_sources.simple import digest_of
 from fedcl_distill.networks import Architecture, Network, default_architecture
 from fedcl_distill.seeding import derive_seed, generator_for
-from fedcl_distill.training import Recipe, fit
+from fedcl_distill.training import TrainConfig, fit
 
 _LOG = logging.getLogger(__name__)
 _WEIGHTS, _DIGEST = "weights", "sha256"
@@ -157,7 +157,7 @@ class ExpertTrajectories:
         SettingsError: on construction, if a number is not positive.
     """
 
-    gives_goal: ClassVar[bool] = True
+    gives_target: ClassVar[bool] = True
     architecture: Architecture | None = None
     runs: int = 100
     latest_start: int = 25
@@ -192,7 +192,7 @@ class ExpertTrajectories:
             "expert_seed": self.seed,
         }
 
-    def open(self, problem: Problem) -> Supply:
+    def open(self, problem: SetupContext) -> NetworkSampler:
         """Train the experts, or find them in the cache.
 
         Raises:
@@ -207,7 +207,7 @@ class ExpertTrajectories:
                     break
                 experts.snapshot(run, number)
             lengths[run] = number
-        return _ExpertSupply(self, experts, lengths)
+        return _ExpertSampler(self, experts, lengths)
 
     def _order(self) -> Iterator[tuple[int, int]]:
         """Run and number of every snapshot, in the order of training: at level n, n runs offer n starts each."""
@@ -225,8 +225,8 @@ class Experts:
     data, the settings and the seed alone: a lost one is trained again to the same bits.
     """
 
-    problem: Problem
-    recipe: Recipe
+    problem: SetupContext
+    train_config: TrainConfig
     samples_per_snapshot: int
     seed: int
     template: Network
@@ -234,12 +234,12 @@ class Experts:
     store: ExpertStore
 
     @classmethod
-    def of(cls, problem: Problem, source: ExpertTrajectories) -> Experts:
+    def of(cls, problem: SetupContext, source: ExpertTrajectories) -> Experts:
         """The experts that ``source`` describes, none of them trained yet."""
         real = problem.real
         architecture = source.architecture or default_architecture(real.sample_shape)
         seed = problem.seed if source.seed is None else source.seed
-        recipe = Recipe(
+        train_config = TrainConfig(
             epochs=1,
             learning_rate=source.learning_rate,
             momentum=source.momentum,
@@ -251,8 +251,8 @@ class Experts:
         template = architecture.build(real.sample_shape, real.num_classes, seed=0, device=problem.device)
         length = source.samples_per_snapshot or len(real)
         size = sum(parameter.numel() for parameter in template.parameters())
-        store = store_for(source.cache, kind_of_expert(real, seed, f"{architecture} {recipe} {length}"), size)
-        return cls(problem, recipe, length, seed, template.requires_grad_(False), architecture, store)
+        store = store_for(source.cache, kind_of_expert(real, seed, f"{architecture} {train_config} {length}"), size)
+        return cls(problem, train_config, length, seed, template.requires_grad_(False), architecture, store)
 
     def has(self, run: int, number: int) -> bool:
         """Whether this snapshot costs no training."""
@@ -289,7 +289,7 @@ class Experts:
         rows = self._rows(run, number)
         real = self.problem.real
         seed = derive_seed(self.seed, "expert", run, "snapshot", number)
-        fit(network.requires_grad_(True), real.inputs(rows), real.labels[rows], self.recipe, seed=seed)
+        fit(network.requires_grad_(True), real.inputs(rows), real.labels[rows], self.train_config, seed=seed)
         return _weights(network)
 
     def _rows(self, run: int, number: int) -> Tensor:
@@ -303,19 +303,19 @@ class Experts:
         return torch.cat(orders)[start - offset : end - offset]
 
 
-class _ExpertSupply(Supply):
+class _ExpertSampler(NetworkSampler):
     """Draws a run and a start, each pair that is long enough alike; ``lengths``: the last snapshot of each run."""
 
     def __init__(self, source: ExpertTrajectories, experts: Experts, lengths: list[int]) -> None:
         self._source, self._experts, self._lengths = source, experts, lengths
 
-    def draw(self, index: int, seed: int) -> Drawn:
+    def draw(self, index: int, seed: int) -> DrawnNetwork:
         segment = self._source.segment
         starts = [min(self._source.latest_start, length - segment + 1) for length in self._lengths]
         pairs = [(run, start) for run, count in enumerate(starts) for start in range(count)]
         chosen = int(torch.randint(len(pairs), (), generator=generator_for(seed, "expert")))
         run, start = pairs[chosen]
-        return Drawn(self._experts.network(run, start), self._experts.network(run, start + segment))
+        return DrawnNetwork(self._experts.network(run, start), self._experts.network(run, start + segment))
 
     def state(self) -> dict[str, Any]:
         return {"lengths": list(self._lengths)}
@@ -350,7 +350,7 @@ class GivenTrajectory:
         SettingsError: on construction, if no snapshot is ``segment`` ≥ 1 after another.
     """
 
-    gives_goal: ClassVar[bool] = True
+    gives_target: ClassVar[bool] = True
     snapshots: tuple[Network, ...] = field(compare=False)
     segment: int = 1
 
@@ -361,8 +361,8 @@ class GivenTrajectory:
                 "take more snapshots, or a segment of at least 1 and less than their number"
             )
 
-    def open(self, problem: Problem) -> Supply:
-        return _Supply(problem, self)
+    def open(self, problem: SetupContext) -> NetworkSampler:
+        return _Sampler(problem, self)
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -373,14 +373,14 @@ class GivenTrajectory:
 
 
 @dataclass
-class _Supply(Supply):
-    problem: Problem
+class _Sampler(NetworkSampler):
+    problem: SetupContext
     source: GivenTrajectory
 
-    def draw(self, index: int, seed: int) -> Drawn:
+    def draw(self, index: int, seed: int) -> DrawnNetwork:
         starts = len(self.source.snapshots) - self.source.segment
         start = int(torch.randint(starts, (), generator=generator_for(seed, "snapshot")))
-        return Drawn(self._copy(start), self._copy(start + self.source.segment))
+        return DrawnNetwork(self._copy(start), self._copy(start + self.source.segment))
 
     def _copy(self, number: int) -> Network:
         return copy.deepcopy(self.source.snapshots[number]).to(self.problem.device).requires_grad_(False)

@@ -10,26 +10,28 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.augmentation import Augmentation, augmentation_for
-from fedcl_distill.context import Problem, SyntheticSide
+from fedcl_distill.context import SetupContext, SyntheticBatch
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import chunked
-from fedcl_distill.network_sources.base import Drawn, Supply
+from fedcl_distill.micro_batches import micro_batches
+from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler
 from fedcl_distill.network_sources.simple import perturbed
 from fedcl_distill.networks import Architecture, Network, default_architecture
 from fedcl_distill.seeding import derive_seed, generator_for
-from fedcl_distill.training import Recipe, fit, recipe_for_real
+from fedcl_distill.training import TrainConfig, fit, train_config_for
 
 
 @dataclass(frozen=True)
 class Pretrained:
     """The same network before and after training on the real data; both constant."""
 
-    initial: Network
+    init: Network
     trained: Network
 
 
-def pretrained_pair(problem: Problem, architecture: Architecture, recipe: Recipe, index: int) -> Pretrained:
-    """Network number ``index`` of the problem's pool, trained by ``recipe``.
+def pretrained_pair(
+    problem: SetupContext, architecture: Architecture, train_config: TrainConfig, index: int
+) -> Pretrained:
+    """Network number ``index`` of the problem's pool, trained by ``train_config``.
 
     Where there is no more time, training ends after the step under way, so that there is one step at least.
 
@@ -39,27 +41,29 @@ def pretrained_pair(problem: Problem, architecture: Architecture, recipe: Recipe
     real, seed = problem.real, derive_seed(problem.seed, "pretrained", index)
     initial = architecture.build(real.sample_shape, real.num_classes, seed=seed, device=problem.device)
     trained = copy.deepcopy(initial)
-    fit(trained, real.inputs(), real.labels, recipe, seed=seed, keep_going=problem.has_time)
+    fit(trained, real.inputs(), real.labels, train_config, seed=seed, keep_going=problem.has_time)
     trained.zero_grad(set_to_none=True)
     return Pretrained(initial.requires_grad_(False), trained.requires_grad_(False))
 
 
-def pretrained_pool(problem: Problem, architecture: Architecture, recipe: Recipe, count: int) -> list[Pretrained]:
+def pretrained_pool(
+    problem: SetupContext, architecture: Architecture, train_config: TrainConfig, count: int
+) -> list[Pretrained]:
     """Up to ``count`` pairs: the first in any case, each further one only while there is time.
 
     Raises:
         DivergenceError: the loss of one stopped being finite.
     """
-    pool = [pretrained_pair(problem, architecture, recipe, 0)]
+    pool = [pretrained_pair(problem, architecture, train_config, 0)]
     while len(pool) < count and problem.has_time():
-        pool.append(pretrained_pair(problem, architecture, recipe, len(pool)))
+        pool.append(pretrained_pair(problem, architecture, train_config, len(pool)))
     return pool
 
 
 class Episode:
     """The network now in use, a copy of what ``start`` drew for its first view, and how many views it has served."""
 
-    def __init__(self, start: Supply) -> None:
+    def __init__(self, start: NetworkSampler) -> None:
         self._start = start
         self._network: Network | None = None
         self.served = 0
@@ -88,7 +92,7 @@ class Episode:
         self.served = int(state["served"])
 
 
-def network_of(weights: dict[str, Tensor], architecture: Architecture, problem: Problem) -> Network:
+def network_of(weights: dict[str, Tensor], architecture: Architecture, problem: SetupContext) -> Network:
     """The constant network that :func:`weights_on_cpu` took ``weights`` from."""
     real = problem.real
     network = architecture.build(real.sample_shape, real.num_classes, seed=0, device=problem.device)
@@ -116,14 +120,14 @@ class PretrainedPool:
         epochs: of their training.
         learning_rate, momentum, weight_decay, batch_size: of their training.
         augmentation: of their training, drawn anew for every sample; None takes what suits the data.
-        least_perturbation, most_perturbation: sizes of the coefficients of both directions, in norms of each filter; 0
+        min_perturbation, max_perturbation: sizes of the coefficients of both directions, in norms of each filter; 0
             and 0 leave the networks as they are.
 
     Raises:
         SettingsError: on construction, if a number is out of range.
     """
 
-    gives_goal: ClassVar[bool] = False
+    gives_target: ClassVar[bool] = False
     architecture: Architecture | None = None
     networks: int = 5
     epochs: int = 2
@@ -132,21 +136,21 @@ class PretrainedPool:
     weight_decay: float = 5e-4
     batch_size: int = 64
     augmentation: Augmentation | None = None
-    least_perturbation: float = 0.01
-    most_perturbation: float = 0.09
+    min_perturbation: float = 0.01
+    max_perturbation: float = 0.09
 
     def __post_init__(self) -> None:
         if self.networks < 1 or self.epochs < 0 or self.batch_size < 1 or self.learning_rate <= 0:
             raise SettingsError("a pool needs networks ≥ 1, epochs ≥ 0, batch_size ≥ 1 and learning_rate > 0")
-        if not 0 <= self.least_perturbation <= self.most_perturbation:
+        if not 0 <= self.min_perturbation <= self.max_perturbation:
             raise SettingsError("perturbations need 0 ≤ least ≤ most")
 
-    def open(self, problem: Problem) -> Supply:
+    def open(self, problem: SetupContext) -> NetworkSampler:
         """The pool is trained when the first view is drawn, so that a resumed run, which has it, need not do that.
 
         Drawing raises DivergenceError if a network's loss stops being finite.
         """
-        return _Supply(problem, self)
+        return _Sampler(problem, self)
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -159,23 +163,23 @@ class PretrainedPool:
             "pool_weight_decay": self.weight_decay,
             "pool_batch_size": self.batch_size,
             "pool_augmentation": None if self.augmentation is None else self.augmentation.settings(),
-            "perturbation": [self.least_perturbation, self.most_perturbation],
+            "perturbation": [self.min_perturbation, self.max_perturbation],
         }
 
 
-class _Supply(Supply):
-    def __init__(self, problem: Problem, source: PretrainedPool) -> None:
+class _Sampler(NetworkSampler):
+    def __init__(self, problem: SetupContext, source: PretrainedPool) -> None:
         self._problem, self._source = problem, source
         self._architecture = source.architecture or default_architecture(problem.real.sample_shape)
         self._pool: list[Network] = []
 
-    def draw(self, index: int, seed: int) -> Drawn:
+    def draw(self, index: int, seed: int) -> DrawnNetwork:
         if not self._pool:
-            pairs = pretrained_pool(self._problem, self._architecture, self._recipe(), self._source.networks)
+            pairs = pretrained_pool(self._problem, self._architecture, self._train_config(), self._source.networks)
             self._pool = [pair.trained for pair in pairs]
         chosen = int(torch.randint(len(self._pool), (), generator=generator_for(seed, "pool member")))
-        least, most = self._source.least_perturbation, self._source.most_perturbation
-        return Drawn(perturbed(self._pool[chosen], least, most, seed=derive_seed(seed, "perturbation")))
+        least, most = self._source.min_perturbation, self._source.max_perturbation
+        return DrawnNetwork(perturbed(self._pool[chosen], least, most, seed=derive_seed(seed, "perturbation")))
 
     def state(self) -> dict[str, Any]:
         """All weights: how far a budget in seconds let each network get is not to be repeated."""
@@ -184,9 +188,9 @@ class _Supply(Supply):
     def restore(self, state: dict[str, Any]) -> None:
         self._pool = [network_of(weights, self._architecture, self._problem) for weights in state["pool"]]
 
-    def _recipe(self) -> Recipe:
+    def _train_config(self) -> TrainConfig:
         source = self._source
-        return Recipe(
+        return TrainConfig(
             epochs=source.epochs,
             learning_rate=source.learning_rate,
             momentum=source.momentum,
@@ -208,48 +212,48 @@ class Interpolated:
     Attributes:
         architecture: of the networks; None takes a ConvNet for images and an MLP for features.
         networks: pretrained before the first step.
-        recipe: how; None takes :func:`~fedcl_distill.training.recipe_for_real`.
+        train_config: how; None takes :func:`~fedcl_distill.training.train_config_for`.
 
     Raises:
         SettingsError: on construction, if there is no network.
     """
 
-    gives_goal: ClassVar[bool] = True
+    gives_target: ClassVar[bool] = True
     architecture: Architecture | None = None
     networks: int = 20
-    recipe: Recipe | None = None
+    train_config: TrainConfig | None = None
 
     def __post_init__(self) -> None:
         if self.networks < 1:
             raise SettingsError(f"at least one network must be pretrained, got {self.networks}")
 
-    def open(self, problem: Problem) -> Supply:
+    def open(self, problem: SetupContext) -> NetworkSampler:
         """The first draw pretrains the networks, and raises DivergenceError where a loss stopped being finite."""
-        return _InterpolatedSupply(self, problem)
+        return _InterpolatedSampler(self, problem)
 
     def settings(self) -> dict[str, Any]:
         return {
             "networks": "interpolated",
             "architecture": str(self.architecture or "default"),
             "pretrained_networks": self.networks,
-            "pretraining_epochs": None if self.recipe is None else self.recipe.epochs,
-            "pretraining_learning_rate": None if self.recipe is None else self.recipe.learning_rate,
-            "pretraining_batch_size": None if self.recipe is None else self.recipe.batch_size,
+            "pretraining_epochs": None if self.train_config is None else self.train_config.epochs,
+            "pretraining_learning_rate": None if self.train_config is None else self.train_config.learning_rate,
+            "pretraining_batch_size": None if self.train_config is None else self.train_config.batch_size,
         }
 
 
-class _InterpolatedSupply(Supply):
-    def __init__(self, source: Interpolated, problem: Problem) -> None:
+class _InterpolatedSampler(NetworkSampler):
+    def __init__(self, source: Interpolated, problem: SetupContext) -> None:
         self._source, self._problem = source, problem
         self._architecture = source.architecture or default_architecture(problem.real.sample_shape)
         self._pool: list[tuple[Network, Network]] = []
 
-    def draw(self, index: int, seed: int) -> Drawn:
+    def draw(self, index: int, seed: int) -> DrawnNetwork:
         if not self._pool:  # not earlier, for a resumed run need not train them again
             self._pool = self._pretrained()
         generator = generator_for(seed, "interpolation")
         initial, trained = self._pool[int(torch.randint(len(self._pool), (), generator=generator))]
-        return Drawn(between(initial, trained, float(torch.rand((), generator=generator))), trained)
+        return DrawnNetwork(between(initial, trained, float(torch.rand((), generator=generator))), trained)
 
     def state(self) -> dict[str, Any]:
         """All weights: how far a budget in seconds let each network get is not to be repeated."""
@@ -260,9 +264,9 @@ class _InterpolatedSupply(Supply):
         self._pool = [(initial, trained) for initial, trained in pairs]
 
     def _pretrained(self) -> list[tuple[Network, Network]]:
-        recipe = self._source.recipe or recipe_for_real(self._problem.real)
-        pool = pretrained_pool(self._problem, self._architecture, recipe, self._source.networks)
-        return [(pair.initial, pair.trained) for pair in pool]
+        train_config = self._source.train_config or train_config_for(self._problem.real)
+        pool = pretrained_pool(self._problem, self._architecture, train_config, self._source.networks)
+        return [(pair.init, pair.trained) for pair in pool]
 
 
 @torch.no_grad()
@@ -291,7 +295,7 @@ class OnlinePool:
         batch_size: synthetic samples a training step, at most.
     """
 
-    gives_goal: ClassVar[bool] = False
+    gives_target: ClassVar[bool] = False
     architecture: Architecture | None = None
     networks: int = 10
     steps_at_most: int = 100
@@ -302,8 +306,8 @@ class OnlinePool:
         if self.networks < 1 or self.steps_at_most < 0 or self.batch_size < 1 or self.learning_rate <= 0:
             raise SettingsError("a pool needs networks ≥ 1, steps_at_most ≥ 0, batch_size ≥ 1 and learning_rate > 0")
 
-    def open(self, problem: Problem) -> Supply:
-        return _PoolSupply(problem, self)
+    def open(self, problem: SetupContext) -> NetworkSampler:
+        return _PoolSampler(problem, self)
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -328,7 +332,7 @@ class _Member:
         """One step on ½ squared error against ``labels``, float32 (n, classes); its mean over samples."""
         self.network.requires_grad_(True)
         self.optimiser.zero_grad(set_to_none=True)
-        for part, wanted in chunked(inputs, labels):
+        for part, wanted in micro_batches(inputs, labels):
             loss = 0.5 * (self.network(part) - wanted).square().sum() / len(inputs)
             loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
@@ -357,8 +361,8 @@ class _Member:
             self.optimiser.state[one] = placed
 
 
-class _PoolSupply(Supply):
-    def __init__(self, problem: Problem, settings: OnlinePool) -> None:
+class _PoolSampler(NetworkSampler):
+    def __init__(self, problem: SetupContext, settings: OnlinePool) -> None:
         self._problem, self._settings = problem, settings
         self._architecture = settings.architecture or default_architecture(problem.real.sample_shape)
         stagger = settings.steps_at_most // settings.networks
@@ -367,10 +371,10 @@ class _PoolSupply(Supply):
             for place in range(settings.networks)
         ]
 
-    def draw(self, index: int, seed: int) -> Drawn:
-        return Drawn(self._members[self._place(seed)].network)
+    def draw(self, index: int, seed: int) -> DrawnNetwork:
+        return DrawnNetwork(self._members[self._place(seed)].network)
 
-    def learn(self, index: int, seed: int, synthetic: SyntheticSide) -> None:
+    def learn(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
         place, real = self._place(seed), self._problem.real
         if self._members[place].age > self._settings.steps_at_most:
             self._members[place] = self._member(derive_seed(seed, "network"), age=0)

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.network_sources.base import Drawn, Supply
+from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler
 from fedcl_distill.networks import Architecture, Network, default_architecture
 from fedcl_distill.seeding import derive_seed, generator_for, isolated_rng
 
@@ -22,18 +22,18 @@ from fedcl_distill.seeding import derive_seed, generator_for, isolated_rng
 class NoNetwork:
     """Hands out the identity, which objectives with a closed form do not look at."""
 
-    gives_goal: ClassVar[bool] = False
+    gives_target: ClassVar[bool] = False
 
-    def open(self, problem: Problem) -> Supply:
-        return _NoSupply()
+    def open(self, problem: SetupContext) -> NetworkSampler:
+        return _NoSampler()
 
     def settings(self) -> dict[str, Any]:
         return {"networks": "none"}
 
 
-class _NoSupply(Supply):
-    def draw(self, index: int, seed: int) -> Drawn:
-        return Drawn(no_network())
+class _NoSampler(NetworkSampler):
+    def draw(self, index: int, seed: int) -> DrawnNetwork:
+        return DrawnNetwork(no_network())
 
 
 def no_network() -> Network:
@@ -50,27 +50,27 @@ class FreshRandom:
         architecture: of the networks; None takes a ConvNet for images and an MLP for features.
     """
 
-    gives_goal: ClassVar[bool] = False
+    gives_target: ClassVar[bool] = False
     architecture: Architecture | None = None
 
-    def open(self, problem: Problem) -> Supply:
-        return _FreshSupply(problem, self.architecture or default_architecture(problem.real.sample_shape))
+    def open(self, problem: SetupContext) -> NetworkSampler:
+        return _FreshSampler(problem, self.architecture or default_architecture(problem.real.sample_shape))
 
     def settings(self) -> dict[str, Any]:
         return {"networks": "fresh random", "architecture": str(self.architecture or "default")}
 
 
 @dataclass
-class _FreshSupply(Supply):
-    problem: Problem
+class _FreshSampler(NetworkSampler):
+    problem: SetupContext
     architecture: Architecture
 
-    def draw(self, index: int, seed: int) -> Drawn:
+    def draw(self, index: int, seed: int) -> DrawnNetwork:
         real = self.problem.real
         network = self.architecture.build(
             real.sample_shape, real.num_classes, seed=derive_seed(seed, "network"), device=self.problem.device
         )
-        return Drawn(network.requires_grad_(False))
+        return DrawnNetwork(network.requires_grad_(False))
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class FreshEnsemble:
         count: networks in each view.
     """
 
-    gives_goal: ClassVar[bool] = False
+    gives_target: ClassVar[bool] = False
     architecture: Architecture | None = None
     count: int = 8
 
@@ -93,8 +93,8 @@ class FreshEnsemble:
         if self.count < 1:
             raise SettingsError(f"an ensemble needs at least one network, got {self.count}")
 
-    def open(self, problem: Problem) -> Supply:
-        return _EnsembleSupply(
+    def open(self, problem: SetupContext) -> NetworkSampler:
+        return _EnsembleSampler(
             problem, self.architecture or default_architecture(problem.real.sample_shape), self.count
         )
 
@@ -118,12 +118,12 @@ class SideBySide(nn.Module):
 
 
 @dataclass
-class _EnsembleSupply(Supply):
-    problem: Problem
+class _EnsembleSampler(NetworkSampler):
+    problem: SetupContext
     architecture: Architecture
     count: int
 
-    def draw(self, index: int, seed: int) -> Drawn:
+    def draw(self, index: int, seed: int) -> DrawnNetwork:
         real, device = self.problem.real, self.problem.device
         members = [
             self.architecture.build(
@@ -134,7 +134,7 @@ class _EnsembleSupply(Supply):
         with isolated_rng(derive_seed(seed, "classifier")):
             size = sum(member.embedding_size for member in members)
             whole = Network([SideBySide(members)], size, real.num_classes)
-        return Drawn(whole.to(device).requires_grad_(False))
+        return DrawnNetwork(whole.to(device).requires_grad_(False))
 
 
 _DIRECTIONS = 2
@@ -202,7 +202,7 @@ class AroundNetwork:
         SettingsError: on construction, if the radius is negative or not finite.
     """
 
-    gives_goal: ClassVar[bool] = False
+    gives_target: ClassVar[bool] = False
     network: Network = field(compare=False)
     radius: float = 5.0
 
@@ -210,25 +210,25 @@ class AroundNetwork:
         if not 0 <= self.radius < math.inf:
             raise SettingsError(f"a radius must be finite and not negative, got {self.radius}")
 
-    def open(self, problem: Problem) -> Supply:
+    def open(self, problem: SetupContext) -> NetworkSampler:
         """SettingsError if the network tells another number of classes apart than the data have."""
         known, classes = self.network.classifier.out_features, problem.real.num_classes
         if known != classes:
             raise SettingsError(f"the network knows {known} classes, {problem.real.name} has {classes}")
-        return _Supply(problem, self)
+        return _Sampler(problem, self)
 
     def settings(self) -> dict[str, Any]:
         return {"networks": "around a given one", "radius": self.radius, "network": digest_of(self.network)}
 
 
 @dataclass
-class _Supply(Supply):
-    problem: Problem
+class _Sampler(NetworkSampler):
+    problem: SetupContext
     source: AroundNetwork
 
-    def draw(self, index: int, seed: int) -> Drawn:
+    def draw(self, index: int, seed: int) -> DrawnNetwork:
         network = at_distance(self.source.network, self.source.radius, seed=seed)
-        return Drawn(network.to(self.problem.device).requires_grad_(False))
+        return DrawnNetwork(network.to(self.problem.device).requires_grad_(False))
 
 
 def digest_of(network: Network) -> str:

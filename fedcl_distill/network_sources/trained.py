@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Augmentation, NoAugmentation, augmentation_for, cutmix
-from fedcl_distill.context import Problem, RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SetupContext, SyntheticBatch
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import chunked
-from fedcl_distill.network_sources.base import Drawn, NetworkSource, Supply
+from fedcl_distill.micro_batches import micro_batches
+from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler, NetworkSource
 from fedcl_distill.network_sources.pools import Episode
 from fedcl_distill.network_sources.simple import FreshRandom
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.seeding import derive_seed, generator_for
-from fedcl_distill.training import Recipe, fit
+from fedcl_distill.training import TrainConfig, fit
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TrainedOnReal:
         SettingsError: on construction, if a number is out of range.
     """
 
-    gives_goal: ClassVar[bool] = False
+    gives_target: ClassVar[bool] = False
     start: NetworkSource = field(default_factory=FreshRandom)
     views_per_network: int = 100
     samples_between: int = 500
@@ -62,8 +62,8 @@ class TrainedOnReal:
         if self.batch_size < 1 or self.learning_rate <= 0 or not 0 <= self.cutmix_probability <= 1:
             raise SettingsError("networks need batch_size ≥ 1, learning_rate > 0 and a cutmix_probability in [0, 1]")
 
-    def open(self, problem: Problem) -> Supply:
-        return _Supply(problem, self)
+    def open(self, problem: SetupContext) -> NetworkSampler:
+        return _Sampler(problem, self)
 
     def settings(self) -> dict[str, Any]:
         start = self.start.settings()
@@ -81,17 +81,17 @@ class TrainedOnReal:
         }
 
 
-class _Supply(Supply):
-    def __init__(self, problem: Problem, source: TrainedOnReal) -> None:
+class _Sampler(NetworkSampler):
+    def __init__(self, problem: SetupContext, source: TrainedOnReal) -> None:
         self._real, self._device, self._source = problem.real, problem.device, source
         self._episode = Episode(source.start.open(problem))
         self._augmentation = source.augmentation or augmentation_for(problem.real)
         self._momentum: list[Tensor] = []
 
-    def draw(self, index: int, seed: int) -> Drawn:
-        return Drawn(self._episode.network(index, seed))
+    def draw(self, index: int, seed: int) -> DrawnNetwork:
+        return DrawnNetwork(self._episode.network(index, seed))
 
-    def learn(self, index: int, seed: int, synthetic: SyntheticSide) -> None:
+    def learn(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
         self._episode.served += 1
         if self._episode.served >= self._source.views_per_network:
             self._episode.end()
@@ -133,7 +133,7 @@ class _Supply(Supply):
     def _step(self, network: Network, optimiser: torch.optim.Optimizer, rows: Tensor, seed: int) -> None:
         inputs, labels = self._samples(rows, seed)
         optimiser.zero_grad(set_to_none=True)
-        for part, wanted in chunked(inputs, labels):
+        for part, wanted in micro_batches(inputs, labels):
             loss = F.cross_entropy(network(part), wanted, reduction="sum") / len(rows)
             loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -185,7 +185,7 @@ class TrainedOnSynthetic:
         SettingsError: on construction, if there are less than one view or sample a batch, or negative passes.
     """
 
-    gives_goal: ClassVar[bool] = False
+    gives_target: ClassVar[bool] = False
     start: NetworkSource = field(default_factory=FreshRandom)
     views_per_network: int | None = None
     passes_between: int | None = None
@@ -203,8 +203,8 @@ class TrainedOnSynthetic:
         if self.batch_size < 1 or self.learning_rate <= 0:
             raise SettingsError("networks need batch_size ≥ 1 and learning_rate > 0")
 
-    def open(self, problem: Problem) -> Supply:
-        return _TrainedOnSyntheticSupply(problem, self)
+    def open(self, problem: SetupContext) -> NetworkSampler:
+        return _TrainedOnSyntheticSampler(problem, self)
 
     def settings(self) -> dict[str, Any]:
         start = self.start.settings()
@@ -220,36 +220,36 @@ class TrainedOnSynthetic:
             "network_augmentation": None if self.augmentation is None else self.augmentation.settings(),
         }
 
-    def loops(self, synthetic: SyntheticSide) -> tuple[int, int]:
+    def loops(self, synthetic: SyntheticBatch) -> tuple[int, int]:
         """Views a network and passes between two of them, for these samples."""
         present = int((torch.bincount(synthetic.classes) > 0).sum())
         views, passes = loops_for(round(len(synthetic.classes) / present))
         return self.views_per_network or views, passes if self.passes_between is None else self.passes_between
 
 
-class _TrainedOnSyntheticSupply(Supply):
-    def __init__(self, problem: Problem, source: TrainedOnSynthetic) -> None:
+class _TrainedOnSyntheticSampler(NetworkSampler):
+    def __init__(self, problem: SetupContext, source: TrainedOnSynthetic) -> None:
         self._source = source
         self._episode = Episode(source.start.open(problem))
         self._augmentation = source.augmentation or augmentation_for(problem.real)
 
-    def draw(self, index: int, seed: int) -> Drawn:
-        return Drawn(self._episode.network(index, seed))
+    def draw(self, index: int, seed: int) -> DrawnNetwork:
+        return DrawnNetwork(self._episode.network(index, seed))
 
-    def learn(self, index: int, seed: int, synthetic: SyntheticSide) -> None:
+    def learn(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
         views, passes = self._source.loops(synthetic)
         self._episode.served += 1
         if self._episode.served >= views:
             self._episode.end()
             return
         network = self._episode.network(index, seed).requires_grad_(True)
-        recipe = self._recipe(passes)
-        fit(network, synthetic.inputs, synthetic.labels, recipe, seed=derive_seed(seed, "network training"))
+        train_config = self._train_config(passes)
+        fit(network, synthetic.inputs, synthetic.labels, train_config, seed=derive_seed(seed, "network training"))
         network.zero_grad(set_to_none=True)
         network.requires_grad_(False)
 
-    def _recipe(self, passes: int) -> Recipe:
-        return Recipe(
+    def _train_config(self, passes: int) -> TrainConfig:
+        return TrainConfig(
             epochs=passes,
             learning_rate=self._source.learning_rate,
             momentum=self._source.momentum,
@@ -273,7 +273,7 @@ class WatchedTraining:
     After every view the accuracy on real queries is taken. Once it moved by less than ``settled`` over ``window``
     views, a fresh network takes over (Wang et al. 2022: the outer loop). Otherwise the network trains on
     the synthetic samples, pass by pass, until its accuracy moved by more than ``changed`` over the last ``window``
-    passes (the inner loop). The paper bounds neither loop; here ``most_views`` and ``most_epochs`` do, for a network
+    passes (the inner loop). The paper bounds neither loop; here ``max_views`` and ``max_epochs`` do, for a network
     that has learned all it can would train for ever.
 
     Queries cost more than everything else on a CPU: 128 of each class, at least 10 times a view. The paper's numbers
@@ -286,14 +286,14 @@ class WatchedTraining:
         queries_per_class: real samples a class that an accuracy is measured on; drawn anew each time.
         window: accuracies that are compared.
         settled, changed: see above; accuracies are fractions.
-        most_views: of a network.
-        most_epochs: passes over the synthetic samples between two views.
+        max_views: of a network.
+        max_epochs: passes over the synthetic samples between two views.
 
     Raises:
         SettingsError: on construction, if a number is out of range.
     """
 
-    gives_goal: ClassVar[bool] = False
+    gives_target: ClassVar[bool] = False
     architecture: Architecture | None = None
     learning_rate: float = 0.01
     batch_size: int = 256
@@ -302,17 +302,17 @@ class WatchedTraining:
     window: int = 10
     settled: float = 0.04
     changed: float = 0.03
-    most_views: int = 50
-    most_epochs: int = 50
+    max_views: int = 50
+    max_epochs: int = 50
 
     def __post_init__(self) -> None:
-        if min(self.batch_size, self.queries_per_class, self.most_views, self.most_epochs) < 1 or self.window < 2:
+        if min(self.batch_size, self.queries_per_class, self.max_views, self.max_epochs) < 1 or self.window < 2:
             raise SettingsError("watched training needs a batch, queries, views and epochs ≥ 1 and a window ≥ 2")
         if self.learning_rate <= 0 or min(self.settled, self.changed) < 0:
             raise SettingsError("watched training needs a positive learning rate and bounds that are not negative")
 
-    def open(self, problem: Problem) -> Supply:
-        return _WatchedSupply(self, problem)
+    def open(self, problem: SetupContext) -> NetworkSampler:
+        return _WatchedSampler(self, problem)
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -325,18 +325,18 @@ class WatchedTraining:
             "watched_window": self.window,
             "watched_settled": self.settled,
             "watched_changed": self.changed,
-            "watched_most_views": self.most_views,
-            "watched_most_epochs": self.most_epochs,
+            "watched_most_views": self.max_views,
+            "watched_most_epochs": self.max_epochs,
         }
 
 
-class _WatchedSupply(Supply):
+class _WatchedSampler(NetworkSampler):
     """The network in use, and its accuracy after each of its views."""
 
-    def __init__(self, source: WatchedTraining, problem: Problem) -> None:
+    def __init__(self, source: WatchedTraining, problem: SetupContext) -> None:
         self._source = source
-        self._real = RealSide(problem.real, problem.device)
-        self._recipe = Recipe(
+        self._real = RealSampler(problem.real, problem.device)
+        self._train_config = TrainConfig(
             epochs=1,
             learning_rate=source.learning_rate,
             momentum=0.0,
@@ -348,14 +348,14 @@ class _WatchedSupply(Supply):
         self._episode = Episode(FreshRandom(source.architecture).open(problem))
         self._accuracies: list[float] = []
 
-    def draw(self, index: int, seed: int) -> Drawn:
-        return Drawn(self._episode.network(index, seed))
+    def draw(self, index: int, seed: int) -> DrawnNetwork:
+        return DrawnNetwork(self._episode.network(index, seed))
 
-    def learn(self, index: int, seed: int, synthetic: SyntheticSide) -> None:
+    def learn(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
         network, source = self._episode.network(index, seed), self._source
         self._accuracies.append(self._accuracy(network, derive_seed(seed, "queries")))
         spread = spread_of_last(self._accuracies, source.window)
-        if len(self._accuracies) >= source.most_views or (spread is not None and spread < source.settled):
+        if len(self._accuracies) >= source.max_views or (spread is not None and spread < source.settled):
             self._episode.end()
             self._accuracies = []
         else:
@@ -368,12 +368,12 @@ class _WatchedSupply(Supply):
         self._episode.restore(state["episode"])
         self._accuracies = list(state["accuracies"])
 
-    def _train(self, network: Network, seed: int, synthetic: SyntheticSide) -> None:
+    def _train(self, network: Network, seed: int, synthetic: SyntheticBatch) -> None:
         source, accuracies = self._source, list[float]()
         network.requires_grad_(True)
-        for epoch in range(source.most_epochs):
+        for epoch in range(source.max_epochs):
             one = derive_seed(seed, "inner", epoch)
-            fit(network, synthetic.inputs, synthetic.labels, self._recipe, seed=one)
+            fit(network, synthetic.inputs, synthetic.labels, self._train_config, seed=one)
             accuracies.append(self._accuracy(network, derive_seed(one, "queries")))
             spread = spread_of_last(accuracies, source.window)
             if spread is not None and spread > source.changed:
@@ -385,7 +385,7 @@ class _WatchedSupply(Supply):
     def _accuracy(self, network: Network, seed: int) -> float:
         """Mean over classes of the fraction of queries that the network has right."""
         inputs, labels = self._real.draw(self._source.queries_per_class, seed)
-        predicted = torch.cat([network(part).argmax(dim=1) for (part,) in chunked(inputs)])
+        predicted = torch.cat([network(part).argmax(dim=1) for (part,) in micro_batches(inputs)])
         right = torch.bincount(labels, weights=(predicted == labels).double())
         counts = torch.bincount(labels)
         return float((right[counts > 0] / counts[counts > 0]).mean())

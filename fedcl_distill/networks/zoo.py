@@ -107,7 +107,7 @@ class ResidualBlock(nn.Module):
 
 
 _WIDTHS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
-_SMALLEST_SIDE = 2  # at a single pixel, instance norm leaves nothing of the signal
+_MIN_SIDE = 2  # at a single pixel, instance norm leaves nothing of the signal
 
 
 def vgg11(sample_shape: tuple[int, ...], num_classes: int) -> Network:
@@ -121,7 +121,7 @@ def vgg11(sample_shape: tuple[int, ...], num_classes: int) -> Network:
         SettingsError: the image is smaller than 4×4.
     """
     channels, height, width = sample_shape
-    if min(height, width) < 2 * _SMALLEST_SIDE:
+    if min(height, width) < 2 * _MIN_SIDE:
         raise SettingsError(f"VGG-11 needs images of at least 4×4 pixels, got {height}×{width}")
     padding = 3 if (channels, height, width) == (1, 28, 28) else 1
     sides = [side + 2 * (padding - 1) for side in (height, width)]
@@ -132,7 +132,7 @@ def vgg11(sample_shape: tuple[int, ...], num_classes: int) -> Network:
             stages.append(nn.Sequential(convolution, InstanceNorm(outputs), nn.ReLU()))
             channels, padding = outputs, 1
         last = group == len(_WIDTHS) - 1
-        if min(sides) // 2 >= (1 if last else _SMALLEST_SIDE):
+        if min(sides) // 2 >= (1 if last else _MIN_SIDE):
             stages[-1].append(nn.MaxPool2d(2))  # type: ignore[operator]
             sides = [side // 2 for side in sides]
     network = Network(stages, channels * sides[0] * sides[1], num_classes)

@@ -1,6 +1,6 @@
 """Objectives: what must agree between real and synthetic data."""
 
-from fedcl_distill.objectives.base import Learned, Objective, View, WithCrossEntropy, WithPairs
+from fedcl_distill.objectives.base import Learned, MatchContext, Objective, WithCrossEntropy, WithPairs
 from fedcl_distill.objectives.distribution import (
     CharacteristicFunction,
     ClassMeans,
@@ -78,6 +78,7 @@ __all__ = [
     "Learned",
     "LearnedRate",
     "LearnedRates",
+    "MatchContext",
     "NetworkFeatures",
     "NoTruncation",
     "Objective",
@@ -96,7 +97,6 @@ __all__ = [
     "Truncation",
     "Unrolled",
     "UnrolledTraining",
-    "View",
     "WithCrossEntropy",
     "WithPairs",
     "class_means",

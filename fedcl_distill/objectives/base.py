@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Draw
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import chunked
+from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks.base import Network
 
 TargetT = TypeVar("TargetT")
 
 
 @dataclass(frozen=True)
-class View:
+class MatchContext:
     """One way to look at both sides: a network and one draw of the augmentation (a group of parameters a class).
 
     Attributes:
@@ -35,7 +35,7 @@ class View:
     network: Network
     augment: Draw
     seed: int
-    goal: Network | None = None
+    target_network: Network | None = None
     index: int = 0
 
 
@@ -57,21 +57,21 @@ class Objective(ABC, Generic[TargetT]):
 
     Attributes:
         needs_network: it looks through the view's network; False for a closed-form kernel.
-        needs_goal: it compares with the view's ``goal``, which only some sources of networks give.
-        reads_labels: its loss depends differentiably on ``SyntheticSide.labels``, so that they can be soft or learned.
-            One that does not goes by ``SyntheticSide.classes``.
+        needs_target_network: it compares with the view's ``goal``, which only some sources of networks give.
+        reads_labels: its loss depends differentiably on ``SyntheticBatch.labels``, so that they can be soft or learned.
+            One that does not goes by ``SyntheticBatch.classes``.
     """
 
     needs_network: ClassVar[bool] = True
-    needs_goal: ClassVar[bool] = False
+    needs_target_network: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
 
     @abstractmethod
-    def target(self, view: View, real: RealSide) -> TargetT:
+    def target(self, view: MatchContext, real: RealSampler) -> TargetT:
         """What the real data look like in this view; constant, without a graph."""
 
     @abstractmethod
-    def losses(self, view: View, target: TargetT, synthetic: SyntheticSide) -> Iterator[Tensor]:
+    def losses(self, view: MatchContext, target: TargetT, synthetic: SyntheticBatch) -> Iterator[Tensor]:
         """Disagreement of the synthetic side with the target: scalars that add up to it.
 
         Each is differentiated before the next is asked for, so that its activations are still in the processor's
@@ -95,7 +95,7 @@ class WithAddend(Objective[Any]):
         inner: the objective that it is added to.
         weight: of the addend.
         addend: what it is called.
-        addend_needs_goal, addend_reads_labels: as ``needs_goal`` and ``reads_labels``, for the addend alone.
+        addend_needs_goal, addend_reads_labels: as ``needs_target_network`` and ``reads_labels``, for the addend alone.
 
     Raises:
         SettingsError: on construction, if the weight is not positive or the inner objective looks through no network.
@@ -114,12 +114,12 @@ class WithAddend(Objective[Any]):
             raise SettingsError(f"{self.addend} looks through networks; it cannot be added to a closed form")
 
     @abstractmethod
-    def _addends(self, view: View, synthetic: SyntheticSide) -> Iterator[Tensor]:
+    def _addends(self, view: MatchContext, synthetic: SyntheticBatch) -> Iterator[Tensor]:
         """Scalars that add up to the addend, unweighted."""
 
     @property
-    def needs_goal(self) -> bool:  # type: ignore[override]
-        return self.addend_needs_goal or self.inner.needs_goal
+    def needs_target_network(self) -> bool:  # type: ignore[override]
+        return self.addend_needs_goal or self.inner.needs_target_network
 
     @property
     def reads_labels(self) -> bool:  # type: ignore[override]
@@ -133,16 +133,16 @@ class WithAddend(Objective[Any]):
     def learned(self) -> dict[str, Learned]:
         return self.inner.learned()
 
-    def target(self, view: View, real: RealSide) -> Any:
+    def target(self, view: MatchContext, real: RealSampler) -> Any:
         return self.inner.target(view, real)
 
-    def losses(self, view: View, target: Any, synthetic: SyntheticSide) -> Iterator[Tensor]:
+    def losses(self, view: MatchContext, target: Any, synthetic: SyntheticBatch) -> Iterator[Tensor]:
         yield from self.inner.losses(view, target, synthetic)
         for one in self._addends(view, synthetic):
             yield self.weight * one
 
 
-def share_of_class(synthetic: SyntheticSide) -> Tensor:
+def share_of_class(synthetic: SyntheticBatch) -> Tensor:
     """float (n,): one over the number of samples of each one's class, so that sums become sums of class means."""
     return 1 / synthetic.classes.bincount()[synthetic.classes].to(synthetic.inputs.dtype)
 
@@ -159,12 +159,14 @@ class WithCrossEntropy(WithAddend):
     addend_needs_goal: ClassVar[bool] = True
     addend_reads_labels: ClassVar[bool] = True
 
-    def _addends(self, view: View, synthetic: SyntheticSide) -> Iterator[Tensor]:
-        if view.goal is None:
+    def _addends(self, view: MatchContext, synthetic: SyntheticBatch) -> Iterator[Tensor]:
+        if view.target_network is None:
             raise SettingsError("cross entropy needs networks that were trained on the real data")
         weights = share_of_class(synthetic)
-        for inputs, classes, labels, weight in chunked(synthetic.inputs, synthetic.classes, synthetic.labels, weights):
-            scores = view.goal(view.augment(inputs, classes))
+        for inputs, classes, labels, weight in micro_batches(
+            synthetic.inputs, synthetic.classes, synthetic.labels, weights
+        ):
+            scores = view.target_network(view.augment(inputs, classes))
             yield (weight * F.cross_entropy(scores, labels, reduction="none")).sum()
 
 
@@ -180,9 +182,11 @@ class WithPairs(WithAddend):
     addend: ClassVar[str] = "pairs"
     weight: float = 0.1
 
-    def _addends(self, view: View, synthetic: SyntheticSide) -> Iterator[Tensor]:
+    def _addends(self, view: MatchContext, synthetic: SyntheticBatch) -> Iterator[Tensor]:
         shares = share_of_class(synthetic)
-        for inputs, starts, classes, share in chunked(synthetic.inputs, synthetic.starts, synthetic.classes, shares):
+        for inputs, starts, classes, share in micro_batches(
+            synthetic.inputs, synthetic.starts, synthetic.classes, shares
+        ):
             with torch.no_grad():
                 wanted = view.network.embed(view.augment(starts, classes))
             given = view.network.embed(view.augment(inputs, classes))

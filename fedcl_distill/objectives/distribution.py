@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import chunk_size, chunked
-from fedcl_distill.objectives.base import Objective, View
+from fedcl_distill.micro_batches import micro_batch_size, micro_batches
+from fedcl_distill.objectives.base import MatchContext, Objective
 from fedcl_distill.seeding import generator_for
 
 
@@ -34,53 +34,53 @@ class DistributionMatching(Objective[ClassMeans]):
     (logits).
 
     Attributes:
-        real_per_class: real samples a class in each view.
-        scores_weight: of the addend of class scores: 0 is DM, 1 is FedDM.
+        real_batch_per_class: real samples a class in each view.
+        logits_weight: of the addend of class scores: 0 is DM, 1 is FedDM.
 
     Raises:
         SettingsError: on construction, if the weight is negative or not finite.
     """
 
-    real_per_class: int = 256
-    scores_weight: float = 0.0
+    real_batch_per_class: int = 256
+    logits_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.scores_weight < math.inf:
-            raise SettingsError(f"scores_weight must be finite and not negative, got {self.scores_weight}")
+        if not 0 <= self.logits_weight < math.inf:
+            raise SettingsError(f"logits_weight must be finite and not negative, got {self.logits_weight}")
 
     def settings(self) -> dict[str, Any]:
         return {
             "objective": "distribution matching",
-            "real_per_class": self.real_per_class,
-            "scores_weight": self.scores_weight,
+            "real_batch_per_class": self.real_batch_per_class,
+            "logits_weight": self.logits_weight,
         }
 
     @torch.no_grad()
-    def target(self, view: View, real: RealSide) -> ClassMeans:
-        inputs, labels = real.draw(self.real_per_class, view.seed)
+    def target(self, view: MatchContext, real: RealSampler) -> ClassMeans:
+        inputs, labels = real.draw(self.real_batch_per_class, view.seed)
         inputs = view.augment(inputs, labels)
-        embeddings = torch.cat([self._seen(view, part) for (part,) in chunked(inputs)])
+        embeddings = torch.cat([self._seen(view, part) for (part,) in micro_batches(inputs)])
         return class_means(embeddings, labels, real.data.num_classes)
 
-    def losses(self, view: View, target: ClassMeans, synthetic: SyntheticSide) -> Iterator[Tensor]:
+    def losses(self, view: MatchContext, target: ClassMeans, synthetic: SyntheticBatch) -> Iterator[Tensor]:
         def features(inputs: Tensor, classes: Tensor) -> Tensor:
             return self._seen(view, view.augment(inputs, classes))
 
         yield from distances_of_means(features, target, synthetic.inputs, synthetic.classes)
 
-    def _seen(self, view: View, inputs: Tensor) -> Tensor:
+    def _seen(self, view: MatchContext, inputs: Tensor) -> Tensor:
         """float32 (n, …): embeddings and, beside them, scores scaled so that squares carry their weight."""
         embeddings = view.network.embed(inputs)
-        if self.scores_weight == 0:
+        if self.logits_weight == 0:
             return embeddings
-        return torch.cat([embeddings, math.sqrt(self.scores_weight) * view.network.classifier(embeddings)], dim=1)
+        return torch.cat([embeddings, math.sqrt(self.logits_weight) * view.network.classifier(embeddings)], dim=1)
 
 
 def distances_of_means(
     features: Callable[[Tensor, Tensor], Tensor], target: ClassMeans, inputs: Tensor, classes: Tensor
 ) -> Iterator[Tensor]:
     """Scalars that add up to Σ ‖target mean − mean of ``features(inputs, classes)``‖² over classes on both sides."""
-    for members in groups_of_classes(classes, len(target.means), chunk_size(inputs)):
+    for members in groups_of_classes(classes, len(target.means), micro_batch_size(inputs)):
         found = class_means(features(inputs[members], classes[members]), classes[members], len(target.means))
         both = target.present & found.present
         yield (target.means[both] - found.means[both]).square().sum()
@@ -135,7 +135,7 @@ class LayerMeans(Objective[LayerTarget]):
     its pooling, and the deep half of the stages (rounded down, at least the last) has the deep weight.
 
     Attributes:
-        real_per_class: real samples a class in each view.
+        real_batch_per_class: real samples a class in each view.
         shallow_weight, deep_weight: of the squared distances.
         discriminative_weight: of the cross entropy.
 
@@ -143,19 +143,19 @@ class LayerMeans(Objective[LayerTarget]):
         SettingsError: on construction, if a weight is negative or there is no real sample.
     """
 
-    real_per_class: int = 256
+    real_batch_per_class: int = 256
     shallow_weight: float = 0.1
     deep_weight: float = 1.0
     discriminative_weight: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.real_per_class < 1 or min(self.shallow_weight, self.deep_weight, self.discriminative_weight) < 0:
+        if self.real_batch_per_class < 1 or min(self.shallow_weight, self.deep_weight, self.discriminative_weight) < 0:
             raise SettingsError("layer means need a real sample a class and weights that are not negative")
 
     def settings(self) -> dict[str, Any]:
         return {
             "objective": "layer means",
-            "real_per_class": self.real_per_class,
+            "real_batch_per_class": self.real_batch_per_class,
             "shallow_weight": self.shallow_weight,
             "deep_weight": self.deep_weight,
             "discriminative_weight": self.discriminative_weight,
@@ -167,18 +167,18 @@ class LayerMeans(Objective[LayerTarget]):
         return [self.shallow_weight] * (stages - deep) + [self.deep_weight] * deep
 
     @torch.no_grad()
-    def target(self, view: View, real: RealSide) -> LayerTarget:
-        inputs, labels = real.draw(self.real_per_class, view.seed)
+    def target(self, view: MatchContext, real: RealSampler) -> LayerTarget:
+        inputs, labels = real.draw(self.real_batch_per_class, view.seed)
         inputs = view.augment(inputs, labels)
-        parts = [[stage.flatten(1) for stage in view.network.stages(part)] for (part,) in chunked(inputs)]
-        chunks = [labels_of for (_, labels_of) in chunked(inputs, labels)]
+        parts = [[stage.flatten(1) for stage in view.network.stages(part)] for (part,) in micro_batches(inputs)]
+        chunks = [labels_of for (_, labels_of) in micro_batches(inputs, labels)]
         means = [_means_of_parts(of_stage, chunks, real.data.num_classes) for of_stage in zip(*parts, strict=True)]
         return LayerTarget(means, torch.cat([stages[-1] for stages in parts]), labels)
 
-    def losses(self, view: View, target: LayerTarget, synthetic: SyntheticSide) -> Iterator[Tensor]:
+    def losses(self, view: MatchContext, target: LayerTarget, synthetic: SyntheticBatch) -> Iterator[Tensor]:
         inputs, classes = synthetic.inputs, synthetic.classes
         num_classes = len(target.stages[0].means)
-        groups = list(groups_of_classes(classes, num_classes, chunk_size(inputs)))
+        groups = list(groups_of_classes(classes, num_classes, micro_batch_size(inputs)))
         discriminate = Discriminative(target, classes, self.discriminative_weight)
         if len(groups) > 1:
             discriminate = discriminate.around(self._centres(view, synthetic, groups, num_classes))
@@ -193,7 +193,9 @@ class LayerMeans(Objective[LayerTarget]):
             yield loss
 
     @torch.no_grad()
-    def _centres(self, view: View, synthetic: SyntheticSide, groups: Sequence[Tensor], num_classes: int) -> Tensor:
+    def _centres(
+        self, view: MatchContext, synthetic: SyntheticBatch, groups: Sequence[Tensor], num_classes: int
+    ) -> Tensor:
         """float32 (classes, embedding): synthetic class centres; 0 for classes without samples."""
         inputs, classes = synthetic.inputs, synthetic.classes
         centres = [
@@ -249,7 +251,7 @@ def _means_of_parts(parts: Sequence[Tensor], labels: Sequence[Tensor], classes: 
     return ClassMeans(sums / counts.clamp(min=1)[:, None], counts > 0)
 
 
-_SMALLEST_PHASE_TERM = 1e-12  # below it rounding rules, and the square root has no slope
+_MIN_PHASE_TERM = 1e-12  # below it rounding rules, and the square root has no slope
 
 
 @dataclass(frozen=True)
@@ -290,7 +292,7 @@ class CharacteristicFunction(Objective[CharacteristicTarget]):
         frequencies: how many.
         amplitude_weight, phase_weight: α and β.
         scale: what the sum is multiplied by; it matters beside other terms and for SGD.
-        real_per_class: real samples a class in each view.
+        real_batch_per_class: real samples a class in each view.
 
     Raises:
         SettingsError: on construction, if a number is not positive, or a weight negative or both 0.
@@ -300,10 +302,10 @@ class CharacteristicFunction(Objective[CharacteristicTarget]):
     amplitude_weight: float = 0.5
     phase_weight: float = 0.5
     scale: float = 300.0
-    real_per_class: int = 1024
+    real_batch_per_class: int = 1024
 
     def __post_init__(self) -> None:
-        if self.frequencies < 1 or self.real_per_class < 1 or self.scale <= 0:
+        if self.frequencies < 1 or self.real_batch_per_class < 1 or self.scale <= 0:
             raise SettingsError("characteristic functions need a frequency, a real sample a class and a positive scale")
         if min(self.amplitude_weight, self.phase_weight) < 0 or self.amplitude_weight + self.phase_weight == 0:
             raise SettingsError("amplitude and phase need weights that are not negative and not both 0")
@@ -315,12 +317,12 @@ class CharacteristicFunction(Objective[CharacteristicTarget]):
             "amplitude_weight": self.amplitude_weight,
             "phase_weight": self.phase_weight,
             "characteristic_scale": self.scale,
-            "real_per_class": self.real_per_class,
+            "real_batch_per_class": self.real_batch_per_class,
         }
 
     @torch.no_grad()
-    def target(self, view: View, real: RealSide) -> CharacteristicTarget:
-        inputs, labels = real.draw(self.real_per_class, view.seed)
+    def target(self, view: MatchContext, real: RealSampler) -> CharacteristicTarget:
+        inputs, labels = real.draw(self.real_batch_per_class, view.seed)
         inputs = view.augment(inputs, labels)
         size = view.network.embedding_size
         generator = generator_for(view.seed, "frequencies")
@@ -328,7 +330,7 @@ class CharacteristicFunction(Objective[CharacteristicTarget]):
         classes = real.data.num_classes
         cosines = inputs.new_zeros(classes, self.frequencies)
         sines = torch.zeros_like(cosines)
-        for part, of_part in chunked(inputs, labels):
+        for part, of_part in micro_batches(inputs, labels):
             phases = _embed(view, part) @ frequencies.T
             cosines.index_add_(0, of_part, phases.cos())
             sines.index_add_(0, of_part, phases.sin_())
@@ -336,9 +338,9 @@ class CharacteristicFunction(Objective[CharacteristicTarget]):
         divisor = counts.clamp(min=1)[:, None]
         return CharacteristicTarget(frequencies, CharacteristicMeans(cosines / divisor, sines / divisor, counts > 0))
 
-    def losses(self, view: View, target: CharacteristicTarget, synthetic: SyntheticSide) -> Iterator[Tensor]:
+    def losses(self, view: MatchContext, target: CharacteristicTarget, synthetic: SyntheticBatch) -> Iterator[Tensor]:
         inputs, classes = synthetic.inputs, synthetic.classes
-        for members in groups_of_classes(classes, len(target.real.present), chunk_size(inputs)):
+        for members in groups_of_classes(classes, len(target.real.present), micro_batch_size(inputs)):
             embeddings = _embed(view, view.augment(inputs[members], classes[members]))
             seen = characteristic_means(embeddings, classes[members], target.frequencies, len(target.real.present))
             both = target.real.present & seen.present
@@ -350,8 +352,8 @@ class CharacteristicFunction(Objective[CharacteristicTarget]):
         of_synthetic = _modulus(synthetic)
         amplitude = (of_real - of_synthetic).square()
         aligned = real.cosines * synthetic.cosines + real.sines * synthetic.sines
-        phase = (2 * (of_real * of_synthetic - aligned)).clamp(min=_SMALLEST_PHASE_TERM)
-        return (self.amplitude_weight * amplitude + self.phase_weight * phase + _SMALLEST_PHASE_TERM).sqrt().mean(dim=1)
+        phase = (2 * (of_real * of_synthetic - aligned)).clamp(min=_MIN_PHASE_TERM)
+        return (self.amplitude_weight * amplitude + self.phase_weight * phase + _MIN_PHASE_TERM).sqrt().mean(dim=1)
 
 
 def characteristic_means(embeddings: Tensor, labels: Tensor, frequencies: Tensor, classes: int) -> CharacteristicMeans:
@@ -365,14 +367,14 @@ def characteristic_means(embeddings: Tensor, labels: Tensor, frequencies: Tensor
     return CharacteristicMeans(cosines, sines, counts > 0)
 
 
-def _embed(view: View, inputs: Tensor) -> Tensor:
+def _embed(view: MatchContext, inputs: Tensor) -> Tensor:
     """float32 (n, embedding) of length 1."""
     return F.normalize(view.network.embed(inputs), dim=1)
 
 
 def _modulus(means: CharacteristicMeans) -> Tensor:
     # The floor keeps the slope finite where a characteristic function is 0.
-    return (means.cosines.square() + means.sines.square()).clamp(min=_SMALLEST_PHASE_TERM).sqrt()
+    return (means.cosines.square() + means.sines.square()).clamp(min=_MIN_PHASE_TERM).sqrt()
 
 
 def _only(means: CharacteristicMeans, chosen: Tensor) -> CharacteristicMeans:

@@ -12,11 +12,11 @@ from torch.func import functional_call
 from torch.linalg import vector_norm
 from torch.nn import functional as F
 
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import chunk_size, chunked
+from fedcl_distill.micro_batches import micro_batch_size, micro_batches
 from fedcl_distill.networks.base import Network
-from fedcl_distill.objectives.base import Objective, View
+from fedcl_distill.objectives.base import MatchContext, Objective
 
 
 class Layers(Protocol):
@@ -129,7 +129,7 @@ class GradientMatching(Objective[Mapping[int, Gradient]]):
     Attributes:
         distance: of one layer's gradients.
         over: which samples are averaged before the comparison.
-        real_per_class: real samples a class in each view.
+        real_batch_per_class: real samples a class in each view.
         layers: which weights are compared.
         full_rate_at: a class counts in proportion to its synthetic samples, and once at this many (with
             ``over="all"``, the mean over classes); so that a step moves each sample alike, however many there are,
@@ -142,15 +142,15 @@ class GradientMatching(Objective[Mapping[int, Gradient]]):
     reads_labels: ClassVar[bool] = True
     distance: Distance = field(default_factory=CosineDistance)
     over: Literal["class", "all"] = "class"
-    real_per_class: int = 256
+    real_batch_per_class: int = 256
     layers: Layers = field(default_factory=AllWeights)
     full_rate_at: int | None = None
 
     def __post_init__(self) -> None:
         if self.over not in ("class", "all"):
             raise SettingsError(f"gradients are matched over 'class' or 'all', not {self.over!r}")
-        if self.real_per_class < 1 or (self.full_rate_at is not None and self.full_rate_at < 1):
-            raise SettingsError("gradient matching needs real_per_class and full_rate_at of at least 1")
+        if self.real_batch_per_class < 1 or (self.full_rate_at is not None and self.full_rate_at < 1):
+            raise SettingsError("gradient matching needs real_batch_per_class and full_rate_at of at least 1")
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -158,12 +158,12 @@ class GradientMatching(Objective[Mapping[int, Gradient]]):
             "gradient_distance": self.distance.name,
             "matched_over": self.over,
             "matched_layers": self.layers.name,
-            "real_per_class": self.real_per_class,
+            "real_batch_per_class": self.real_batch_per_class,
             "full_rate_at": self.full_rate_at,
         }
 
-    def target(self, view: View, real: RealSide) -> Mapping[int, Gradient]:
-        inputs, labels = real.draw(self.real_per_class, view.seed)
+    def target(self, view: MatchContext, real: RealSampler) -> Mapping[int, Gradient]:
+        inputs, labels = real.draw(self.real_batch_per_class, view.seed)
         inputs = view.augment(inputs, labels)
         weights = _Weights(view.network, self.layers)
         return {
@@ -171,7 +171,7 @@ class GradientMatching(Objective[Mapping[int, Gradient]]):
             for label, rows in _rows_by_class(labels).items()
         }
 
-    def losses(self, view: View, target: Mapping[int, Gradient], synthetic: SyntheticSide) -> Iterator[Tensor]:
+    def losses(self, view: MatchContext, target: Mapping[int, Gradient], synthetic: SyntheticBatch) -> Iterator[Tensor]:
         weights = _Weights(view.network, self.layers)
         rows = {label: rows for label, rows in _rows_by_class(synthetic.classes).items() if label in target}
         groups = [[label] for label in rows] if self.over == "class" or not rows else [list(rows)]
@@ -183,7 +183,7 @@ class GradientMatching(Objective[Mapping[int, Gradient]]):
 
     def _addends(self, weights: _Weights, wanted: Gradient, group: _Group, rate: float) -> Iterator[Tensor]:
         """Scalars that add up to ``rate`` times the distance of the group's gradient from ``wanted``."""
-        parts = torch.split(torch.arange(len(group.rows)), chunk_size(group.synthetic.inputs))
+        parts = torch.split(torch.arange(len(group.rows)), micro_batch_size(group.synthetic.inputs))
         if len(parts) == 1:
             yield rate * self._apart(wanted, weights.gradient(*group.samples(parts[0]), create_graph=True))
             return
@@ -211,11 +211,11 @@ class _Group:
 
     rows: Tensor
     shares: Tensor
-    synthetic: SyntheticSide
-    view: View
+    synthetic: SyntheticBatch
+    view: MatchContext
 
     @classmethod
-    def of(cls, rows: Sequence[Tensor], synthetic: SyntheticSide, view: View) -> _Group:
+    def of(cls, rows: Sequence[Tensor], synthetic: SyntheticBatch, view: MatchContext) -> _Group:
         """The mean over classes, given the rows of each, of the mean over samples."""
         shares = [synthetic.inputs.new_full((len(one),), 1 / len(one) / len(rows)) for one in rows]
         return cls(torch.cat(list(rows)), torch.cat(shares), synthetic, view)
@@ -246,7 +246,7 @@ class _Weights:
 
     def constant_gradient(self, inputs: Tensor, labels: Tensor, shares: Tensor) -> Gradient:
         """The same without a graph, part by part."""
-        parts = [self.gradient(part, wanted, share) for part, wanted, share in chunked(inputs, labels, shares)]
+        parts = [self.gradient(part, wanted, share) for part, wanted, share in micro_batches(inputs, labels, shares)]
         return [torch.stack(layer).sum(dim=0) for layer in zip(*parts, strict=True)]
 
 

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Augmentation, Draw
-from fedcl_distill.micro_batches import chunk_size
+from fedcl_distill.micro_batches import micro_batch_size
 from fedcl_distill.networks.base import Network
 from fedcl_distill.seeding import generator_for
 
@@ -68,7 +68,7 @@ class Student:
 
     def positions(self, batch: Batch) -> Sequence[Tensor]:
         """Positions within ``batch``, cut into parts that suit the processor's caches."""
-        return torch.split(torch.arange(len(batch.rows), device=self.inputs.device), chunk_size(self.inputs))
+        return torch.split(torch.arange(len(batch.rows), device=self.inputs.device), micro_batch_size(self.inputs))
 
     def loss(self, weights: Weights, batch: Batch, positions: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         """What ``inputs`` and ``labels``, at ``positions`` of ``batch``, add to the batch's mean cross entropy."""

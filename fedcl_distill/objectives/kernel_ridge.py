@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import DivergenceError, SettingsError
-from fedcl_distill.micro_batches import chunked
+from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import Network
-from fedcl_distill.objectives.base import Learned, Objective, View
+from fedcl_distill.objectives.base import Learned, MatchContext, Objective
 
 
 class Kernel(Protocol):
@@ -66,7 +66,7 @@ class NetworkFeatures:
         return True
 
     def represent(self, network: Network, inputs: Tensor) -> Tensor:
-        return torch.cat([network.embed(part) for (part,) in chunked(inputs)])
+        return torch.cat([network.embed(part) for (part,) in micro_batches(inputs)])
 
     def between(self, left: Tensor, right: Tensor) -> Tensor:
         return (left @ right.T).double() * (self.scale / left.shape[1]) + self.bias
@@ -291,18 +291,18 @@ class KernelRidgeRegression(Objective[RepresentedBatch]):
         kernel: K.
         loss: of the predictions.
         regularisation: λ, relative to the mean of the diagonal of K_ss.
-        real_per_batch: real samples in each view, of all classes together.
+        real_batch_size: real samples in each view, of all classes together.
     """
 
     reads_labels: ClassVar[bool] = True
     kernel: Kernel = field(default_factory=NetworkFeatures)
     loss: RegressionLoss = field(default_factory=SquaredError)
     regularisation: float = 1e-6
-    real_per_batch: int = 1024
+    real_batch_size: int = 1024
 
     def __post_init__(self) -> None:
-        if self.regularisation <= 0 or self.real_per_batch < 1:
-            raise SettingsError("kernel ridge regression needs regularisation > 0 and real_per_batch ≥ 1")
+        if self.regularisation <= 0 or self.real_batch_size < 1:
+            raise SettingsError("kernel ridge regression needs regularisation > 0 and real_batch_size ≥ 1")
 
     @property
     def needs_network(self) -> bool:  # type: ignore[override]
@@ -315,19 +315,19 @@ class KernelRidgeRegression(Objective[RepresentedBatch]):
         return {
             "objective": "kernel ridge regression",
             "regularisation": self.regularisation,
-            "real_per_batch": self.real_per_batch,
+            "real_batch_size": self.real_batch_size,
             **self.kernel.settings(),
             **self.loss.settings(),
         }
 
     @torch.no_grad()
-    def target(self, view: View, real: RealSide) -> RepresentedBatch:
-        inputs, classes = real.batch(self.real_per_batch, view.seed)
+    def target(self, view: MatchContext, real: RealSampler) -> RepresentedBatch:
+        inputs, classes = real.batch(self.real_batch_size, view.seed)
         represented = self.kernel.represent(view.network, view.augment(inputs, classes))
         return RepresentedBatch(represented, classes, real.data.num_classes)
 
-    def losses(self, view: View, target: RepresentedBatch, synthetic: SyntheticSide) -> Iterator[Tensor]:
-        parts = chunked(synthetic.inputs, synthetic.classes)
+    def losses(self, view: MatchContext, target: RepresentedBatch, synthetic: SyntheticBatch) -> Iterator[Tensor]:
+        parts = micro_batches(synthetic.inputs, synthetic.classes)
         if len(parts) == 1 or not self.needs_network:
             yield self._value(self._represent(view, synthetic.inputs, synthetic.classes), target, synthetic)
             return
@@ -342,10 +342,10 @@ class KernelRidgeRegression(Objective[RepresentedBatch]):
             addend = (self._represent(view, inputs, classes) * gradient).sum()
             yield addend - addend.detach()
 
-    def _represent(self, view: View, inputs: Tensor, classes: Tensor) -> Tensor:
+    def _represent(self, view: MatchContext, inputs: Tensor, classes: Tensor) -> Tensor:
         return self.kernel.represent(view.network, view.augment(inputs, classes))
 
-    def _value(self, represented: Tensor, target: RepresentedBatch, synthetic: SyntheticSide) -> Tensor:
+    def _value(self, represented: Tensor, target: RepresentedBatch, synthetic: SyntheticBatch) -> Tensor:
         probabilities = synthetic.probabilities(target.num_classes)
         coefficients = ridge_coefficients(
             gram(self.kernel, represented), probabilities - 1 / target.num_classes, self.regularisation

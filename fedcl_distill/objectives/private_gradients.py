@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import chunked
+from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks.base import Network
-from fedcl_distill.objectives.base import Objective, View
+from fedcl_distill.objectives.base import MatchContext, Objective
 from fedcl_distill.objectives.gradients import Gradient, GradientMatching
 from fedcl_distill.privacy.noise import NoiseSource
 
@@ -154,7 +154,7 @@ class PrivateGradientMatching(Objective[Mapping[int, Gradient]]):
             "noise_multiplier": self.noise_multiplier,
         }
 
-    def target(self, view: View, real: RealSide) -> Mapping[int, Gradient]:
+    def target(self, view: MatchContext, real: RealSampler) -> Mapping[int, Gradient]:
         check_per_sample(view.network)
         classes = self.data.num_classes
         expected = self.sampling_rate * len(self.data)  # public, unlike the number of records that are drawn
@@ -165,21 +165,21 @@ class PrivateGradientMatching(Objective[Mapping[int, Gradient]]):
         noisy = [self._noisy(one, view.index, layer) * classes / expected for layer, one in enumerate(sums)]
         return {label: [one[label] for one in noisy] for label in range(classes)}
 
-    def losses(self, view: View, target: Mapping[int, Gradient], synthetic: SyntheticSide) -> Iterator[Tensor]:
+    def losses(self, view: MatchContext, target: Mapping[int, Gradient], synthetic: SyntheticBatch) -> Iterator[Tensor]:
         yield from self.matching.losses(view, target, synthetic)
 
     def sample(self, index: int) -> Tensor:
         """int64 (m,): the records that the view of this number looks at."""
         return (self.noise.uniform(len(self.data), "records", index) < self.sampling_rate).nonzero().flatten()
 
-    def _clipped(self, view: View, rows: Tensor, device: torch.device) -> list[Tensor]:
+    def _clipped(self, view: MatchContext, rows: Tensor, device: torch.device) -> list[Tensor]:
         """float32 (classes, …) for each weight."""
         sums = [one.new_zeros(self.data.num_classes, *one.shape) for one in self._weights(view.network)]
         if len(rows) == 0:
             return sums
         labels = self.data.labels[rows].to(device)
         inputs = view.augment(self.data.inputs(rows).to(device), labels)
-        for part, wanted in chunked(inputs, labels):
+        for part, wanted in micro_batches(inputs, labels):
             gradients = per_sample_gradients(view.network, part, wanted)
             found = clipped_sum(gradients, wanted, self.data.num_classes, self.clip)
             sums = [one + other for one, other in zip(sums, found, strict=True)]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.augmentation import Augmentation, augmentation_for
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.objectives.base import Learned, Objective, View
+from fedcl_distill.objectives.base import Learned, MatchContext, Objective
 from fedcl_distill.objectives.inner_training import (
     InnerTraining,
     Student,
@@ -251,7 +251,7 @@ class TrajectoryMatching(Objective[Segment]):
         SettingsError: on construction, if a number is not positive.
     """
 
-    needs_goal: ClassVar[bool] = True
+    needs_target_network: ClassVar[bool] = True
     reads_labels: ClassVar[bool] = True
     steps: int = 20
     batch_size: int | None = None
@@ -282,12 +282,12 @@ class TrajectoryMatching(Objective[Segment]):
     def learned(self) -> dict[str, Learned]:
         return {"learning_rate": Learned(torch.tensor(self.learning_rate), self.learning_rate_rate)}
 
-    def target(self, view: View, real: RealSide) -> Segment:
-        assert view.goal is not None, "the engine pairs this objective with a source that gives goals"
+    def target(self, view: MatchContext, real: RealSampler) -> Segment:
+        assert view.target_network is not None, "the engine pairs this objective with a source that gives goals"
         augmentation = self.augmentation or augmentation_for(real.data)
-        return Segment(weights_of(view.network), weights_of(view.goal), augmentation)
+        return Segment(weights_of(view.network), weights_of(view.target_network), augmentation)
 
-    def losses(self, view: View, target: Segment, synthetic: SyntheticSide) -> Iterator[Tensor]:
+    def losses(self, view: MatchContext, target: Segment, synthetic: SyntheticBatch) -> Iterator[Tensor]:
         student = Student(
             view.network, synthetic.inputs, synthetic.labels, self.batch_size, target.augmentation, view.seed
         )

@@ -13,11 +13,11 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Augmentation, NoAugmentation
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import chunked
+from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import Network
-from fedcl_distill.objectives.base import Learned, Objective, View
+from fedcl_distill.objectives.base import Learned, MatchContext, Objective
 from fedcl_distill.objectives.inner_training import Batch, InnerTraining, Student, Weights, weights_of
 from fedcl_distill.seeding import generator_for
 
@@ -285,7 +285,7 @@ class UnrolledTraining(Objective[RealBatch]):
         momentum: of the inner SGD.
         truncation: how far back the gradient goes.
         augmentation: of the synthetic batches, drawn anew for each step and sample.
-        real_per_batch: real samples in each view, of all classes together.
+        real_batch_size: real samples in each view, of all classes together.
     """
 
     reads_labels: ClassVar[bool] = True
@@ -296,11 +296,11 @@ class UnrolledTraining(Objective[RealBatch]):
     momentum: float = 0.0
     truncation: Truncation = field(default_factory=NoTruncation)
     augmentation: Augmentation = field(default_factory=NoAugmentation)
-    real_per_batch: int = 1024
+    real_batch_size: int = 1024
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.epochs, self.real_per_batch) < 1:
-            raise SettingsError("unrolled training needs steps, epochs and real_per_batch of at least 1")
+        if min(self.steps, self.epochs, self.real_batch_size) < 1:
+            raise SettingsError("unrolled training needs steps, epochs and real_batch_size of at least 1")
         if not 0 <= self.momentum < 1:
             raise SettingsError(f"momentum must be at least 0 and below 1, got {self.momentum}")
 
@@ -314,18 +314,18 @@ class UnrolledTraining(Objective[RealBatch]):
             "inner_epochs": self.epochs,
             "inner_momentum": self.momentum,
             "inner_augmentation": self.augmentation.settings(),
-            "real_per_batch": self.real_per_batch,
+            "real_batch_size": self.real_batch_size,
             **self.batches.settings(),
             **self.rates.settings(),
             **self.truncation.settings(),
         }
 
     @torch.no_grad()
-    def target(self, view: View, real: RealSide) -> RealBatch:
-        inputs, classes = real.batch(self.real_per_batch, view.seed)
+    def target(self, view: MatchContext, real: RealSampler) -> RealBatch:
+        inputs, classes = real.batch(self.real_batch_size, view.seed)
         return RealBatch(view.augment(inputs, classes), classes)
 
-    def losses(self, view: View, target: RealBatch, synthetic: SyntheticSide) -> Iterator[Tensor]:
+    def losses(self, view: MatchContext, target: RealBatch, synthetic: SyntheticBatch) -> Iterator[Tensor]:
         student = ScheduledStudent(
             network=view.network,
             inputs=synthetic.inputs,
@@ -349,6 +349,6 @@ class UnrolledTraining(Objective[RealBatch]):
 def mean_cross_entropy(network: Network, weights: Weights, inputs: Tensor, classes: Tensor) -> Iterator[Tensor]:
     """Scalars that add up to the mean cross entropy at ``weights``, chunk by chunk."""
     names = [name for name, _ in network.named_parameters()]
-    for part, labels in chunked(inputs, classes):
+    for part, labels in micro_batches(inputs, classes):
         scores = functional_call(network, dict(zip(names, weights, strict=True)), (part,))
         yield F.cross_entropy(scores, labels, reduction="sum") / len(inputs)

@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Mapping
 
 from fedcl_distill.errors import PayloadError
-from fedcl_distill.named import read_named
 from fedcl_distill.parameterizations.addressing import Addressing
 from fedcl_distill.parameterizations.base import Arrays, Parameterization, Setting, Shape
 from fedcl_distill.parameterizations.generator import GeneratorLatents
 from fedcl_distill.parameterizations.grids import FixedPixels, LowRank, Pixels, Tiles
+from fedcl_distill.specs import read_spec
 
 PARAMETERIZATIONS: dict[str, type[Parameterization]] = {
     Pixels.name: Pixels,
@@ -51,7 +51,7 @@ def as_parameterization(value: Parameterization | str | None) -> Parameterizatio
     """
     if value is None:
         return Pixels()
-    return read_named("parameterization", value, PARAMETERIZATIONS) if isinstance(value, str) else value
+    return read_spec("parameterization", value, PARAMETERIZATIONS) if isinstance(value, str) else value
 
 
 __all__ = [

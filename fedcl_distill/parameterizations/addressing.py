@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.parameterizations.base import Arrays, Setting, Shape, check_integer, enlarge, enlarging
 from fedcl_distill.seeding import generator_for
@@ -19,7 +19,7 @@ from fedcl_distill.seeding import generator_for
 _MAX_BASES = 2**20
 _MAX_SCALE = 16
 _PAPER_BASES = 16  # for one whole sample of each of 10 classes; they take 0.4 of the storage of CIFAR-10
-_SHARE, _LARGEST_SHARE = 0.4, 0.8
+_SHARE, _MAX_SHARE = 0.4, 0.8
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Addressing:
         bases = self._bases(counts, sample_shape)
         return {"bases": bases, "addresses": (sum(self.decoded_counts(counts, sample_shape)), bases[0])}
 
-    def start(self, samples: Tensor, counts: Sequence[int], problem: Problem) -> Arrays:
+    def start(self, samples: Tensor, counts: Sequence[int], problem: SetupContext) -> Arrays:
         """The closest of all such combinations, in the mean square.
 
         With an orthonormal basis Q of all that enlarged images can be, the problem is the best approximation of the
@@ -119,7 +119,7 @@ class Addressing:
 
 def _usual_bases(size: int, storage: int) -> int:
     """How many bases of ``size`` values suit ``storage`` values in all."""
-    fewest = min(_PAPER_BASES, int(_LARGEST_SHARE * storage / size))
+    fewest = min(_PAPER_BASES, int(_MAX_SHARE * storage / size))
     wanted = min(max(int(_SHARE * storage / size), fewest), size // 2)
     # Two addresses or more for each basis: bases·size + 2·bases² values must fit.
     most = int((math.sqrt(size**2 + 8 * storage) - size) / 4)

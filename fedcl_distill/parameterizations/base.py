@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import SettingsError
 
 
@@ -87,7 +87,7 @@ class Parameterization(Protocol):
         """Shapes of the arrays that are stored for ``counts`` whole samples: what :meth:`start` returns."""
         ...
 
-    def start(self, samples: Tensor, counts: Sequence[int], problem: Problem) -> Arrays:
+    def start(self, samples: Tensor, counts: Sequence[int], problem: SetupContext) -> Arrays:
         """Arrays that decode as closely as possible to ``samples``.
 
         Args:

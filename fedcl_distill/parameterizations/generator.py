@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.generators import MAX_SIDE, Training, generate, invert, train, weight_shapes
 from fedcl_distill.parameterizations.base import Arrays, Setting, Shape, check_integer
@@ -93,7 +93,7 @@ class GeneratorLatents:
             **weight_shapes(code, self.width, sample_shape),
         }
 
-    def start(self, samples: Tensor, counts: Sequence[int], problem: Problem) -> Arrays:
+    def start(self, samples: Tensor, counts: Sequence[int], problem: SetupContext) -> Arrays:
         """Train the generator on the real data, then invert ``samples``; both soon end where there is no time left."""
         shape = tuple(samples.shape[1:])
         shapes = self.shapes(counts, shape)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.parameterizations.base import Arrays, Setting, Shape, check_integer, enlarge, shrink
 
@@ -32,7 +32,7 @@ class Pixels:
     def shapes(self, counts: Sequence[int], sample_shape: Shape) -> dict[str, Shape]:
         return {"pixels": (sum(counts), *sample_shape)}
 
-    def start(self, samples: Tensor, counts: Sequence[int], problem: Problem) -> Arrays:
+    def start(self, samples: Tensor, counts: Sequence[int], problem: SetupContext) -> Arrays:
         return {"pixels": samples.clone()}
 
     def decode(self, arrays: Mapping[str, Tensor]) -> Tensor:
@@ -85,7 +85,7 @@ class Tiles:
     def shapes(self, counts: Sequence[int], sample_shape: Shape) -> dict[str, Shape]:
         return {"pixels": (sum(counts), *sample_shape)}
 
-    def start(self, samples: Tensor, counts: Sequence[int], problem: Problem) -> Arrays:
+    def start(self, samples: Tensor, counts: Sequence[int], problem: SetupContext) -> Arrays:
         pixels = samples.new_zeros(sum(counts), *samples.shape[1:])
         for position, (rows, columns) in enumerate(self._grid(samples.shape[2:])):
             parts = samples[position :: self.factor**2]
@@ -168,7 +168,7 @@ class LowRank:
         channels, height, width = sample_shape
         return {"left": (samples, channels, height, rank), "right": (samples, channels, rank, width)}
 
-    def start(self, samples: Tensor, counts: Sequence[int], problem: Problem) -> Arrays:
+    def start(self, samples: Tensor, counts: Sequence[int], problem: SetupContext) -> Arrays:
         """The truncated singular value decomposition, the closest there is (Eckart and Young 1936).
 
         Either factor takes the root of the singular values, so that one learning rate suits both.

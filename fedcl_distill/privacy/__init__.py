@@ -10,10 +10,10 @@ from fedcl_distill.privacy.accounting import (
     weakest,
 )
 from fedcl_distill.privacy.ledger import PrivacyBudget, Release
-from fedcl_distill.privacy.noise import MOST_STEPS, NoiseSource, discrete_gaussian, guarantee_on_grid, publicly_scaled
+from fedcl_distill.privacy.noise import MAX_STEPS, NoiseSource, discrete_gaussian, guarantee_on_grid, publicly_scaled
 
 __all__ = [
-    "MOST_STEPS",
+    "MAX_STEPS",
     "Guarantee",
     "Mechanism",
     "NoiseSource",

@@ -51,7 +51,7 @@ KEY = "privacy"
 """Where provenance holds a guarantee."""
 
 UNIT, NEIGHBOURS = "record", "add or remove one"
-_MOST_QUERIES = 10**9
+_MAX_QUERIES = 10**9
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Mechanism:
     queries: int = 1
 
     def __post_init__(self) -> None:
-        if type(self.queries) is not int or not 1 <= self.queries <= _MOST_QUERIES:
-            raise SettingsError(f"privacy: queries must be an integer in [1, {_MOST_QUERIES}], got {self.queries!r}")
+        if type(self.queries) is not int or not 1 <= self.queries <= _MAX_QUERIES:
+            raise SettingsError(f"privacy: queries must be an integer in [1, {_MAX_QUERIES}], got {self.queries!r}")
         if not _positive(self.noise_multiplier) or not _positive(self.sampling_rate) or self.sampling_rate > 1:
             raise SettingsError(
                 "privacy: noise_multiplier must be positive and sampling_rate in (0, 1], "
@@ -197,7 +197,7 @@ def _positive(value: object) -> bool:
 _STEP = 1e-3  # of the discretised privacy loss; a tenth of it changes ε by less than half a per cent
 _TOLERANCE = 1e-3  # of the noise multiplier that is looked for, relative
 _ORDERS = [*range(2, 64), 96, 128, 256, 512]  # whole ones have a closed form
-_LEAST_NOISE = 0.1  # sensitivities; a single release with so little has an ε of about 90
+_MIN_NOISE = 0.1  # sensitivities; a single release with so little has an ε of about 90
 
 
 def epsilon_of(mechanisms: Sequence[Mechanism], delta: float) -> float:
@@ -229,11 +229,11 @@ def noise_multiplier_for(epsilon: float, delta: float, sampling_rate: float = 1.
     """
     check_target(epsilon, delta)
     Mechanism(1.0, sampling_rate, queries)
-    if _rdp_epsilon(_LEAST_NOISE, sampling_rate, queries, delta) <= epsilon:
+    if _rdp_epsilon(_MIN_NOISE, sampling_rate, queries, delta) <= epsilon:
         raise SettingsError(f"privacy: epsilon {epsilon:g} asks for next to no noise; take less")
-    bracket = _library().LowerEndpointAndGuess(_LEAST_NOISE, 1.0)
+    bracket = _library().LowerEndpointAndGuess(_MIN_NOISE, 1.0)
     above = _calibrated("rdp", (epsilon, delta, sampling_rate, queries), bracket, 0.01)  # in no time; never too small
-    bracket = _library().ExplicitBracketInterval(max(above / 3, _LEAST_NOISE / 2), above * 1.05)
+    bracket = _library().ExplicitBracketInterval(max(above / 3, _MIN_NOISE / 2), above * 1.05)
     tolerance = above * _TOLERANCE
     return _calibrated("pld", (epsilon, delta, sampling_rate, queries), bracket, tolerance) + tolerance
 

@@ -21,7 +21,7 @@ from fedcl_distill.parameterizations.base import check_integer
 from fedcl_distill.privacy.accounting import Guarantee, PrivacyTarget, noise_multiplier_for
 from fedcl_distill.seeding import derive_seed
 
-MOST_STEPS = 2**20
+MAX_STEPS = 2**20
 """The largest deviation, in steps: with it, all products below fit into 63 bits."""
 
 Whole = npt.NDArray[np.int64]
@@ -40,7 +40,7 @@ def discrete_gaussian(source: NoiseSource, deviation: int, shape: Sequence[int],
     Raises:
         SettingsError: ``deviation`` is out of range.
     """
-    check_integer("deviation", deviation, 1, MOST_STEPS)
+    check_integer("deviation", deviation, 1, MAX_STEPS)
     draws = _Draws(source, path)
 
     def propose(count: int) -> tuple[Whole, Flags]:
@@ -142,7 +142,7 @@ def _exp_minus_fraction(draws: _Draws, numerators: Whole, denominator: int) -> F
 
 
 _RESERVE = 1e-3  # of ε, for what whole noise differs from rounded Gaussian noise
-_LARGEST_BOUND = 2.0
+_MAX_BOUND = 2.0
 
 
 def guarantee_on_grid(
@@ -173,7 +173,7 @@ def guarantee_on_grid(
     noise = noise_multiplier_for(target.epsilon * (1 - _RESERVE), target.delta) * (1 + rounding)
     deviations = {name: noise * units[name] / steps[name] for name in numbers}  # in steps
     difference = 2 * sum(difference_of_whole_noise(count, deviations[name]) for name, count in numbers.items())
-    if 1 + rounding > _LARGEST_BOUND or difference > _RESERVE * target.epsilon:
+    if 1 + rounding > _MAX_BOUND or difference > _RESERVE * target.epsilon:
         raise SettingsError(f"privacy: numbers are rounded too coarsely for epsilon {target.epsilon:g}; take more bits")
     plain = target.guarantee(1.0, seeded=seeded)
     return target.guarantee(noise / plain.mechanism.noise_multiplier, seeded=seeded)

@@ -31,7 +31,7 @@ from fedcl_distill.synthetic.codec import (
 from fedcl_distill.synthetic.container import (
     DEFAULT_LIMITS,
     Limits,
-    View,
+    MatchContext,
     compact,
     parse_object,
     read_container,
@@ -54,7 +54,7 @@ def stored_counts(spec: StatisticsSpec, names: Iterable[str]) -> list[str]:
 
 
 FORMAT = 1
-_KEYS = {"format", "bits", "spec", "shape", "classes", "mean", "std", "range", "mirrorable", "ranges"}
+_KEYS = {"format", "bits", "spec", "shape", "classes", "mean", "std", "range", "allow_hflip", "ranges"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class StatisticsHeader:
                 "mean": [float(value) for value in domain.normalisation.mean],
                 "std": [float(value) for value in domain.normalisation.std],
                 "range": [float(value) for value in domain.value_range],
-                "mirrorable": domain.mirrorable,
+                "allow_hflip": domain.allow_hflip,
                 "ranges": {name: span.to_text() for name, span in self.ranges.items()},
             }
         )
@@ -111,8 +111,8 @@ def _domain(raw: dict[str, Any], limits: Limits) -> Domain:
     shape = read_shape("samples", raw["shape"], limits)
     if len(shape) not in (1, 3) or 0 in shape:
         raise PayloadError(f"metadata: samples cannot have shape {shape}")
-    if type(raw["mirrorable"]) is not bool:
-        raise PayloadError("metadata: mirrorable must be true or false")
+    if type(raw["allow_hflip"]) is not bool:
+        raise PayloadError("metadata: allow_hflip must be true or false")
     low, high = read_numbers(raw, "range", 2)
     if low > high:
         raise PayloadError(f"metadata: value range must ascend, got [{low}, {high}]")
@@ -121,7 +121,7 @@ def _domain(raw: dict[str, Any], limits: Limits) -> Domain:
         class_names=read_class_names(raw["classes"], limits),
         normalisation=Normalisation(read_numbers(raw, "mean", shape[0]), read_numbers(raw, "std", shape[0])),
         value_range=(low, high),
-        mirrorable=raw["mirrorable"],
+        allow_hflip=raw["allow_hflip"],
     )
 
 
@@ -137,7 +137,7 @@ def encode_statistics(statistics: ClassStatistics, bits: int = 8) -> bytes:
     """
     if bits not in BITS:
         raise SettingsError(f"statistics are sent in {', '.join(map(str, BITS))} bits a value, got {bits!r}")
-    arrays: dict[str, View] = {}
+    arrays: dict[str, MatchContext] = {}
     ranges: dict[str, Range] = {}
     for name, sums in statistics.sums.items():
         rows: Floats = sums.means[sums.counts > 0].float().numpy()
@@ -161,11 +161,11 @@ def save_statistics(statistics: ClassStatistics, path: str | os.PathLike[str], b
     return len(payload)
 
 
-def _smallest(counts: Any) -> View:
+def _smallest(counts: Any) -> MatchContext:
     """The same counts as the smallest unsigned integers that hold them all."""
     if counts.max() > np.iinfo(np.uint32).max:
         raise SettingsError("statistics of more than 4,294,967,295 samples of a class cannot be sent")
-    smallest: View = counts.astype(np.min_scalar_type(int(counts.max())).newbyteorder("<"))
+    smallest: MatchContext = counts.astype(np.min_scalar_type(int(counts.max())).newbyteorder("<"))
     return smallest
 
 
@@ -211,13 +211,13 @@ def _quantised(header: StatisticsHeader, shapes: Mapping[str, tuple[int, int]]) 
     return list(shapes) if header.bits < 32 else []
 
 
-def _read_counts(view: View, shape: tuple[int, int]) -> Tensor:
+def _read_counts(view: MatchContext, shape: tuple[int, int]) -> Tensor:
     if view.dtype.kind != "u" or view.shape != shape:
         raise PayloadError(f"counts are {view.dtype} {view.shape}, expected unsigned integers {shape}")
     return torch.from_numpy(view.astype(np.int64))
 
 
-def _read_sums(name: str, view: View, counts: Tensor, size: int, header: StatisticsHeader) -> Tensor:
+def _read_sums(name: str, view: MatchContext, counts: Tensor, size: int, header: StatisticsHeader) -> Tensor:
     """float64 (views, classes, size): means times counts; 0 where there are no samples."""
     present = counts > 0
     expected = (int(present.sum()), size)
@@ -320,6 +320,6 @@ class StatisticsExpectation:
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """Room for rounding."""
+    """AnswerLimits for rounding."""
     margin = _EPSILON * max(1.0, abs(low), abs(high))
     return low - margin, high + margin

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.augmentation import NoAugmentation
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import SGD, Budget, Callback, Engine, Initial, Noise, Run, Size
 from fedcl_distill.engine.size import AbsentClasses, count_per_class
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.network_sources import NoNetwork
-from fedcl_distill.objectives.base import Objective, View
+from fedcl_distill.objectives.base import MatchContext, Objective
 from fedcl_distill.objectives.distribution import ClassMeans, distances_of_means
 from fedcl_distill.parameterizations import GeneratorLatents, Parameterization, as_parameterization
 from fedcl_distill.parameterizations.base import check_integer
@@ -72,7 +72,7 @@ class FromMoments:
         return root
 
     def settings(self) -> dict[str, Any]:
-        return {"initial": "moments"}
+        return {"init": "moments"}
 
 
 @dataclass
@@ -172,7 +172,7 @@ class StatisticsMatching(Objective[ViewTarget]):
         """The views that are not."""
         return range(self.statistics.spec.views - self.held_out, self.statistics.spec.views)
 
-    def target(self, view: View, real: RealSide) -> ViewTarget:
+    def target(self, view: MatchContext, real: RealSampler) -> ViewTarget:
         return self.look(self.views[view.index % len(self.views)], real.device)
 
     def look(self, number: int, device: torch.device) -> ViewTarget:
@@ -182,7 +182,7 @@ class StatisticsMatching(Objective[ViewTarget]):
         means = ClassMeans(sums.means[number].float().to(device), (sums.counts[number] > 0).to(device))
         return ViewTarget(features, means)
 
-    def losses(self, view: View, target: ViewTarget, synthetic: SyntheticSide) -> Iterator[Tensor]:
+    def losses(self, view: MatchContext, target: ViewTarget, synthetic: SyntheticBatch) -> Iterator[Tensor]:
         yield from distances_of_means(target.features, target.real, synthetic.inputs, synthetic.classes)
 
     @torch.no_grad()
@@ -201,10 +201,10 @@ class StatisticsDistiller:
     """Makes synthetic samples whose class means in every view are those of statistics; no real sample is needed.
 
     Attributes:
-        initial: "moments" starts from what the statistics tell of the samples themselves, "noise" from white noise.
+        init: "moments" starts from what the statistics tell of the samples themselves, "noise" from white noise.
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
-        learning_rate, momentum, decay_from: see :class:`~fedcl_distill.engine.SGD`.
-        steps_per_view: synthetic steps in each view before the next one's turn.
+        learning_rate, momentum, decay_start: see :class:`~fedcl_distill.engine.SGD`.
+        steps_per_network: synthetic steps in each view before the next one's turn.
         clamp: keep pixels inside the data's value range.
         held_out: so many views are not matched, but tell when to stop: where their mismatch no longer falls, the run
             ends, with the samples that had the least. For long runs on few views.
@@ -214,27 +214,25 @@ class StatisticsDistiller:
             parameterization learns from real samples.
     """
 
-    initial: str = FROM_MOMENTS
+    init: str = FROM_MOMENTS
     parameterization: Parameterization | str | None = None
     learning_rate: float = 1.0
     momentum: float = 0.5
-    decay_from: float = 0.5
-    steps_per_view: int = 1
+    decay_start: float = 0.5
+    steps_per_network: int = 1
     clamp: bool = False
     held_out: int = 0
 
     def __post_init__(self) -> None:
-        if self.initial not in (FROM_MOMENTS, FROM_NOISE):
-            raise SettingsError(
-                f"unknown initial samples {self.initial!r}; statistics know: {FROM_MOMENTS}, {FROM_NOISE}"
-            )
+        if self.init not in (FROM_MOMENTS, FROM_NOISE):
+            raise SettingsError(f"unknown initial samples {self.init!r}; statistics know: {FROM_MOMENTS}, {FROM_NOISE}")
         if isinstance(as_parameterization(self.parameterization), GeneratorLatents):
             raise SettingsError("a generator learns from real samples, of which statistics hold none")
-        for name, least, most in (("learning_rate", 0, _LARGEST), ("momentum", 0, 1), ("decay_from", 0, 1)):
+        for name, least, most in (("learning_rate", 0, _LARGEST), ("momentum", 0, 1), ("decay_start", 0, 1)):
             value = getattr(self, name)
             if type(value) not in (int, float) or not least <= value <= most:
                 raise SettingsError(f"statistics: {name} must be a number in [{least}, {most:g}], got {value!r}")
-        for name, least in (("steps_per_view", 1), ("held_out", 0)):
+        for name, least in (("steps_per_network", 1), ("held_out", 0)):
             if type(getattr(self, name)) is not int or getattr(self, name) < least:
                 raise SettingsError(f"statistics: {name} must be an integer ≥ {least}, got {getattr(self, name)!r}")
         if type(self.clamp) is not bool:
@@ -268,17 +266,17 @@ class StatisticsDistiller:
         )
 
     def _engine(self, statistics: ClassStatistics, budget: Budget | None) -> Engine:
-        initial: Initial = Noise() if self.initial == FROM_NOISE else FromMoments(statistics)
+        init: Initial = Noise() if self.init == FROM_NOISE else FromMoments(statistics)
         return Engine(
             name="statistics",
             objective=StatisticsMatching(statistics, self.held_out),
             networks=NoNetwork(),
             augmentation=NoAugmentation(),  # views have their own
             parameterization=as_parameterization(self.parameterization),
-            initial=initial,
-            optimiser=SGD(learning_rate=self.learning_rate, momentum=self.momentum, decay_from=self.decay_from),
+            init=init,
+            optimiser=SGD(learning_rate=self.learning_rate, momentum=self.momentum, decay_start=self.decay_start),
             budget=budget or Budget(steps=2_000),
-            steps_per_view=self.steps_per_view,
+            steps_per_network=self.steps_per_network,
             clamp=self.clamp,
         )
 

@@ -39,7 +39,7 @@ class FixedPoint:
     Attributes:
         bits: of a word, 16 or 32.
         parties: the most whose words are added.
-        most_samples: the most of one class that a single party may hold.
+        max_samples: the most of one class that a single party may hold.
         bounds: the largest absolute mean of each kind of sums.
 
     Raises:
@@ -48,18 +48,18 @@ class FixedPoint:
 
     bits: int
     parties: int
-    most_samples: int
+    max_samples: int
     bounds: Mapping[str, float]
 
     def __post_init__(self) -> None:
         if self.bits not in WORD_DTYPES:
             raise SettingsError(f"sums in fixed point take 16 or 32 bits a value, got {self.bits}")
         check_integer("parties", self.parties, 1, 2 ** (self.bits - 2))
-        check_integer("most_samples", self.most_samples, 1, 2**31)
-        if self.parties * self.most_samples >= 2**self.bits:
+        check_integer("max_samples", self.max_samples, 1, 2**31)
+        if self.parties * self.max_samples >= 2**self.bits:
             raise SettingsError(
-                f"{self.parties} parties of up to {self.most_samples} samples a class: their counts may not fit into "
-                f"{self.bits} bits; take more bits or fewer most_samples"
+                f"{self.parties} parties of up to {self.max_samples} samples a class: their counts may not fit into "
+                f"{self.bits} bits; take more bits or fewer max_samples"
             )
         for name, bound in self.bounds.items():
             if type(bound) is not float or not 0 < bound < math.inf:
@@ -73,7 +73,7 @@ class FixedPoint:
     def step(self, name: str) -> float:
         """Of the sums ``name``: so many, each within its bound and rounded by half a step, stay below 2^(bits - 1)."""
         largest = (1 << self.bits - 1) - 1 - self.parties
-        return self.parties * self.most_samples * self.bounds[name] / largest
+        return self.parties * self.max_samples * self.bounds[name] / largest
 
     def size(self, spec: StatisticsSpec, domain: Domain) -> int:
         """Words of one party."""
@@ -85,10 +85,10 @@ class FixedPoint:
         Raises:
             DataError: a class has more samples, or a mean is larger, than agreed.
         """
-        if int(statistics.class_counts.max()) > self.most_samples:
+        if int(statistics.class_counts.max()) > self.max_samples:
             raise DataError(
                 f"there are {int(statistics.class_counts.max())} samples of a class, "
-                f"at most {self.most_samples} were agreed on"
+                f"at most {self.max_samples} were agreed on"
             )
         pieces = []
         for name, counts, _ in self._pieces(statistics.spec, statistics.domain):
@@ -122,7 +122,7 @@ class FixedPoint:
     def _sums(self, name: str, values: Tensor, counts: Mapping[str, Tensor]) -> Sums:
         """Held to what the counts allow, once it is clear that rounding alone passed it."""
         own = counts.get(name, counts[SAMPLES].expand(len(values), -1)).clone()
-        agreed = self.parties * self.most_samples
+        agreed = self.parties * self.max_samples
         if int(own.max()) > agreed:
             raise DataError(f"it counts {int(own.max())} samples of a class, at most {agreed} were agreed on")
         most = (own * self.bounds[name])[..., None]

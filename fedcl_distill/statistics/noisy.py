@@ -14,7 +14,7 @@ from fedcl_distill.checkpoint import fingerprint
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.privacy import (
-    MOST_STEPS,
+    MAX_STEPS,
     Guarantee,
     NoiseSource,
     PrivacyBudget,
@@ -169,7 +169,7 @@ class NoisyStatistics:
         if name == SAMPLES:
             shape = (means.shape[-1] // len(low), 1)
             return means.clamp(low.repeat(shape).T.flatten(), high.repeat(shape).T.flatten())
-        most = largest_mean(name, self.domain)
+        most = max_mean(name, self.domain)
         return means.clamp(-most, most)
 
 
@@ -266,7 +266,7 @@ def numbers_of_a_record(spec: StatisticsSpec, domain: Domain) -> dict[str, int]:
     return {name: math.prod(shape) for name, shape in shapes_of(spec, domain).items()} | {COUNTS: 1}
 
 
-def largest_mean(name: str, domain: Domain) -> float:
+def max_mean(name: str, domain: Domain) -> float:
     """The largest absolute value that a mean in this block can have."""
     largest = float(input_ends(domain).abs().max())
     return {FEATURES: 1.0, SAMPLES: largest, MOMENTS: largest**2, COUNTS: 1.0}[name]
@@ -275,7 +275,7 @@ def largest_mean(name: str, domain: Domain) -> float:
 def _finest_steps(spec: StatisticsSpec, domain: Domain, target: PrivacyTarget, shares: Shares) -> dict[str, float]:
     """So fine that noise of twice the deviation, more than any bound asks for, can still be drawn."""
     spread = shares.deviations(spec, domain, target.guarantee(1.0).mechanism.noise_multiplier)
-    return {name: 2 * deviation / MOST_STEPS for name, deviation in spread.items()}
+    return {name: 2 * deviation / MAX_STEPS for name, deviation in spread.items()}
 
 
 def _on_grid(values: Tensor, step: float, deviation: float, source: NoiseSource, name: str) -> Tensor:

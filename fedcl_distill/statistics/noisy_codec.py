@@ -16,14 +16,14 @@ from torch import Tensor
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.privacy import Guarantee, PrivacyTarget
 from fedcl_distill.statistics.codec import BITS, StatisticsExpectation, StatisticsHeader
-from fedcl_distill.statistics.noisy import COUNTS, NoisyStatistics, Shares, largest_mean, release_guarantee
+from fedcl_distill.statistics.noisy import COUNTS, NoisyStatistics, Shares, max_mean, release_guarantee
 from fedcl_distill.statistics.spec import Domain, StatisticsSpec
 from fedcl_distill.statistics.sums import shapes_of
 from fedcl_distill.synthetic import Limits
 from fedcl_distill.synthetic.codec import STORED_DTYPES, as_payload_error
 from fedcl_distill.synthetic.container import (
     DEFAULT_LIMITS,
-    View,
+    MatchContext,
     compact,
     parse_object,
     read_container,
@@ -33,8 +33,8 @@ from fedcl_distill.synthetic.quantise import Range, dequantise, quantise
 
 _FORMAT = 2
 _KEYS = {"format", "statistics", "shares", "guarantee", "variance"}
-_MOST_RECORDS = 1e9
-_MOST_VARIANCE = 1e6
+_MAX_RECORDS = 1e9
+_MAX_VARIANCE = 1e6
 _TOLERANCE = 0.02  # between accountants of other versions
 _DEVIATIONS = 10.0  # that honest noise never leaves
 
@@ -49,7 +49,7 @@ def encode_noisy(noisy: NoisyStatistics, bits: int = 32) -> bytes:
     """
     if bits not in BITS:
         raise SettingsError(f"statistics are sent in {', '.join(map(str, BITS))} bits a value, got {bits!r}")
-    arrays: dict[str, View] = {COUNTS: noisy.counts.float().numpy()}
+    arrays: dict[str, MatchContext] = {COUNTS: noisy.counts.float().numpy()}
     ranges: dict[str, Range] = {}
     for name, sums in noisy.sums.items():
         values = sums.float().numpy()
@@ -77,8 +77,8 @@ def decode_noisy(payload: bytes | bytearray | memoryview, limits: Limits = DEFAU
     raw = parse_object(text, "metadata")
     if set(raw) != _KEYS or raw["format"] != _FORMAT or not isinstance(raw["statistics"], str):
         raise PayloadError(f"metadata is not that of noisy statistics of format {_FORMAT}")
-    if type(raw["variance"]) not in (int, float) or not 1 <= raw["variance"] <= _MOST_VARIANCE:
-        raise PayloadError(f"metadata: variance must be in [1, {_MOST_VARIANCE:g}], got {str(raw['variance'])[:50]}")
+    if type(raw["variance"]) not in (int, float) or not 1 <= raw["variance"] <= _MAX_VARIANCE:
+        raise PayloadError(f"metadata: variance must be in [1, {_MAX_VARIANCE:g}], got {str(raw['variance'])[:50]}")
     header = StatisticsHeader.from_text(raw["statistics"], limits)
     shapes, classes = shapes_of(header.spec, header.domain), header.domain.num_classes
     if set(arrays) != {COUNTS, *shapes} or set(header.ranges) != set(shapes if header.bits < 32 else ()):
@@ -146,11 +146,11 @@ class NoisyExpectation:
             claim = f"{noisy.guarantee} with noise of variance {noisy.variance:g}"
             raise PayloadError(f"noisy statistics claim {claim}, expected {asked} of variance 1")
         spread = noisy.deviations()
-        if float(noisy.counts.abs().max()) > _MOST_RECORDS:
-            raise PayloadError(f"noisy statistics count more than {_MOST_RECORDS:g} records of a class")
+        if float(noisy.counts.abs().max()) > _MAX_RECORDS:
+            raise PayloadError(f"noisy statistics count more than {_MAX_RECORDS:g} records of a class")
         most = (noisy.counts.clamp(min=0) + _DEVIATIONS * spread[COUNTS])[:, None]
         for name, sums in noisy.sums.items():
-            bound = most * largest_mean(name, self.domain) + _DEVIATIONS * spread[name]
+            bound = most * max_mean(name, self.domain) + _DEVIATIONS * spread[name]
             if bool((sums.abs() > bound).any()):
                 raise PayloadError(f"sums of {name} are larger than so many records and their noise can make them")
 
@@ -167,7 +167,7 @@ class NoisyExpectation:
         )
 
 
-def _read(name: str, view: View, shape: tuple[int, int, int], header: StatisticsHeader) -> Tensor:
+def _read(name: str, view: MatchContext, shape: tuple[int, int, int], header: StatisticsHeader) -> Tensor:
     if view.dtype != STORED_DTYPES[header.bits] or view.shape != shape:
         raise PayloadError(f"{name} are {view.dtype} {view.shape}, expected {STORED_DTYPES[header.bits]} {shape}")
     values = view if header.bits == 32 else dequantise(view, header.ranges[name], header.bits)

@@ -17,7 +17,7 @@ import torch
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.parameterizations.base import check_integer
 from fedcl_distill.privacy import (
-    MOST_STEPS,
+    MAX_STEPS,
     Guarantee,
     NoiseSource,
     PrivacyTarget,
@@ -25,12 +25,12 @@ from fedcl_distill.privacy import (
     guarantee_on_grid,
 )
 from fedcl_distill.statistics.fixed_point import WORD_DTYPES, Words
-from fedcl_distill.statistics.noisy import COUNTS, NoisyStatistics, Shares, largest_mean, numbers_of_a_record
+from fedcl_distill.statistics.noisy import COUNTS, NoisyStatistics, Shares, max_mean, numbers_of_a_record
 from fedcl_distill.statistics.spec import Domain, StatisticsSpec
 from fedcl_distill.statistics.sums import ClassStatistics, shapes_of
 
 _TAIL = 12.0  # deviations that a total has room for; beyond them it would wrap around, which tells nothing
-_LEAST_DEVIATION = 16  # steps, of a share: sums of noise in coarser steps are no longer noise of the same kind
+_MIN_DEVIATION = 16  # steps, of a share: sums of noise in coarser steps are no longer noise of the same kind
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class NoisyFixedPoint:
         bits: of a word, 16 or 32.
         parties: the most whose words are added.
         fewest: of them, whose words alone already have all the noise of the release.
-        most_samples: of one class at a single party. What a party has beyond it is cut off, number by number.
+        max_samples: of one class at a single party. What a party has beyond it is cut off, number by number.
         target: ε and δ of the release.
         shares: how it divides its precision.
 
@@ -55,7 +55,7 @@ class NoisyFixedPoint:
     bits: int
     parties: int
     fewest: int
-    most_samples: int
+    max_samples: int
     target: PrivacyTarget
     shares: Shares
 
@@ -64,7 +64,7 @@ class NoisyFixedPoint:
             raise SettingsError(f"sums in fixed point take 16 or 32 bits a value, got {self.bits}")
         check_integer("parties", self.parties, 1, 2 ** (self.bits - 2))
         check_integer("fewest", self.fewest, 1, self.parties)
-        check_integer("most_samples", self.most_samples, 1, 2**31)
+        check_integer("max_samples", self.max_samples, 1, 2**31)
 
     @property
     def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
@@ -92,7 +92,7 @@ class NoisyFixedPoint:
         spread = self.shares.deviations(spec, domain, 2 * plain)
         largest = (1 << self.bits - 1) - 1 - self.parties
         return {
-            name: max(self._farthest(name, deviation, domain) / largest, self._share_of(deviation) / MOST_STEPS)
+            name: max(self._farthest(name, deviation, domain) / largest, self._share_of(deviation) / MAX_STEPS)
             for name, deviation in spread.items()
         }
 
@@ -108,7 +108,7 @@ class NoisyFixedPoint:
         values |= {name: exact.sums[name].values for name in shapes_of(spec, domain)}
         pieces = []
         for name, one in values.items():
-            most = self.most_samples * largest_mean(name, domain)
+            most = self.max_samples * max_mean(name, domain)
             whole = (one.clamp(-most, most) / steps[name]).round().long()
             pieces.append((whole + discrete_gaussian(source, spread[name], one.shape, name)).flatten())
         # Two's complement: a conversion to unsigned words keeps the lowest bits.
@@ -142,7 +142,7 @@ class NoisyFixedPoint:
         steps = self.steps(spec, domain)
         spread = self.shares.deviations(spec, domain, self.guarantee(spec, domain).deviation)
         found = {name: math.ceil(self._share_of(one) / steps[name]) for name, one in spread.items()}
-        if min(found.values()) < _LEAST_DEVIATION:
+        if min(found.values()) < _MIN_DEVIATION:
             raise SettingsError("privacy: a share of the noise is too small beside its step; take more bits")
         return found
 
@@ -152,4 +152,4 @@ class NoisyFixedPoint:
     def _farthest(self, name: str, deviation: float, domain: Domain) -> float:
         """The largest total of a number and its noise."""
         noise = _TAIL * deviation * math.sqrt(self.parties / self.fewest)
-        return self.parties * self.most_samples * largest_mean(name, domain) + noise
+        return self.parties * self.max_samples * max_mean(name, domain) + noise

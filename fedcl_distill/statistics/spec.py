@@ -26,14 +26,14 @@ class Domain:
 
     Attributes:
         sample_shape: (channels, height, width) or (features,).
-        class_names, normalisation, value_range, mirrorable: as in :class:`LabelledData`.
+        class_names, normalisation, value_range, allow_hflip: as in :class:`LabelledData`.
     """
 
     sample_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     normalisation: Normalisation
     value_range: tuple[float, float] = (0.0, 1.0)
-    mirrorable: bool = True
+    allow_hflip: bool = True
 
     @property
     def num_classes(self) -> int:
@@ -42,7 +42,7 @@ class Domain:
     @classmethod
     def of(cls, data: LabelledData) -> Domain:
         """The domain of ``data``."""
-        return cls(data.sample_shape, data.class_names, data.normalisation, data.value_range, data.mirrorable)
+        return cls(data.sample_shape, data.class_names, data.normalisation, data.value_range, data.allow_hflip)
 
     def blank(self, counts: Sequence[int]) -> LabelledData:
         """Data of this kind with so many samples a class, none of which says anything: all are the same zeros.
@@ -59,7 +59,7 @@ class Domain:
             normalisation=self.normalisation,
             value_range=self.value_range,
             name="statistics",
-            mirrorable=self.mirrorable,
+            allow_hflip=self.allow_hflip,
         )
 
 
@@ -67,9 +67,9 @@ MEAN, DIRECTION, CHARACTERISTIC = "mean", "direction", "characteristic"
 BOUNDED = (DIRECTION, CHARACTERISTIC)
 """Kinds of which each number lies in [-1, 1], whatever the sample."""
 
-_MOST_VIEWS = 100_000
-_MOST_DIMENSIONS = 100_000
-_LARGEST_MOMENTS = 64
+_MAX_VIEWS = 100_000
+_MAX_DIMENSIONS = 100_000
+_MAX_MOMENTS = 64
 _LONGEST_TEXT = 200
 _WIDTH = 32
 
@@ -117,9 +117,9 @@ class StatisticsSpec:
 
     def __post_init__(self) -> None:
         check_integer("statistics: seed", self.seed, 0, 2**63 - 1)
-        check_integer("statistics: views", self.views, 2, _MOST_VIEWS)
-        check_integer("statistics: dimensions", self.dimensions, 0, _MOST_DIMENSIONS)
-        check_integer("statistics: moments", self.moments, 0, _LARGEST_MOMENTS)
+        check_integer("statistics: views", self.views, 2, _MAX_VIEWS)
+        check_integer("statistics: dimensions", self.dimensions, 0, _MAX_DIMENSIONS)
+        check_integer("statistics: moments", self.moments, 0, _MAX_MOMENTS)
         _check_number("frequency", self.frequency, 1e6)
         _check_number("share", self.share, 1)
         if self.kind not in (MEAN, *BOUNDED):

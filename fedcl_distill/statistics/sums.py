@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.micro_batches import chunk_size
+from fedcl_distill.micro_batches import micro_batch_size
 from fedcl_distill.robust import CENTRES, capped
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics.spec import (
@@ -31,7 +31,7 @@ from fedcl_distill.statistics.spec import (
 
 Hashes = npt.NDArray[np.uint64]
 FEATURES, SAMPLES, MOMENTS = "features", "samples", "moments"
-_MOST_BLANK = 100_000
+_MAX_BLANK = 100_000
 _ROUNDING = 1e-3  # relative: what a sum of many numbers in [-1, 1] may be too large by
 
 
@@ -117,7 +117,7 @@ class ClassStatistics:
 
         No more than 100,000 of a class, which is beyond any synthetic set: labels take memory, and counts may be lies.
         """
-        return self.domain.blank(self.class_counts.clamp(max=_MOST_BLANK).tolist())
+        return self.domain.blank(self.class_counts.clamp(max=_MAX_BLANK).tolist())
 
     def digest(self) -> str:
         """SHA-256, in hexadecimal, over counts and sums."""
@@ -227,7 +227,7 @@ def _add(sums: Sums, view: int, data: LabelledData, rows: Tensor, device: torch.
     """Add the features of some ``rows`` of ``data`` to one view, in place."""
     classes = data.labels[rows]
     sums.counts[view] += torch.bincount(classes, minlength=data.num_classes)
-    size = chunk_size(data.samples[:1].to(device)) if device.type == "cpu" else 1024
+    size = micro_batch_size(data.samples[:1].to(device)) if device.type == "cpu" else 1024
     for chosen in torch.split(rows, size):
         labels = data.labels[chosen]
         values = features(data.inputs(chosen).to(device), labels.to(device))

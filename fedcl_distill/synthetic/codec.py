@@ -22,8 +22,8 @@ from fedcl_distill.parameterizations import Parameterization, Setting, Shape, bu
 from fedcl_distill.synthetic.container import (
     DEFAULT_LIMITS,
     Limits,
+    MatchContext,
     Spec,
-    View,
     compact,
     container_header,
     parse_object,
@@ -293,14 +293,14 @@ def quantisation_error(synthetic: SyntheticSet, bits: int) -> dict[str, float]:
     return errors
 
 
-def _plan(synthetic: SyntheticSet, bits: int, provenance: bool) -> tuple[dict[str, View], Header]:
+def _plan(synthetic: SyntheticSet, bits: int, provenance: bool) -> tuple[dict[str, MatchContext], Header]:
     """What is to be stored, by name and not yet quantised, and the header that tells how."""
     check_bits(bits)
     if LABELS in synthetic.arrays:
         raise DataError(f"synthetic set: no stored array may be called {LABELS!r}")
     arrays = {name: _to_numpy(array) for name, array in synthetic.arrays.items()}
     labels = _how_labels_travel(synthetic)
-    values: dict[str, View] = dict(arrays)
+    values: dict[str, MatchContext] = dict(arrays)
     if labels == SOFT:
         values[LABELS] = _to_numpy(synthetic.labels)
     header = Header(
@@ -337,7 +337,7 @@ def _depth(name: str, header: Header) -> int:
     return label_bits(header.bits) if name == LABELS else header.bits
 
 
-def _spec(name: str, values: View, header: Header) -> Spec:
+def _spec(name: str, values: MatchContext, header: Header) -> Spec:
     """What :func:`_store` will give, without the work."""
     if name == LABELS and header.labels == HARD:
         return Spec(values.dtype, values.shape)
@@ -345,7 +345,7 @@ def _spec(name: str, values: View, header: Header) -> Spec:
     return Spec(STORED_DTYPES[bits], (packed_bytes(values.size, bits),) if is_packed(bits) else values.shape)
 
 
-def _store(name: str, values: View, header: Header) -> View:
+def _store(name: str, values: MatchContext, header: Header) -> MatchContext:
     """The array that goes into the container for ``values``."""
     spec = _spec(name, values, header)
     if name in header.ranges:
@@ -410,7 +410,7 @@ def decode(payload: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIM
     )
 
 
-def _check_sizes(stored: dict[str, View], header: Header, how: Parameterization, limits: Limits) -> int:
+def _check_sizes(stored: dict[str, MatchContext], header: Header, how: Parameterization, limits: Limits) -> int:
     """Number of decoded samples, after everything that the arrays declare was held against ``limits``."""
     quantised = {*stored, LABELS} if header.labels == SOFT else set(stored)
     _check_names("ranges", set(header.ranges), quantised if header.bits < 32 else set())
@@ -435,7 +435,7 @@ def _check_names(what: str, given: set[str], expected: set[str]) -> None:
         raise PayloadError(f"metadata: {what} for {sorted(given)}, expected for {sorted(expected)}")
 
 
-def _check_array(name: str, view: View, header: Header) -> Shape:
+def _check_array(name: str, view: MatchContext, header: Header) -> Shape:
     """Shape of the values that ``view`` stands for, once its declared sizes agree with each other."""
     _check_dtype(name, view, STORED_DTYPES[header.bits])
     if not is_packed(header.bits):
@@ -446,12 +446,12 @@ def _check_array(name: str, view: View, header: Header) -> Shape:
     return shape
 
 
-def _check_dtype(name: str, view: View, expected: np.dtype[Any]) -> None:
+def _check_dtype(name: str, view: MatchContext, expected: np.dtype[Any]) -> None:
     if view.dtype != expected:
         raise PayloadError(f"array {name!r} has dtype {view.dtype}, expected {expected}")
 
 
-def _load_array(name: str, view: View, header: Header, bits: int) -> Tensor:
+def _load_array(name: str, view: MatchContext, header: Header, bits: int) -> Tensor:
     if bits == 32:
         return torch.from_numpy(view.astype(np.float32))
     if is_packed(bits):
@@ -460,7 +460,7 @@ def _load_array(name: str, view: View, header: Header, bits: int) -> Tensor:
     return torch.from_numpy(dequantise(view, header.ranges[name], bits))
 
 
-def _load_labels(view: View | None, header: Header, samples: int) -> Tensor:
+def _load_labels(view: MatchContext | None, header: Header, samples: int) -> Tensor:
     classes = len(header.class_names)
     if isinstance(header.labels, tuple):
         if view is not None:

@@ -117,7 +117,7 @@ def _check_depth(value: object, remaining: int) -> None:
         _check_depth(child, remaining - 1)
 
 
-View = npt.NDArray[Any]
+MatchContext = npt.NDArray[Any]
 
 METADATA_KEY = "fedcl_distill"
 _LENGTH_BYTES = 8
@@ -157,13 +157,13 @@ def container_header(specs: Mapping[str, Spec], metadata: str) -> bytes:
     return struct.pack("<Q", len(padded)) + padded
 
 
-def write_container(arrays: Mapping[str, View], metadata: str) -> bytes:
+def write_container(arrays: Mapping[str, MatchContext], metadata: str) -> bytes:
     """safetensors bytes of ``arrays`` (little-endian) with one metadata text."""
     specs = {name: Spec(array.dtype, array.shape) for name, array in arrays.items()}
     return b"".join([container_header(specs, metadata), *(arrays[name].tobytes() for name in _order(specs))])
 
 
-def read_container(payload: bytes | bytearray | memoryview, limits: Limits) -> tuple[dict[str, View], str]:
+def read_container(payload: bytes | bytearray | memoryview, limits: Limits) -> tuple[dict[str, MatchContext], str]:
     """Views into ``payload`` by name, and the metadata text; no array is copied.
 
     Raises:
@@ -201,7 +201,7 @@ def _read_header(payload: memoryview, limits: Limits) -> tuple[dict[str, Any], i
     return parse_object(text, "header"), body
 
 
-def _read_views(payload: memoryview, body: int, entries: dict[str, Any], limits: Limits) -> dict[str, View]:
+def _read_views(payload: memoryview, body: int, entries: dict[str, Any], limits: Limits) -> dict[str, MatchContext]:
     """Views of all entries, which must tile the bytes from ``body`` on without gap, overlap or rest."""
     spans = {name: _read_entry(name, entry, limits) for name, entry in entries.items()}
     views, position = {}, body

@@ -8,7 +8,7 @@ from flwr.app import RecordDict
 
 from fedcl_distill.statistics import ClassStatistics, Sums, decode_statistics, encode_statistics
 from fedcl_distill.synthetic.container import DEFAULT_LIMITS
-from strategies.federated.messages.answers import METRICS, SUMS, Facts, pack_payload, unpack_payload
+from strategies.federated.messages.answers import METRICS, SUMS, ClientReport, pack_payload, unpack_payload
 from strategies.federated.messages.requests import read_statistics
 
 _MOST = 10**9  # examples that a server takes for possible
@@ -16,7 +16,7 @@ _MOST = 10**9  # examples that a server takes for possible
 
 def inflated(question: RecordDict, answer: RecordDict, factor: int) -> RecordDict:
     """``answer`` as of ``factor`` times as many samples, as far as a server believes; sums count them all, too."""
-    facts = Facts.of(answer)
+    facts = ClientReport.of(answer)
     factor = max(1, min(factor, _MOST // facts.examples))
     if factor == 1:
         return answer

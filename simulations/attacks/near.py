@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.data import LabelledData
-from fedcl_distill.micro_batches import chunked
+from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import default_architecture
 from fedcl_distill.seeding import derive_seed
 from simulations.attacks.base import Attack
@@ -41,4 +41,4 @@ class NearTarget(Attack):
     def _embed(self, data: LabelledData, seed: int) -> Tensor:
         architecture = default_architecture(data.sample_shape, self.width)
         network = architecture.build(data.sample_shape, data.num_classes, seed=derive_seed(seed, "near")).eval()
-        return torch.cat([network.embed(part) for (part,) in chunked(data.inputs())])
+        return torch.cat([network.embed(part) for (part,) in micro_batches(data.inputs())])

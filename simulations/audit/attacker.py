@@ -14,7 +14,7 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
-from fedcl_distill.training import Recipe, fit
+from fedcl_distill.training import TrainConfig, fit
 from simulations.audit.game import Game
 from simulations.audit.releases import Release
 from simulations.audit.settings import AuditSettings
@@ -23,7 +23,7 @@ CONFIDENCE, PIXELS, FEATURES = "confidence", "pixels", "features"
 """What is observed of each candidate, larger for likely members: the logit of a model's confidence in its class, and
 minus the logarithm of the distance to the nearest released sample of its class."""
 
-_LEAST_DISTANCE = 1e-3
+_MIN_DISTANCE = 1e-3
 _RECIPE = {"learning_rate": 0.02, "batch_size": 32, "schedule": "cosine"}
 
 
@@ -42,7 +42,7 @@ class Attacker:
         network = Architecture.parse(self.settings.architecture).build(
             test.sample_shape, test.num_classes, seed=seed, device=self.settings.device
         )
-        fit(network, release.inputs(), release.labels, Recipe(self.settings.attack_epochs, **_RECIPE), seed=seed)  # type: ignore[arg-type]
+        fit(network, release.inputs(), release.labels, TrainConfig(self.settings.attack_epochs, **_RECIPE), seed=seed)  # type: ignore[arg-type]
         return network
 
     def observe(self, release: Release, model: Network) -> dict[str, Tensor]:
@@ -120,7 +120,7 @@ def pixels_of(release: SyntheticSet) -> Tensor:
 
 def nearness(distances: Tensor) -> Tensor:
     """Minus the logarithm of distances; of those in a class without released samples, less than any other."""
-    found = -distances.double().clamp(min=_LEAST_DISTANCE).log()
+    found = -distances.double().clamp(min=_MIN_DISTANCE).log()
     finite = found.isfinite()
     return torch.where(finite, found, found[finite].min() - 1 if finite.any() else torch.zeros((), dtype=found.dtype))
 

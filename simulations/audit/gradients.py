@@ -28,7 +28,7 @@ from simulations.tables.comparison import Table
 from simulations.tables.formats import ABSENT, numbers, plural
 
 KIND = "gradients"
-_LARGEST_BATCH = 6
+_MAX_BATCH = 6
 _NOTE = (
     "Median peak signal-to-noise ratio. A gradient: of FedAvg's first step on so few samples, inverted (Geiping et al. "
     "2020). A set: of the released sample nearest to a member, or to a candidate that was none."
@@ -63,8 +63,8 @@ class GradientSettings:
 
     def __post_init__(self) -> None:
         _ = self.model
-        if not 1 <= self.batch <= _LARGEST_BATCH or self.batches < 1 or self.steps < 1:
-            raise SettingsError(f"expected a batch of 1 to {_LARGEST_BATCH}, batches ≥ 1 and steps ≥ 1, got {self}")
+        if not 1 <= self.batch <= _MAX_BATCH or self.batches < 1 or self.steps < 1:
+            raise SettingsError(f"expected a batch of 1 to {_MAX_BATCH}, batches ≥ 1 and steps ≥ 1, got {self}")
 
     @property
     def model(self) -> Architecture:

@@ -42,7 +42,7 @@ class AuditSettings:
         strategy_settings: what the strategy shall do in its own way.
         federated: further settings of the federated run, such as ``clients=4`` or ``rounds=10``.
         method: of distillation or selection.
-        method_settings: what the method shall do in its own way, such as ``initial=noise``; ``dm.clamp=true`` is for
+        method_settings: what the method shall do in its own way, such as ``init=noise``; ``dm.clamp=true`` is for
             dm alone.
         images_per_class: synthetic samples of each class.
         distil_steps: optimisation steps; the method's own number by default.

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.augmentation import NoAugmentation, SiameseAugmentation
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.data import Splits
 from fedcl_distill.engine import Budget, Engine
 from fedcl_distill.methods import build_method
 from fedcl_distill.network_sources import TrainedOnSynthetic
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.objectives import Replayed, TrajectoryGradient, TrajectoryMatching, Unrolled, View
-from fedcl_distill.training import Recipe, fit, predict
+from fedcl_distill.objectives import MatchContext, Replayed, TrajectoryGradient, TrajectoryMatching, Unrolled
+from fedcl_distill.training import TrainConfig, fit, predict
 from simulations.bench.workload import Tick, Ticking, Workload
 from simulations.plain.judging import PlainJudge
 from simulations.plain.matching import PlainDM, PlainDSA, PlainMatching
@@ -39,7 +39,7 @@ def _do(work: Workload, tick: Tick, unit: Callable[[int], object]) -> None:
 
 def _plain_matching(kind: type[PlainMatching]) -> Side:
     def run(work: Workload, data: Splits, tick: Tick) -> None:
-        loop = kind(data.train, work.images_per_class, width=work.width, real_per_class=work.real_per_class)
+        loop = kind(data.train, work.images_per_class, width=work.width, real_batch_per_class=work.real_batch_per_class)
         _do(work, tick, lambda _: loop.step())
 
     return run
@@ -47,7 +47,9 @@ def _plain_matching(kind: type[PlainMatching]) -> Side:
 
 def _matching(method: str, precision: str = "float32") -> Side:
     def run(work: Workload, data: Splits, tick: Tick) -> None:
-        engine = build_method(method, architecture=_architecture(work, precision), real_per_class=work.real_per_class)
+        engine = build_method(
+            method, architecture=_architecture(work, precision), real_batch_per_class=work.real_batch_per_class
+        )
         assert isinstance(engine, Engine)
         if isinstance(engine.networks, TrainedOnSynthetic):  # a unit is a matching; training between is another case
             engine = replace(engine, networks=engine.networks.start)
@@ -93,11 +95,11 @@ def _trajectory(gradient: TrajectoryGradient, precision: str = "float32") -> Sid
             augmentation=SiameseAugmentation(),
             gradient=gradient,
         )
-        real = RealSide(data.train, torch.device("cpu"))
-        side = SyntheticSide(images, labels, labels, {"learning_rate": rate})
+        real = RealSampler(data.train, torch.device("cpu"))
+        side = SyntheticBatch(images, labels, labels, {"learning_rate": rate})
 
         def match(unit: int) -> None:
-            view = View(ends[0], NoAugmentation().draw(classes, shape, torch.Generator()), unit, ends[1])
+            view = MatchContext(ends[0], NoAugmentation().draw(classes, shape, torch.Generator()), unit, ends[1])
             for loss in objective.losses(view, objective.target(view, real), side):
                 loss.backward()  # type: ignore[no-untyped-call]
 
@@ -121,8 +123,8 @@ def _epoch(precision: str) -> Side:
     def run(work: Workload, data: Splits, tick: Tick) -> None:
         network = _network(work, data, precision)
         images, labels = _some_images(work, data)
-        recipe = Recipe(epochs=EPOCHS, augmentation=SiameseAugmentation())
-        _do(work, tick, lambda _: fit(network, images.detach(), labels, recipe, seed=0))
+        train_config = TrainConfig(epochs=EPOCHS, augmentation=SiameseAugmentation())
+        _do(work, tick, lambda _: fit(network, images.detach(), labels, train_config, seed=0))
 
     return run
 

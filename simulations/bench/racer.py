@@ -43,7 +43,7 @@ def presets(settings: RaceSettings, data: Splits) -> Iterator[Look]:
     for seconds in settings.budgets:
         method = build_method(settings.method, **settings.method_settings)
         before = time.process_time()
-        budget = Budget(seconds=seconds, clock="processor")
+        budget = Budget(seconds=seconds, clock="cpu")
         synthetic = method.distil(data.train, settings.images_per_class, seed=settings.seed, budget=budget)
         yield Look(time.process_time() - before, int(synthetic.provenance["steps"]), synthetic)
 

@@ -33,7 +33,7 @@ def table_of_bench(records: Sequence[Record]) -> Table:
 def describe_work(work: Mapping[str, Any]) -> str:
     """The workload in a few words, given as a record's settings hold it."""
     return (
-        f"{work['data']} · {work['images_per_class']} images a class, {work['real_per_class']} real ones · "
+        f"{work['data']} · {work['images_per_class']} images a class, {work['real_batch_per_class']} real ones · "
         f"width {work['width']} · {work['threads']} threads"
     )
 

@@ -30,7 +30,7 @@ class Workload:
         data_root: folder to search first; a place on this computer, and no part of :meth:`as_record`.
         images_per_class: synthetic images of each class.
         width: of the ConvNets.
-        real_per_class: real images of each class in a matching step.
+        real_batch_per_class: real images of each class in a matching step.
         student_steps: steps of a trajectory's student.
         student_batch: synthetic images in each of them.
         test_limit: test images that are judged.
@@ -45,7 +45,7 @@ class Workload:
     data_root: str | None = None
     images_per_class: int = 10
     width: int = 128
-    real_per_class: int = 256
+    real_batch_per_class: int = 256
     student_steps: int = 10
     student_batch: int = 100
     test_limit: int = 2000

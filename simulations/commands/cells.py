@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 _RUN_TABLES = "run"
 _TOGETHER = "together"
-_MOST_CELLS = 10_000
+_MAX_CELLS = 10_000
 _OWNERS = {"method_settings": "method", "strategy_settings": "strategy", "attack_settings": "attack"}
 """Whose settings a mapping holds: those of whatever the other field names."""
 
@@ -118,8 +118,8 @@ def _combine(
     if missing:
         raise SettingsError(f"{', '.join(missing)} must be given")
     axes = _axes(values, together)
-    if math.prod(map(len, axes)) > _MOST_CELLS:
-        raise SettingsError(f"settings make more than {_MOST_CELLS:,} combinations")
+    if math.prod(map(len, axes)) > _MAX_CELLS:
+        raise SettingsError(f"settings make more than {_MAX_CELLS:,} combinations")
     for combination in itertools.product(*axes):
         chosen = {name: value for part in combination for name, value in part.items()}
         for name in chosen.keys() & _OWNERS.keys():

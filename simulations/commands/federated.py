@@ -46,7 +46,7 @@ _HELPS = {
     "strategy": f"One of {', '.join(list_arms())}.",
     "strategy_settings": "What the strategy shall do in its own way, such as mu=0.1; topk.fraction=0.1 is for topk.",
     "method": "Clients distil by this; see fedcl-distill methods.",
-    "method_settings": "What the method shall do in its own way, such as initial=noise; dm.clamp=true is for dm alone.",
+    "method_settings": "What the method shall do in its own way, such as init=noise; dm.clamp=true is for dm alone.",
     "attack": f"What attackers do: {', '.join(list_attacks())}.",
     "attack_settings": "What they shall do in their own way, such as share=0.5; backdoor.target=3 is for backdoor.",
     "bits": "Of each sent value: 2, 4, 8, 16 or 32.",

@@ -22,7 +22,7 @@ _HELPS = {
     "strategy_settings": "What the strategy shall do in its own way, such as reserve=false; statistics.views=20 is "
     "for statistics.",
     "method": "Clients distil by this, the server its memory; see fedcl-distill methods.",
-    "method_settings": "What the method shall do in its own way, such as initial=noise; dm.clamp=true is for dm alone.",
+    "method_settings": "What the method shall do in its own way, such as init=noise; dm.clamp=true is for dm alone.",
     "bits": "Of each sent and remembered value: 2, 4, 8, 16 or 32.",
 }
 

@@ -30,7 +30,7 @@ Name = Annotated[str | None, typer.Argument(help="Show this method in full.", me
 def methods(name: Name = None) -> None:
     """List the methods that --method takes, family by family, or show one with its settings.
 
-    Settings are given as --method-settings KEY=VALUE, for instance --method-settings dm.steps_per_view=5.
+    Settings are given as --method-settings KEY=VALUE, for instance --method-settings dm.steps_per_network=5.
     """
     console = open_console()
     if name is None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from simulations.running.records import RESULTS
 from simulations.running.workers import Worker, Workers, hire
 
-_MOST_WORKERS = 3
+_MAX_WORKERS = 3
 
 
 def show_small_comparison(out: Path) -> None:
     """Run what ``out`` does not hold yet, print the tables, write the report and say where it is."""
-    started, count = time.monotonic(), min(_MOST_WORKERS, os.cpu_count() or 1)
+    started, count = time.monotonic(), min(_MAX_WORKERS, os.cpu_count() or 1)
     anew = not (out / RESULTS).exists()  # otherwise little or nothing is left to do
     hired = hire(Workers(out, count, reuse=True)) if count > 1 and anew else []
     _compare_and_show(out, count, hired, started)

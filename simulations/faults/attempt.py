@@ -16,7 +16,7 @@ from simulations.faults.jobs import Job
 
 _MARK = "FEDCL_DISTILL_FAULTS"
 _LOOK_SECONDS = 0.005
-_MOST_SECONDS = 600.0
+_MAX_SECONDS = 600.0
 _LAST_WORDS = 2000  # characters
 
 
@@ -24,7 +24,7 @@ class JobError(FedclDistillError, RuntimeError):
     """A job that nobody killed did not come to its end."""
 
 
-def attempt(job: Job, folder: Path, log: Path, kill_after: float = _MOST_SECONDS) -> float | None:
+def attempt(job: Job, folder: Path, log: Path, kill_after: float = _MAX_SECONDS) -> float | None:
     """Do ``job``: seconds that it took, or None where it was killed after ``kill_after`` of them.
 
     Raises:

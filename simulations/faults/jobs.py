@@ -11,7 +11,7 @@ from simulations.running.records import RESULTS, append_record, finished_keys, m
 
 _NETWORK = "dm.architecture=convnet:width=8"
 _STEPS = 60
-_MOST_SECONDS = 300.0
+_MAX_SECONDS = 300.0
 _SERVER_NOTICES_SECONDS = 60.0
 """Flower's ServerApp sees by itself that its SuperLink is gone."""
 STARTS = "starts.log"
@@ -73,7 +73,7 @@ def deployment(folder: Path) -> None:
         strategy="fedavg", clients=3, rounds=4, local_epochs=3, train_limit=300, architecture="convnet:width=4"
     )
     append_line(folder / STARTS, str(int((folder / CHECKPOINT).exists())))
-    run_deployed(settings, timeout=_MOST_SECONDS, keep=folder)
+    run_deployed(settings, timeout=_MAX_SECONDS, keep=folder)
 
 
 def _command(*arguments: str) -> Callable[[Path], None]:

@@ -18,9 +18,9 @@ from random import Random
 from typing import Any
 
 _CODE = ("fedcl_distill", "strategies", "simulations")
-_LARGEST_INPUT = 1 << 16
+_MAX_INPUT = 1 << 16
 _HANGING_SECONDS = 60
-_LARGEST_PROCESS_MIB = 4096
+_MAX_PROCESS_MIB = 4096
 _COUNTED_EVERY = 500
 
 
@@ -52,9 +52,9 @@ def main(name: str, folder: Path, seconds: int, seed: int) -> None:
     options = {
         "max_total_time": seconds,
         "seed": seed,
-        "max_len": _LARGEST_INPUT,
+        "max_len": _MAX_INPUT,
         "timeout": _HANGING_SECONDS,
-        "rss_limit_mb": _LARGEST_PROCESS_MIB,
+        "rss_limit_mb": _MAX_PROCESS_MIB,
         "artifact_prefix": f"{findings}/{name}-",
         "print_final_stats": 1,
     }

@@ -13,8 +13,8 @@ from simulations.fuzz.mutation import mutate_bytes
 
 Mutator = Callable[[bytes, Random], bytes]
 
-MOST_SECONDS = 2.0
-MOST_MEMORY = 256 * 2**20  # bytes by which one input may raise the process's peak
+MAX_SECONDS = 2.0
+MAX_MEMORY = 256 * 2**20  # bytes by which one input may raise the process's peak
 
 
 class Finding(Exception):
@@ -50,15 +50,15 @@ def judge(target: Target, data: bytes) -> bool:
     """Whether ``target`` accepts ``data``.
 
     Raises:
-        Finding: neither accepted nor refused as promised, or at a cost of more than :data:`MOST_SECONDS` of processor
-            time or :data:`MOST_MEMORY`; the exception behind it, if any, is its cause.
+        Finding: neither accepted nor refused as promised, or at a cost of more than :data:`MAX_SECONDS` of processor
+            time or :data:`MAX_MEMORY`; the exception behind it, if any, is its cause.
     """
     started, peak = time.thread_time(), _peak()
     accepted = _is_accepted(target, data)
     seconds, grown = time.thread_time() - started, _peak() - peak
-    if seconds > MOST_SECONDS:
+    if seconds > MAX_SECONDS:
         raise Finding(f"{target.name} took {seconds:.1f} s")
-    if grown > MOST_MEMORY:
+    if grown > MAX_MEMORY:
         raise Finding(f"{target.name} took {grown // 2**20} MiB")
     return accepted
 

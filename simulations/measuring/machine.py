@@ -8,7 +8,7 @@ import statistics
 import time
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
-_LARGEST_MMAP_THRESHOLD = 1 << 30
+_MAX_MMAP_THRESHOLD = 1 << 30
 _NEVER_TRIM = 2**31 - 1
 _MATRIX = 1024
 _MATRIX_REPEATS = 15
@@ -27,7 +27,7 @@ def tune_allocator() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    mapped = mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+    mapped = mallopt(_M_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD)
     trimmed = mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
     return bool(mapped and trimmed)
 

@@ -25,7 +25,7 @@ class PlainMatching(ABC):
         per_class: synthetic images of each class; they start as random real ones.
         width: of the networks.
         learning_rate: of SGD with momentum 0.5.
-        real_per_class: real images of a class in each step.
+        real_batch_per_class: real images of a class in each step.
         seed: fixes everything that is drawn.
     """
 
@@ -36,14 +36,14 @@ class PlainMatching(ABC):
         *,
         width: int = 128,
         learning_rate: float = 1.0,
-        real_per_class: int = 256,
+        real_batch_per_class: int = 256,
         seed: int = 0,
     ) -> None:
-        self.real, self.per_class, self.width, self.real_per_class, self.seed = (
+        self.real, self.per_class, self.width, self.real_batch_per_class, self.seed = (
             real,
             per_class,
             width,
-            real_per_class,
+            real_batch_per_class,
             seed,
         )
         self.augmentation = SiameseAugmentation()
@@ -62,7 +62,7 @@ class PlainMatching(ABC):
         loss = torch.zeros(())
         for label in range(self.real.num_classes):
             rows = self.rows[label]
-            chosen = rows[torch.randperm(len(rows), generator=generator)[: self.real_per_class]]
+            chosen = rows[torch.randperm(len(rows), generator=generator)[: self.real_batch_per_class]]
             draw = self.augmentation.draw(1, self.real.sample_shape, generator)
             synthetic = self.images[label * self.per_class : (label + 1) * self.per_class]
             both = (_augmented(draw, self.real.inputs(chosen)), _augmented(draw, synthetic))

@@ -14,7 +14,7 @@ from fedcl_distill.engine.size import bytes_of_counts
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
-from fedcl_distill.training import Recipe
+from fedcl_distill.training import TrainConfig
 from simulations.bench.cases import CASES as SIDES
 from simulations.bench.cases import Side
 from simulations.bench.workload import Tick, Ticking, Workload
@@ -46,29 +46,29 @@ def _round(strategy: str) -> Side:
 
 def _rounds(name: str, work: Workload, data: Splits, tick: Tick) -> None:
     """As ``run_server`` does it, but for the server's epochs, whose hundreds are the case "evaluation, training"."""
-    from strategies.federated import FederatedSettings, InProcessGrid, Reception, build_strategy, make_client_app
+    from strategies.federated import FederatedSettings, InProcessGrid, ReplyCollector, build_strategy, make_client_app
     from strategies.federated.messages.arrays import weights_of
     from strategies.federated.server.run import learner_for
 
     settings = FederatedSettings(
         strategy=name,
         clients=CLIENTS,
-        method_settings={"architecture": _text(work), "real_per_class": work.real_per_class}
+        method_settings={"architecture": _text(work), "real_batch_per_class": work.real_batch_per_class}
         if name == "one-shot"
         else {},
         images_per_class=work.images_per_class,
         distil_steps=_DISTIL_STEPS,
         architecture=_text(work),
     )
-    recipe = Recipe(epochs=_EPOCHS, augmentation=augmentation_for(data.train))
-    learner = replace(learner_for(settings, data.test), recipe=recipe)
+    train_config = TrainConfig(epochs=_EPOCHS, augmentation=augmentation_for(data.train))
+    learner = replace(learner_for(settings, data.test), train_config=train_config)
     parts = partition(_some(data.train), "iid", clients=CLIENTS, seed=0)
     app = make_client_app(lambda context: parts[int(context.node_config["partition-id"])])
     with InProcessGrid(app, CLIENTS) as grid:
         tick()
         for _ in range(work.repeats + 1):
-            reception = Reception(CLIENTS, quorum=1.0)
-            strategy = build_strategy(settings, data.test, learner, reception)
+            collector = ReplyCollector(CLIENTS, quorum=1.0)
+            strategy = build_strategy(settings, data.test, learner, collector)
             weights = strategy.start(grid, weights_of(learner.fresh()), num_rounds=1).arrays
             learner.class_accuracies(weights, data.test)
             tick()
@@ -85,7 +85,7 @@ def _experience(work: Workload, data: Splits, tick: Tick) -> None:
         raise SettingsError(f"there are {_EXPERIENCES} experiences, of which the first is not measured")
     data = Splits(_some(data.train), data.test)
     budget = bytes_of_counts([work.images_per_class] * data.train.num_classes, data.train, 8)
-    method = build_method("dm", architecture=_architecture(work), real_per_class=work.real_per_class)
+    method = build_method("dm", architecture=_architecture(work), real_batch_per_class=work.real_batch_per_class)
     memory = DistilledMemory(budget, distiller=method, budget=Budget(steps=_DISTIL_STEPS))
     network = _architecture(work).build(data.train.sample_shape, data.train.num_classes, seed=0)
     strategy = Naive(

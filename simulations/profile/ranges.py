@@ -11,14 +11,14 @@ from unittest.mock import patch
 from torch.profiler import record_function
 
 from fedcl_distill.augmentation import Draw, SiameseAugmentation
-from fedcl_distill.context import RealSide
+from fedcl_distill.context import RealSampler
 from fedcl_distill.data import LabelledData
 from fedcl_distill.networks import Architecture
 from simulations.profile.groups import AUGMENTATION, DATA, RANGE, WEIGHTS
 
 _METHODS: tuple[tuple[type, str, str], ...] = (
-    (RealSide, "draw", DATA),
-    (RealSide, "batch", DATA),
+    (RealSampler, "draw", DATA),
+    (RealSampler, "batch", DATA),
     (LabelledData, "inputs", DATA),
     (Architecture, "build", WEIGHTS),
 )

@@ -77,7 +77,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ClientReport:
     """Names and values, and a table, folded away until someone asks."""
 
     title: str
@@ -86,7 +86,7 @@ class Facts:
     kind: str = "facts"
 
 
-Block = Grid | Plot | HeatMaps | Pictures | Facts
+Block = Grid | Plot | HeatMaps | Pictures | ClientReport
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from simulations.running.records import Record, read_records
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_LARGEST_PICTURE_BYTES = 8 * 2**20
+_MAX_PICTURE_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def picture_of(source: Sourced) -> tuple[str, int] | None:
     files = source.record["metrics"].get("files")
     name = files.get("picture") if isinstance(files, dict) else None
     path = _below(source.folder, name)
-    if path is None or not path.is_file() or path.stat().st_size > _LARGEST_PICTURE_BYTES:
+    if path is None or not path.is_file() or path.stat().st_size > _MAX_PICTURE_BYTES:
         return None
     content = path.read_bytes()
     if not content.startswith(_PNG_SIGNATURE) or len(content) < 24:

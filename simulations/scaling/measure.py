@@ -37,7 +37,7 @@ def measure(**point: Any) -> dict[str, Any]:
 
 def random_images(point: Point) -> LabelledData:
     """As many as the work needs, in order of class."""
-    per_class = max(point.images_per_class * point.clients, point.real_per_class)
+    per_class = max(point.images_per_class * point.clients, point.real_batch_per_class)
     labels = torch.arange(point.classes).repeat_interleave(per_class)
     shape = (len(labels), 3, point.size, point.size)
     samples = torch.randint(256, shape, dtype=torch.uint8, generator=generator_for(0, "images"))
@@ -49,7 +49,7 @@ def random_images(point: Point) -> LabelledData:
 def _use_once(point: Point) -> None:
     """The same with almost nothing, so that what libraries take when they are first used is not the work's."""
     small = replace(
-        point, images_per_class=1, classes=2, size=8, width=8, real_per_class=2, clients=min(point.clients, 2)
+        point, images_per_class=1, classes=2, size=8, width=8, real_batch_per_class=2, clients=min(point.clients, 2)
     )
     _do(small, random_images(small), lambda: None)
 
@@ -59,7 +59,7 @@ def _do(point: Point, data: LabelledData, tick: Tick) -> int:
     work = Workload(
         images_per_class=point.images_per_class,
         width=point.width,
-        real_per_class=point.real_per_class,
+        real_batch_per_class=point.real_batch_per_class,
         repeats=point.repeats,
         threads=point.threads,
     )

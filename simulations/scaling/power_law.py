@@ -18,13 +18,13 @@ class PowerLaw:
     """``factor`` · Π size^exponent over the sizes that ``exponents`` names.
 
     Attributes:
-        largest_error: of the values that it was fitted to: the largest of |predicted / measured − 1|.
+        max_error: of the values that it was fitted to: the largest of |predicted / measured − 1|.
         values: how many these were.
     """
 
     factor: float
     exponents: Mapping[str, float]
-    largest_error: float = 0.0
+    max_error: float = 0.0
     values: int = 0
 
     def __call__(self, sizes: Sizes) -> float:

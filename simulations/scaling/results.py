@@ -37,7 +37,7 @@ def sizes_of(point: Point) -> Sizes:
     images = point.images_per_class
     return {
         "classes": point.classes,
-        "images": point.real_per_class + 3 * images if point.work == DM_STEP else images,
+        "images": point.real_batch_per_class + 3 * images if point.work == DM_STEP else images,
         "pixels": point.size**2,
         "width": point.width,
     }
@@ -63,7 +63,7 @@ def table_of_scaling(records: Sequence[Record]) -> Table:
 
 def table_of_laws(found: dict[str, PowerLaw]) -> Table:
     """One row for every law."""
-    rows = tuple((work, str(law), str(law.values), f"{100 * law.largest_error:.0f} %") for work, law in found.items())
+    rows = tuple((work, str(law), str(law.values), f"{100 * law.max_error:.0f} %") for work, law in found.items())
     return Table("Laws", _LAWS, rows, _LAW_NOTES)
 
 

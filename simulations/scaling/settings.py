@@ -24,7 +24,7 @@ class Point:
         size: pixels a side of the images, which have three channels.
         width: of the ConvNet.
         clients: of a round; 1 where there is no federation.
-        real_per_class: real images of each class in a step.
+        real_batch_per_class: real images of each class in a step.
         repeats: units that are measured, after one that is not.
         threads: of the process.
     """
@@ -35,7 +35,7 @@ class Point:
     size: int
     width: int
     clients: int
-    real_per_class: int
+    real_batch_per_class: int
     repeats: int
     threads: int
 
@@ -56,7 +56,7 @@ class ScalingSettings:
         size: pixels a side of the images, which have three channels.
         width: of the ConvNet.
         clients: of a FedAvg round in process.
-        real_per_class: real images of each class in a DM step.
+        real_batch_per_class: real images of each class in a DM step.
         repeats: units that are measured, after one that is not.
         threads: of each process.
 
@@ -70,7 +70,7 @@ class ScalingSettings:
     size: tuple[int, ...] = (8, 16, 32, 64)
     width: tuple[int, ...] = (16, 32, 64, 128)
     clients: tuple[int, ...] = (10, 100, 1000)
-    real_per_class: int = 64
+    real_batch_per_class: int = 64
     repeats: int = 1
     threads: int = 1
 
@@ -97,7 +97,7 @@ class ScalingSettings:
 
     def middle(self, work: str) -> Point:
         """What all axes cross in."""
-        common = {"real_per_class": self.real_per_class, "repeats": self.repeats, "threads": self.threads}
+        common = {"real_batch_per_class": self.real_batch_per_class, "repeats": self.repeats, "threads": self.threads}
         if work == ROUND:
             tiny = {"images_per_class": 2, "classes": 2, "size": 8, "width": 8}
             return Point(work, **tiny, clients=_middle(self.clients), **common)

@@ -76,13 +76,13 @@ def _stages(settings: FederatedSettings, parts: Sequence[LabelledData], learner:
 
 
 def _centralised(settings: FederatedSettings, parts: Sequence[LabelledData], learner: Learner) -> Iterator[Stage]:
-    """FedAvg with a single client that holds everything: ``local_epochs`` a round, by the clients' recipe."""
+    """FedAvg with a single client that holds everything: ``local_epochs`` a round, by the clients' train_config."""
     test = central_test_data(settings)
     request = settings.train_request(test)
     data = request.with_normalisation(pooled(parts))
-    network, recipe = learner.fresh(), request.recipe_for(data)
+    network, train_config = learner.fresh(), request.train_config_for(data)
     for server_round in range(1, settings.rounds + 1):
-        fit(network, data.inputs(), data.labels, recipe, seed=request.seed_for(server_round, 0))
+        fit(network, data.inputs(), data.labels, train_config, seed=request.seed_for(server_round, 0))
         yield weights_of(network), None
 
 

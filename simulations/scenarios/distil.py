@@ -24,7 +24,7 @@ from simulations.scenarios.judging import judge
 
 KIND = "distil"
 _PICTURE_COLUMNS = 10
-_PICTURE_PIXELS, _LARGEST_IMAGE_PIXELS = 360, 72  # wide as a whole; high, a single image
+_PICTURE_PIXELS, _MAX_IMAGE_PIXELS = 360, 72  # wide as a whole; high, a single image
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class DistilSettings:
         data_root: folder to search first; a place on this computer, and no part of a result's settings.
         train_limit: at most so many training samples, drawn at random; all by default.
         method: of distillation or selection, one that ``fedcl-distill methods`` lists.
-        method_settings: what the method shall do in its own way, such as ``initial=noise`` or
+        method_settings: what the method shall do in its own way, such as ``init=noise`` or
             ``architecture=convnet:width=64``; ``dm.clamp=true`` is for dm alone.
         images_per_class: synthetic samples of each class.
         byte_budget: largest payload in bytes at ``bits`` a value, in place of images per class.
         distil_steps: optimisation steps; the method's own number where neither steps nor seconds are given.
         distil_seconds: seconds after which distillation stops (not reproducible bit by bit).
-        distil_clock: of these seconds: ``wall``, or ``processor`` for the CPU time of all threads, which hangs less on
+        distil_clock: of these seconds: ``wall``, or ``cpu`` for the CPU time of all threads, which hangs less on
             what else the machine does.
         distil_plateau: also stop once the loss no longer falls from one window of so many steps to the next; needs
             steps or seconds beside it.
@@ -67,7 +67,7 @@ class DistilSettings:
     byte_budget: int | None = None
     distil_steps: int | None = None
     distil_seconds: float | None = None
-    distil_clock: Literal["wall", "processor"] = "wall"
+    distil_clock: Literal["wall", "cpu"] = "wall"
     distil_plateau: int | None = None
     bits: int = 8
     protocol: str = "fast"
@@ -182,7 +182,7 @@ def _save(settings: DistilSettings, synthetic: SyntheticSet, folder: Path) -> di
     if len(synthetic.sample_shape) == 3 and synthetic.sample_shape[0] in (1, 3):
         files["picture"] = f"sets/{name}.png"
         side_by_side = min(_PICTURE_COLUMNS, int(synthetic.class_counts.max()))
-        scale = max(1, min(_LARGEST_IMAGE_PIXELS, _PICTURE_PIXELS // side_by_side) // synthetic.sample_shape[1])
+        scale = max(1, min(_MAX_IMAGE_PIXELS, _PICTURE_PIXELS // side_by_side) // synthetic.sample_shape[1])
         save_png(load(folder / files["set"]), folder / files["picture"], columns=_PICTURE_COLUMNS, scale=scale)
     return files
 

@@ -90,11 +90,17 @@ def run_ceiling(settings: FederatedContinualSettings, on_stage: OnStage) -> Fede
 
 
 def _joint(settings: FederatedContinualSettings, seen: LabelledData, learner: Learner, stage: int) -> Learned:
-    """Fresh weights, trained by the clients' recipe for as many epochs as clients train in a stage."""
+    """Fresh weights, trained by the clients' train_config for as many epochs as clients train in a stage."""
     request = settings.train_request(central_test_data(settings))
-    data, recipe = request.with_normalisation(seen), request.recipe_for(seen)
+    data, train_config = request.with_normalisation(seen), request.train_config_for(seen)
     network, seed = learner.fresh(), request.seed_for(stage + 1, 0)
-    fit(network, data.inputs(), data.labels, replace(recipe, epochs=recipe.epochs * settings.rounds), seed=seed)
+    fit(
+        network,
+        data.inputs(),
+        data.labels,
+        replace(train_config, epochs=train_config.epochs * settings.rounds),
+        seed=seed,
+    )
     return weights_of(network), None
 
 

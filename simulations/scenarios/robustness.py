@@ -17,7 +17,7 @@ from fedcl_distill.evaluation import find_protocol
 from fedcl_distill.evaluation.adversarial import PGD
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.seeding import derive_seed, generator_for
-from fedcl_distill.training import accuracy, fit, recipe_for_real
+from fedcl_distill.training import accuracy, fit, train_config_for
 from simulations.running.records import Record, append_record, finished_keys, make_record, read_records, settings_key
 from simulations.running.watch import Silent, Watcher
 from simulations.scenarios.cross_architecture import SavedSet
@@ -36,7 +36,7 @@ class RobustnessSettings:
 
     Attributes:
         architecture: of all networks.
-        protocol: by which they are trained on sets; on real data they are trained by the recipe for real data.
+        protocol: by which they are trained on sets; on real data they are trained by the train_config for real data.
         levels: the most that a value may change, in 255ths of the range of values: 8 is the usual 8/255.
         steps: of gradient ascent.
         test_samples: that are attacked, drawn at random.
@@ -138,14 +138,14 @@ def _networks(
         return architecture.build(synthetic.sample_shape, synthetic.num_classes, seed=seed, device=cell.device)
 
     network = fresh()
-    recipe = find_protocol(cell.protocol).recipe_for(splits.test, len(synthetic))
-    fit(network, synthetic.inputs(), synthetic.labels, recipe, seed=seed)
+    train_config = find_protocol(cell.protocol).train_config_for(splits.test, len(synthetic))
+    fit(network, synthetic.inputs(), synthetic.labels, train_config, seed=seed)
     yield "the set", network
     goal, real = accuracy(network, test), splits.train
     for name, enough in (("real data, as accurate", goal), ("real data, whole", float("inf"))):
         network = fresh()
         stop = _Until(network, test, enough)
-        fit(network, real.inputs(), real.labels, recipe_for_real(real), seed=seed, keep_going=stop)
+        fit(network, real.inputs(), real.labels, train_config_for(real), seed=seed, keep_going=stop)
         yield name, network
 
 

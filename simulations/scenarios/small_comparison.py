@@ -10,7 +10,7 @@ from strategies.continual import ContinualSettings
 from strategies.federated import FederatedSettings
 
 _SMALL_NETWORK = "convnet:width=32"
-_QUICK_DM = {"architecture": _SMALL_NETWORK, "steps_per_view": 5}
+_QUICK_DM = {"architecture": _SMALL_NETWORK, "steps_per_network": 5}
 _DM_STEPS = 100  # as good here as three to five times as many (docs/speed.md)
 
 _DISTIL = DistilSettings(images_per_class=1, distil_steps=_DM_STEPS, architecture=_SMALL_NETWORK)

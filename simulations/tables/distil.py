@@ -228,7 +228,7 @@ def _budgets(settings: Sequence[Mapping[str, Any]]) -> str:
 def _budget(settings: Mapping[str, Any]) -> str:
     steps, limit = settings.get("distil_steps"), number(settings.get("distil_seconds"))
     texts = [] if steps is None else [f"{steps:,} steps"]
-    clock = "CPU time" if settings.get("distil_clock") == "processor" else "wall-clock time"
+    clock = "CPU time" if settings.get("distil_clock") == "cpu" else "wall-clock time"
     texts += [] if limit is None else [f"{limit:g} s of {clock}"]
     return " or ".join(texts) or "the method's own"
 

@@ -23,22 +23,22 @@ from strategies.continual.streams.class_groups import class_groups, class_order
 
 if TYPE_CHECKING:
     from strategies.continual.memories.storage_policy import MemoryBuffer
-    from strategies.continual.replay.dark import DarkReplay
+    from strategies.continual.replay.dark import DERpp
     from strategies.continual.replay.finetuning import FineTuning
     from strategies.continual.replay.gdumb import GDumb
-    from strategies.continual.replay.interference import MostInterfered
+    from strategies.continual.replay.interference import MIR
     from strategies.continual.replay.plugin import Replay
-    from strategies.continual.replay.regularised import ProjectedGradients, Source
+    from strategies.continual.replay.regularised import AGEM, Source
     from strategies.continual.run import build_benchmark, build_memory, run_stream
     from strategies.continual.streams.avalanche_data import InputsDataset, inputs_dataset, labelled_data
     from strategies.continual.streams.benchmark import class_incremental, domain_incremental, in_parts, task_incremental
 
 _ON_AVALANCHE = {
-    "DarkReplay": "replay.dark",
+    "DERpp": "replay.dark",
     "FineTuning": "replay.finetuning",
     "GDumb": "replay.gdumb",
-    "MostInterfered": "replay.interference",
-    "ProjectedGradients": "replay.regularised",
+    "MIR": "replay.interference",
+    "AGEM": "replay.regularised",
     "Source": "replay.regularised",
     "build_benchmark": "run",
     "domain_incremental": "streams.benchmark",
@@ -55,7 +55,9 @@ _ON_AVALANCHE = {
 }
 
 __all__ = [
+    "AGEM",
     "MEMORIES",
+    "MIR",
     "SCENARIOS",
     "STRATEGIES",
     "AccuracyMatrix",
@@ -63,8 +65,8 @@ __all__ = [
     "CondensedMemory",
     "ContinualResult",
     "ContinualSettings",
+    "DERpp",
     "DarkExperience",
-    "DarkReplay",
     "DistilledMemory",
     "EncodedMemory",
     "FineTuning",
@@ -73,9 +75,7 @@ __all__ = [
     "InputsDataset",
     "Memory",
     "MemoryBuffer",
-    "MostInterfered",
     "PrivateMemory",
-    "ProjectedGradients",
     "Replay",
     "ReservoirMemory",
     "Source",

@@ -20,7 +20,7 @@ from strategies.continual.setup import Plan
 from strategies.continual.streams.benchmark import in_mini_batches
 
 
-class Life:
+class StreamTrainer:
     """Learns one experience after the other.
 
     Random numbers come from torch's global generator, as Avalanche has it: use it under ``isolated_rng``.

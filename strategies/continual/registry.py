@@ -15,13 +15,13 @@ from fedcl_distill.engine import CoreSet
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.selection import Herding
 from strategies.continual.memories.named import bytes_beside_scores, exemplars, memory_bytes, named_memory
-from strategies.continual.replay.dark import DarkReplay
+from strategies.continual.replay.dark import DERpp
 from strategies.continual.replay.exemplars import ICaRLLoss, NearestMean, NetworkEmbedding
 from strategies.continual.replay.gdumb import GDumb
-from strategies.continual.replay.interference import MostInterfered
+from strategies.continual.replay.interference import MIR
 from strategies.continual.replay.losses import AsymmetricCrossEntropy, DarkExperience
 from strategies.continual.replay.plugin import Replay
-from strategies.continual.replay.regularised import Consolidation, ProjectedGradients, Source, Unforgetting
+from strategies.continual.replay.regularised import AGEM, EWC, LwF, Source
 from strategies.continual.setup import Plan, Setup
 
 Builder = Callable[..., Plan]
@@ -97,9 +97,7 @@ def icarl(setup: Setup) -> Plan:
 def der(setup: Setup, *, memory: str = "reservoir", alpha: float = 0.5, beta: float = 1.0) -> Plan:
     """DER++: remembered samples shall get the scores they once had."""
     left = bytes_beside_scores(setup.settings, setup.like, memory)
-    replay = DarkReplay(
-        named_memory(memory, setup.settings, left), setup.like, bits=setup.settings.bits, **setup.replaying
-    )
+    replay = DERpp(named_memory(memory, setup.settings, left), setup.like, bits=setup.settings.bits, **setup.replaying)
     return Plan(DarkExperience(replay, setup.loss, alpha=alpha, beta=beta), replay, online=_takes_batches(memory))
 
 
@@ -113,7 +111,7 @@ def mir(setup: Setup, *, memory: str = "reservoir", candidates: int = 5) -> Plan
     """Replay of what the current batch is about to spoil."""
     if candidates < 1:
         raise SettingsError(f"candidates must be at least 1, got {candidates}")
-    replay = Replay(setup.memory(memory), setup.like, retrieval=MostInterfered(candidates), **setup.replaying)
+    replay = Replay(setup.memory(memory), setup.like, retrieval=MIR(candidates), **setup.replaying)
     return Plan(setup.loss, replay, online=_takes_batches(memory))
 
 
@@ -122,19 +120,19 @@ def a_gem(setup: Setup, *, memory: str = "reservoir", sample_size: int = 64) -> 
     if sample_size < 1:
         raise SettingsError(f"sample_size must be at least 1, got {sample_size}")
     source = Source(setup.memory(memory), setup.like, **setup.replaying)
-    return Plan(setup.loss, source, (ProjectedGradients(source, sample_size),), online=_takes_batches(memory))
+    return Plan(setup.loss, source, (AGEM(source, sample_size),), online=_takes_batches(memory))
 
 
 def ewc(setup: Setup, *, strength: float = 100.0) -> Plan:
     """Weights that mattered are held where they were."""
-    return Plan(setup.loss, keepers=(Consolidation(strength),), online=False)
+    return Plan(setup.loss, keepers=(EWC(strength),), online=False)
 
 
 def lwf(setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> Plan:
     """The model before this experience is its teacher."""
     if temperature <= 0:
         raise SettingsError(f"temperature must be positive, got {temperature}")
-    return Plan(setup.loss, keepers=(Unforgetting(strength, temperature),), online=False)
+    return Plan(setup.loss, keepers=(LwF(strength, temperature),), online=False)
 
 
 REGISTRY: dict[str, Builder] = {

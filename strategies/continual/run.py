@@ -14,7 +14,7 @@ from fedcl_distill.files import remove
 from fedcl_distill.networks import Architecture, Network, default_architecture
 from fedcl_distill.seeding import derive_seed, isolated_rng
 from fedcl_distill.training import accuracy
-from strategies.continual.life import Life, without_deprecations
+from strategies.continual.life import StreamTrainer, without_deprecations
 from strategies.continual.memories.base import Memory
 from strategies.continual.memories.named import memory_bytes, named_memory
 from strategies.continual.metrics import AccuracyMatrix
@@ -57,7 +57,7 @@ def run_stream(
     tasks = [sorted(set(test.labels.tolist())) for test in tests]
     network = _network(settings, splits.train)
     plan = build_plan(Setup(settings, splits.train, network, _loss(settings, tasks)))
-    life = Life(settings, network, plan)
+    life = StreamTrainer(settings, network, plan)
     allowed = tasks if settings.scenario == "task" else None
     untrained = _accuracies(network, tests, allowed)
     stages = [benchmark.train_stream] if plan.at_once else list(benchmark.train_stream)

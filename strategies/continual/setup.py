@@ -13,7 +13,7 @@ from fedcl_distill.augmentation import Augmentation, NoAugmentation, augmentatio
 from fedcl_distill.data import LabelledData
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed
-from fedcl_distill.training import Recipe
+from fedcl_distill.training import TrainConfig
 from strategies.continual.memories.base import Memory
 from strategies.continual.memories.named import memory_bytes, named_memory
 from strategies.continual.replay.finetuning import FineTuning
@@ -70,7 +70,7 @@ class Setup:
         settings = self.settings
         if not settings.finetune_epochs:
             return None
-        recipe = Recipe(
+        train_config = TrainConfig(
             settings.finetune_epochs,
             learning_rate=_FINE * settings.learning_rate,
             momentum=settings.momentum,
@@ -79,7 +79,7 @@ class Setup:
             schedule="cosine",
             augmentation=self._augmentation,
         )
-        return FineTuning(replay, recipe, seed=derive_seed(settings.seed, "fine-tuning"))
+        return FineTuning(replay, train_config, seed=derive_seed(settings.seed, "fine-tuning"))
 
     @property
     def _augmentation(self) -> Augmentation:

@@ -13,31 +13,31 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import RobustSum, StatisticsDistiller, StatisticsSpec
 from strategies.federated.algorithms.averaging import (
-    GuardedBulyan,
-    GuardedFedAdam,
-    GuardedFedAvgM,
-    GuardedFedProx,
-    GuardedKrum,
-    GuardedMedian,
-    GuardedTrimmedMean,
+    ValidatedBulyan,
+    ValidatedFedAdam,
+    ValidatedFedAvgM,
+    ValidatedFedProx,
+    ValidatedKrum,
+    ValidatedMedian,
+    ValidatedTrimmedMean,
 )
 from strategies.federated.algorithms.compressed import CompressedFedAvg
 from strategies.federated.algorithms.dynafed import DynaFed, DynaFedOptions, Replayer
-from strategies.federated.algorithms.fedavg import GuardedFedAvg
-from strategies.federated.algorithms.feddm import SurrogateOptions, SurrogateRounds
+from strategies.federated.algorithms.fedavg import ValidatedFedAvg
+from strategies.federated.algorithms.feddm import FedDM, SurrogateOptions
 from strategies.federated.algorithms.one_shot import OneShotUnion
 from strategies.federated.algorithms.one_shot_ensemble import OneShotEnsemble
 from strategies.federated.algorithms.private_statistics import NODES, PrivacyOptions, private_statistics_first
 from strategies.federated.algorithms.scaffold import Scaffold
-from strategies.federated.algorithms.statistics_first import StatisticsFirst
+from strategies.federated.algorithms.statistics_first import FederatedStatistics
 from strategies.federated.messages.requests import CompressedRequest, DistilRequest, TrainRequest
 from strategies.federated.own_settings import checked
 from strategies.federated.own_settings import takes as _takes
 from strategies.federated.secure import PrivateSecureStatistics, SecureOptions, SecureStatistics
-from strategies.federated.server.gathering import Gathering
+from strategies.federated.server.collector import ReplyCollector
+from strategies.federated.server.gathering import SetAggregator
 from strategies.federated.server.learner import Learner
 from strategies.federated.server.merge import GatherOptions, gathering_for
-from strategies.federated.server.reception import Reception
 from strategies.federated.settings import FederatedSettings
 
 T = TypeVar("T")
@@ -45,22 +45,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Plan:
-    """What every strategy is made from: the run's settings, the server's test data, its network, its reception."""
+    """What every strategy is made from: the run's settings, the server's test data, its network, its collector."""
 
     settings: FederatedSettings
     test: LabelledData
     learner: Learner
-    reception: Reception
+    collector: ReplyCollector
 
     @property
-    def averaging(self) -> tuple[TrainRequest, Any, Reception]:
+    def averaging(self) -> tuple[TrainRequest, Any, ReplyCollector]:
         """The arguments of an averaging strategy."""
-        return self.settings.train_request(self.test), self.learner.fresh(), self.reception
+        return self.settings.train_request(self.test), self.learner.fresh(), self.collector
 
-    def sets(self, options: GatherOptions) -> tuple[DistilRequest, Gathering, Learner, Reception]:
+    def sets(self, options: GatherOptions) -> tuple[DistilRequest, SetAggregator, Learner, ReplyCollector]:
         """The arguments of a strategy that collects synthetic sets."""
         gathering = gathering_for(self.settings, options, self.test)  # a typing error shall not cost a round
-        return self.settings.distil_request(self.test), gathering, self.learner, self.reception
+        return self.settings.distil_request(self.test), gathering, self.learner, self.collector
 
     def with_one_round(self) -> Plan:
         """The same plan; SettingsError where more rounds are asked for."""
@@ -80,15 +80,15 @@ def one_shot(plan: Plan, options: GatherOptions) -> OneShotUnion:
 
 
 @_takes(SurrogateOptions)
-def feddm(plan: Plan, options: SurrogateOptions) -> SurrogateRounds:
+def feddm(plan: Plan, options: SurrogateOptions) -> FedDM:
     """Synthetic sets, every round, made around the global model; DM then matches class scores, too, as FedDM does."""
     settings = plan.settings
     if settings.method == "dm":
-        settings = replace(settings, method_settings={"scores_weight": 1.0, **settings.method_settings})
+        settings = replace(settings, method_settings={"logits_weight": 1.0, **settings.method_settings})
     request = settings.surrogate_request(plan.test, options.radius, options.weight_bits)
     request.around(plan.learner.fresh())
     gathering = gathering_for(settings, options, plan.test)
-    return SurrogateRounds(request, gathering, plan.learner, plan.reception, options.server_radius or None)
+    return FedDM(request, gathering, plan.learner, plan.collector, options.server_radius or None)
 
 
 @_takes(DynaFedOptions)
@@ -101,12 +101,12 @@ def dynafed(plan: Plan, options: DynaFedOptions) -> DynaFed:
             f"but there are {settings.rounds}; take more rounds or fewer collect_rounds"
         )
     replayer = Replayer(options, plan.test, settings.images_per_class, settings.seed, settings.device)
-    return DynaFed(settings.train_request(plan.test), plan.learner, plan.reception, replayer)
+    return DynaFed(settings.train_request(plan.test), plan.learner, plan.collector, replayer)
 
 
-def one_shot_average(plan: Plan, *, epochs: int = 50, client_share: float = 1.0) -> GuardedFedAvg:
+def one_shot_average(plan: Plan, *, epochs: int = 50, client_share: float = 1.0) -> ValidatedFedAvg:
     """Models, once, each trained for ``epochs``."""
-    return GuardedFedAvg(*plan.with_one_round().with_epochs(epochs).averaging, client_share=client_share)
+    return ValidatedFedAvg(*plan.with_one_round().with_epochs(epochs).averaging, client_share=client_share)
 
 
 def one_shot_ensemble(plan: Plan, *, epochs: int = 50, weighting: str = "classes") -> OneShotEnsemble:
@@ -115,24 +115,24 @@ def one_shot_ensemble(plan: Plan, *, epochs: int = 50, weighting: str = "classes
     return OneShotEnsemble(plan.settings.train_request(plan.test), *plan.sets(GatherOptions()), weighting=weighting)
 
 
-def fedavg(plan: Plan, *, client_share: float = 1.0) -> GuardedFedAvg:
+def fedavg(plan: Plan, *, client_share: float = 1.0) -> ValidatedFedAvg:
     """Models, every round; none counts for more than ``client_share`` of all, whatever its client says it has."""
-    return GuardedFedAvg(*plan.averaging, client_share=client_share)
+    return ValidatedFedAvg(*plan.averaging, client_share=client_share)
 
 
-def fedprox(plan: Plan, *, mu: float = 0.01, client_share: float = 1.0) -> GuardedFedProx:
+def fedprox(plan: Plan, *, mu: float = 0.01, client_share: float = 1.0) -> ValidatedFedProx:
     """FedAvg whose nodes are pulled towards the global model; ``mu`` weighs the proximal term."""
     _require(mu >= 0, f"mu must not be negative, got {mu}")
-    return GuardedFedProx(*plan.averaging, proximal_mu=mu, client_share=client_share)
+    return ValidatedFedProx(*plan.averaging, proximal_mu=mu, client_share=client_share)
 
 
 def fedavgm(
     plan: Plan, *, server_learning_rate: float = 1.0, server_momentum: float = 0.9, client_share: float = 1.0
-) -> GuardedFedAvgM:
+) -> ValidatedFedAvgM:
     """FedAvg whose server moves with momentum."""
     _require(server_learning_rate > 0, f"server_learning_rate must be positive, got {server_learning_rate}")
     _require(0 <= server_momentum < 1, f"server_momentum must be in [0, 1), got {server_momentum}")
-    return GuardedFedAvgM(
+    return ValidatedFedAvgM(
         *plan.averaging,
         client_share=client_share,
         server_learning_rate=server_learning_rate,
@@ -148,11 +148,11 @@ def fedadam(
     beta_2: float = 0.99,
     tau: float = 0.001,
     client_share: float = 1.0,
-) -> GuardedFedAdam:
+) -> ValidatedFedAdam:
     """FedAvg whose server moves by Adam; ``tau`` bounds how large a step for a small gradient gets."""
     _require(server_learning_rate > 0 and tau > 0, "server_learning_rate and tau must be positive")
     _require(0 <= beta_1 < 1 and 0 <= beta_2 < 1, f"beta_1 and beta_2 must be in [0, 1), got {beta_1} and {beta_2}")
-    return GuardedFedAdam(
+    return ValidatedFedAdam(
         *plan.averaging,
         client_share=client_share,
         eta=server_learning_rate,
@@ -162,35 +162,35 @@ def fedadam(
     )
 
 
-def krum(plan: Plan, *, malicious: int = 1, selected: int = 1) -> GuardedKrum:
+def krum(plan: Plan, *, malicious: int = 1, selected: int = 1) -> ValidatedKrum:
     """FedAvg over the ``selected`` models nearest to others; ``malicious`` clients are reckoned with."""
     clients = plan.settings.clients
     _require(
         malicious >= 0 and clients >= 2 * malicious + 3, f"krum needs at least 2 · malicious + 3 clients, got {clients}"
     )
     _require(1 <= selected <= clients - malicious, f"selected must be in [1, {clients - malicious}], got {selected}")
-    return GuardedKrum(*plan.averaging, num_malicious_nodes=malicious, num_nodes_to_select=selected)
+    return ValidatedKrum(*plan.averaging, num_malicious_nodes=malicious, num_nodes_to_select=selected)
 
 
-def bulyan(plan: Plan, *, malicious: int = 1) -> GuardedBulyan:
+def bulyan(plan: Plan, *, malicious: int = 1) -> ValidatedBulyan:
     """Krum, several times over, then a trimmed mean of each weight; ``malicious`` clients are reckoned with."""
     clients = plan.settings.clients
     _require(
         malicious >= 0 and clients >= 4 * malicious + 3,
         f"bulyan needs at least 4 · malicious + 3 clients, got {clients}",
     )
-    return GuardedBulyan(*plan.averaging, num_malicious_nodes=malicious)
+    return ValidatedBulyan(*plan.averaging, num_malicious_nodes=malicious)
 
 
-def trimmed_mean(plan: Plan, *, trim: float = 0.3) -> GuardedTrimmedMean:
+def trimmed_mean(plan: Plan, *, trim: float = 0.3) -> ValidatedTrimmedMean:
     """FedAvg by the mean of each weight without the share ``trim`` of the clients on either side; all count alike."""
     _require(0 <= trim < 0.5, f"trim must be in [0, 0.5), got {trim}")
-    return GuardedTrimmedMean(*plan.averaging, beta=trim)
+    return ValidatedTrimmedMean(*plan.averaging, beta=trim)
 
 
-def median(plan: Plan) -> GuardedMedian:
+def median(plan: Plan) -> ValidatedMedian:
     """FedAvg by the median of each weight; all clients count alike."""
-    return GuardedMedian(*plan.averaging)
+    return ValidatedMedian(*plan.averaging)
 
 
 def scaffold(plan: Plan, *, server_learning_rate: float = 1.0) -> Scaffold:
@@ -229,7 +229,7 @@ def statistics_first(
     adding: RobustSum,
     options: SecureOptions,
     privacy: PrivacyOptions,
-) -> StatisticsFirst:
+) -> FederatedStatistics:
     """Sums, once: what is summed, what follows, how they add up, what the server sees, with how much noise."""
     _require(
         adding == RobustSum() or not (options.secure or privacy.epsilon),
@@ -244,18 +244,18 @@ def statistics_first(
     spec = replace(spec, seed=derive_seed(plan.settings.seed, "statistics"))
     settings, timeout = plan.with_one_round().settings, plan.settings.reply_seconds
     if privacy.epsilon and not options.secure:
-        return private_statistics_first(settings, plan.test, spec, distiller, privacy, plan.learner, plan.reception)
-    plain = StatisticsFirst.of(settings, plan.test, spec, distiller, plan.learner, plan.reception, adding.add_up)
+        return private_statistics_first(settings, plan.test, spec, distiller, privacy, plan.learner, plan.collector)
+    plain = FederatedStatistics.of(settings, plan.test, spec, distiller, plan.learner, plan.collector, adding.add_up)
     if privacy.epsilon:
         return PrivateSecureStatistics.protecting(plain, privacy.target, options, timeout)
     return SecureStatistics.securing(plain, options, timeout) if options.secure else plain
 
 
 def _compressed(plan: Plan, upload: str, download_bits: int, client_share: float) -> CompressedFedAvg:
-    request, template, reception = plan.averaging
+    request, template, collector = plan.averaging
     download = "plain" if download_bits == 32 else f"quantised:bits={download_bits}"
     request = CompressedRequest(**asdict(request), download=download, upload=upload)
-    return CompressedFedAvg(request, template, reception, client_share=client_share)
+    return CompressedFedAvg(request, template, collector, client_share=client_share)
 
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
@@ -284,13 +284,15 @@ def list_strategies() -> list[str]:
     return sorted(STRATEGIES)
 
 
-def build_strategy(settings: FederatedSettings, test: LabelledData, learner: Learner, reception: Reception) -> Strategy:
+def build_strategy(
+    settings: FederatedSettings, test: LabelledData, learner: Learner, collector: ReplyCollector
+) -> Strategy:
     """The strategy that ``settings`` name.
 
     Raises:
         SettingsError: it is unknown, or the settings do not fit it.
     """
-    return build_named(STRATEGIES, Plan(settings, test, learner, reception))
+    return build_named(STRATEGIES, Plan(settings, test, learner, collector))
 
 
 def build_named(builders: Mapping[str, Callable[..., T]], plan: Plan) -> T:

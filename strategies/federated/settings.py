@@ -46,7 +46,7 @@ class FederatedSettings:
         quantisation_aware: whether clients distil with values rounded to ``bits``, so that what they send is what they
             trained.
         fit_to_budget: whether clients spend their byte budget as suits it, on bits and resolution, in place of ``bits``
-            and of whole images: see :func:`~fedcl_distill.engine.best_spending`.
+            and of whole images: see :func:`~fedcl_distill.engine.allocate_bits`.
 
         local_epochs, local_learning_rate, local_momentum, local_weight_decay, local_batch_size: of local training
             (FedAvg and its kin).

@@ -12,9 +12,9 @@ from fedcl_distill.errors import DataError
 from strategies.federated.node.client import respond
 from strategies.federated.node.task import Task
 from strategies.federated.node.work import Work, distil, sum_features, train
+from strategies.federated_continual.availability import answer_roll_call, stage_of
 from strategies.federated_continual.client_stream import ClientStream
 from strategies.federated_continual.replay_work import train_with_replay
-from strategies.federated_continual.roll_call import answer_roll_call, stage_of
 
 LoadStream = Callable[[Context], ClientStream]
 StreamWork = Callable[[Task, ClientStream, int], RecordDict]

@@ -9,7 +9,7 @@ from typing import Any, overload
 from fedcl_distill.data import LabelledData
 from strategies.federated_continual.experiences import experiences_of
 from strategies.federated_continual.settings import FederatedContinualSettings
-from strategies.federated_continual.streams import Itinerary
+from strategies.federated_continual.streams import ClientSchedule
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class ClientStream:
     """
 
     experiences: Sequence[LabelledData]
-    itinerary: Itinerary
+    itinerary: ClientSchedule
 
     @classmethod
-    def of_benchmark(cls, benchmark: Any, like: LabelledData, itinerary: Itinerary | None = None) -> ClientStream:
+    def of_benchmark(cls, benchmark: Any, like: LabelledData, itinerary: ClientSchedule | None = None) -> ClientStream:
         """The train stream of an Avalanche benchmark, read experience by experience when its stage comes.
 
         Args:
@@ -34,7 +34,7 @@ class ClientStream:
             itinerary: None takes them as the first, second, … experience, from the first stage on.
         """
         experiences = _Experiences(benchmark, like)
-        return cls(experiences, itinerary or Itinerary(tuple(range(len(experiences)))))
+        return cls(experiences, itinerary or ClientSchedule(tuple(range(len(experiences)))))
 
     def benchmark(self) -> Any:
         """The same as an Avalanche benchmark, for whatever runs on Avalanche."""

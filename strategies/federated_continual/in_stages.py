@@ -9,12 +9,12 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from strategies.federated.grids.internals import Run, log
-from strategies.federated.server.reception import QuorumError, Reception
+from strategies.federated.server.collector import QuorumError, ReplyCollector
 from strategies.federated.server.train_only import TrainOnly
-from strategies.federated_continual.roll_call import RollCall, name_stage
+from strategies.federated_continual.availability import AvailabilityPoll, name_stage
 
 
-class InStages(TrainOnly):
+class StagedStrategy(TrainOnly):
     """Runs ``rounds`` rounds of another strategy in each stage, with the nodes that have something new then.
 
     Rounds are counted through all stages, so that no two of them draw alike. A stage at which nobody has anything new
@@ -24,8 +24,8 @@ class InStages(TrainOnly):
     Args:
         strategy: what happens within a round.
         rounds: of each stage.
-        reception: of ``strategy``; its quorum is one of the nodes that are asked.
-        roll_call: finds these.
+        collector: of ``strategy``; its quorum is one of the nodes that are asked.
+        availability: finds these.
 
     Attributes:
         stages_done: before this run began; a run that goes on from a checkpoint counts from there.
@@ -33,11 +33,13 @@ class InStages(TrainOnly):
         asked: nodes that were asked in the current stage.
     """
 
-    def __init__(self, strategy: Strategy, rounds: int, reception: Reception, roll_call: RollCall) -> None:
+    def __init__(
+        self, strategy: Strategy, rounds: int, collector: ReplyCollector, availability: AvailabilityPoll
+    ) -> None:
         self.strategy = strategy
         self.rounds = rounds
-        self.reception = reception
-        self.roll_call = roll_call
+        self.collector = collector
+        self.availability = availability
         self.stages_done = 0
         self.learned_at: dict[int, int] = {}
         self.asked: dict[int, int] = {}
@@ -60,11 +62,11 @@ class InStages(TrainOnly):
         """
         number, stage = self.number(server_round), self.stage(server_round)
         if (number - 1) % self.rounds == 0:
-            self.asked = self.roll_call.present(grid, stage, number)
+            self.asked = self.availability.present(grid, stage, number)
             log.info("stage %d: %d nodes have something new", stage + 1, len(self.asked))
         if not self.asked:
             return []
-        self.reception.nodes = len(self.asked)
+        self.collector.nodes = len(self.asked)
         messages = list(self.strategy.configure_train(number, arrays, config, _Among(grid, self.asked)))
         for message in messages:
             name_stage(message, stage)
@@ -84,12 +86,12 @@ class InStages(TrainOnly):
         try:
             result = self.strategy.aggregate_train(number, replies)
         except QuorumError as error:
-            if self.reception.quorum > 0:
+            if self.collector.quorum > 0:
                 raise
             log.warning("the model stays as it is: %s", error)
             return None, None
         for node, experience in self.asked.items():
-            if self.reception.used.get(node) == number:
+            if self.collector.used.get(node) == number:
                 self.learned_at.setdefault(experience, stage)
         return result
 

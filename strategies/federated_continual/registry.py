@@ -15,13 +15,13 @@ from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import Domain, StatisticsDistiller, StatisticsExpectation, StatisticsSpec
 from strategies.continual.memories.distilled import DistilledMemory
 from strategies.continual.memories.named import named_memory
-from strategies.federated.algorithms.fedavg import GuardedFedAvg
-from strategies.federated.algorithms.statistics_first import StatisticsFirst
+from strategies.federated.algorithms.fedavg import ValidatedFedAvg
+from strategies.federated.algorithms.statistics_first import FederatedStatistics
 from strategies.federated.own_settings import takes
 from strategies.federated.registry import Plan, build_named
+from strategies.federated.server.collector import ReplyCollector
 from strategies.federated.server.learner import Learner
 from strategies.federated.server.merge import GatherOptions
-from strategies.federated.server.reception import Reception
 from strategies.federated_continual.keeper import Keeper, Nothing
 from strategies.federated_continual.remembered_union import RememberedUnion
 from strategies.federated_continual.replay_fedavg import ReplayFedAvg
@@ -108,13 +108,13 @@ def statistics(plan: Plan, spec: StatisticsSpec, distiller: StatisticsDistiller,
     spec = replace(spec, seed=derive_seed(settings.seed, "statistics"))
     expectation = StatisticsExpectation(spec, Domain.of(plan.test), settings.slack)
     keeper = SumMemory(expectation, settings.memory_budget(plan.test), memory.memory_bits)
-    strategy = StatisticsFirst.of(settings, plan.test, spec, distiller, plan.learner, plan.reception, keeper.add)
+    strategy = FederatedStatistics.of(settings, plan.test, spec, distiller, plan.learner, plan.collector, keeper.add)
     return Built(strategy, keeper)
 
 
 def fedavg(plan: Plan) -> Built:
     """Models, fine-tuned on each experience."""
-    return Built(GuardedFedAvg(*plan.averaging))
+    return Built(ValidatedFedAvg(*plan.averaging))
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def fedavg_replay(plan: Plan, options: ReplayOptions) -> Built:
         raise SettingsError("fedavg-replay trains by Avalanche, which does not augment; leave local_augment out")
     if not 0 < options.replay_ratio < float("inf"):
         raise SettingsError(f"replay_ratio must be positive and finite, got {options.replay_ratio}")
-    request, template, reception = plan.averaging
+    request, template, collector = plan.averaging
     replaying = ReplayRequest(
         **asdict(request),
         **asdict(options),
@@ -152,7 +152,7 @@ def fedavg_replay(plan: Plan, options: ReplayOptions) -> Built:
         rounds=settings.rounds,
     )
     named_memory(options.memory, replaying.local(0, settings.device), replaying.memory_bytes)  # typing errors
-    strategy = ReplayFedAvg(replaying, template, reception)
+    strategy = ReplayFedAvg(replaying, template, collector)
     return Built(strategy, client_bytes=strategy.client_bytes)
 
 
@@ -164,13 +164,15 @@ BUILDERS: Mapping[str, Callable[..., Built]] = {
 }
 
 
-def build(settings: FederatedContinualSettings, test: LabelledData, learner: Learner, reception: Reception) -> Built:
+def build(
+    settings: FederatedContinualSettings, test: LabelledData, learner: Learner, collector: ReplyCollector
+) -> Built:
     """The strategy that ``settings`` name.
 
     Raises:
         SettingsError: it is unknown, or the settings do not fit it or the data.
     """
-    return build_named(BUILDERS, Plan(settings, test, learner, reception))
+    return build_named(BUILDERS, Plan(settings, test, learner, collector))
 
 
 def _settings(plan: Plan) -> FederatedContinualSettings:

@@ -8,9 +8,9 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 
 from strategies.federated.algorithms.one_shot import OneShotUnion
 from strategies.federated.messages.requests import DistilRequest
-from strategies.federated.server.gathering import Gathering
+from strategies.federated.server.collector import ReplyCollector
+from strategies.federated.server.gathering import SetAggregator
 from strategies.federated.server.learner import Learner
-from strategies.federated.server.reception import Reception
 from strategies.federated_continual.set_memory import SetMemory, balanced
 
 
@@ -18,7 +18,7 @@ class RememberedUnion(OneShotUnion):
     """One-shot learning at every stage; what is learned from holds a memory of all earlier stages, too.
 
     Args:
-        request, gathering, learner, reception: as for :class:`OneShotUnion`.
+        request, gathering, learner, collector: as for :class:`OneShotUnion`.
         keeper: the memory.
         balance: let every class be seen alike often in training, however many samples it has.
     """
@@ -26,14 +26,14 @@ class RememberedUnion(OneShotUnion):
     def __init__(
         self,
         request: DistilRequest,
-        gathering: Gathering,
+        gathering: SetAggregator,
         learner: Learner,
-        reception: Reception,
+        collector: ReplyCollector,
         keeper: SetMemory,
         *,
         balance: bool = True,
     ) -> None:
-        super().__init__(request, gathering, learner, reception)
+        super().__init__(request, gathering, learner, collector)
         self.keeper = keeper
         self.balance = balance
 

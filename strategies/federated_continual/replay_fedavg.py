@@ -9,16 +9,16 @@ from flwr.app import Message, MetricRecord, RecordDict
 
 from fedcl_distill.errors import PayloadError
 from fedcl_distill.networks import Network
-from strategies.federated.algorithms.fedavg import GuardedFedAvg
-from strategies.federated.server.reception import Answer, Reception
+from strategies.federated.algorithms.fedavg import ValidatedFedAvg
+from strategies.federated.server.collector import Answer, ReplyCollector
 from strategies.federated_continual.replay_work import BYTES_KEPT, MEMORY, REPLAY, ReplayRequest
 
 
-class ReplayFedAvg(GuardedFedAvg):
+class ReplayFedAvg(ValidatedFedAvg):
     """FedAvg with a memory of earlier experiences on every node.
 
     Args:
-        request, template, reception: as for :class:`GuardedFedAvg`.
+        request, template, collector: as for :class:`ValidatedFedAvg`.
         flower: further arguments of Flower's strategy.
 
     Attributes:
@@ -27,8 +27,8 @@ class ReplayFedAvg(GuardedFedAvg):
 
     request: ReplayRequest
 
-    def __init__(self, request: ReplayRequest, template: Network, reception: Reception, **flower: Any) -> None:
-        super().__init__(request, template, reception, **flower)
+    def __init__(self, request: ReplayRequest, template: Network, collector: ReplyCollector, **flower: Any) -> None:
+        super().__init__(request, template, collector, **flower)
         self.client_bytes: dict[int, int] = {}
 
     def _addressed(self, message: Message) -> Message:

@@ -18,14 +18,14 @@ from fedcl_distill.training import accuracy
 from strategies.federated.grids.ledger import Entry
 from strategies.federated.grids.metered import MeteredGrid
 from strategies.federated.messages.arrays import weights_of
-from strategies.federated.server.reception import Reception
+from strategies.federated.server.collector import ReplyCollector
 from strategies.federated.server.rejections import Rejection
 from strategies.federated.server.run import learner_for
+from strategies.federated_continual.availability import AvailabilityPoll
 from strategies.federated_continual.experiences import experiences_of
-from strategies.federated_continual.in_stages import InStages
+from strategies.federated_continual.in_stages import StagedStrategy
 from strategies.federated_continual.registry import build
 from strategies.federated_continual.result import FederatedContinualResult, StageResult
-from strategies.federated_continual.roll_call import RollCall
 from strategies.federated_continual.settings import FederatedContinualSettings
 
 OnStage = Callable[[StageResult], None]
@@ -78,12 +78,12 @@ class _Server:
         self._settings, self._on_stage, self._checkpoint = settings, on_stage, checkpoint
         self._name = "" if checkpoint is None else fingerprint(test, settings.as_record())
         self._grid = MeteredGrid(grid)
-        self._reception = Reception(settings.clients, settings.quorum, settings.wait_seconds)
+        self._collector = ReplyCollector(settings.clients, settings.quorum, settings.wait_seconds)
         self._learner = learner_for(settings, test)
         self._tests = experiences_of(settings, test)
-        self._built = build(settings, test, self._learner, self._reception)
-        roll_call = RollCall(self._reception, settings.experiences, settings.reply_seconds)
-        self._strategy = InStages(self._built.strategy, settings.rounds, self._reception, roll_call)
+        self._built = build(settings, test, self._learner, self._collector)
+        availability = AvailabilityPoll(self._collector, settings.experiences, settings.reply_seconds)
+        self._strategy = StagedStrategy(self._built.strategy, settings.rounds, self._collector, availability)
         self._weights = weights_of(self._learner.fresh())
         self._untrained = self._accuracies(self._weights)
         self._stages: list[StageResult] = []
@@ -113,12 +113,12 @@ class _Server:
         self._strategy.learned_at.update(saved["learned_at"])
         self._stages = [StageResult(**{**one, "accuracies": tuple(one["accuracies"])}) for one in saved["stages"]]
         self._grid.ledger.entries.extend(Entry(*one) for one in saved["entries"])
-        self._reception.partitions.update(saved["partitions"])
-        self._reception.rejections.extend(Rejection(**one) for one in saved["rejections"])
+        self._collector.partitions.update(saved["partitions"])
+        self._collector.rejections.extend(Rejection(**one) for one in saved["rejections"])
 
     def result(self) -> FederatedContinualResult:
         """What the run reached."""
-        self._grid.ledger.partitions.update(self._reception.partitions)
+        self._grid.ledger.partitions.update(self._collector.partitions)
         recall = getattr(self._built.keeper, "recall", lambda: None)
         held, learned_at = recall(), self._strategy.learned_at
         return FederatedContinualResult(
@@ -126,7 +126,7 @@ class _Server:
             learned_at=tuple(learned_at.get(one, len(self._stages)) for one in range(len(self._tests))),
             untrained=self._untrained,
             classes=tuple(classes_of(test) for test in self._tests),
-            rejections=tuple(sorted(self._reception.rejections, key=lambda one: one.order)),
+            rejections=tuple(sorted(self._collector.rejections, key=lambda one: one.order)),
             ledger=self._grid.ledger,
             weights=self._weights,
             memory_counts=() if held is None else tuple(held.class_counts.tolist()),
@@ -151,7 +151,7 @@ class _Server:
 
     def _stage_result(self, number: int) -> StageResult:
         rounds = range(number - self._settings.rounds + 1, number + 1)
-        seconds = [[facts.seconds for facts in self._reception.facts.get(one, [])] for one in rounds]
+        seconds = [[facts.seconds for facts in self._collector.facts.get(one, [])] for one in rounds]
         return StageResult(
             stage=len(self._stages),
             accuracies=self._accuracies(self._weights),
@@ -174,8 +174,8 @@ class _Server:
             "learned_at": self._strategy.learned_at,
             "stages": [{**vars(one), "accuracies": list(one.accuracies)} for one in self._stages],
             "entries": [tuple(one) for one in self._grid.ledger.entries],
-            "partitions": self._reception.partitions,
-            "rejections": [one.as_record() for one in self._reception.rejections],
+            "partitions": self._collector.partitions,
+            "rejections": [one.as_record() for one in self._collector.rejections],
         }
 
     def _accuracies(self, weights: ArrayRecord) -> tuple[float, ...]:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import ByteBudget
-from fedcl_distill.engine.size import bytes_of_counts, spread_in_bytes
+from fedcl_distill.engine.size import bytes_of_counts, counts_within_bytes
 from fedcl_distill.merging import WeightedSet, weighted_union
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.continual.memories.distilled import DistilledMemory
-from strategies.federated.server.gathering import Gathered
+from strategies.federated.server.gathering import AggregatedSets
 
 
 @dataclass
@@ -49,14 +49,14 @@ class SetMemory:
         """What is remembered; None before the first stage."""
         return self.memory.recall()
 
-    def beside(self, gathered: Gathered) -> WeightedSet:
+    def beside(self, gathered: AggregatedSets) -> WeightedSet:
         """What to learn from: the newest sets as they came, and all that is remembered of earlier stages."""
         parts = [_weighted(gathered)]
         if (held := self.recall()) is not None:
             parts.insert(0, WeightedSet.standing_for(held, len(held)))
         return weighted_union(parts)
 
-    def add(self, gathered: Gathered) -> None:
+    def add(self, gathered: AggregatedSets) -> None:
         """Take in the newest sets, distilled to their share of the budget.
 
         Raises:
@@ -66,7 +66,7 @@ class SetMemory:
         data = _weighted(gathered).as_labelled_data(derive_seed(self.seed, "sets", self._stages))
         if self.reserve:
             self.memory.byte_budget = self._reserved(data)
-        self.memory.add(replace(data, mirrorable=self.like.mirrorable))
+        self.memory.add(replace(data, allow_hflip=self.like.allow_hflip))
         self._stages += 1
 
     def state(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class SetMemory:
         how, soft = self.memory.distiller.parameterization, self.memory.distiller.labels.soft
         budget = ByteBudget(self._whole, self.memory.bits)
         plenty = [self._whole * 8 // (self.memory.bits * data.unit(slice(0, 1)).numel()) + 1] * data.num_classes
-        final = spread_in_bytes(budget, self.like, how, plenty, soft_labels=soft)
+        final = counts_within_bytes(budget, self.like, how, plenty, soft_labels=soft)
         held = self.recall()
         seen = data.class_counts + (0 if held is None else held.class_counts) > 0
         counts = [count if known else 0 for count, known in zip(final, seen.tolist(), strict=True)]
@@ -93,7 +93,7 @@ def balanced(whole: WeightedSet) -> Tensor:
     return whole.weights / whole.class_weights[whole.synthetic.hard_labels]
 
 
-def _weighted(gathered: Gathered) -> WeightedSet:
+def _weighted(gathered: AggregatedSets) -> WeightedSet:
     synthetic = gathered.synthetic
     weights = torch.ones(len(synthetic), dtype=torch.float64) if gathered.weights is None else gathered.weights
     return WeightedSet(synthetic, weights)

@@ -9,7 +9,7 @@ from fedcl_distill.engine.size import bytes_of_counts
 from fedcl_distill.errors import SettingsError
 from strategies.continual.settings import SCENARIOS
 from strategies.federated import FederatedSettings
-from strategies.federated_continual.streams import Itinerary, read_stream
+from strategies.federated_continual.streams import ClientSchedule, read_stream
 
 STRATEGIES = ("distilled", "statistics", "fedavg", "fedavg-replay")
 _SCENARIOS = tuple(one for one in SCENARIOS if one != "task")
@@ -63,7 +63,7 @@ class FederatedContinualSettings(FederatedSettings):
         _ = self.itineraries  # a stream that does not fit shall be told of at once
 
     @property
-    def itineraries(self) -> tuple[Itinerary, ...]:
+    def itineraries(self) -> tuple[ClientSchedule, ...]:
         """When each client lives through which experience, in the order of partitions."""
         return read_stream(self.stream)(self.clients, self.experiences, self.seed)
 

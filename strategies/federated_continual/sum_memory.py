@@ -21,7 +21,7 @@ from fedcl_distill.statistics import (
 from fedcl_distill.statistics.sums import Sums, shapes_of
 from strategies.continual.memories.base import as_bytes, as_tensor
 
-_LARGEST_COUNT = 2**32 - 1
+_MAX_COUNT = 2**32 - 1
 
 
 @dataclass
@@ -83,7 +83,7 @@ def bytes_of_sums(spec: StatisticsSpec, domain: Domain, bits: int) -> int:
     classes = domain.num_classes
     sums = {
         name: Sums(
-            torch.full((views, classes), _LARGEST_COUNT), torch.full((views, classes, size), 1 / 3, dtype=torch.float64)
+            torch.full((views, classes), _MAX_COUNT), torch.full((views, classes, size), 1 / 3, dtype=torch.float64)
         )
         for name, (views, size) in shapes_of(spec, domain).items()
     }

@@ -13,9 +13,9 @@ from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.merging import Merger, MergeTree, WeightedSet, weighted_union
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
-from fedcl_distill.resampling import systematic
+from fedcl_distill.resampling import systematic_resample
 from fedcl_distill.seeding import generator_for
-from fedcl_distill.training import Recipe, fit, predict
+from fedcl_distill.training import TrainConfig, fit, predict
 from synthetic_builders import make_set
 
 DATA = blobs((6,), classes=3, per_class=40)
@@ -31,7 +31,7 @@ def _sets(clients: int) -> list[WeightedSet]:
 @given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=40), st.integers(0, 9))
 def test_every_sample_comes_as_often_as_it_weighs_but_for_rounding(values: list[float], seed: int) -> None:
     weights = torch.tensor(values, dtype=torch.float64)
-    rows = systematic(weights, generator_for(seed))
+    rows = systematic_resample(weights, generator_for(seed))
     expected = len(weights) * weights / weights.sum()
     counts = rows.bincount(minlength=len(weights))
     assert len(rows) == len(weights)
@@ -42,19 +42,19 @@ def test_its_mean_is_the_weight() -> None:
     weights = torch.tensor([0.3, 1.9, 0.8])
     counts = torch.zeros(3)
     for seed in range(4000):
-        counts += systematic(weights, generator_for(seed)).bincount(minlength=3)
+        counts += systematic_resample(weights, generator_for(seed)).bincount(minlength=3)
     torch.testing.assert_close(counts / 4000, weights, atol=0.04, rtol=0)
 
 
 @pytest.mark.parametrize("value", [0.1, 1.0, 1 / 3, 1e9])
 def test_equal_weights_are_no_weights(value: float) -> None:
-    assert torch.equal(systematic(torch.full((1000,), value), generator_for(1)), torch.arange(1000))
+    assert torch.equal(systematic_resample(torch.full((1000,), value), generator_for(1)), torch.arange(1000))
 
 
 def test_training_with_equal_weights_is_training_without() -> None:
     networks = [Architecture.parse("mlp:width=8").build((6,), 3, seed=0) for _ in range(2)]
     for network, weights in zip(networks, (None, torch.full((len(DATA),), 2.0)), strict=True):
-        fit(network, DATA.inputs(), DATA.labels, Recipe(epochs=2), seed=0, weights=weights)
+        fit(network, DATA.inputs(), DATA.labels, TrainConfig(epochs=2), seed=0, weights=weights)
     assert torch.equal(networks[0](DATA.inputs()), networks[1](DATA.inputs()))
 
 
@@ -64,7 +64,7 @@ def test_training_listens_to_samples_that_weigh_more() -> None:
     for heavy in (0, 1):
         network = Architecture.parse("mlp:width=8").build((6,), 3, seed=0)
         weights = torch.where(labels == heavy, 9.0, 1.0)
-        fit(network, inputs, labels, Recipe(epochs=30, learning_rate=0.1), seed=0, weights=weights)
+        fit(network, inputs, labels, TrainConfig(epochs=30, learning_rate=0.1), seed=0, weights=weights)
         assert (predict(network, DATA.subset(torch.arange(40))) == heavy).all()
 
 
@@ -77,7 +77,7 @@ def test_bad_weights_are_refused(values: list[float]) -> None:
 
 def test_merging_keeps_what_each_class_stands_for_and_bounds_the_size() -> None:
     sets = _sets(12)
-    whole, tree = weighted_union(sets), MergeTree(MERGER, most_samples=14, seed=0)
+    whole, tree = weighted_union(sets), MergeTree(MERGER, max_samples=14, seed=0)
     for one in sets:
         tree.add(one)
         for level in tree._levels:
@@ -89,7 +89,7 @@ def test_merging_keeps_what_each_class_stands_for_and_bounds_the_size() -> None:
 
 
 def test_few_sets_stay_as_they_are() -> None:
-    tree = MergeTree(MERGER, most_samples=100, seed=0)
+    tree = MergeTree(MERGER, max_samples=100, seed=0)
     (one,) = _sets(1)
     tree.add(one)
     merged = tree.result()
@@ -98,7 +98,7 @@ def test_few_sets_stay_as_they_are() -> None:
 
 
 def test_sets_larger_than_the_bound_do_not_pile_up() -> None:
-    tree = MergeTree(MERGER, most_samples=1, seed=0)
+    tree = MergeTree(MERGER, max_samples=1, seed=0)
     for one in _sets(16) * 4:
         tree.add(one)
     assert all(len(level) <= 2 for level in tree._levels)
@@ -119,7 +119,7 @@ def test_heavy_samples_prevail() -> None:
 def test_same_seed_same_set() -> None:
     results = []
     for _ in range(2):
-        tree = MergeTree(Merger(build_method("random"), 2), most_samples=14, seed=5)
+        tree = MergeTree(Merger(build_method("random"), 2), max_samples=14, seed=5)
         for one in _sets(9):
             tree.add(one)
         results.append(tree.result().synthetic.inputs())

@@ -17,25 +17,25 @@ def test_dm_has_the_settings_of_its_paper() -> None:
     settings = engine.settings()
     assert settings["learning_rate"] == 1.0
     assert settings["momentum"] == 0.5
-    assert settings["real_per_class"] == 256
-    assert settings["steps_per_view"] == 1
-    assert settings["initial"] == "real (random)"
+    assert settings["real_batch_per_class"] == 256
+    assert settings["steps_per_network"] == 1
+    assert settings["init"] == "real (random)"
     assert engine.budget.steps == 20_000
 
 
 def test_names_mean_the_same_as_objects() -> None:
-    by_name = dm(architecture="convnet:width=16", initial="herding", augmentation="none")
+    by_name = dm(architecture="convnet:width=16", init="herding", augmentation="none")
     by_object = dm(
         architecture=Architecture("convnet", {"width": 16}),
-        initial=FromReal(Herding()),
+        init=FromReal(Herding()),
         augmentation=NoAugmentation(),
     )
     assert by_name == by_object
     assert by_name.networks == FreshRandom(Architecture("convnet", {"width": 16}))
-    assert dm(initial="noise").initial == Noise()
+    assert dm(init="noise").init == Noise()
 
 
-@pytest.mark.parametrize("settings", [{"initial": "zeros"}, {"augmentation": "mixup"}, {"architecture": "vgg"}])
+@pytest.mark.parametrize("settings", [{"init": "zeros"}, {"augmentation": "mixup"}, {"architecture": "vgg"}])
 def test_unknown_names_are_refused(settings: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match="unknown"):
         dm(**settings)  # type: ignore[arg-type]

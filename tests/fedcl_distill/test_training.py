@@ -13,7 +13,7 @@ from builders import blobs
 from fedcl_distill.augmentation import SiameseAugmentation
 from fedcl_distill.errors import DivergenceError, SettingsError
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.training import Recipe, accuracy, fit, predict
+from fedcl_distill.training import TrainConfig, accuracy, fit, predict
 
 
 def linear(inputs: int, classes: int) -> Network:
@@ -25,8 +25,10 @@ def test_full_batch_steps_equal_momentum_sgd_by_hand(schedule: str) -> None:
     inputs, labels = torch.randn(8, 4), torch.randint(0, 3, (8,))
     network = linear(4, 3)
     weight, bias = (p.detach().clone().requires_grad_() for p in network.classifier.parameters())
-    recipe = Recipe(epochs=4, learning_rate=0.1, momentum=0.9, weight_decay=0.01, batch_size=8, schedule=schedule)
-    fit(network, inputs, labels, recipe, seed=0)
+    train_config = TrainConfig(
+        epochs=4, learning_rate=0.1, momentum=0.9, weight_decay=0.01, batch_size=8, schedule=schedule
+    )
+    fit(network, inputs, labels, train_config, seed=0)
     velocity = [torch.zeros_like(weight), torch.zeros_like(bias)]
     for epoch in range(4):
         gradients = torch.autograd.grad(F.cross_entropy(inputs @ weight.T + bias, labels), (weight, bias))
@@ -43,10 +45,10 @@ def test_full_batch_steps_equal_momentum_sgd_by_hand(schedule: str) -> None:
 def test_soft_labels_that_are_hard_train_alike() -> None:
     data = blobs()
     nets = [Architecture("mlp", {"width": 8}).build((1, 8, 8), 3, seed=0) for _ in range(2)]
-    recipe = Recipe(epochs=3, batch_size=16)
+    train_config = TrainConfig(epochs=3, batch_size=16)
     losses = [
-        fit(nets[0], data.inputs(), data.labels, recipe, seed=1),
-        fit(nets[1], data.inputs(), F.one_hot(data.labels, 3).float(), recipe, seed=1),
+        fit(nets[0], data.inputs(), data.labels, train_config, seed=1),
+        fit(nets[1], data.inputs(), F.one_hot(data.labels, 3).float(), train_config, seed=1),
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -57,10 +59,10 @@ def test_training_learns_and_is_reproducible(untouched_global_rng: None) -> None
     for _ in range(2):
         network = Architecture("convnet", {"width": 8}).build((1, 8, 8), 3, seed=0)
         before = accuracy(network, test)
-        recipe = Recipe(
+        train_config = TrainConfig(
             epochs=20, learning_rate=0.05, batch_size=16, augmentation=SiameseAugmentation(), schedule="cosine"
         )
-        fit(network, data.inputs(), data.labels, recipe, seed=1)
+        fit(network, data.inputs(), data.labels, train_config, seed=1)
         assert accuracy(network, test) > max(0.9, before)
         weights.append(network.classifier.weight)
     assert torch.equal(weights[0], weights[1])
@@ -81,8 +83,8 @@ def test_divergence_and_emptiness_are_told() -> None:
     data = blobs()
     network = Architecture("mlp", {"width": 8}).build((1, 8, 8), 3, seed=0)
     with pytest.raises(DivergenceError, match="diverged"):
-        fit(network, data.inputs(), data.labels, Recipe(epochs=30, learning_rate=1e12), seed=0)
+        fit(network, data.inputs(), data.labels, TrainConfig(epochs=30, learning_rate=1e12), seed=0)
     with pytest.raises(SettingsError, match="empty"):
-        fit(network, data.inputs()[:0], data.labels[:0], Recipe(epochs=1), seed=0)
+        fit(network, data.inputs()[:0], data.labels[:0], TrainConfig(epochs=1), seed=0)
     with pytest.raises(SettingsError, match="schedule"):
-        Recipe(epochs=1, schedule="warm")
+        TrainConfig(epochs=1, schedule="warm")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture
-from fedcl_distill.objectives import DistributionMatching, GradientMatching, View
+from fedcl_distill.objectives import DistributionMatching, GradientMatching, MatchContext
 from fedcl_distill.objectives.trajectories import AllCoordinates, relative_distance
 from simulations.bench.cases import CASES, PLAIN
 from simulations.bench.race import RaceSettings, run_race, seconds_to, table_of_race
@@ -24,7 +24,9 @@ from simulations.running.fresh_process import ProcessError
 from simulations.running.records import read_records
 from simulations.running.watch import Silent
 
-TINY = Workload(data="digits", images_per_class=2, width=8, real_per_class=5, student_steps=2, test_limit=20, repeats=1)
+TINY = Workload(
+    data="digits", images_per_class=2, width=8, real_batch_per_class=5, student_steps=2, test_limit=20, repeats=1
+)
 
 
 def unchanged(inputs, groups):
@@ -49,16 +51,16 @@ def test_plain_network_is_the_librarys(shape):
 
 @pytest.mark.parametrize(("kind", "objective"), [(PlainDM, DistributionMatching), (PlainDSA, GradientMatching)])
 def test_plain_step_has_the_loss_of_the_librarys_objective(digits, monkeypatch, kind, objective):
-    loop = kind(digits.train, 3, width=8, real_per_class=10_000)  # all real samples: no draw can differ
+    loop = kind(digits.train, 3, width=8, real_batch_per_class=10_000)  # all real samples: no draw can differ
     plain = PlainConvNet(digits.train.sample_shape, 10, 8)
     monkeypatch.setattr(loop, "_network", lambda: plain.requires_grad_(kind is not PlainDM))
     monkeypatch.setattr("simulations.plain.matching._augmented", lambda draw, images: images)
     inputs = loop.images.detach().clone()
     value = loop.step()
-    view = View(library_network(plain, digits.train.sample_shape, 8), unchanged, 0)
-    same = objective(real_per_class=10_000)
-    side = SyntheticSide(inputs.requires_grad_(), loop.labels, loop.labels)
-    losses = same.losses(view, same.target(view, RealSide(digits.train, torch.device("cpu"))), side)
+    view = MatchContext(library_network(plain, digits.train.sample_shape, 8), unchanged, 0)
+    same = objective(real_batch_per_class=10_000)
+    side = SyntheticBatch(inputs.requires_grad_(), loop.labels, loop.labels)
+    losses = same.losses(view, same.target(view, RealSampler(digits.train, torch.device("cpu"))), side)
     assert value == pytest.approx(sum(loss.item() for loss in losses), rel=1e-3)
     assert not torch.equal(loop.images, inputs)
 
@@ -130,7 +132,7 @@ def test_impossible_workloads_are_refused(wrong):
 RACE = RaceSettings(
     data="digits",
     images_per_class=1,
-    method_settings={"architecture": "convnet:width=16", "steps_per_view": 5},
+    method_settings={"architecture": "convnet:width=16", "steps_per_network": 5},
     budgets=(0.5, 1.0),
     plain_width=16,
     plain_looks=(0.05, 0.2),

@@ -26,7 +26,7 @@ _CELLS = [CrossSettings(architecture=name, networks=1) for name in ("convnet:wid
 
 @pytest.fixture(autouse=True)
 def short_protocol(monkeypatch):
-    short = replace(FAST, recipe=replace(FAST.recipe, epochs=3), width=4)
+    short = replace(FAST, train_config=replace(FAST.train_config, epochs=3), width=4)
     monkeypatch.setitem(PROTOCOLS, "fast", short)
     return short
 

@@ -27,7 +27,7 @@ _QUICK = DistilSettings(
 
 @pytest.fixture(autouse=True)
 def short_protocol(monkeypatch):
-    short = replace(FAST, recipe=replace(FAST.recipe, epochs=3))
+    short = replace(FAST, train_config=replace(FAST.train_config, epochs=3))
     monkeypatch.setitem(PROTOCOLS, "fast", short)
     return short
 

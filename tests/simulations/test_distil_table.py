@@ -153,7 +153,7 @@ def test_random_samples_of_equal_bytes_stand_beside_every_method(tmp_path):
 def test_the_settings_of_the_committed_table_fit_the_methods():
     cells = read_cells(DistilSettings, ROOT / "docs" / "distil-table.toml", {}, {"method": list_methods()})
     assert len(cells) == 2 * len(list_methods())
-    assert {cell.budget for cell in cells} == {Budget(seconds=300.0, clock="processor")}
+    assert {cell.budget for cell in cells} == {Budget(seconds=300.0, clock="cpu")}
 
 
 def test_the_command_writes_the_table_and_goes_on_where_it_stopped(tmp_path):

@@ -106,12 +106,12 @@ def test_a_failure_is_a_row_at_the_end_and_its_reason_a_note() -> None:
 
 
 def test_the_page_tells_budget_machine_and_settings() -> None:
-    record = result("dm", [0.8], method_settings={"architecture": "convnet:width=64", "steps_per_view": 5})
+    record = result("dm", [0.8], method_settings={"architecture": "convnet:width=64", "steps_per_network": 5})
     page = markdown_page([record])
     assert "Budget of each cell: 600 s of wall-clock time." in page
     assert record["environment"]["processor"] in page
     assert f"torch {record['environment']['versions']['torch']}" in page
-    assert '- dm: `architecture="convnet:width=64" steps_per_view=5`' in page
+    assert '- dm: `architecture="convnet:width=64" steps_per_network=5`' in page
 
 
 def test_markdown_keeps_hostile_text_in_its_cell() -> None:

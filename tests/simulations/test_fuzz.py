@@ -63,12 +63,12 @@ def test_what_comes_out_that_should_not_is_a_finding() -> None:
 
 
 def test_time_and_memory_are_findings_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulations.fuzz.target.MOST_SECONDS", 0.01)
+    monkeypatch.setattr("simulations.fuzz.target.MAX_SECONDS", 0.01)
     with pytest.raises(Finding, match="took"):
         judge(Target("slow", list, lambda data: sum(range(10**6)), ()), b"")
     peaks = iter([0, 2**40])
     monkeypatch.setattr("simulations.fuzz.target._peak", lambda: next(peaks))
-    monkeypatch.setattr("simulations.fuzz.target.MOST_SECONDS", 60.0)
+    monkeypatch.setattr("simulations.fuzz.target.MAX_SECONDS", 60.0)
     with pytest.raises(Finding, match="took 1048576 MiB"):
         judge(Target("large", list, lambda data: None, ()), b"")
 

@@ -98,7 +98,7 @@ def test_one_pass_serves_every_epsilon(tmp_path: Path, monkeypatch: pytest.Monke
     passes = []
     counted = scenario.class_statistics
     monkeypatch.setattr(scenario, "class_statistics", lambda *a, **b: passes.append(1) or counted(*a, **b))
-    moment = replace(BRIEF, recipe=replace(BRIEF.recipe, epochs=1))
+    moment = replace(BRIEF, train_config=replace(BRIEF.train_config, epochs=1))
     monkeypatch.setitem(PROTOCOLS, "brief", moment)
     for record in RECORDS:
         append_record(tmp_path / "other" / "results.jsonl", record)

@@ -11,9 +11,9 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from typer.testing import CliRunner
 
 from fedcl_distill.augmentation import SiameseAugmentation
-from fedcl_distill.context import RealSide
+from fedcl_distill.context import RealSampler
 from fedcl_distill.networks import Architecture
-from fedcl_distill.training import Recipe, fit
+from fedcl_distill.training import TrainConfig, fit
 from simulations.bench.workload import Ticker, Window, Workload
 from simulations.commands import profile as command
 from simulations.measuring.operations import OperationCounter
@@ -37,7 +37,9 @@ from simulations.profile.groups import (
 from simulations.profile.ranges import ranges
 from simulations.running.records import read_records
 
-TINY = Workload(data="digits", images_per_class=2, width=8, real_per_class=5, student_steps=2, test_limit=20, repeats=1)
+TINY = Workload(
+    data="digits", images_per_class=2, width=8, real_batch_per_class=5, student_steps=2, test_limit=20, repeats=1
+)
 
 
 def event(name, own, children=(), number=-1, start=0.0):
@@ -90,11 +92,11 @@ def test_a_recorded_training_shows_every_group_it_does(digits):
     network = Architecture("convnet", {"width": 8}).build((1, 8, 8), 10, seed=0)
     images, labels = digits.train.inputs(torch.arange(64)), digits.train.labels[:64]
     with ranges():
-        spent = record(lambda: fit(network, images, labels, Recipe(2, augmentation=SiameseAugmentation()), seed=0))
+        spent = record(lambda: fit(network, images, labels, TrainConfig(2, augmentation=SiameseAugmentation()), seed=0))
     assert all(spent[group] > 0 for group in (CONVOLUTION, NORM, AUGMENTATION, MATRIX, OPTIMISER, BACKWARD))
     assert spent[DATA] == 0
     with ranges():
-        assert record(lambda: RealSide(digits.train, torch.device("cpu")).draw(3, 0))[DATA] > 0
+        assert record(lambda: RealSampler(digits.train, torch.device("cpu")).draw(3, 0))[DATA] > 0
 
 
 def test_backward_of_an_augmentation_is_augmentation():
@@ -111,14 +113,14 @@ def test_backward_of_an_augmentation_is_augmentation():
 def test_ranges_change_no_result_and_go_away(digits):
     def trained():
         network = Architecture("convnet", {"width": 8}).build((1, 8, 8), 10, seed=0)
-        fit(network, digits.train.inputs(slice(50)), digits.train.labels[:50], Recipe(1), seed=3)
+        fit(network, digits.train.inputs(slice(50)), digits.train.labels[:50], TrainConfig(1), seed=3)
         return network.classifier.weight
 
-    before, methods = trained(), (SiameseAugmentation.draw, RealSide.draw, Architecture.build)
+    before, methods = trained(), (SiameseAugmentation.draw, RealSampler.draw, Architecture.build)
     with ranges():
         assert Architecture.build is not methods[2]
         assert torch.equal(trained(), before)
-    assert (SiameseAugmentation.draw, RealSide.draw, Architecture.build) == methods
+    assert (SiameseAugmentation.draw, RealSampler.draw, Architecture.build) == methods
 
 
 @pytest.mark.parametrize("constant", [False, True])
@@ -163,7 +165,18 @@ def test_every_case_does_all_its_units(digits, case):
 
 def test_command_profiles_and_shows_shares(tmp_path, monkeypatch):
     monkeypatch.setattr("simulations.profile.run.in_fresh_process", lambda _, given, __: measure.measure(**given))
-    flags = ["--data", "digits", "--width", "8", "--images-per-class", "2", "--real-per-class", "5", "--repeats", "1"]
+    flags = [
+        "--data",
+        "digits",
+        "--width",
+        "8",
+        "--images-per-class",
+        "2",
+        "--real-batch-per-class",
+        "5",
+        "--repeats",
+        "1",
+    ]
     said = CliRunner().invoke(command.app, [*flags, "--case", "DM step", "--out", str(tmp_path)])
     assert said.exit_code == 0, said.output
     (found,) = read_records(tmp_path / "results.jsonl")

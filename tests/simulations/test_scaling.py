@@ -19,7 +19,7 @@ from simulations.scaling.results import laws, sizes_of
 from simulations.scaling.settings import DM_STEP, EPOCH, ROUND, WORKS, Point, ScalingSettings, axes_of
 
 TINY = ScalingSettings(
-    images_per_class=(1, 2), classes=(2, 3), size=(8,), width=(4, 8), clients=(1, 2), real_per_class=3
+    images_per_class=(1, 2), classes=(2, 3), size=(8,), width=(4, 8), clients=(1, 2), real_batch_per_class=3
 )
 exponents = st.floats(-3, 3)
 
@@ -30,14 +30,14 @@ def test_a_planted_law_is_found(factor, p, q):
     law = fit_power_law(sizes, [factor * one["a"] ** p * one["b"] ** q for one in sizes])
     assert law.factor == pytest.approx(factor)
     assert law.exponents == pytest.approx({"a": p, "b": q}, abs=1e-9)
-    assert law.largest_error < 1e-9
+    assert law.max_error < 1e-9
     assert law({"a": 4.0, "b": 2.0, "same": 1.0}) == pytest.approx(factor * 4**p * 2**q)
 
 
 def test_largest_error_is_of_the_worst_value():
     law = fit_power_law([{"a": a} for a in (1.0, 2.0, 4.0)], [1.0, 4.0, 4.0])
     assert law.exponents["a"] == pytest.approx(1)
-    assert law.largest_error == pytest.approx(1 - 2 ** (4 / 3) / 4)
+    assert law.max_error == pytest.approx(1 - 2 ** (4 / 3) / 4)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_every_client_and_class_gets_its_images():
     data = measure.random_images(point)
     assert data.class_counts.tolist() == [15, 15]
     assert data.sample_shape == (3, 8, 8)
-    assert measure.random_images(replace(TINY.middle(EPOCH), real_per_class=40)).class_counts.min() == 40
+    assert measure.random_images(replace(TINY.middle(EPOCH), real_batch_per_class=40)).class_counts.min() == 40
 
 
 def test_a_law_goes_by_what_a_step_passes_through_the_network():
@@ -106,7 +106,7 @@ def test_command_measures_draws_and_goes_on_where_it_stopped(tmp_path, monkeypat
 
     monkeypatch.setattr("simulations.scaling.run.in_fresh_process", here)
     flags = ["--images-per-class", "1,2", "--classes", "2,3", "--size", "8", "--width", "4,8", "--clients", "1,2"]
-    flags += ["--real-per-class", "3", "--out", str(tmp_path)]
+    flags += ["--real-batch-per-class", "3", "--out", str(tmp_path)]
     first = CliRunner().invoke(command.app, [*flags, "--works", f"{DM_STEP},{ROUND}"])
     assert first.exit_code == 0, first.output
     assert asked == [one for one in TINY.points() if one.work != EPOCH]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.data.labelled import Normalisation
 from fedcl_distill.errors import PayloadError
 from fedcl_distill.parameterizations import Arrays, Pixels, Setting, Shape
@@ -61,7 +61,9 @@ class Scaled:
     def shapes(self, counts: Sequence[int], sample_shape: Shape) -> dict[str, Shape]:
         return {"base": (sum(counts), *sample_shape), "gain": (sum(counts),)}
 
-    def start(self, samples: Tensor, counts: Sequence[int] | None = None, problem: Problem | None = None) -> Arrays:
+    def start(
+        self, samples: Tensor, counts: Sequence[int] | None = None, problem: SetupContext | None = None
+    ) -> Arrays:
         return {"base": samples / self.factor, "gain": torch.ones(len(samples))}
 
     def decode(self, arrays: Mapping[str, Tensor]) -> Tensor:

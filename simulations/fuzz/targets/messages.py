@@ -29,13 +29,13 @@ from simulations.fuzz.mutation import JUNK, mutate_bytes, mutate_tree
 from simulations.fuzz.samples import features, images
 from simulations.fuzz.target import Target
 from simulations.fuzz.targets.payloads import LIMITS
-from strategies.federated.algorithms.statistics_first import StatisticsFirst
+from strategies.federated.algorithms.statistics_first import FederatedStatistics
 from strategies.federated.grids.internals import name_message, run_identity
 from strategies.federated.messages import requests
 from strategies.federated.messages.answers import (
     SUMS,
     UPDATE,
-    Facts,
+    ClientReport,
     pack_payload,
     pack_set,
     pack_update,
@@ -47,8 +47,8 @@ from strategies.federated.messages.answers import (
 from strategies.federated.messages.arrays import read_weights, weights_of
 from strategies.federated.messages.compression import read_codec
 from strategies.federated.messages.weight_codec import pack_network, unpack_network
-from strategies.federated.server.gathering import Gathering
-from strategies.federated.server.reception import Reception
+from strategies.federated.server.collector import ReplyCollector
+from strategies.federated.server.gathering import SetAggregator
 
 _CODECS = ("plain", "topk:fraction=0.1", "topk:fraction=0.5,value_bits=32", "quantised:bits=2,bucket=8", "quantised")
 _COUNT = 40
@@ -76,14 +76,14 @@ def _network() -> Network:
 
 
 @cache
-def _gathering() -> Gathering:
-    return Gathering(Expectation.like(features(), max_samples=100, max_samples_per_class=50), LIMITS)
+def _gathering() -> SetAggregator:
+    return SetAggregator(Expectation.like(features(), max_samples=100, max_samples_per_class=50), LIMITS)
 
 
 @cache
-def _first() -> StatisticsFirst:
+def _first() -> FederatedStatistics:
     expectation = StatisticsExpectation(_SPEC, Domain.of(features()))
-    return StatisticsFirst(None, expectation, None, None, None)  # type: ignore[arg-type]
+    return FederatedStatistics(None, expectation, None, None, None)  # type: ignore[arg-type]
 
 
 def _decoded_update(content: RecordDict) -> Any:
@@ -103,7 +103,7 @@ _READ_ANSWER: dict[str, Callable[[RecordDict], Any]] = {
 
 
 def _answers() -> list[bytes]:
-    facts = Facts(1, 24, 0.5, (8, 8, 8)).to_record()
+    facts = ClientReport(1, 24, 0.5, (8, 8, 8)).to_record()
     contents = {
         "set": pack_set(build_method("random").distil(features(), 2, seed=0), 8),
         "statistics": pack_payload(SUMS, encode_statistics(class_statistics(features(), _SPEC), 16)),
@@ -163,8 +163,8 @@ def _record(kind: str, values: dict[str, Any]) -> Any:
     )
 
 
-def _hear(data: bytes) -> tuple[bool, Reception]:
-    """A reception of two nodes, of which the first sends ``data`` and the second an honest answer."""
+def _hear(data: bytes) -> tuple[bool, ReplyCollector]:
+    """A collector of two nodes, of which the first sends ``data`` and the second an honest answer."""
     try:
         given = json.loads(data)
         reader, content = _READ_ANSWER[given["reader"]], _from_json(given["content"])
@@ -174,26 +174,26 @@ def _hear(data: bytes) -> tuple[bool, Reception]:
         asked = [Message(RecordDict(), node, "train") for node in (1, 2)]
         for message in asked:
             name_message(message, f"message {message.metadata.dst_node_id}")
-        honest = RecordDict({"metrics": Facts(0, 5, 1.0).to_record(), "honest": ConfigRecord({"yes": 1})})
+        honest = RecordDict({"metrics": ClientReport(0, 5, 1.0).to_record(), "honest": ConfigRecord({"yes": 1})})
         replies = [Message(one, reply_to=message) for one, message in zip((content, honest), asked, strict=True)]
-    reception = Reception(nodes=2)
-    reception.expect_answers(asked)
-    heard = reception.hear(1, replies, lambda one: None if "honest" in one else reader(one))
+    collector = ReplyCollector(nodes=2)
+    collector.expect_answers(asked)
+    heard = collector.iter_replies(1, replies, lambda one: None if "honest" in one else reader(one))
     assert 2 in [answer.node for answer in heard], "the honest answer was lost"
-    return len(heard) == 2, reception
+    return len(heard) == 2, collector
 
 
-def _read_answer(data: bytes) -> Reception:
-    accepted, reception = _hear(data)
-    _check_reception(accepted, reception)
+def _read_answer(data: bytes) -> ReplyCollector:
+    accepted, collector = _hear(data)
+    _check_reception(accepted, collector)
     if not accepted:
         raise PayloadError("rejected")
-    return reception
+    return collector
 
 
-def _check_reception(accepted: bool, reception: Reception) -> None:
-    assert len(reception.rejections) == (0 if accepted else 1)
-    for rejection in reception.rejections:
+def _check_reception(accepted: bool, collector: ReplyCollector) -> None:
+    assert len(collector.rejections) == (0 if accepted else 1)
+    for rejection in collector.rejections:
         assert len(rejection.reason) <= 301
         assert rejection.reason.isprintable()
 
@@ -233,9 +233,9 @@ def _requests() -> list[bytes]:
     made = {
         "distil": requests.DistilRequest(**normal, method_settings={"learning_rate": 0.5}, steps=3),
         "statistics": requests.StatisticsRequest(**sums),
-        "masked": requests.SecureStatisticsRequest(**sums, most_samples=50, bounds={"features": 4.0}),
+        "masked": requests.SecureStatisticsRequest(**sums, max_samples=50, bounds={"features": 4.0}),
         "private": requests.PrivateStatisticsRequest(**sums, **noise),
-        "noised": requests.NoisyWordsRequest(**sums, **noise, most_samples=50),
+        "noised": requests.NoisyWordsRequest(**sums, **noise, max_samples=50),
         "surrogate": requests.SurrogateRequest(**normal, architecture="mlp:width=4"),
         "train": requests.TrainRequest(**normal, architecture="convnet:width=4"),
         "compressed": requests.CompressedRequest(**normal, architecture="mlp", upload=_CODECS[2]),
@@ -265,7 +265,7 @@ def _read_request(data: bytes) -> tuple[str, requests.Request]:
     if isinstance(request, requests.TrainRequest | requests.SurrogateRequest):
         Architecture.parse(request.architecture)
     if isinstance(request, requests.TrainRequest):
-        request.recipe_for(images())
+        request.train_config_for(images())
     if isinstance(request, requests.CompressedRequest):
         _ = read_codec(request.upload), read_codec(request.download)
     return kind, request

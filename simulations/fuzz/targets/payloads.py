@@ -31,7 +31,7 @@ _STORES = (
     "addressing:bases=2",
     "generator:width=2,generator_steps=1,inversion_steps=1",
 )
-_MOST_DECODED = 2**16  # values that are worth decoding for every input
+_MAX_DECODED = 2**16  # values that are worth decoding for every input
 
 
 def _sets() -> list[bytes]:
@@ -54,7 +54,7 @@ def _check_set(one: SyntheticSet) -> None:
     assert torch.equal(again.labels, one.labels)
     assert (again.class_names, again.normalisation) == (one.class_names, one.normalisation)
     assert again.parameterization == one.parameterization
-    if len(one) and len(one) * math.prod(one.sample_shape) <= _MOST_DECODED:
+    if len(one) and len(one) * math.prod(one.sample_shape) <= _MAX_DECODED:
         assert one.inputs().shape == (len(one), *one.sample_shape)
         _expect(one)
 

@@ -32,7 +32,7 @@ _NAMES: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "c": (read_codec, ("plain", "topk:fraction=0.01,error_feedback=true", "quantised:bits=4,bucket=8")),
     "s": (as_parameterization, ("pixels", "tiles:factor=2", "addressing:bases=2,scale=1", "low-rank:rank=null")),
 }
-_LARGEST_BUILT = 64
+_MAX_BUILT = 64
 
 
 def _read_file(data: bytes) -> list[Any]:
@@ -54,7 +54,7 @@ def _read_name(data: bytes) -> Any:
 
 
 def _is_small(architecture: Architecture) -> bool:
-    return all(value <= _LARGEST_BUILT for value in architecture.options.values() if type(value) is int)
+    return all(value <= _MAX_BUILT for value in architecture.options.values() if type(value) is int)
 
 
 SETTINGS = Target(

@@ -43,7 +43,7 @@ def cost_plots(scenario: Scenario, caption: str) -> list[Plot]:
 
 def _against_bytes(scenario: Scenario) -> str:
     """A line for each strategy through its sizes; nothing where fewer than two arms keep something."""
-    lines = [Series(one.label, tuple(_largest_budgets(one.arms))) for one in series_along(scenario, SIZES | BUDGETS)]
+    lines = [Series(one.label, tuple(_max_budgets(one.arms))) for one in series_along(scenario, SIZES | BUDGETS)]
     lines = [one for one in lines if _points(one.arms, final_memory_bytes)]
     if sum(len(one.arms) for one in lines) < 2:
         return ""
@@ -85,7 +85,7 @@ def _points(arms: Sequence[Arm], cost: Cost) -> list[Point]:
     return sorted((place, mean(values) or 0.0, spread(values)) for place, values in costs if place > 0 and values)
 
 
-def _largest_budgets(arms: Sequence[Arm]) -> list[Arm]:
+def _max_budgets(arms: Sequence[Arm]) -> list[Arm]:
     """Of arms of the same size, the one that took longest."""
     longest: dict[str, Arm] = {}
     for arm in sorted(arms, key=lambda one: memory_cpu_seconds(one) or 0.0):

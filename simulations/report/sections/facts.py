@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from simulations.report.blocks import Facts
+from simulations.report.blocks import ClientReport
 from simulations.tables.arms import REPEATED, Scenario
 from simulations.tables.comparison import Table
 
 
-def settings_facts(scenario: Scenario) -> Facts:
+def settings_facts(scenario: Scenario) -> ClientReport:
     """What all arms share, and a table of what they differ in."""
     first = scenario.arms[0].settings
     shared = tuple((name, _show(value)) for name, value in first.items() if name not in scenario.varying)
@@ -22,7 +22,7 @@ def settings_facts(scenario: Scenario) -> Facts:
     )
     rows = tuple((arm.label, *(_show(arm.settings.get(name)) for name in scenario.varying)) for arm in scenario.arms)
     differing = Table("Where arms differ", ("arm", *scenario.varying), rows) if scenario.varying else None
-    return Facts("All settings", (*shared, *repeated), differing)
+    return ClientReport("All settings", (*shared, *repeated), differing)
 
 
 def _show(value: Any) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.data import LabelledData
-from fedcl_distill.engine.size import ByteBudget, spread_in_bytes
+from fedcl_distill.engine.size import ByteBudget, counts_within_bytes
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.synthetic import SyntheticSet, decode, encode, union
 
@@ -88,7 +88,7 @@ class EncodedMemory:
 
     def _share(self, data: LabelledData, available: Sequence[int]) -> list[int]:
         """How many samples of each class fit, spread evenly over the classes, given how many there are."""
-        return spread_in_bytes(ByteBudget(self.byte_budget, self.bits), data, Pixels(), available)
+        return counts_within_bytes(ByteBudget(self.byte_budget, self.bits), data, Pixels(), available)
 
 
 def as_tensor(payload: bytes) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget, ByteBudget, Distiller, Engine, finished
-from fedcl_distill.engine.size import bytes_of_counts, spread_in_bytes
+from fedcl_distill.engine.size import bytes_of_counts, counts_within_bytes
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import derive_seed
@@ -32,7 +32,7 @@ class Given:
         return self.inputs
 
     def settings(self) -> dict[str, Any]:
-        return {"initial": "given"}
+        return {"init": "given"}
 
 
 @dataclass
@@ -100,7 +100,7 @@ class CondensedMemory(EncodedMemory):
         for_buffers = int(self.buffer_share * self.byte_budget)
         plenty = [1 + 8 * self.byte_budget // (self.bits * math.prod(data.sample_shape))] * data.num_classes
         how = self.distiller.parameterization
-        counts = spread_in_bytes(ByteBudget(self.byte_budget - for_buffers, self.bits), data, how, plenty)
+        counts = counts_within_bytes(ByteBudget(self.byte_budget - for_buffers, self.bits), data, how, plenty)
         if min(counts) == 0:
             raise SettingsError(
                 f"{self.byte_budget - for_buffers} bytes hold no synthetic sample of every class of {data.name}"
@@ -108,7 +108,7 @@ class CondensedMemory(EncodedMemory):
         rest = self.byte_budget - bytes_of_counts(counts, data, self.bits)
         if rest < bytes_of_counts([1] + [0] * (data.num_classes - 1), data, self.bits):
             return counts, 0
-        return counts, sum(spread_in_bytes(ByteBudget(rest, self.bits), data, how, plenty))
+        return counts, sum(counts_within_bytes(ByteBudget(rest, self.bits), data, how, plenty))
 
     def _condense(self, label: int, synthetic: Inputs, buffers: Inputs, data: LabelledData) -> None:
         """Move the class's synthetic samples by its first buffered ones, which are given up."""
@@ -116,8 +116,8 @@ class CondensedMemory(EncodedMemory):
         start, waiting = synthetic[label], buffers[label]
         buffers[label] = waiting[self.buffer_size :]
         everything = _as_set({label: torch.cat([start, waiting[: self.buffer_size]])}, data)
-        real = replace(everything.as_labelled_data("memory"), mirrorable=data.mirrorable)
-        made = replace(self.distiller, initial=Given(start)).distil(
+        real = replace(everything.as_labelled_data("memory"), allow_hflip=data.allow_hflip)
+        made = replace(self.distiller, init=Given(start)).distil(
             real,
             [len(start) if one == label else 0 for one in range(data.num_classes)],
             seed=derive_seed(self.seed, "condense", self._condensations),

@@ -10,7 +10,7 @@ import torch
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget, ByteBudget, Distiller, finished
-from fedcl_distill.engine.size import bytes_of_counts, spread_in_bytes
+from fedcl_distill.engine.size import bytes_of_counts, counts_within_bytes
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet, union
@@ -96,7 +96,7 @@ class DistilledMemory(EncodedMemory):
         expected = [count or max(available) for count in available] if self.final_shares else available
         allowance = self.byte_budget
         while True:
-            counts = spread_in_bytes(
+            counts = counts_within_bytes(
                 ByteBudget(allowance, self.bits),
                 data,
                 self.distiller.parameterization,
@@ -130,7 +130,7 @@ class DistilledMemory(EncodedMemory):
         decoded = [torch.tensor(self._decoded(data, one)) for one in self._counts]
         classes = [torch.arange(data.num_classes).repeat_interleave(one) for one in decoded]
         real = held.as_labelled_data("memory")
-        stand_in = replace(real, labels=torch.cat(classes), mirrorable=data.mirrorable)
+        stand_in = replace(real, labels=torch.cat(classes), allow_hflip=data.allow_hflip)
         return replace(self._distil(stand_in, counts, "old"), value_range=held.value_range)
 
     def _distil(self, data: LabelledData, counts: Counts, what: str) -> SyntheticSet:

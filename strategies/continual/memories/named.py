@@ -7,14 +7,14 @@ from functools import partial
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget, ByteBudget, CoreSet, Distiller, quantisation_aware
-from fedcl_distill.engine.size import bytes_of_counts, spread_in_bytes
+from fedcl_distill.engine.size import bytes_of_counts, counts_within_bytes
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.methods.private_statistics import private_statistics
-from fedcl_distill.named import read_named
 from fedcl_distill.parameterizations import Parameterization, Pixels
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.selection import Herding, Random
+from fedcl_distill.specs import read_spec
 from strategies.continual.memories.base import Memory
 from strategies.continual.memories.condensed import CondensedMemory
 from strategies.continual.memories.distilled import DistilledMemory
@@ -123,7 +123,7 @@ def named_memory(text: str, settings: ContinualSettings, byte_budget: int) -> Me
         SettingsError: the memory, its method or a setting is unknown or out of range.
     """
     known = {name: partial(builder, settings, byte_budget) for name, builder in MEMORIES.items()}
-    return read_named("memory", text, known)
+    return read_spec("memory", text, known)
 
 
 def memory_bytes(settings: ContinualSettings, like: LabelledData) -> int:
@@ -146,7 +146,7 @@ def bytes_beside_scores(settings: ContinualSettings, like: LabelledData, memory:
 
     def samples_and_bytes(allowance: int) -> tuple[int, int]:
         size = ByteBudget(allowance, settings.bits)
-        counts = spread_in_bytes(size, like, how, [budget] * classes, soft_labels=soft)
+        counts = counts_within_bytes(size, like, how, [budget] * classes, soft_labels=soft)
         decoded = sum(how.decoded_counts(counts, like.sample_shape))
         return decoded, bytes_of_counts(counts, like, settings.bits, how, soft_labels=soft)
 

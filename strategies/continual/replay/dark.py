@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedcl_distill.data import LabelledData
-from fedcl_distill.micro_batches import chunked
+from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.synthetic import SyntheticSet, quantisation_error
 from fedcl_distill.synthetic.quantise import Floats, Range, dequantise, quantise
 from strategies.continual.memories.base import Memory
@@ -18,7 +18,7 @@ _SCORE_BITS = 8
 RANGE_BYTES = 8
 
 
-class DarkReplay(Replay):
+class DERpp(Replay):
     """Keeps the scores (logits) of every remembered sample beside any memory (Buzzega et al. 2020).
 
     A sample keeps the scores it got when it was first remembered: it is found again among those held before by its
@@ -89,6 +89,6 @@ def _found_again(held: SyntheticSet, before: SyntheticSet, bits: int) -> tuple[T
 def _scores(network: nn.Module, inputs: Tensor) -> Tensor:
     device, training = next(network.parameters()).device, network.training
     network.eval()
-    scores = torch.cat([network(part.to(device)).cpu() for (part,) in chunked(inputs)])
+    scores = torch.cat([network(part.to(device)).cpu() for (part,) in micro_batches(inputs)])
     network.train(training)
     return scores

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedcl_distill.data import LabelledData
-from fedcl_distill.micro_batches import chunked
+from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import Network
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.continual.replay.regularised import bytes_of_model
@@ -38,7 +38,7 @@ def directions(network: Network, inputs: Tensor) -> Tensor:
     """float32 (n, d): embeddings of ``inputs`` scaled to length 1, on the CPU."""
     device, training = next(network.parameters()).device, network.training
     network.eval()
-    embedded = torch.cat([network.embed(part.to(device)).cpu() for (part,) in chunked(inputs)])
+    embedded = torch.cat([network.embed(part.to(device)).cpu() for (part,) in micro_batches(inputs)])
     network.train(training)
     return F.normalize(embedded, dim=1)
 

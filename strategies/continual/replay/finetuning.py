@@ -8,7 +8,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 
 from fedcl_distill.seeding import derive_seed
-from fedcl_distill.training import Recipe, fit
+from fedcl_distill.training import TrainConfig, fit
 from strategies.continual.replay.balance import balanced_weights
 from strategies.continual.replay.plugin import Replay
 
@@ -21,14 +21,14 @@ class FineTuning(SupervisedPlugin):  # type: ignore[misc]
 
     Args:
         replay: whose memory it is; it must come earlier among the plugins.
-        recipe: of each fine-tuning.
+        train_config: of each fine-tuning.
         seed: fixes the order and the augmentation of samples.
     """
 
-    def __init__(self, replay: Replay, recipe: Recipe, *, seed: int) -> None:
+    def __init__(self, replay: Replay, train_config: TrainConfig, *, seed: int) -> None:
         super().__init__()
         self._replay = replay
-        self._recipe = recipe
+        self._train_config = train_config
         self._seed = seed
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -39,4 +39,4 @@ class FineTuning(SupervisedPlugin):  # type: ignore[misc]
         seed = derive_seed(self._seed, len(self._replay.bytes_kept))
         weights = balanced_weights(held.hard_labels, torch.float64)
         with torch.enable_grad():
-            fit(strategy.model, held.inputs(), held.labels, self._recipe, seed=seed, weights=weights)
+            fit(strategy.model, held.inputs(), held.labels, self._train_config, seed=seed, weights=weights)

@@ -14,7 +14,7 @@ from strategies.continual.replay.plugin import Batch, Replay
 
 
 @dataclass(frozen=True)
-class MostInterfered:
+class MIR:
     """Of more samples than needed, those whose loss a step on the current batch alone would raise most.
 
     Unlike Avalanche's plugin it leaves no class out, draws from any memory, soft labels too, and works however few

@@ -14,7 +14,7 @@ from strategies.continual.replay.plugin import Replay
 _FLOAT_BYTES = 4
 
 
-class Consolidation(EWCPlugin):  # type: ignore[misc]
+class EWC(EWCPlugin):  # type: ignore[misc]
     """Elastic weight consolidation (Kirkpatrick et al. 2017): weights that mattered are held where they were.
 
     Args:
@@ -41,7 +41,7 @@ class Consolidation(EWCPlugin):  # type: ignore[misc]
                 kept[experience] = {name: _parameter(name, tensor) for name, tensor in tensors.items()}
 
 
-class Unforgetting(LwFPlugin):  # type: ignore[misc]
+class LwF(LwFPlugin):  # type: ignore[misc]
     """Learning without forgetting (Li and Hoiem 2016): the model before this experience is its teacher.
 
     Avalanche keeps the classes of each task apart and looks only at those of task 0 where the model has one head, so
@@ -88,7 +88,7 @@ class Source(Replay):
         """Leave the batch alone."""
 
 
-class ProjectedGradients(AGEMPlugin):  # type: ignore[misc]
+class AGEM(AGEMPlugin):  # type: ignore[misc]
     """A-GEM (Chaudhry et al. 2019) on any memory: no step may raise the loss of what is remembered, to first order.
 
     Avalanche's plugin keeps samples of its own; this one draws from a replay plugin, which adds nothing to batches.

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from flwr.app import RecordDict
 from flwr.serverapp.strategy import Bulyan, FedAdam, FedAvgM, FedMedian, FedProx, FedTrimmedAvg, MultiKrum
 
-from strategies.federated.algorithms.fedavg import GuardedFedAvg
-from strategies.federated.server.reception import Answer, QuorumError
+from strategies.federated.algorithms.fedavg import ValidatedFedAvg
+from strategies.federated.server.collector import Answer, QuorumError
 from strategies.federated.server.state import State, arrays_of, tensor_of, tensors_of
 
 
-class GuardedFedProx(GuardedFedAvg, FedProx):
+class ValidatedFedProx(ValidatedFedAvg, FedProx):
     """Nodes are pulled towards the global model while they train (Li et al. 2020); takes ``proximal_mu``."""
 
 
-class GuardedFedAvgM(GuardedFedAvg, FedAvgM):
+class ValidatedFedAvgM(ValidatedFedAvg, FedAvgM):
     """The server moves with momentum (Hsu et al. 2019); takes ``server_learning_rate`` and ``server_momentum``."""
 
     def state(self) -> State:
@@ -38,7 +38,7 @@ class GuardedFedAvgM(GuardedFedAvg, FedAvgM):
         self.momentum_vector = None if momentum is None else [one.numpy() for one in momentum]
 
 
-class GuardedFedAdam(GuardedFedAvg, FedAdam):
+class ValidatedFedAdam(ValidatedFedAvg, FedAdam):
     """The server moves by Adam (Reddi et al. 2021); takes ``eta``, ``beta_1``, ``beta_2`` and ``tau``."""
 
     def state(self) -> State:
@@ -57,14 +57,14 @@ class GuardedFedAdam(GuardedFedAvg, FedAdam):
         )
 
 
-class GuardedKrum(GuardedFedAvg, MultiKrum):
+class ValidatedKrum(ValidatedFedAvg, MultiKrum):
     """The server takes the models nearest to others (Blanchard et al. 2017).
 
     Takes ``num_malicious_nodes`` and ``num_nodes_to_select``.
     """
 
 
-class GuardedBulyan(GuardedFedAvg, Bulyan):
+class ValidatedBulyan(ValidatedFedAvg, Bulyan):
     """Multi-Krum, then a trimmed mean of each weight (El Mhamdi et al. 2018); takes ``num_malicious_nodes``, f.
 
     Below 4 f + 3 answers, Flower would keep the old model without a word to the caller; here the round fails.
@@ -76,9 +76,9 @@ class GuardedBulyan(GuardedFedAvg, Bulyan):
             raise QuorumError(f"{len(answers)} valid answers, Bulyan needs {needed}")
 
 
-class GuardedTrimmedMean(GuardedFedAvg, FedTrimmedAvg):
+class ValidatedTrimmedMean(ValidatedFedAvg, FedTrimmedAvg):
     """The mean of each weight without its extremes (Yin et al. 2018); takes ``beta``, the share cut on either side."""
 
 
-class GuardedMedian(GuardedFedAvg, FedMedian):
+class ValidatedMedian(ValidatedFedAvg, FedMedian):
     """The median of each weight (Yin et al. 2018)."""

@@ -13,17 +13,17 @@ from torch.nn.utils import vector_to_parameters
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed
-from strategies.federated.algorithms.fedavg import GuardedFedAvg
+from strategies.federated.algorithms.fedavg import ValidatedFedAvg
 from strategies.federated.messages.answers import UPDATE, WEIGHTS, pack_update, unpack_update
 from strategies.federated.messages.arrays import put_weights, weights_of
 from strategies.federated.messages.compression import Vector, read_codec
 from strategies.federated.messages.requests import COMPRESSED, CompressedRequest
 from strategies.federated.node.corrections import parameters_of
 from strategies.federated.node.state import reminding
-from strategies.federated.server.reception import Reception
+from strategies.federated.server.collector import ReplyCollector
 
 
-class CompressedFedAvg(GuardedFedAvg):
+class CompressedFedAvg(ValidatedFedAvg):
     """Sends the model by one codec and receives what nodes changed by another.
 
     The server's own model is never rounded: the mean of the updates is added to what it had before coding. With
@@ -31,7 +31,7 @@ class CompressedFedAvg(GuardedFedAvg):
     (Reisizadeh et al. 2020).
 
     Args:
-        request, template, reception: as for :class:`GuardedFedAvg`; the request names the codecs.
+        request, template, collector: as for :class:`ValidatedFedAvg`; the request names the codecs.
         flower: further arguments of Flower's strategy.
 
     Raises:
@@ -40,8 +40,8 @@ class CompressedFedAvg(GuardedFedAvg):
 
     request: CompressedRequest
 
-    def __init__(self, request: CompressedRequest, template: Network, reception: Reception, **flower: Any) -> None:
-        super().__init__(request, template, reception, **flower)
+    def __init__(self, request: CompressedRequest, template: Network, collector: ReplyCollector, **flower: Any) -> None:
+        super().__init__(request, template, collector, **flower)
         if any(True for _ in template.buffers()):
             raise SettingsError("compressed updates hold parameters alone, but the network has buffers too")
         self.download, self.upload = read_codec(request.download), read_codec(request.upload)
@@ -62,7 +62,7 @@ class CompressedFedAvg(GuardedFedAvg):
         message = Message(message.content, node, COMPRESSED)
         if not self.upload.error_feedback:
             return message
-        return reminding(message, self.reception.used.get(node, 0))
+        return reminding(message, self.collector.used.get(node, 0))
 
     def _read(self, content: RecordDict) -> RecordDict:
         """The model that an update leads to, for Flower to average."""

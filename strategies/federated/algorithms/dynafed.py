@@ -23,12 +23,12 @@ from fedcl_distill.network_sources import GivenTrajectory
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
-from fedcl_distill.training import Recipe
-from strategies.federated.algorithms.fedavg import GuardedFedAvg
+from fedcl_distill.training import TrainConfig
+from strategies.federated.algorithms.fedavg import ValidatedFedAvg
 from strategies.federated.messages.arrays import weights_of
 from strategies.federated.messages.requests import TrainRequest
+from strategies.federated.server.collector import ReplyCollector
 from strategies.federated.server.learner import Learner
-from strategies.federated.server.reception import Reception
 from strategies.federated.server.state import State, arrays_of, set_as_state, set_from_state, tensors_of
 
 
@@ -94,7 +94,7 @@ class Replayer:
         """
         options = self.options
         engine: Engine = mtt(
-            initial="noise",
+            init="noise",
             labels=f"learned:learning_rate={options.label_learning_rate}" if options.label_learning_rate else "hard",
             student_steps=options.student_steps,
             student_batch_size=options.student_batch_size or None,
@@ -111,35 +111,35 @@ def without_content(like: LabelledData, per_class: int) -> LabelledData:
     labels = torch.arange(like.num_classes).repeat_interleave(per_class)
     samples = torch.full((len(labels), *like.sample_shape), like.value_range[0])
     return LabelledData(
-        samples, labels, like.class_names, like.normalisation, like.value_range, "nothing", like.mirrorable
+        samples, labels, like.class_names, like.normalisation, like.value_range, "nothing", like.allow_hflip
     )
 
 
-class DynaFed(GuardedFedAvg):
+class DynaFed(ValidatedFedAvg):
     """Averages models and, once their path is long enough, finetunes each average on a set distilled from that path.
 
     Args:
         request: what every node is asked.
         learner: trains the global model.
-        reception: waits for nodes and turns bad answers away.
+        collector: waits for nodes and turns bad answers away.
         replayer: distils the path.
 
     Attributes:
         synthetic: the set, from round ``collect_rounds`` on.
     """
 
-    def __init__(self, request: TrainRequest, learner: Learner, reception: Reception, replayer: Replayer) -> None:
-        super().__init__(request, learner.fresh(), reception)
+    def __init__(self, request: TrainRequest, learner: Learner, collector: ReplyCollector, replayer: Replayer) -> None:
+        super().__init__(request, learner.fresh(), collector)
         self.replayer = replayer
         self.synthetic: SyntheticSet | None = None
         options = replayer.options
-        recipe = Recipe(
+        train_config = TrainConfig(
             epochs=options.finetune_epochs,
             learning_rate=options.finetune_learning_rate,
             schedule="constant",
-            augmentation=learner.recipe.augmentation,
+            augmentation=learner.train_config.augmentation,
         )
-        self.learner = replace(learner, recipe=recipe)
+        self.learner = replace(learner, train_config=train_config)
         self._path: list[Network] = []
 
     def state(self) -> State:

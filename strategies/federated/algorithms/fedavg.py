@@ -22,11 +22,11 @@ from fedcl_distill.seeding import derive_seed
 from strategies.federated.messages.answers import METRICS, WEIGHTS, unpack_weights
 from strategies.federated.messages.arrays import read_weights, typed_like
 from strategies.federated.messages.requests import TrainRequest
-from strategies.federated.server.reception import Answer, Reception
+from strategies.federated.server.collector import Answer, ReplyCollector
 from strategies.federated.server.state import State
 
 
-class GuardedFedAvg(FedAvg):
+class ValidatedFedAvg(FedAvg):
     """Flower's FedAvg, which waits for its nodes, averages in a fixed order, and turns bad answers away.
 
     Everything else is Flower's, so that a subclass of this and of one of Flower's other averaging strategies, in
@@ -35,7 +35,7 @@ class GuardedFedAvg(FedAvg):
     Args:
         request: what every node is asked.
         template: a network of the global model's architecture; answers must have its weights' names and shapes.
-        reception: waits for nodes and turns bad answers away.
+        collector: waits for nodes and turns bad answers away.
         client_share: the most, in (0, 1], that one node may count for among all, whatever number of samples it says it
             has; 1 believes all.
         flower: further arguments of Flower's strategy.
@@ -48,7 +48,7 @@ class GuardedFedAvg(FedAvg):
         self,
         request: TrainRequest,
         template: Network,
-        reception: Reception,
+        collector: ReplyCollector,
         *,
         client_share: float = 1.0,
         **flower: Any,
@@ -56,20 +56,20 @@ class GuardedFedAvg(FedAvg):
         super().__init__(min_train_nodes=1, min_available_nodes=1, **flower)
         self.request = request
         self.template = template
-        self.reception = reception
+        self.collector = collector
         self.client_share = check_share(client_share)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """Send the model and the request to every node."""
-        self.reception.wait_for_nodes(grid)
+        self.collector.wait_for_nodes(grid)
         config.update(self.request.to_record(server_round))
         with _python_random(derive_seed(self.request.seed, "sample", server_round)):
             messages = list(super().configure_train(server_round, arrays, config, grid))
         messages = [self._addressed(message) for message in messages]
         messages.sort(key=lambda message: message.metadata.dst_node_id)
-        self.reception.expect_answers(messages)
+        self.collector.expect_answers(messages)
         return messages
 
     def aggregate_train(
@@ -80,7 +80,7 @@ class GuardedFedAvg(FedAvg):
         Raises:
             QuorumError: too few models could be used.
         """
-        answers = self.reception.hear(server_round, replies, self._read)
+        answers = self.collector.iter_replies(server_round, replies, self._read)
         self._take(answers)
         for answer, examples in zip(answers, self._believed(answers), strict=True):
             answer.value[METRICS] = MetricRecord({self.weighted_by_key: examples})

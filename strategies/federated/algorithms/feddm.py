@@ -14,10 +14,10 @@ from strategies.federated.algorithms.one_shot import OneShotUnion
 from strategies.federated.messages.answers import WEIGHTS
 from strategies.federated.messages.requests import CONFIG, SURROGATE, SurrogateRequest
 from strategies.federated.messages.weight_codec import check_weight_bits, pack_network
-from strategies.federated.server.gathering import Gathering
+from strategies.federated.server.collector import ReplyCollector
+from strategies.federated.server.gathering import SetAggregator
 from strategies.federated.server.learner import Learner
 from strategies.federated.server.merge import GatherOptions
-from strategies.federated.server.reception import Reception
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class SurrogateOptions(GatherOptions):
             raise SettingsError(f"server_radius must be finite and not negative, got {self.server_radius}")
 
 
-class SurrogateRounds(OneShotUnion):
+class FedDM(OneShotUnion):
     """Sends the global model, collects synthetic sets made around it, and trains it further on their union.
 
     Args:
         request: what every node is asked.
-        gathering, learner, reception: as for :class:`OneShotUnion`.
+        gathering, learner, collector: as for :class:`OneShotUnion`.
         server_radius: the farthest that a round may move the global model; None for no bound.
     """
 
@@ -60,12 +60,12 @@ class SurrogateRounds(OneShotUnion):
     def __init__(
         self,
         request: SurrogateRequest,
-        gathering: Gathering,
+        gathering: SetAggregator,
         learner: Learner,
-        reception: Reception,
+        collector: ReplyCollector,
         server_radius: float | None = None,
     ) -> None:
-        super().__init__(request, gathering, learner, reception)
+        super().__init__(request, gathering, learner, collector)
         self.asked_around = request
         self.server_radius = server_radius
         self._global = ArrayRecord()

@@ -16,9 +16,9 @@ from flwr.serverapp import Grid
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.federated.grids.internals import log
 from strategies.federated.messages.requests import CONFIG, DISTIL, DistilRequest
-from strategies.federated.server.gathering import Gathered, Gathering
+from strategies.federated.server.collector import ReplyCollector
+from strategies.federated.server.gathering import AggregatedSets, SetAggregator
 from strategies.federated.server.learner import Learner
-from strategies.federated.server.reception import Reception
 from strategies.federated.server.state import State
 from strategies.federated.server.train_only import TrainOnly
 
@@ -30,7 +30,7 @@ class OneShotUnion(TrainOnly):
         request: what every node is asked.
         gathering: how their sets are checked and put together.
         learner: trains the global model.
-        reception: waits for nodes and turns bad answers away.
+        collector: waits for nodes and turns bad answers away.
 
     Attributes:
         gathered: all sets as one, once the round is over.
@@ -38,12 +38,14 @@ class OneShotUnion(TrainOnly):
 
     kind = DISTIL
 
-    def __init__(self, request: DistilRequest, gathering: Gathering, learner: Learner, reception: Reception) -> None:
+    def __init__(
+        self, request: DistilRequest, gathering: SetAggregator, learner: Learner, collector: ReplyCollector
+    ) -> None:
         self.request = request
         self.gathering = gathering
         self.learner = learner
-        self.reception = reception
-        self.gathered: Gathered | None = None
+        self.collector = collector
+        self.gathered: AggregatedSets | None = None
 
     @property
     def synthetic(self) -> SyntheticSet | None:
@@ -68,13 +70,13 @@ class OneShotUnion(TrainOnly):
 
     def ask(self, grid: Grid, content: RecordDict) -> list[Message]:
         """One message of this content to every node."""
-        messages = [Message(content, node, self.kind) for node in self.reception.wait_for_nodes(grid)]
-        self.reception.expect_answers(messages)
+        messages = [Message(content, node, self.kind) for node in self.collector.wait_for_nodes(grid)]
+        self.collector.expect_answers(messages)
         return messages
 
-    def gather(self, server_round: int, replies: Iterable[Message]) -> Gathered:
+    def gather(self, server_round: int, replies: Iterable[Message]) -> AggregatedSets:
         """All valid sets as one, which is kept, too."""
-        return self._keep(self.gathering.gather(self.reception, server_round, replies))
+        return self._keep(self.gathering.gather(self.collector, server_round, replies))
 
     def state(self) -> State:
         """What was gathered, and how often sets were merged: this names the next draws."""
@@ -86,7 +88,7 @@ class OneShotUnion(TrainOnly):
 
     def restore(self, state: State) -> None:
         """Go on from what :meth:`state` gave."""
-        self.gathered = None if state["gathered"] is None else Gathered.of_state(state["gathered"])
+        self.gathered = None if state["gathered"] is None else AggregatedSets.of_state(state["gathered"])
         if self.gathering.merging is not None:
             self.gathering.merging.merges = state["merges"]
 
@@ -97,7 +99,7 @@ class OneShotUnion(TrainOnly):
     def _question(self, server_round: int) -> RecordDict:
         return RecordDict({CONFIG: self.request.to_record(server_round)})
 
-    def _keep(self, gathered: Gathered) -> Gathered:
+    def _keep(self, gathered: AggregatedSets) -> AggregatedSets:
         provenance = {
             "union_of": list(gathered.partitions),
             "method": self.request.method,

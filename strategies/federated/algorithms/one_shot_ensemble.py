@@ -17,10 +17,10 @@ from flwr.app import Message, RecordDict
 from fedcl_distill.errors import PayloadError
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.federated.algorithms.one_shot import OneShotUnion
-from strategies.federated.messages.answers import Facts, unpack_weights
+from strategies.federated.messages.answers import ClientReport, unpack_weights
 from strategies.federated.messages.requests import CONFIG, DISTIL_CONFIG, ENSEMBLE, TrainRequest
 from strategies.federated.server.ensemble import Ensemble, ensemble_weights, scores
-from strategies.federated.server.gathering import Gathered
+from strategies.federated.server.gathering import AggregatedSets
 
 
 class OneShotEnsemble(OneShotUnion):
@@ -52,9 +52,9 @@ class OneShotEnsemble(OneShotUnion):
         train, distil = self.train_request.to_record(server_round), self.request.to_record(server_round)
         return RecordDict({CONFIG: train, DISTIL_CONFIG: distil})
 
-    def gather(self, server_round: int, replies: Iterable[Message]) -> Gathered:
+    def gather(self, server_round: int, replies: Iterable[Message]) -> AggregatedSets:
         """All valid sets as one, labelled by the models that came with them."""
-        answers = self.reception.hear(server_round, replies, self._read)
+        answers = self.collector.iter_replies(server_round, replies, self._read)
         gathered = self._keep(self.gathering.unite(answers))
         united = gathered.synthetic
         counts = torch.tensor([_shown(answer.facts, answer.value) for answer in answers])
@@ -69,12 +69,12 @@ class OneShotEnsemble(OneShotUnion):
         member = self.learner.with_weights(unpack_weights(content))
         if not scores(member, synthetic.inputs()).isfinite().all():
             raise PayloadError("the model's scores of the node's own synthetic set are not finite")
-        if not any(_shown(Facts.of(content), synthetic)):
+        if not any(_shown(ClientReport.of(content), synthetic)):
             raise PayloadError("class counts name none of the classes of the synthetic set")
         return synthetic
 
 
-def _shown(facts: Facts, synthetic: SyntheticSet) -> list[int]:
+def _shown(facts: ClientReport, synthetic: SyntheticSet) -> list[int]:
     """The class counts, 0 where the set shows no sample of the class.
 
     Raises:

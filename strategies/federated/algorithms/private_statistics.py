@@ -26,11 +26,11 @@ from fedcl_distill.statistics import (
     with_noise,
 )
 from fedcl_distill.synthetic import SyntheticSet
-from strategies.federated.algorithms.statistics_first import Distil, StatisticsFirst
+from strategies.federated.algorithms.statistics_first import Distil, FederatedStatistics
 from strategies.federated.messages.answers import SUMS, unpack_payload
 from strategies.federated.messages.requests import PRIVATE_STATISTICS, PrivateStatisticsRequest, StatisticsRequest
+from strategies.federated.server.collector import ReplyCollector
 from strategies.federated.server.learner import Learner
-from strategies.federated.server.reception import Reception
 from strategies.federated.settings import FederatedSettings
 
 NODE, NODES, SERVER = "node", "nodes", "server"
@@ -62,7 +62,7 @@ class PrivacyOptions:
         return PrivacyTarget(self.epsilon, self.delta)
 
 
-class NodeNoiseStatistics(StatisticsFirst):
+class NodeNoiseStatistics(FederatedStatistics):
     """Nodes send noisy sums; neither a node's size nor its seconds are told, for both hang on its data."""
 
     kind = PRIVATE_STATISTICS
@@ -73,11 +73,11 @@ class NodeNoiseStatistics(StatisticsFirst):
         expectation: NoisyExpectation,
         distil: Distil,
         learner: Learner,
-        reception: Reception,
+        collector: ReplyCollector,
     ) -> None:
         self.noisy_expectation = expectation
         self.noisy: NoisyStatistics | None = None
-        super().__init__(request, expectation.plain, distil, learner, reception)
+        super().__init__(request, expectation.plain, distil, learner, collector)
 
     def _added(self, values: Sequence[NoisyStatistics]) -> ClassStatistics:  # type: ignore[override]
         self.noisy = add_up_noisy(values)
@@ -100,25 +100,25 @@ def private_statistics_first(
     distiller: StatisticsDistiller,
     options: PrivacyOptions,
     learner: Learner,
-    reception: Reception,
-) -> StatisticsFirst:
+    collector: ReplyCollector,
+) -> FederatedStatistics:
     """The strategy of a run with noise.
 
     Raises:
         SettingsError: the settings do not fit each other or the data, or the features are not bounded.
     """
-    plain = StatisticsFirst.of(settings, test, spec, distiller, learner, reception)
+    plain = FederatedStatistics.of(settings, test, spec, distiller, learner, collector)
     expectation = NoisyExpectation(spec, plain.expectation.domain, Shares(), options.target)
     if options.trust == NODE:
         noise = {"epsilon": options.epsilon, "delta": options.delta, "shares": asdict(Shares())}
         request = plain.request.extended(PrivateStatisticsRequest, **noise)
-        return NodeNoiseStatistics(request, expectation, plain.distil, learner, reception)
+        return NodeNoiseStatistics(request, expectation, plain.distil, learner, collector)
 
     def distil(exact: ClassStatistics) -> SyntheticSet:
         noisy = with_noise(exact, options.target, Shares(), NoiseSource.fresh())
         return guaranteed(plain.distil(noisy.as_statistics()), noisy.guarantee)
 
-    return StatisticsFirst(plain.request, plain.expectation, distil, learner, reception)
+    return FederatedStatistics(plain.request, plain.expectation, distil, learner, collector)
 
 
 def scaled_for(settings: FederatedSettings, test: LabelledData) -> LabelledData:

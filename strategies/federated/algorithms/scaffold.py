@@ -19,23 +19,23 @@ from flwr.app import Message, RecordDict
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Network
-from strategies.federated.algorithms.averaging import GuardedFedAvgM
+from strategies.federated.algorithms.averaging import ValidatedFedAvgM
 from strategies.federated.messages.answers import CONTROL, pack_vector, unpack_vector
 from strategies.federated.messages.requests import SCAFFOLD, TrainRequest
 from strategies.federated.node.corrections import parameters_of
 from strategies.federated.node.state import reminding
-from strategies.federated.server.reception import Answer, Reception
+from strategies.federated.server.collector import Answer, ReplyCollector
 from strategies.federated.server.state import State, tensor_of
 
 
-class Scaffold(GuardedFedAvgM):
+class Scaffold(ValidatedFedAvgM):
     """SCAFFOLD on the server; ``server_learning_rate`` is the paper's η_g.
 
     A node's variate changes on both sides or on neither: each request says in which round the node's answer was used
     last, and the node goes on from the variate of that round, whatever it computed since.
 
     Args:
-        request, template, reception: as for :class:`GuardedFedAvg`; the learning rate of local training is constant.
+        request, template, collector: as for :class:`ValidatedFedAvg`; the learning rate of local training is constant.
         flower: further arguments of Flower's strategy; no ``client_share``, for variates are summed over rounds by the
             samples that nodes say they have.
 
@@ -43,8 +43,8 @@ class Scaffold(GuardedFedAvgM):
         SettingsError: ``client_share`` is below 1.
     """
 
-    def __init__(self, request: TrainRequest, template: Network, reception: Reception, **flower: Any) -> None:
-        super().__init__(request, template, reception, **flower)
+    def __init__(self, request: TrainRequest, template: Network, collector: ReplyCollector, **flower: Any) -> None:
+        super().__init__(request, template, collector, **flower)
         if self.client_share < 1:
             raise SettingsError("SCAFFOLD cannot bound what one client counts for (client_share)")
         self._sum: npt.NDArray[np.float64] = np.zeros(parameters_of(template).numel())
@@ -59,7 +59,7 @@ class Scaffold(GuardedFedAvgM):
         if not self._examples:
             return self._sum.astype(np.float32)
         known = len(self._examples)
-        total = sum(self._examples.values()) / known * max(known, self.reception.nodes)
+        total = sum(self._examples.values()) / known * max(known, self.collector.nodes)
         return (self._sum / total).astype(np.float32)
 
     def state(self) -> State:
@@ -78,7 +78,7 @@ class Scaffold(GuardedFedAvgM):
     def _addressed(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
         content = RecordDict({**message.content, CONTROL: pack_vector(self.control)})
-        return reminding(Message(content, node, SCAFFOLD), self.reception.used.get(node, 0))
+        return reminding(Message(content, node, SCAFFOLD), self.collector.used.get(node, 0))
 
     def _read(self, content: RecordDict) -> RecordDict:
         answer = super()._read(content)

@@ -30,10 +30,10 @@ from fedcl_distill.statistics import (
 )
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.federated.grids.internals import log
-from strategies.federated.messages.answers import SUMS, Facts, unpack_payload
+from strategies.federated.messages.answers import SUMS, ClientReport, unpack_payload
 from strategies.federated.messages.requests import CONFIG, STATISTICS, StatisticsRequest
+from strategies.federated.server.collector import ReplyCollector
 from strategies.federated.server.learner import Learner
-from strategies.federated.server.reception import Reception
 from strategies.federated.server.state import State, set_as_state, set_from_state
 from strategies.federated.server.train_only import TrainOnly
 from strategies.federated.settings import FederatedSettings
@@ -42,7 +42,7 @@ Distil = Callable[[ClassStatistics], SyntheticSet]
 Total = Callable[[Sequence[ClassStatistics]], ClassStatistics]
 
 
-class StatisticsFirst(TrainOnly):
+class FederatedStatistics(TrainOnly):
     """Adds up the nodes' statistics, distils them, and trains the global model on the result.
 
     Args:
@@ -50,7 +50,7 @@ class StatisticsFirst(TrainOnly):
         expectation: what statistics must be.
         distil: makes the synthetic set from the sum.
         learner: trains the global model.
-        reception: waits for nodes and turns bad answers away.
+        collector: waits for nodes and turns bad answers away.
         total: what is distilled, given what the nodes of a round sent: their sum, or that and what came before.
 
     Attributes:
@@ -67,14 +67,14 @@ class StatisticsFirst(TrainOnly):
         expectation: StatisticsExpectation,
         distil: Distil,
         learner: Learner,
-        reception: Reception,
+        collector: ReplyCollector,
         total: Total = add_up,
     ) -> None:
         self.request = request
         self.expectation = expectation
         self.distil = distil
         self.learner = learner
-        self.reception = reception
+        self.collector = collector
         self.total = total
         self.statistics: ClassStatistics | None = None
         self.synthetic: SyntheticSet | None = None
@@ -87,9 +87,9 @@ class StatisticsFirst(TrainOnly):
         spec: StatisticsSpec,
         distiller: StatisticsDistiller,
         learner: Learner,
-        reception: Reception,
+        collector: ReplyCollector,
         total: Total = add_up,
-    ) -> StatisticsFirst:
+    ) -> FederatedStatistics:
         """The strategy of a run.
 
         Raises:
@@ -113,15 +113,15 @@ class StatisticsFirst(TrainOnly):
 
         request = settings.statistics_request(test, spec.settings())
         expectation = StatisticsExpectation(spec, Domain.of(test), settings.slack)
-        return cls(request, expectation, distil, learner, reception, total)
+        return cls(request, expectation, distil, learner, collector, total)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """Ask every node for its sums; the model stays here."""
         content = RecordDict({CONFIG: self.request.to_record(server_round)})
-        messages = [Message(content, node, self.kind) for node in self.reception.wait_for_nodes(grid)]
-        self.reception.expect_answers(messages)
+        messages = [Message(content, node, self.kind) for node in self.collector.wait_for_nodes(grid)]
+        self.collector.expect_answers(messages)
         return messages
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
@@ -150,7 +150,7 @@ class StatisticsFirst(TrainOnly):
 
     def _total(self, server_round: int, replies: Iterable[Message]) -> tuple[ClassStatistics, int]:
         """The statistics of all nodes that were heard, and how many these were."""
-        answers = self.reception.hear(server_round, replies, self._read)
+        answers = self.collector.iter_replies(server_round, replies, self._read)
         return self._added([answer.value for answer in answers]), len(answers)
 
     def _added(self, values: Sequence[ClassStatistics]) -> ClassStatistics:
@@ -162,7 +162,7 @@ class StatisticsFirst(TrainOnly):
     def _read(self, content: RecordDict) -> ClassStatistics:
         statistics = decode_statistics(unpack_payload(content, SUMS, self.expectation.limits))
         self.expectation.check(statistics)
-        counted, said = int(statistics.class_counts.sum()), Facts.of(content).examples
+        counted, said = int(statistics.class_counts.sum()), ClientReport.of(content).examples
         if counted != said:
             raise PayloadError(f"statistics count {counted} samples, the node says it has {said}")
         return statistics

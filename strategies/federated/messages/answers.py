@@ -32,7 +32,7 @@ _NPY_OVERHEAD = 4096
 
 
 @dataclass(frozen=True)
-class Facts:
+class ClientReport:
     """What a node says about its work; nothing here is checked but type and range, and that counts add up.
 
     Attributes:
@@ -56,14 +56,14 @@ class Facts:
         return record
 
     @classmethod
-    def of(cls, content: RecordDict, least_examples: int = 1) -> Facts:
+    def of(cls, content: RecordDict, min_examples: int = 1) -> ClientReport:
         """Read the facts in an answer about at least so many examples.
 
         Raises:
             PayloadError: they are missing, out of range, or class counts do not add up to the examples.
         """
         partition = int(_number(content, "partition-id", int, 0, 2**31))
-        examples = int(_number(content, "num-examples", int, least_examples, _MAX_EXAMPLES))
+        examples = int(_number(content, "num-examples", int, min_examples, _MAX_EXAMPLES))
         return cls(
             partition=partition,
             examples=examples,

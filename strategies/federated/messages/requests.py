@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedcl_distill.augmentation import NoAugmentation, augmentation_for
 from fedcl_distill.data import LabelledData, Normalisation
-from fedcl_distill.engine import Budget, ByteBudget, Distiller, Engine, Size, best_spending, quantisation_aware
+from fedcl_distill.engine import Budget, ByteBudget, Distiller, Engine, Size, allocate_bits, quantisation_aware
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method, known_settings
 from fedcl_distill.network_sources import AroundNetwork
@@ -34,7 +34,7 @@ from fedcl_distill.statistics.fixed_point import Words
 from fedcl_distill.statistics.sums import shapes_of
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.synthetic.container import DEFAULT_LIMITS
-from fedcl_distill.training import Recipe
+from fedcl_distill.training import TrainConfig
 from strategies.federated.messages.flat import from_flat, to_flat
 
 R = TypeVar("R", bound="Request")
@@ -91,7 +91,7 @@ class DistilRequest(Request):
         steps, seconds: when to stop, whichever comes first; the method's own budget where both are None.
         bits: a stored value is sent in: 2, 4, 8, 16 or 32.
         quantisation_aware: distil with values rounded to ``bits``.
-        fit_to_budget: spend the byte budget as suits it (:func:`~fedcl_distill.engine.best_spending`), in place of
+        fit_to_budget: spend the byte budget as suits it (:func:`~fedcl_distill.engine.allocate_bits`), in place of
             ``bits`` and, where ``method_settings`` name no parameterization, of pixels.
 
     Raises:
@@ -118,7 +118,7 @@ class DistilRequest(Request):
             return self
         assert self.byte_budget is not None
         free = "parameterization" in known_settings(self.method) and "parameterization" not in self.method_settings
-        spending = best_spending(self.byte_budget, data, tiles=free)
+        spending = allocate_bits(self.byte_budget, data, tiles=free)
         how = {"parameterization": f"tiles:factor={spending.tiles}"} if spending.tiles > 1 else {}
         return replace(
             self,
@@ -190,16 +190,16 @@ class SecureStatisticsRequest(StatisticsRequest):
     """Send the sums as masked words of ``bits`` bits, 16 or 32.
 
     Attributes:
-        most_samples: the most of one class that a node may hold.
+        max_samples: the most of one class that a node may hold.
         bounds: the largest absolute mean of each kind of sums.
     """
 
-    most_samples: int
+    max_samples: int
     bounds: Mapping[str, float]
 
     def fixed_point(self, parties: int) -> FixedPoint:
         """How the sums of so many nodes become words; SettingsError if they do not fit."""
-        return FixedPoint(self.bits, parties, self.most_samples, self.bounds)
+        return FixedPoint(self.bits, parties, self.max_samples, self.bounds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,14 +246,14 @@ class NoisyWordsRequest(_NoisyRequest):
     """Send the sums, with your share of the noise, as masked words of ``bits`` bits, 16 or 32.
 
     Attributes:
-        most_samples: of one class at a node; what it has beyond is cut off.
+        max_samples: of one class at a node; what it has beyond is cut off.
     """
 
-    most_samples: int
+    max_samples: int
 
     def fixed_point(self, parties: int, fewest: int) -> NoisyFixedPoint:
         """How the sums of so many nodes become words, ``fewest`` of which have all the noise; SettingsError if not."""
-        return NoisyFixedPoint(self.bits, parties, fewest, self.most_samples, self.target, self.precision)
+        return NoisyFixedPoint(self.bits, parties, fewest, self.max_samples, self.target, self.precision)
 
     def words(
         self,
@@ -323,8 +323,8 @@ class TrainRequest(Request):
     augment: bool = False
     proximal_mu: float = 0.0
 
-    def recipe_for(self, data: LabelledData) -> Recipe:
-        return Recipe(
+    def train_config_for(self, data: LabelledData) -> TrainConfig:
+        return TrainConfig(
             epochs=self.epochs,
             learning_rate=self.learning_rate,
             momentum=self.momentum,

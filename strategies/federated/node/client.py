@@ -15,7 +15,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, NetworkLimits
 from fedcl_distill.privacy import PrivacyBudget
 from strategies.federated.grids.internals import PARTITION_ID_KEY
-from strategies.federated.messages.answers import METRICS, Facts
+from strategies.federated.messages.answers import METRICS, ClientReport
 from strategies.federated.node.task import Task
 from strategies.federated.node.work import (
     Work,
@@ -138,7 +138,7 @@ def respond(
     answer = work(Task(message.content, data, partition, device_of(context), context.state, budget, network_limits))
     counts = tuple(data.class_counts.tolist()) if counts_classes else ()
     size, seconds = (1, 0.0) if discreet else (len(data), time.monotonic() - started)
-    answer[METRICS] = Facts(partition, size, seconds, counts).to_record()
+    answer[METRICS] = ClientReport(partition, size, seconds, counts).to_record()
     return Message(answer, reply_to=message)
 
 

@@ -70,5 +70,5 @@ class Task:
         data = request.with_normalisation(self.data)
         if correct is None and request.proximal_mu:
             correct = proximal(network, request.proximal_mu)
-        recipe = request.recipe_for(data)
-        fit(network, data.inputs(), data.labels, recipe, seed=self.seed(request), correct=correct)
+        train_config = request.train_config_for(data)
+        fit(network, data.inputs(), data.labels, train_config, seed=self.seed(request), correct=correct)

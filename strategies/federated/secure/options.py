@@ -18,7 +18,7 @@ class SecureOptions:
         secure: whether they are.
         threshold: fraction of the nodes that take part, in (1/2, 1], that must stay to the end; and that would have to
             work together with the server to learn what a single node sent.
-        most_samples: the most samples of one class that a node may hold: a public bound, for sums in fixed point.
+        max_samples: the most samples of one class that a node may hold: a public bound, for sums in fixed point.
 
     Raises:
         SettingsError: on construction, if a number is out of range.
@@ -26,13 +26,13 @@ class SecureOptions:
 
     secure: bool = False
     threshold: float = 2 / 3
-    most_samples: int = 10_000
+    max_samples: int = 10_000
 
     def __post_init__(self) -> None:
         if not 0.5 < self.threshold <= 1:
             raise SettingsError(f"threshold must be in (1/2, 1], got {self.threshold}")
-        if self.most_samples < 1:
-            raise SettingsError(f"most_samples must be at least 1, got {self.most_samples}")
+        if self.max_samples < 1:
+            raise SettingsError(f"max_samples must be at least 1, got {self.max_samples}")
 
     def threshold_of(self, nodes: int) -> int:
         """Of so many nodes; always more than half of them."""

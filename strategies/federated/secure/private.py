@@ -10,7 +10,7 @@ from fedcl_distill.statistics import ClassStatistics, FixedPoint, NoisyFixedPoin
 from fedcl_distill.statistics.fixed_point import Words
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.federated.algorithms.private_statistics import guaranteed
-from strategies.federated.algorithms.statistics_first import StatisticsFirst
+from strategies.federated.algorithms.statistics_first import FederatedStatistics
 from strategies.federated.messages.requests import NoisyWordsRequest
 from strategies.federated.secure.options import SecureOptions
 from strategies.federated.secure.records import NOISED
@@ -32,7 +32,7 @@ class PrivateSecureStatistics(SecureStatistics):
 
     @classmethod
     def protecting(
-        cls, plain: StatisticsFirst, target: PrivacyTarget, options: SecureOptions, timeout: float
+        cls, plain: FederatedStatistics, target: PrivacyTarget, options: SecureOptions, timeout: float
     ) -> PrivateSecureStatistics:
         """``plain``, secured and with noise.
 
@@ -45,9 +45,9 @@ class PrivateSecureStatistics(SecureStatistics):
             epsilon=target.epsilon,
             delta=target.delta,
             shares=asdict(Shares()),
-            most_samples=options.most_samples,
+            max_samples=options.max_samples,
         )
-        others = plain.expectation, plain.distil, plain.learner, plain.reception
+        others = plain.expectation, plain.distil, plain.learner, plain.collector
         return cls(request, *others, options=options, timeout=timeout)
 
     def fixed_point(self, parties: int, threshold: int) -> NoisyFixedPoint:

@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 
 from fedcl_distill.statistics import ClassStatistics, FixedPoint, NoisyFixedPoint
 from fedcl_distill.statistics.fixed_point import Words
-from strategies.federated.algorithms.statistics_first import StatisticsFirst
+from strategies.federated.algorithms.statistics_first import FederatedStatistics
 from strategies.federated.grids.internals import log
 from strategies.federated.messages.answers import unpack_words
 from strategies.federated.messages.requests import CONFIG, SecureStatisticsRequest, StatisticsRequest, round_record
@@ -33,7 +33,7 @@ from strategies.federated.secure.records import (
     secure_record,
 )
 from strategies.federated.secure.unmask import unmask
-from strategies.federated.server.reception import QuorumError
+from strategies.federated.server.collector import QuorumError
 
 T = TypeVar("T")
 
@@ -59,8 +59,8 @@ class _Session:
     fixed: FixedPoint | NoisyFixedPoint
 
 
-class SecureStatistics(StatisticsFirst):
-    """:class:`StatisticsFirst` whose server learns no node's statistics but the total.
+class SecureStatistics(FederatedStatistics):
+    """:class:`FederatedStatistics` whose server learns no node's statistics but the total.
 
     A round fails with a :class:`QuorumError` where fewer nodes stay than ``threshold`` asks for, at any exchange.
 
@@ -68,7 +68,7 @@ class SecureStatistics(StatisticsFirst):
         request: what every node is asked.
         options: how many nodes must stay.
         timeout: seconds for each exchange.
-        others: further arguments of :class:`StatisticsFirst`.
+        others: further arguments of :class:`FederatedStatistics`.
     """
 
     action: ClassVar[str] = MASKED
@@ -77,20 +77,20 @@ class SecureStatistics(StatisticsFirst):
     def __init__(self, request: StatisticsRequest, *others: Any, options: SecureOptions, timeout: float) -> None:
         super().__init__(request, *others)
         self.options, self.timeout = options, timeout
-        nodes = self.reception.nodes
+        nodes = self.collector.nodes
         self.fixed_point(nodes, options.threshold_of(nodes))  # bounds that cannot be met shall not cost a round
         self._session: _Session | None = None
 
     @classmethod
-    def securing(cls, plain: StatisticsFirst, options: SecureOptions, timeout: float) -> SecureStatistics:
+    def securing(cls, plain: FederatedStatistics, options: SecureOptions, timeout: float) -> SecureStatistics:
         """``plain``, secured.
 
         Raises:
             SettingsError: its bits, or the bounds of ``options``, do not suit sums in fixed point.
         """
-        bounds = {"most_samples": options.most_samples, "bounds": plain.expectation.magnitudes}
+        bounds = {"max_samples": options.max_samples, "bounds": plain.expectation.magnitudes}
         request = plain.request.extended(SecureStatisticsRequest, **bounds)
-        others = plain.expectation, plain.distil, plain.learner, plain.reception
+        others = plain.expectation, plain.distil, plain.learner, plain.collector
         return cls(request, *others, options=options, timeout=timeout)
 
     def fixed_point(self, parties: int, threshold: int) -> FixedPoint | NoisyFixedPoint:
@@ -106,7 +106,7 @@ class SecureStatistics(StatisticsFirst):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """Let nodes exchange keys and secrets, and ask those that did for their masked sums."""
-        registered = self.reception.wait_for_nodes(grid)
+        registered = self.collector.wait_for_nodes(grid)
         greeting = RecordDict({CONFIG: round_record(server_round)})
         keys = self._exchange(grid, server_round, KEYS, dict.fromkeys(registered, greeting), _public_keys)
         nodes = sorted(keys)
@@ -143,14 +143,14 @@ class SecureStatistics(StatisticsFirst):
         assert session is not None, "configure_train comes first"
         fixed, domain, spec = session.fixed, self.expectation.domain, self.expectation.spec
         total, survivors = np.zeros(fixed.size(spec, domain), fixed.dtype), list[int]()
-        for answer in self.reception.listen(server_round, replies, self._words(fixed)):
+        for answer in self.collector.listen(server_round, replies, self._words(fixed)):
             np.add(total, answer.value, out=total)
             survivors.append(session.nodes.index(answer.node))
-        facts = self.reception.facts[server_round]
+        facts = self.collector.facts[server_round]
         survivors.sort()
         _require(server_round, len(survivors), session.threshold, "sent their sums")
         shares = self._shares(session, server_round, survivors)
-        self.reception.facts[server_round] = facts  # a round's work is what its sums took
+        self.collector.facts[server_round] = facts  # a round's work is what its sums took
         unmask(total, session.mask_keys, session.senders, survivors, shares, session.threshold)
         return self._opened(fixed, total, len(survivors)), len(survivors)
 
@@ -191,11 +191,11 @@ class SecureStatistics(StatisticsFirst):
     ) -> dict[int, T]:
         """What ``read`` makes of the answers to ``contents``, by node."""
         replies = grid.send_and_receive(self._questions(action, contents), timeout=self.timeout)
-        return {answer.node: answer.value for answer in self.reception.hear(server_round, replies, read)}
+        return {answer.node: answer.value for answer in self.collector.iter_replies(server_round, replies, read)}
 
     def _questions(self, action: str, contents: Mapping[int, RecordDict]) -> list[Message]:
         messages = [Message(content, node, f"train.{action}") for node, content in contents.items()]
-        self.reception.expect_answers(messages)
+        self.collector.expect_answers(messages)
         return messages
 
 

@@ -7,7 +7,7 @@ import torch
 from fedcl_distill.networks import Network
 
 
-class Ball:
+class L2Projection:
     """All weights within ``radius`` of those that ``network`` has now, in the Euclidean norm of all parameters."""
 
     def __init__(self, network: Network, radius: float) -> None:
@@ -15,7 +15,7 @@ class Ball:
         self._middle = [parameter.detach().clone() for parameter in network.parameters()]
 
     @torch.no_grad()
-    def put_back(self) -> bool:
+    def project(self) -> bool:
         """Move the network's weights to the nearest ones inside; always True, so that training goes on."""
         ways = [p - middle for p, middle in zip(self._network.parameters(), self._middle, strict=True)]
         distance = float(torch.stack([way.double().square().sum() for way in ways]).sum().sqrt())

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fedcl_distill.named import read_named
 from fedcl_distill.robust import Agreement, Judge, Verdict, capped
+from fedcl_distill.specs import read_spec
 from fedcl_distill.synthetic import SyntheticSet
-from strategies.federated.server.reception import Answer, Reception
+from strategies.federated.server.collector import Answer, ReplyCollector
 
 DEFENCES: dict[str, Callable[..., Judge]] = {"agreement": Agreement}
 
@@ -31,7 +31,7 @@ class Defence:
     device: str = "cpu"
 
     def sift(
-        self, reception: Reception, server_round: int, answers: list[Answer[SyntheticSet]]
+        self, collector: ReplyCollector, server_round: int, answers: list[Answer[SyntheticSet]]
     ) -> list[Answer[SyntheticSet]]:
         """The answers that are left, with what is left of their sets; the rest is counted among the rejections.
 
@@ -42,10 +42,10 @@ class Defence:
         left = []
         for answer, verdict in zip(answers, verdicts, strict=True):
             for drop in verdict.drops:
-                reception.turn_away(server_round, answer, drop.reason, label=drop.label, samples=drop.samples)
+                collector.reject(server_round, answer, drop.reason, label=drop.label, samples=drop.samples)
             if verdict.kept.any():
                 left.append(_what_is_kept(answer, verdict))
-        reception.require_quorum(server_round, len(left))
+        collector.require_quorum(server_round, len(left))
         return left
 
 
@@ -55,7 +55,7 @@ def read_defence(text: str, seed: int, device: str) -> Defence | None:
     Raises:
         SettingsError: it is unknown, or its settings are.
     """
-    return Defence(read_named("defence", text, DEFENCES), seed, device) if text else None
+    return Defence(read_spec("defence", text, DEFENCES), seed, device) if text else None
 
 
 def capped_by_class(weights: Tensor, labels: Tensor, owners: Tensor, share: float) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import chunked
+from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import Network
 
 WEIGHTINGS = ("classes", "samples", "uniform")
@@ -65,4 +65,4 @@ def scores(network: Network, inputs: Tensor) -> Tensor:
     """float32 (n, classes) on the CPU: what ``network`` says about ``inputs`` (n, …)."""
     device = next(network.parameters()).device
     network.eval()
-    return torch.cat([network(part.to(device)).cpu() for (part,) in chunked(inputs)])
+    return torch.cat([network(part.to(device)).cpu() for (part,) in micro_batches(inputs)])

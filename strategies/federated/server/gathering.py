@@ -12,13 +12,13 @@ from torch import Tensor
 from fedcl_distill.merging import MergeTree, WeightedSet, weighted_union
 from fedcl_distill.synthetic import Expectation, Limits, SyntheticSet
 from strategies.federated.messages.answers import unpack_set
+from strategies.federated.server.collector import Answer, ReplyCollector
 from strategies.federated.server.defence import Defence, capped_by_class
-from strategies.federated.server.reception import Answer, Reception
 from strategies.federated.server.state import State, set_as_state, set_from_state
 
 
 @dataclass(frozen=True)
-class Gathered:
+class AggregatedSets:
     """What the answers of one round make together.
 
     Attributes:
@@ -48,7 +48,7 @@ class Gathered:
         }
 
     @classmethod
-    def of_state(cls, state: State) -> Gathered:
+    def of_state(cls, state: State) -> AggregatedSets:
         """The inverse of :meth:`state`."""
         synthetic = set_from_state(state["synthetic"])
         assert synthetic is not None
@@ -56,7 +56,7 @@ class Gathered:
 
 
 @dataclass(frozen=True)
-class Gathering:
+class SetAggregator:
     """How the sets of a round are read and put together.
 
     Attributes:
@@ -76,7 +76,7 @@ class Gathering:
     defence: Defence | None = None
     client_share: float = 1.0
 
-    def gather(self, reception: Reception, server_round: int, replies: Iterable[Message]) -> Gathered:
+    def gather(self, collector: ReplyCollector, server_round: int, replies: Iterable[Message]) -> AggregatedSets:
         """One set of all answers that are valid and believed, in the order of partitions.
 
         With merging, each is dropped once it is in, unless a defence or a bound needs to see all of them first.
@@ -85,27 +85,27 @@ class Gathering:
             QuorumError: too few answers could be used.
         """
         if self.merging is None or self.defence is not None or self.client_share < 1:
-            answers = reception.hear(server_round, replies, self.read)
+            answers = collector.iter_replies(server_round, replies, self.read)
             if self.defence is not None:
-                answers = self.defence.sift(reception, server_round, answers)
+                answers = self.defence.sift(collector, server_round, answers)
             if self.merging is None:
                 return self.unite(answers)
             return self._merge(zip(answers, self._weigh(answers), strict=True))
-        heard = reception.listen(server_round, replies, self.read)
+        heard = collector.listen(server_round, replies, self.read)
         return self._merge((answer, self._weighted(answer)) for answer in heard)
 
-    def unite(self, answers: list[Answer[SyntheticSet]]) -> Gathered:
+    def unite(self, answers: list[Answer[SyntheticSet]]) -> AggregatedSets:
         """All samples of ``answers``, at least one, in their order."""
         whole = weighted_union(self._weigh(answers))
         present = torch.stack([answer.value.class_counts > 0 for answer in answers]).sum(dim=0)
-        return Gathered(
+        return AggregatedSets(
             whole.synthetic,
             whole.weights if self.size_exponent or self.client_share < 1 else None,
             tuple(answer.facts.partition for answer in answers),
             tuple(present.tolist()),
         )
 
-    def _merge(self, weighted: Iterable[tuple[Answer[SyntheticSet], WeightedSet]]) -> Gathered:
+    def _merge(self, weighted: Iterable[tuple[Answer[SyntheticSet], WeightedSet]]) -> AggregatedSets:
         assert self.merging is not None
         partitions, present = list[int](), torch.zeros(len(self.expectation.class_names), dtype=torch.int64)
         for answer, one in weighted:
@@ -113,7 +113,7 @@ class Gathering:
             partitions.append(answer.facts.partition)
             present += answer.value.class_counts > 0
         merged = self.merging.result()
-        return Gathered(merged.synthetic, merged.weights, tuple(partitions), tuple(present.tolist()))
+        return AggregatedSets(merged.synthetic, merged.weights, tuple(partitions), tuple(present.tolist()))
 
     def _weigh(self, answers: list[Answer[SyntheticSet]]) -> list[WeightedSet]:
         """Every answer's set, none of them counting for more of a class than it may."""

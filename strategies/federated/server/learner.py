@@ -11,9 +11,9 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
-from fedcl_distill.training import Recipe, class_accuracies, fit, predict
+from fedcl_distill.training import TrainConfig, class_accuracies, fit, predict
 from strategies.federated.messages.arrays import put_weights, weights_of
-from strategies.federated.server.ball import Ball
+from strategies.federated.server.ball import L2Projection
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Learner:
 
     Attributes:
         architecture: of the global model.
-        recipe: of training on synthetic sets.
+        train_config: of training on synthetic sets.
         sample_shape, num_classes: of the data.
         seed: of the run; fixes fresh weights, batch order and augmentation.
         device: where to compute.
     """
 
     architecture: Architecture
-    recipe: Recipe
+    train_config: TrainConfig
     sample_shape: tuple[int, ...]
     num_classes: int
     seed: int
@@ -74,10 +74,10 @@ class Learner:
             network,
             synthetic.inputs(),
             synthetic.labels,
-            self.recipe,
+            self.train_config,
             seed=derive_seed(self.seed, "server", server_round),
             weights=sample_weights,
-            keep_going=None if radius is None else Ball(network, radius).put_back,
+            keep_going=None if radius is None else L2Projection(network, radius).project,
         )
         return weights_of(network)
 

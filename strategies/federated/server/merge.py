@@ -13,7 +13,7 @@ from fedcl_distill.methods import build_method
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import Expectation
 from strategies.federated.server.defence import read_defence
-from strategies.federated.server.gathering import Gathering
+from strategies.federated.server.gathering import SetAggregator
 from strategies.federated.server.room import room_for
 from strategies.federated.settings import FederatedSettings
 
@@ -54,7 +54,7 @@ class GatherOptions:
             raise SettingsError(f"client_share must be in (0, 1], got {self.client_share}")
 
 
-def gathering_for(settings: FederatedSettings, options: GatherOptions, test: LabelledData) -> Gathering:
+def gathering_for(settings: FederatedSettings, options: GatherOptions, test: LabelledData) -> SetAggregator:
     """How the sets of one round become one.
 
     Raises:
@@ -66,7 +66,7 @@ def gathering_for(settings: FederatedSettings, options: GatherOptions, test: Lab
     )
     tree = _tree(settings, options, test) if options.merge_to else None
     defence = read_defence(options.defence, derive_seed(settings.seed, "defence"), settings.device)
-    return Gathering(expectation, room.limits, options.size_exponent, tree, defence, options.client_share)
+    return SetAggregator(expectation, room.limits, options.size_exponent, tree, defence, options.client_share)
 
 
 def _tree(settings: FederatedSettings, options: GatherOptions, test: LabelledData) -> MergeTree:
@@ -74,5 +74,5 @@ def _tree(settings: FederatedSettings, options: GatherOptions, test: LabelledDat
     distiller = build_method(options.merge_method or settings.method, **(settings.method_settings if own else {}))
     seconds = None if options.merge_steps else settings.distil_seconds
     budget = Budget.if_given(options.merge_steps or settings.distil_steps, seconds)
-    merger = Merger(distiller, options.merge_to, budget, settings.device, test.mirrorable)
+    merger = Merger(distiller, options.merge_to, budget, settings.device, test.allow_hflip)
     return MergeTree(merger, options.merge_at * test.num_classes, derive_seed(settings.seed, "merging"))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 _MAX_REASON = 300  # characters: the reason may have been written by the node
-_MOST_READ = 100_000  # characters from the end of what a node says
+_MAX_READ = 100_000  # characters from the end of what a node says
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -48,6 +48,6 @@ class Rejection:
 
 def one_line(text: str) -> str:
     """The last line of ``text`` (where a traceback names its error), plain and clipped."""
-    lines = [line.strip() for line in _ANSI.sub("", text[-_MOST_READ:]).splitlines() if line.strip()]
+    lines = [line.strip() for line in _ANSI.sub("", text[-_MAX_READ:]).splitlines() if line.strip()]
     line = "".join(c if c.isprintable() else "?" for c in lines[-1]) if lines else "no reason given"
     return line if len(line) <= _MAX_REASON else f"{line[:_MAX_REASON]}…"

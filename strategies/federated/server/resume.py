@@ -20,9 +20,9 @@ from fedcl_distill.checkpoint import load_checkpoint, save_checkpoint
 from fedcl_distill.errors import CheckpointError, SettingsError
 from strategies.federated.grids.internals import log
 from strategies.federated.grids.ledger import ByteLedger, Entry
-from strategies.federated.messages.answers import Facts
+from strategies.federated.messages.answers import ClientReport
 from strategies.federated.result import RoundResult
-from strategies.federated.server.reception import Reception
+from strategies.federated.server.collector import ReplyCollector
 from strategies.federated.server.rejections import Rejection
 from strategies.federated.server.state import State, arrays_of, tensors_of
 
@@ -52,7 +52,7 @@ class KeepsNodes(Protocol):
         """Let nodes go on from what :meth:`node_state` gave."""
 
 
-class GoingOn(Strategy):
+class RoundOffset(Strategy):
     """``strategy`` from the round after ``done`` on: Flower counts rounds from 1 in any case."""
 
     def __init__(self, strategy: Strategy, done: int) -> None:
@@ -94,7 +94,7 @@ class Progress:
         path: of the checkpoint.
         fingerprint: names data and settings.
         grid: how nodes are reached; it knows Flower's run.
-        strategy, reception, ledger: as the run fills them.
+        strategy, collector, ledger: as the run fills them.
         rounds: so far, round 0 first.
 
     Raises:
@@ -105,7 +105,7 @@ class Progress:
     fingerprint: str
     grid: Grid
     strategy: Strategy
-    reception: Reception
+    collector: ReplyCollector
     ledger: ByteLedger
     rounds: list[RoundResult] = field(default_factory=list)
 
@@ -120,17 +120,17 @@ class Progress:
             StorageError: the file could not be written; an older one is untouched.
         """
         assert isinstance(self.strategy, Resumable)
-        reception = self.reception
+        collector = self.collector
         state = {
             "run": self.grid.run.run_id,
             "nodes": self.grid.node_state() if isinstance(self.grid, KeepsNodes) else None,
             "weights": tensors_of(weights),
             "strategy": self.strategy.state(),
             "rounds": [asdict(one) for one in self.rounds],
-            "rejections": [asdict(one) for one in reception.rejections],
-            "facts": {number: [asdict(one) for one in facts] for number, facts in reception.facts.items()},
-            "partitions": dict(reception.partitions),
-            "used": dict(reception.used),
+            "rejections": [asdict(one) for one in collector.rejections],
+            "facts": {number: [asdict(one) for one in facts] for number, facts in collector.facts.items()},
+            "partitions": dict(collector.partitions),
+            "used": dict(collector.used),
             "ledger": [tuple(entry) for entry in self.ledger.entries],
         }
         save_checkpoint(self.path, self.fingerprint, state)
@@ -151,14 +151,16 @@ class Progress:
 
     def _put_back(self, state: State) -> ArrayRecord:
         assert isinstance(self.strategy, Resumable)
-        reception = self.reception
+        collector = self.collector
         self.strategy.restore(state["strategy"])
         self.rounds[:] = [RoundResult(**one) for one in state["rounds"]]
         self.ledger.entries[:] = [Entry(*one) for one in state["ledger"]]
-        reception.rejections[:] = [Rejection(**one) for one in state["rejections"]]
-        reception.facts.update({number: [Facts(**one) for one in facts] for number, facts in state["facts"].items()})
-        reception.partitions.update(state["partitions"])
-        reception.used.update(state["used"])
+        collector.rejections[:] = [Rejection(**one) for one in state["rejections"]]
+        collector.facts.update(
+            {number: [ClientReport(**one) for one in facts] for number, facts in state["facts"].items()}
+        )
+        collector.partitions.update(state["partitions"])
+        collector.used.update(state["used"])
         if state["run"] != self.grid.run.run_id:
             self._meet_other_nodes(state["nodes"])
         return arrays_of(state["weights"])
@@ -170,5 +172,5 @@ class Progress:
             self.grid.restore_nodes(kept)
             return
         log.warning("another run of Flower: nodes start without what they kept")
-        self.reception.used.clear()
+        self.collector.used.clear()
         self.strategy.forget_nodes()

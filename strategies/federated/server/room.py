@@ -15,7 +15,7 @@ _SLACK = 2  # a node whose classes hold fewer samples than were asked for may sh
 
 
 @dataclass(frozen=True)
-class Room:
+class AnswerLimits:
     """What a set may hold.
 
     Attributes:
@@ -36,7 +36,7 @@ class Room:
         return Limits(max_payload_bytes=self.payload_bytes, max_samples=self.samples)
 
 
-def room_for(request: DistilRequest, sample_shape: Shape, classes: int) -> Room:
+def room_for(request: DistilRequest, sample_shape: Shape, classes: int) -> AnswerLimits:
     """The most that a node of any class counts may honestly answer to ``request``.
 
     Raises:
@@ -44,16 +44,16 @@ def room_for(request: DistilRequest, sample_shape: Shape, classes: int) -> Room:
     """
     distiller = build_method(request.method, **request.method_settings)
     if request.byte_budget is not None:
-        return Room(None, None, request.byte_budget)
+        return AnswerLimits(None, None, request.byte_budget)
     how, ipc = distiller.parameterization, request.images_per_class
-    samples = _most_decoded(how, ipc, classes, sample_shape)
+    samples = _max_decoded(how, ipc, classes, sample_shape)
     stored = sum(math.prod(shape) for shape in how.shapes([ipc] * classes, sample_shape).values())
     values = stored + samples * classes  # labels may be soft
     plain = isinstance(how, Pixels) and not distiller.labels.soft
-    return Room(samples, ipc if plain else None, 4 * values + Limits.max_metadata_bytes)
+    return AnswerLimits(samples, ipc if plain else None, 4 * values + Limits.max_metadata_bytes)
 
 
-def _most_decoded(how: Parameterization, ipc: int, classes: int, sample_shape: Shape) -> int:
+def _max_decoded(how: Parameterization, ipc: int, classes: int, sample_shape: Shape) -> int:
     """Decoded samples of a node that holds 1, 2, … or all classes: the largest of these."""
     if isinstance(how, Pixels):
         return ipc * classes

@@ -17,9 +17,9 @@ from strategies.federated.grids.metered import MeteredGrid
 from strategies.federated.messages.arrays import weights_of
 from strategies.federated.registry import build_strategy
 from strategies.federated.result import FederatedResult, RoundResult
+from strategies.federated.server.collector import ReplyCollector
 from strategies.federated.server.learner import Learner
-from strategies.federated.server.reception import Reception
-from strategies.federated.server.resume import GoingOn, Progress
+from strategies.federated.server.resume import Progress, RoundOffset
 from strategies.federated.settings import FederatedSettings
 
 OnRound = Callable[[RoundResult], None]
@@ -51,22 +51,22 @@ def run_server(
         StorageError: ``checkpoint`` cannot be written.
     """
     metered, test = MeteredGrid(grid), scaled_for(settings, test)
-    reception = Reception(settings.clients, settings.quorum, settings.wait_seconds)
+    collector = ReplyCollector(settings.clients, settings.quorum, settings.wait_seconds)
     learner = learner_for(settings, test)
-    strategy = build_strategy(settings, test, learner, reception)
+    strategy = build_strategy(settings, test, learner, collector)
     progress = None
     if checkpoint is not None:
         name = fingerprint(test, settings.as_record())
-        progress = Progress(checkpoint, name, grid, strategy, reception, metered.ledger)
-    judge = _Judge(learner, test, metered, reception, on_round, progress)
+        progress = Progress(checkpoint, name, grid, strategy, collector, metered.ledger)
+    judge = _Judge(learner, test, metered, collector, on_round, progress)
     initial, done = judge.resume() or (weights_of(learner.fresh()), 0)
-    result = (GoingOn(strategy, done) if done else strategy).start(
+    result = (RoundOffset(strategy, done) if done else strategy).start(
         metered, initial, settings.rounds - done, timeout=settings.reply_seconds, evaluate_fn=judge
     )
-    metered.ledger.partitions.update(reception.partitions)
+    metered.ledger.partitions.update(collector.partitions)
     return FederatedResult(
         rounds=tuple(judge.rounds),
-        rejections=tuple(sorted(reception.rejections, key=lambda one: one.order)),
+        rejections=tuple(sorted(collector.rejections, key=lambda one: one.order)),
         ledger=metered.ledger,
         weights=result.arrays or initial,
         synthetic=getattr(strategy, "synthetic", None),
@@ -78,7 +78,7 @@ def learner_for(settings: FederatedSettings, test: LabelledData) -> Learner:
     """The server's network and how it is trained; ``test`` gives shape and classes."""
     return Learner(
         architecture=Architecture.parse(settings.architecture_for(test)),
-        recipe=settings.server_protocol.recipe_for(test),
+        train_config=settings.server_protocol.train_config_for(test),
         sample_shape=test.sample_shape,
         num_classes=test.num_classes,
         seed=settings.seed,
@@ -94,11 +94,11 @@ class _Judge:
         learner: Learner,
         test: LabelledData,
         grid: MeteredGrid,
-        reception: Reception,
+        collector: ReplyCollector,
         on_round: OnRound | None,
         progress: Progress | None,
     ) -> None:
-        self._learner, self._test, self._grid, self._reception = learner, test, grid, reception
+        self._learner, self._test, self._grid, self._collector = learner, test, grid, collector
         self._on_round, self._progress = on_round, progress
         self._done = 0
         self.rounds: list[RoundResult] = [] if progress is None else progress.rounds
@@ -119,7 +119,7 @@ class _Judge:
         server_round += self._done
         now = time.monotonic()
         accuracy, class_accuracies = self._learner.class_accuracies(weights, self._test)
-        seconds = [facts.seconds for facts in self._reception.facts.get(server_round, [])]
+        seconds = [facts.seconds for facts in self._collector.facts.get(server_round, [])]
         ledger = self._grid.ledger
         result = RoundResult(
             server_round=server_round,

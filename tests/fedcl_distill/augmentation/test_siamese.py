@@ -142,7 +142,7 @@ def test_feature_vectors_are_refused_and_digits_are_not_mirrored() -> None:
     with pytest.raises(SettingsError, match="operations"):
         SiameseAugmentation(("flip", "solarize"))
     assert isinstance(augmentation_for(blobs((5,))), NoAugmentation)
-    assert "flip" not in augmentation_for(blobs(mirrorable=False)).operations
+    assert "flip" not in augmentation_for(blobs(allow_hflip=False)).operations
     assert augmentation_for(blobs()) == SiameseAugmentation()
 
 

@@ -75,12 +75,12 @@ def test_inputs_are_normalised_unit_values() -> None:
 
 
 def test_subsets_keep_what_all_must_share() -> None:
-    data = make(groups=torch.tensor([0, 0, 1, 1]), group_names=("x", "y"), mirrorable=False)
+    data = make(groups=torch.tensor([0, 0, 1, 1]), group_names=("x", "y"), allow_hflip=False)
     part = data.subset(torch.tensor([3, 1]), name="part")
     assert part.labels.tolist() == [0, 1]
     assert part.groups is not None
     assert part.groups.tolist() == [1, 0]
-    assert (part.normalisation, part.mirrorable, part.class_names) == (PLAIN, False, ("a", "b"))
+    assert (part.normalisation, part.allow_hflip, part.class_names) == (PLAIN, False, ("a", "b"))
     assert (part.name, data.subset(torch.tensor([0])).name) == ("part", "data")
 
 

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from builders import blobs
 from fedcl_distill.data import LabelledData, Splits
 from fedcl_distill.engine import Budget, Engine
-from fedcl_distill.engine.loop import as_sent
+from fedcl_distill.engine.loop import fake_quantize
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
@@ -22,7 +22,7 @@ from synthetic_builders import make_set
 
 
 def _method(bits: int, **settings: object) -> Engine:
-    method = build_method("dm", architecture="convnet:width=8,depth=2", real_per_class=16, **settings)
+    method = build_method("dm", architecture="convnet:width=8,depth=2", real_batch_per_class=16, **settings)
     assert isinstance(method, Engine)
     return replace(method, bits=bits)
 
@@ -35,13 +35,13 @@ def test_it_is_the_way_through_the_codec(values: object, bits: int) -> None:
     pixels = torch.from_numpy(values)  # type: ignore[arg-type]
     labels = torch.zeros(len(pixels), dtype=torch.int64)
     sent = decode(encode(make_set(pixels=pixels, labels=labels), bits)).inputs()
-    assert torch.equal(as_sent({"pixels": pixels}, bits)["pixels"], sent)
+    assert torch.equal(fake_quantize({"pixels": pixels}, bits)["pixels"], sent)
 
 
 def test_gradients_pass_as_if_nothing_was_rounded() -> None:
     array = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
     pull = torch.randn(5, 7, generator=torch.Generator().manual_seed(1))
-    (as_sent({"a": array}, 2)["a"] * pull).sum().backward()
+    (fake_quantize({"a": array}, 2)["a"] * pull).sum().backward()
     assert torch.equal(array.grad, pull)
 
 

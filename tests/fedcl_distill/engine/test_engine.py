@@ -34,7 +34,7 @@ TINY = Architecture("convnet", {"width": 8})
 
 
 def method(**settings: object) -> Engine:
-    return dm(architecture=TINY, real_per_class=16, **settings)  # type: ignore[arg-type]
+    return dm(architecture=TINY, real_batch_per_class=16, **settings)  # type: ignore[arg-type]
 
 
 def pixels(synthetic: SyntheticSet) -> torch.Tensor:
@@ -46,7 +46,7 @@ def test_distilling_lowers_the_loss_on_unseen_views() -> None:
     losses: list[float] = []
     watch = OnProgress(lambda progress: losses.append(progress.loss))
     network = Architecture("convnet", {"width": 16, "depth": 2})
-    distiller = dm(architecture=network, initial=Noise(), augmentation=NoAugmentation(), learning_rate=5.0)
+    distiller = dm(architecture=network, init=Noise(), augmentation=NoAugmentation(), learning_rate=5.0)
     distiller.distil(data, 2, seed=0, budget=Budget(steps=150), callbacks=[watch])
     assert len(losses) == 150
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
@@ -60,10 +60,10 @@ def test_same_seed_same_bytes_and_other_seed_other_bytes(untouched_global_rng: N
     assert encode(one, 8, provenance=False) == encode(two, 8, provenance=False)
 
 
-@pytest.mark.parametrize(("stop", "steps_per_view"), [(4, 1), (4, 3), (5, 5), (7, 5)])
-def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path: Path, stop: int, steps_per_view: int) -> None:
+@pytest.mark.parametrize(("stop", "steps_per_network"), [(4, 1), (4, 3), (5, 5), (7, 5)])
+def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path: Path, stop: int, steps_per_network: int) -> None:
     data, path = blobs(), tmp_path / "run.pt"
-    distiller = method(steps_per_view=steps_per_view, decay_from=0.5)
+    distiller = method(steps_per_network=steps_per_network, decay_start=0.5)
     whole = distiller.distil(data, 2, seed=0, budget=Budget(steps=11))
     part = distiller.distil(data, 2, seed=0, budget=Budget(steps=11), checkpoint=path, callbacks=[StopAt(stop)])
     assert part.provenance["interrupted"] is True
@@ -103,17 +103,17 @@ def test_a_budget_in_seconds_ends_the_run() -> None:
 
 def test_real_initialisation_starts_from_real_samples() -> None:
     data = blobs()
-    start = method(initial=FromReal(Random())).distil(data, 2, seed=0, budget=Budget(steps=0))
+    start = method(init=FromReal(Random())).distil(data, 2, seed=0, budget=Budget(steps=0))
     images = (start.samples() * 255).round().to(torch.uint8)
     assert all(any(torch.equal(image, real) for real in data.samples) for image in images)
-    noise = method(initial=Noise()).distil(data, 20, seed=0, budget=Budget(steps=0)).inputs()
+    noise = method(init=Noise()).distil(data, 20, seed=0, budget=Budget(steps=0)).inputs()
     assert abs(float(noise.mean())) < 0.1
     assert float(noise.std()) == pytest.approx(1, abs=0.1)
 
 
 def test_a_reused_view_is_computed_once_and_changes_the_result_only_by_its_reuse() -> None:
     calls = {"target": 0, "loss": 0}
-    engine = method(steps_per_view=4)
+    engine = method(steps_per_network=4)
 
     class Counting(type(engine.objective)):  # type: ignore[misc]
         def target(self, view, real):  # type: ignore[no-untyped-def]
@@ -143,7 +143,7 @@ def test_divergence_is_told() -> None:
 
 
 def test_the_optimiser_is_momentum_sgd_with_a_cosine_end() -> None:
-    settings = SGD(learning_rate=2.0, momentum=0.5, decay_from=0.5)
+    settings = SGD(learning_rate=2.0, momentum=0.5, decay_start=0.5)
     parameter, slower = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
     optimiser = settings.build([Group((parameter,)), Group((slower,), learning_rate=0.5)])
     rates = []
@@ -166,7 +166,7 @@ def test_the_optimiser_is_momentum_sgd_with_a_cosine_end() -> None:
 )
 @pytest.mark.parametrize("name", ["dm", "random", "herding", "k-center"])
 def test_every_method_takes_every_kind_of_data(name: str, data: LabelledData) -> None:
-    settings = {"architecture": Architecture("mlp", {"width": 8}), "real_per_class": 4} if name == "dm" else {}
+    settings = {"architecture": Architecture("mlp", {"width": 8}), "real_batch_per_class": 4} if name == "dm" else {}
     synthetic = build_method(name, **settings).distil(data, 1, seed=0, budget=Budget(steps=2))
     assert synthetic.class_counts.tolist() == [1] * data.num_classes
     assert synthetic.sample_shape == data.sample_shape

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from builders import blobs
-from fedcl_distill.context import Problem, RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SetupContext, SyntheticBatch
 from fedcl_distill.engine import SGD, Adam, Budget, Engine, Noise
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import Labelling
 from fedcl_distill.methods import dm
-from fedcl_distill.network_sources import Drawn, NoNetwork, Supply
+from fedcl_distill.network_sources import DrawnNetwork, NetworkSampler, NoNetwork
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.objectives import DistributionMatching, Learned, Objective, View
+from fedcl_distill.objectives import DistributionMatching, Learned, MatchContext, Objective
 from fedcl_distill.parameterizations import Pixels
 from stopping import StopAt
 
@@ -38,10 +38,10 @@ class Pull(Objective[None]):
     def learned(self) -> dict[str, Learned]:
         return {"number": Learned(torch.tensor(1.0), learning_rate=0.25)}
 
-    def target(self, view: View, real: RealSide) -> None:
+    def target(self, view: MatchContext, real: RealSampler) -> None:
         return None
 
-    def losses(self, view: View, target: None, synthetic: SyntheticSide) -> Iterator[Tensor]:
+    def losses(self, view: MatchContext, target: None, synthetic: SyntheticBatch) -> Iterator[Tensor]:
         yield (synthetic.inputs - 1).square().sum() / 2
         if synthetic.labels.requires_grad:
             yield (synthetic.labels[:, -1] - 2).square().sum() / 2
@@ -53,7 +53,7 @@ class OneHotLearned:
     soft: ClassVar[bool] = True
     learning_rate: float = 0.5
 
-    def open(self, problem: Problem) -> Labelling:
+    def open(self, problem: SetupContext) -> Labelling:
         class OneHot(Labelling):
             def initial(self, inputs: Tensor, classes: Tensor) -> Tensor:
                 return torch.nn.functional.one_hot(classes, problem.real.num_classes).float()
@@ -87,7 +87,7 @@ class HalfFrozen(Pixels):
     name: ClassVar[str] = "half frozen"
     frozen: ClassVar[frozenset[str]] = frozenset({"constant"})
 
-    def start(self, samples: Tensor, counts: Any, problem: Problem) -> dict[str, Tensor]:
+    def start(self, samples: Tensor, counts: Any, problem: SetupContext) -> dict[str, Tensor]:
         return {"pixels": samples - 2.0, "constant": torch.tensor([2.0])}
 
     def decode(self, arrays: Any) -> Tensor:
@@ -109,24 +109,24 @@ def test_frozen_arrays_stay_as_they_are() -> None:
 class Remembering:
     """One network all along, moved a little towards the synthetic mean after each view."""
 
-    gives_goal: ClassVar[bool] = False
+    gives_target: ClassVar[bool] = False
 
-    def open(self, problem: Problem) -> Supply:
-        return _RememberingSupply(ARCHITECTURE.build(problem.real.sample_shape, 3, seed=1))
+    def open(self, problem: SetupContext) -> NetworkSampler:
+        return _RememberingSampler(ARCHITECTURE.build(problem.real.sample_shape, 3, seed=1))
 
     def settings(self) -> dict[str, Any]:
         return {"networks": "remembering"}
 
 
-class _RememberingSupply(Supply):
+class _RememberingSampler(NetworkSampler):
     def __init__(self, network: Network) -> None:
         self.network = network.requires_grad_(False)
         self.views: list[int] = []
 
-    def draw(self, index: int, seed: int) -> Drawn:
-        return Drawn(self.network)
+    def draw(self, index: int, seed: int) -> DrawnNetwork:
+        return DrawnNetwork(self.network)
 
-    def learn(self, index: int, seed: int, synthetic: SyntheticSide) -> None:
+    def learn(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
         self.views.append(index)
         assert not synthetic.inputs.requires_grad
         for weight in self.network.parameters():
@@ -140,10 +140,10 @@ class _RememberingSupply(Supply):
         self.views = state["views"]
 
 
-@pytest.mark.parametrize(("stop", "steps_per_view"), [(4, 1), (4, 3), (3, 3), (5, 3)])
-def test_networks_that_learn_resume_to_the_same_bits(tmp_path: Path, stop: int, steps_per_view: int) -> None:
+@pytest.mark.parametrize(("stop", "steps_per_network"), [(4, 1), (4, 3), (3, 3), (5, 3)])
+def test_networks_that_learn_resume_to_the_same_bits(tmp_path: Path, stop: int, steps_per_network: int) -> None:
     data, path = blobs(), tmp_path / "run.pt"
-    distiller = replace(dm(real_per_class=8), networks=Remembering(), steps_per_view=steps_per_view)
+    distiller = replace(dm(real_batch_per_class=8), networks=Remembering(), steps_per_network=steps_per_network)
     budget = Budget(steps=8)
     whole = distiller.distil(data, 2, seed=0, budget=budget)
     distiller.distil(data, 2, seed=0, budget=budget, checkpoint=path, callbacks=[StopAt(stop)])
@@ -165,7 +165,7 @@ def test_adam_resumes_with_its_moments(tmp_path: Path) -> None:
 def test_the_gradient_norm_is_bounded() -> None:
     data = blobs(per_class=4)
     before = pull().distil(data, 1, seed=0, budget=Budget(steps=0)).inputs()
-    optimiser = SGD(learning_rate=1.0, momentum=0, largest_norm=0.1)
+    optimiser = SGD(learning_rate=1.0, momentum=0, max_grad_norm=0.1)
     after = pull(optimiser=optimiser).distil(data, 1, seed=0).inputs()
     assert float((after - before).norm()) == pytest.approx(0.1, rel=1e-4)
 
@@ -173,15 +173,15 @@ def test_the_gradient_norm_is_bounded() -> None:
 def test_a_step_is_bounded_in_the_root_mean_square() -> None:
     data = blobs(per_class=4)
     before = pull().distil(data, 1, seed=0, budget=Budget(steps=0)).inputs()
-    optimiser = SGD(learning_rate=1.0, momentum=0, largest_step=0.25)
+    optimiser = SGD(learning_rate=1.0, momentum=0, max_step=0.25)
     after = pull(optimiser=optimiser).distil(data, 1, seed=0).inputs()
     assert float((after - before).square().mean().sqrt()) == pytest.approx(0.25, rel=1e-4)
-    unbounded = SGD(learning_rate=1.0, momentum=0, largest_step=100.0)
+    unbounded = SGD(learning_rate=1.0, momentum=0, max_step=100.0)
     torch.testing.assert_close(pull(optimiser=unbounded).distil(data, 1, seed=0).inputs(), torch.ones_like(before))
 
 
 class NeedsGoal(DistributionMatching):
-    needs_goal: ClassVar[bool] = True
+    needs_target_network: ClassVar[bool] = True
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ class NeedsGoal(DistributionMatching):
         ({"networks": NoNetwork()}, "looks through networks"),
         ({"objective": Pull()}, "closed form"),
         ({"labels": OneHotLearned()}, "goes by classes alone"),
-        ({"steps_per_view": 0}, "at least 1"),
+        ({"steps_per_network": 0}, "at least 1"),
         ({"parameterization": replace(HalfFrozen()), "clamp": True, "labels": OneHotLearned()}, "classes alone"),
     ],
 )
@@ -201,7 +201,7 @@ def test_impossible_combinations_are_refused_with_the_reason(changes: dict[str, 
 
 
 def test_a_budget_can_count_processor_time() -> None:
-    synthetic = dm(architecture=ARCHITECTURE, real_per_class=4).distil(
-        blobs(), 1, seed=0, budget=Budget(seconds=0.3, clock="processor")
+    synthetic = dm(architecture=ARCHITECTURE, real_batch_per_class=4).distil(
+        blobs(), 1, seed=0, budget=Budget(seconds=0.3, clock="cpu")
     )
     assert 0.3 <= synthetic.provenance["seconds"] < 3

@@ -13,7 +13,7 @@ from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.evaluation import PGD
 from fedcl_distill.networks import Architecture
 from fedcl_distill.networks.base import Network
-from fedcl_distill.training import Recipe, accuracy, fit
+from fedcl_distill.training import TrainConfig, accuracy, fit
 
 
 def _linear(classes=2, features=6, seed=0):
@@ -59,7 +59,7 @@ def test_changes_stay_within_epsilon_and_the_range():
 @pytest.fixture(scope="module")
 def trained(digits):
     network = Architecture.parse("convnet:width=8").build((1, 8, 8), 10, seed=0)
-    fit(network, digits.train.inputs(), digits.train.labels, Recipe(10, learning_rate=0.02, batch_size=32), seed=0)
+    fit(network, digits.train.inputs(), digits.train.labels, TrainConfig(10, learning_rate=0.02, batch_size=32), seed=0)
     return network
 
 

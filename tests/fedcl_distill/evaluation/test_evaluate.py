@@ -16,9 +16,9 @@ from fedcl_distill.evaluation import FAST, FIELD, Protocol, evaluate
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import SyntheticSet
-from fedcl_distill.training import Recipe
+from fedcl_distill.training import TrainConfig
 
-QUICK = Protocol("quick", Recipe(epochs=150, learning_rate=0.05), networks=2, width=8)
+QUICK = Protocol("quick", TrainConfig(epochs=150, learning_rate=0.05), networks=2, width=8)
 
 
 def chosen(data: LabelledData, per_class: int = 5) -> SyntheticSet:
@@ -48,9 +48,13 @@ def test_numbers_are_what_they_say() -> None:
 
 
 def test_presets_are_the_published_settings() -> None:
-    assert FIELD.recipe.epochs == 1000
-    assert (FIELD.recipe.learning_rate, FIELD.recipe.momentum, FIELD.recipe.weight_decay) == (0.01, 0.9, 5e-4)
-    assert (FIELD.recipe.batch_size, FIELD.recipe.schedule, FIELD.width) == (256, "halfway", 128)
+    assert FIELD.train_config.epochs == 1000
+    assert (FIELD.train_config.learning_rate, FIELD.train_config.momentum, FIELD.train_config.weight_decay) == (
+        0.01,
+        0.9,
+        5e-4,
+    )
+    assert (FIELD.train_config.batch_size, FIELD.train_config.schedule, FIELD.width) == (256, "halfway", 128)
     assert FAST.name == "fast"
     assert str(FIELD.architecture_for(blobs())) == "convnet(width=128)"
     assert str(FAST.architecture_for(blobs((5,)))) == f"mlp(width={FAST.width})"
@@ -73,7 +77,7 @@ def test_data_that_do_not_fit_are_refused() -> None:
 
 def test_digits_end_to_end(digits: Splits) -> None:
     distilled = build_method(
-        "dm", architecture=Architecture("convnet", {"width": 32}), real_per_class=64, steps_per_view=5
+        "dm", architecture=Architecture("convnet", {"width": 32}), real_batch_per_class=64, steps_per_network=5
     )
     protocol = dataclasses.replace(FAST, networks=2, width=32)
     synthetic = distilled.distil(digits.train, 1, seed=0, budget=Budget(steps=200))

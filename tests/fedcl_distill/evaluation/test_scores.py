@@ -23,9 +23,9 @@ from fedcl_distill.labels import TeacherLabels
 from fedcl_distill.methods import build_method
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
-from fedcl_distill.training import Recipe
+from fedcl_distill.training import TrainConfig
 
-QUICK = Protocol("quick", Recipe(epochs=20, learning_rate=0.05, schedule="cosine"), networks=2, width=8)
+QUICK = Protocol("quick", TrainConfig(epochs=20, learning_rate=0.05, schedule="cosine"), networks=2, width=8)
 SPLITS = Splits(blobs(per_class=20), blobs(per_class=10, seed=3))
 
 
@@ -86,7 +86,7 @@ def test_accuracies_are_those_of_the_evaluation(untouched_global_rng: None) -> N
 def test_wrong_labels_score_below_random_samples() -> None:
     good = random_set(5)
     wrong = dataclasses.replace(good, labels=(good.labels + 1) % 3)
-    longer = dataclasses.replace(QUICK, recipe=dataclasses.replace(QUICK.recipe, epochs=60))
+    longer = dataclasses.replace(QUICK, train_config=dataclasses.replace(QUICK.train_config, epochs=60))
     low, high = (score(one, SPLITS, longer, seed=0, real_hard=1.0, networks=1) for one in (wrong, good))
     assert low.label_robust < high.label_robust
     assert low.augmentation_robust < (1 - math.exp(-1)) / (math.e - math.exp(-1)) - 0.05
@@ -96,8 +96,8 @@ def test_random_samples_are_labelled_as_the_set_is() -> None:
     """Soft labels are judged against soft labels; by hard ones the same set is another one."""
     turned = torch.nn.functional.one_hot((random_set().labels + 1) % 3, 3)
     soft = dataclasses.replace(random_set(), labels=(0.3 + 0.1 * turned).float())
-    teacher = TeacherLabels(temperature=1.0, recipe=Recipe(epochs=60, learning_rate=0.05))
-    longer = dataclasses.replace(QUICK, recipe=dataclasses.replace(QUICK.recipe, epochs=100), augment=False)
+    teacher = TeacherLabels(temperature=1.0, train_config=TrainConfig(epochs=60, learning_rate=0.05))
+    longer = dataclasses.replace(QUICK, train_config=dataclasses.replace(QUICK.train_config, epochs=100), augment=False)
     scores = score(soft, SPLITS, longer, seed=0, real_hard=1.0, labels=teacher, networks=1)
     assert scores.synthetic < 0.2  # all labels are wrong, softly
     assert scores.random > 0.6  # a teacher's say what hard ones would

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from builders import blobs
-from fedcl_distill.context import Problem, RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SetupContext, SyntheticBatch
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import SGD, Budget, Engine, FromReal
 from fedcl_distill.errors import SettingsError
@@ -21,18 +21,18 @@ from fedcl_distill.labels import Labelling, LearnedLabels, TeacherLabels, soften
 from fedcl_distill.methods import build_method, dm
 from fedcl_distill.network_sources import NoNetwork
 from fedcl_distill.networks import Architecture
-from fedcl_distill.objectives import Objective, View
+from fedcl_distill.objectives import MatchContext, Objective
 from fedcl_distill.selection import Random
 from fedcl_distill.synthetic import decode, encode
-from fedcl_distill.training import Recipe
+from fedcl_distill.training import TrainConfig
 
 MLP = Architecture("mlp", {"width": 16})
-RECIPE = Recipe(epochs=15, learning_rate=0.05, batch_size=16)
+RECIPE = TrainConfig(epochs=15, learning_rate=0.05, batch_size=16)
 
 
 def taught(data: LabelledData, seed: int = 0, **settings: Any) -> Labelling:
-    teacher = TeacherLabels(**{"architecture": MLP, "recipe": RECIPE, **settings})
-    return teacher.open(Problem(data, seed, torch.device("cpu")))
+    teacher = TeacherLabels(**{"architecture": MLP, "train_config": RECIPE, **settings})
+    return teacher.open(SetupContext(data, seed, torch.device("cpu")))
 
 
 def labels_of(data: LabelledData, **settings: Any) -> Tensor:
@@ -78,11 +78,11 @@ def test_a_teacher_depends_on_the_seed_alone(untouched_global_rng: None) -> None
 
 def test_no_time_still_gives_one_teacher_of_one_step() -> None:
     data = blobs(per_class=8)
-    recipe = replace(RECIPE, batch_size=24, schedule="constant")
+    train_config = replace(RECIPE, batch_size=24, schedule="constant")
 
     def labels(epochs: int, teachers: int, *, time: bool) -> Tensor:
-        teacher = TeacherLabels(architecture=MLP, recipe=replace(recipe, epochs=epochs), teachers=teachers)
-        labelling = teacher.open(Problem(data, 0, torch.device("cpu"), lambda: time))
+        teacher = TeacherLabels(architecture=MLP, train_config=replace(train_config, epochs=epochs), teachers=teachers)
+        labelling = teacher.open(SetupContext(data, 0, torch.device("cpu"), lambda: time))
         return labelling.initial(data.inputs(), data.labels)
 
     one_step = labels(epochs=1, teachers=1, time=True)  # the whole data are one batch
@@ -93,7 +93,7 @@ def test_no_time_still_gives_one_teacher_of_one_step() -> None:
 @pytest.mark.parametrize("shape", [(3, 8, 12), (5,)])
 def test_the_default_teacher_suits_the_data(shape: tuple[int, ...]) -> None:
     data = blobs(shape=shape, classes=1, per_class=4)
-    labelling = TeacherLabels().open(Problem(data, 0, torch.device("cpu")))
+    labelling = TeacherLabels().open(SetupContext(data, 0, torch.device("cpu")))
     torch.testing.assert_close(labelling.final(data.inputs(), data.labels), torch.ones(4, 1))
 
 
@@ -116,8 +116,8 @@ def test_impossible_settings_are_refused(build: Any) -> None:
 
 def test_teacher_labels_are_those_of_the_final_samples_and_survive_storage() -> None:
     data = blobs(per_class=10)
-    teacher = TeacherLabels(temperature=4.0, architecture=MLP, recipe=RECIPE)
-    method = dm(architecture=MLP, labels=teacher, augmentation="none", real_per_class=8, learning_rate=5.0)
+    teacher = TeacherLabels(temperature=4.0, architecture=MLP, train_config=RECIPE)
+    method = dm(architecture=MLP, labels=teacher, augmentation="none", real_batch_per_class=8, learning_rate=5.0)
     result = method.distil(data, 2, seed=0, budget=Budget(steps=5))
     again = method.distil(data, 2, seed=0, budget=Budget(steps=0))
     assert result.labels.shape == (6, 3)
@@ -137,10 +137,10 @@ class TowardsUniform(Objective[None]):
     def settings(self) -> dict[str, Any]:
         return {"objective": "towards uniform"}
 
-    def target(self, view: View, real: RealSide) -> None:
+    def target(self, view: MatchContext, real: RealSampler) -> None:
         return None
 
-    def losses(self, view: View, target: None, synthetic: SyntheticSide) -> Iterator[Tensor]:
+    def losses(self, view: MatchContext, target: None, synthetic: SyntheticBatch) -> Iterator[Tensor]:
         yield (synthetic.labels - 1 / synthetic.labels.shape[1]).square().sum() / 2
 
 
@@ -164,7 +164,7 @@ def test_learned_labels_start_one_hot_and_move_at_their_rate() -> None:
 
 
 def test_learned_labels_may_start_from_a_teacher_and_stay_learned() -> None:
-    teacher = TeacherLabels(temperature=5.0, architecture=MLP, recipe=RECIPE)
+    teacher = TeacherLabels(temperature=5.0, architecture=MLP, train_config=RECIPE)
     started, learned = (learning(LearnedLabels(0.5, teacher), steps) for steps in (0, 1))
     assert 0.34 < started.max() < 0.99
     torch.testing.assert_close(learned, 1 / 3 + (started - 1 / 3) * 0.5)

@@ -18,8 +18,8 @@ from fedcl_distill.synthetic import decode, encode
 
 # What each method calls the things that take time, made small. Of these, a method takes what it has.
 QUICK: dict[str, Any] = {
-    "real_per_class": 4,
-    "real_per_batch": 16,
+    "real_batch_per_class": 4,
+    "real_batch_size": 16,
     "inner_steps": 2,
     "inner_epochs": 1,
     "student_steps": 2,
@@ -35,8 +35,8 @@ QUICK: dict[str, Any] = {
     "samples_between": 8,
     "networks": 2,
     "queries_per_class": 2,
-    "most_views": 2,
-    "most_epochs": 2,
+    "max_views": 2,
+    "max_epochs": 2,
     "candidates_per_class": 4,
     "epochs": 2,
     "epsilon": None,
@@ -117,7 +117,7 @@ def test_same_seed_same_set(name: str, untouched_global_rng: None) -> None:
 @pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].family != "core set"])
 def test_a_budget_in_seconds_is_kept_preparation_included(name: str) -> None:
     data = blobs((1, 8, 8), classes=2, per_class=20)
-    synthetic = quick(name).distil(data, 1, seed=0, budget=Budget(seconds=0.5, clock="processor"))
+    synthetic = quick(name).distil(data, 1, seed=0, budget=Budget(seconds=0.5, clock="cpu"))
     assert synthetic.provenance["steps"] >= 1
     assert 0.5 <= synthetic.provenance["seconds"] < 15
 

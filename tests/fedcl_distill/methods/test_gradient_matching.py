@@ -22,11 +22,11 @@ from fedcl_distill.parameterizations import Pixels, Tiles
 from stopping import StopAt
 
 CONVNET = "convnet:width=4,depth=2"
-LEARNING = {"real_per_class": 20, "views_per_network": 2, "budget": Budget(steps=6), "architecture": CONVNET}
+LEARNING = {"real_batch_per_class": 20, "views_per_network": 2, "budget": Budget(steps=6), "architecture": CONVNET}
 ON_SYNTHETIC: dict[str, Any] = {**LEARNING, "passes_between": 2}
 ON_REAL: dict[str, Any] = {**LEARNING, "samples_between": 20}
 SMALL: list[tuple[Callable[..., Engine], dict[str, Any]]] = [
-    (dc, {**ON_SYNTHETIC, "initial": "random"}),
+    (dc, {**ON_SYNTHETIC, "init": "random"}),
     (dsa, ON_SYNTHETIC),
     (dcc, ON_SYNTHETIC),
     (idc, ON_REAL),
@@ -58,7 +58,7 @@ def test_dc_dsa_and_dcc_differ_in_augmentation_start_and_what_is_averaged() -> N
     assert dc().augmentation == NoAugmentation()
     assert dsa().augmentation is None  # what suits the data
     assert replace(dcc(), name="dsa", objective=dsa().objective) == dsa()
-    assert [preset().settings()["initial"] for preset in (dc, dsa, dcc)] == ["noise"] + 2 * ["real (random)"]
+    assert [preset().settings()["init"] for preset in (dc, dsa, dcc)] == ["noise"] + 2 * ["real (random)"]
     assert all(preset().settings()["learning_rate"] == 0.1 for preset in (dc, dsa, dcc))
     networks = dc().networks
     assert isinstance(networks, TrainedOnSynthetic)
@@ -88,7 +88,7 @@ def test_accdd_is_idc_from_a_pretrained_pool_at_twice_the_rate() -> None:
     assert isinstance(networks, TrainedOnReal)
     assert isinstance(networks.start, PretrainedPool)
     assert (networks.start.networks, networks.start.epochs) == (5, 2)
-    assert (networks.start.least_perturbation, networks.start.most_perturbation) == (0.01, 0.09)
+    assert (networks.start.min_perturbation, networks.start.max_perturbation) == (0.01, 0.09)
     assert engine.optimiser == replace(base.optimiser, learning_rate=2 * base.optimiser.learning_rate)
     assert replace(engine, name="idc", networks=base.networks, optimiser=base.optimiser, budget=base.budget) == base
 
@@ -102,7 +102,7 @@ def test_the_rate_of_idc_follows_the_distance_unless_given() -> None:
 @pytest.mark.parametrize(("preset", "settings"), SMALL)
 def test_samples_learn_to_pull_weights_like_real_ones(preset: Callable[..., Engine], settings: dict[str, Any]) -> None:
     # Many steps on one state of a network and one augmentation, so that losses can be compared.
-    engine = preset(**{**settings, "steps_per_view": 15, "initial": "noise"})
+    engine = preset(**{**settings, "steps_per_network": 15, "init": "noise"})
     losses = losses_of(engine, blobs(shape=(1, 8, 8)), 15)
     assert losses[-1] < 0.97 * losses[0]
 
@@ -112,7 +112,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(
     preset: Callable[..., Engine], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     data, checkpoint = blobs(shape=(1, 8, 8)), tmp_path / "state"
-    engine = preset(**{**settings, "steps_per_view": 2})
+    engine = preset(**{**settings, "steps_per_network": 2})
 
     def run(**more: Any) -> torch.Tensor:
         return engine.distil(data, 2, seed=3, **more).inputs()

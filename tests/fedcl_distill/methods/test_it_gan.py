@@ -30,7 +30,7 @@ def quick(generator: GeneratorLatents = GENERATOR, learning_rate: float = 0.1) -
         architecture="convnet:width=8,depth=2",
         generator=generator,
         augmentation="none",
-        real_per_class=20,
+        real_batch_per_class=20,
         learning_rate=learning_rate,
     )
 
@@ -41,7 +41,7 @@ def test_it_is_distribution_matching_of_codes() -> None:
     assert it_gan(pair_weight=0).objective == DistributionMatching(256)
     assert engine.parameterization == GeneratorLatents()
     assert isinstance(engine.optimiser, Adam)
-    assert engine.settings()["initial"] == "real (random)"
+    assert engine.settings()["init"] == "real (random)"
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 12)])

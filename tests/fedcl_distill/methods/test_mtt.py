@@ -57,7 +57,7 @@ def test_optimisers_are_those_of_the_authors_code() -> None:
         "expert_runs": 100,
         "expert_learning_rate": 0.01,
         "expert_momentum": 0.0,
-        "initial": "real (random)",
+        "init": "real (random)",
     }
     assert {key: settings[key] for key in expected} == expected
 
@@ -68,7 +68,7 @@ def test_presets_differ_in_one_part_each() -> None:
     )
     assert tesla().objective == TrajectoryMatching(steps=10, gradient=Tesla())
     assert [preset().name for preset in PRESETS] == ["mtt", "mtt-pruned", "tesla"]
-    given = {**SMALL, "clamp": True, "initial": "noise", "budget": Budget(steps=3), "expert_cache": "somewhere"}
+    given = {**SMALL, "clamp": True, "init": "noise", "budget": Budget(steps=3), "expert_cache": "somewhere"}
     base = mtt(**given)
     for preset in PRESETS:
         other = preset(**given)

@@ -20,12 +20,12 @@ from fedcl_distill.synthetic import SyntheticSet, decode, encode
 from stopping import StopAt
 
 SMALL: dict[Callable[..., Engine], dict[str, Any]] = {
-    frepo: {"architecture": "mlp:width=8", "real_per_batch": 16, "networks": 2, "network_steps_at_most": 2},
-    rfad: {"architecture": "mlp:width=8", "real_per_batch": 16, "networks": 2},
-    kip: {"real_per_batch": 16},
-    dd: {"architecture": "mlp:width=8", "real_per_batch": 16, "inner_steps": 2, "inner_epochs": 2},
-    label_distillation: {"architecture": "mlp:width=8", "real_per_batch": 16, "inner_steps": 3},
-    rtp: {"architecture": "mlp:width=8", "real_per_batch": 16, "inner_steps": 3, "parameterization": "pixels"},
+    frepo: {"architecture": "mlp:width=8", "real_batch_size": 16, "networks": 2, "max_network_steps": 2},
+    rfad: {"architecture": "mlp:width=8", "real_batch_size": 16, "networks": 2},
+    kip: {"real_batch_size": 16},
+    dd: {"architecture": "mlp:width=8", "real_batch_size": 16, "inner_steps": 2, "inner_epochs": 2},
+    label_distillation: {"architecture": "mlp:width=8", "real_batch_size": 16, "inner_steps": 3},
+    rtp: {"architecture": "mlp:width=8", "real_batch_size": 16, "inner_steps": 3, "parameterization": "pixels"},
 }
 LEARN_LABELS = {frepo, rfad, dd, kip}
 
@@ -86,7 +86,7 @@ def test_distilling_lowers_the_loss(preset: Callable[..., Engine]) -> None:
     more = {} if preset is kip else {"architecture": "mlp:width=32"}
     rate = {"label_learning_rate": 0.05} if preset is label_distillation else {"learning_rate": 0.05}
     inner = {"inner_learning_rate": 0.2} if preset is rtp else {}
-    engine = small(preset, real_per_batch=60, **more, **rate, **inner)
+    engine = small(preset, real_batch_size=60, **more, **rate, **inner)
     engine.distil(blobs(per_class=40), 1, seed=0, budget=Budget(steps=60), callbacks=[Watch()])
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
 

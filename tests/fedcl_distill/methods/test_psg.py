@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
-from fedcl_distill.context import RealSide
+from fedcl_distill.context import RealSampler
 from fedcl_distill.data import load
 from fedcl_distill.engine import Budget
 from fedcl_distill.errors import DataError, PrivacyError, SettingsError
@@ -21,7 +21,7 @@ from fedcl_distill.evaluation import evaluate
 from fedcl_distill.methods import build_method
 from fedcl_distill.methods.psg import PrivateSetGeneration, psg
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.objectives import GradientMatching, View
+from fedcl_distill.objectives import GradientMatching, MatchContext
 from fedcl_distill.objectives.private_gradients import (
     PrivateGradientMatching,
     check_per_sample,
@@ -36,10 +36,12 @@ SMALL = {"architecture": "convnet:width=4", "expected_batch": 8}
 STEPS = Budget(steps=3)
 
 
-def view_of(shape: tuple[int, ...], classes: int = 2, architecture: str = "convnet:width=4", index: int = 0) -> View:
+def view_of(
+    shape: tuple[int, ...], classes: int = 2, architecture: str = "convnet:width=4", index: int = 0
+) -> MatchContext:
     network = Architecture.parse(architecture).build(shape, classes, seed=1).requires_grad_(False)
     draw = NoAugmentation().draw(classes, shape, generator_for(0))
-    return View(network, draw, 0, index=index)
+    return MatchContext(network, draw, 0, index=index)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def objective(over: str = "class", noise: float = 0.0, rate: float = 1.0, seed: 
 
 def target_of(one: PrivateGradientMatching, index: int = 0) -> list[Tensor]:
     view = view_of((1, 8, 8), index=index)
-    found = one.target(view, RealSide(one.data, torch.device("cpu")))
+    found = one.target(view, RealSampler(one.data, torch.device("cpu")))
     return [torch.stack([found[label][layer] for label in (0, 1)]) for layer in range(len(found[0]))]
 
 
@@ -147,7 +149,7 @@ def test_without_a_bound_that_bites_it_is_gradient_matching_on_all_records() -> 
     one = dataclasses.replace(objective(), clip=1e9)
     found = target_of(one)
     view = view_of((1, 8, 8))
-    exact = GradientMatching(real_per_class=10).target(view, RealSide(one.data, torch.device("cpu")))
+    exact = GradientMatching(real_batch_per_class=10).target(view, RealSampler(one.data, torch.device("cpu")))
     for layer, both in enumerate(found):
         torch.testing.assert_close(both, torch.stack([exact[0][layer], exact[1][layer]]), rtol=1e-3, atol=1e-5)
 
@@ -158,7 +160,7 @@ def small(**settings: object) -> PrivateSetGeneration:
 
 def test_the_guarantee_is_that_of_its_queries_and_travels() -> None:
     data = blobs(classes=2, per_class=40)
-    synthetic = small(epsilon=3.0, steps_per_view=2).distil(data, 2, seed=0, budget=Budget(steps=5))
+    synthetic = small(epsilon=3.0, steps_per_network=2).distil(data, 2, seed=0, budget=Budget(steps=5))
     back = guarantee_of(decode(encode(synthetic)).provenance)
     assert back is not None
     assert (back.mechanism.queries, back.mechanism.sampling_rate, back.bound) == (3, 0.1, 0.1)
@@ -183,8 +185,8 @@ def test_nothing_but_the_mechanism_depends_on_the_records() -> None:
 def test_seconds_are_refused_and_so_is_what_looks_at_real_samples() -> None:
     with pytest.raises(SettingsError, match="number of steps"):
         small().distil(blobs(), 1, seed=0, budget=Budget(seconds=1))
-    with pytest.raises(SettingsError, match="no setting initial"):
-        build_method("psg", initial="random")
+    with pytest.raises(SettingsError, match="no setting init"):
+        build_method("psg", init="random")
     with pytest.raises(SettingsError, match="generator"):
         small(parameterization="generator")
     with pytest.raises(SettingsError, match="would reveal them"):

@@ -9,7 +9,7 @@ import torch
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.engine import Budget, Engine, OnProgress
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
@@ -24,8 +24,8 @@ def _network(seed: int = 0, classes: int = 3) -> Network:
     return Architecture.parse("convnet:width=4,depth=2").build((1, 8, 8), classes, seed=seed)
 
 
-def _problem() -> Problem:
-    return Problem(DATA, 0, torch.device("cpu"))
+def _problem() -> SetupContext:
+    return SetupContext(DATA, 0, torch.device("cpu"))
 
 
 def _vector(network: Network) -> torch.Tensor:
@@ -47,7 +47,7 @@ def test_networks_lie_on_the_sphere_in_new_directions(radius: float, untouched_g
 
 def test_without_a_radius_the_loss_is_the_mismatch_of_features_and_scores() -> None:
     network = _network()
-    engine = build_method("dm", scores_weight=2.0, real_per_class=100, augmentation="none")
+    engine = build_method("dm", logits_weight=2.0, real_batch_per_class=100, augmentation="none")
     assert isinstance(engine, Engine)
     engine = replace(engine, networks=AroundNetwork(network, 0.0), augmentation=NoAugmentation())
     losses: list[float] = []
@@ -80,5 +80,5 @@ def test_a_network_of_other_classes_is_refused() -> None:
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan")])
 def test_a_bad_weight_is_refused(weight: float) -> None:
-    with pytest.raises(SettingsError, match="scores_weight"):
-        DistributionMatching(scores_weight=weight)
+    with pytest.raises(SettingsError, match="logits_weight"):
+        DistributionMatching(logits_weight=weight)

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation, SiameseAugmentation
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError, StorageError
-from fedcl_distill.network_sources import Drawn, ExpertTrajectories, Supply
+from fedcl_distill.network_sources import DrawnNetwork, ExpertTrajectories, NetworkSampler
 from fedcl_distill.network_sources.experts import Experts
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.seeding import derive_seed, generator_for
-from fedcl_distill.training import Recipe, accuracy, fit
+from fedcl_distill.training import TrainConfig, accuracy, fit
 
 SOURCE = ExpertTrajectories(
     Architecture("mlp", {"width": 4}), runs=3, latest_start=2, segment=2, samples_per_snapshot=25, learning_rate=0.1,
@@ -27,8 +27,8 @@ SOURCE = ExpertTrajectories(
 )  # fmt: skip
 
 
-def problem(data: LabelledData | None = None, seed: int = 0, time: bool = True) -> Problem:
-    return Problem(data or blobs(shape=(4,)), seed, torch.device("cpu"), lambda: time)
+def problem(data: LabelledData | None = None, seed: int = 0, time: bool = True) -> SetupContext:
+    return SetupContext(data or blobs(shape=(4,)), seed, torch.device("cpu"), lambda: time)
 
 
 def weights(network: Network | None) -> Tensor:
@@ -36,9 +36,9 @@ def weights(network: Network | None) -> Tensor:
     return torch.cat([one.flatten() for one in network.parameters()])
 
 
-def same(one: Drawn, other: Drawn) -> bool:
+def same(one: DrawnNetwork, other: DrawnNetwork) -> bool:
     return torch.equal(weights(one.network), weights(other.network)) and torch.equal(
-        weights(one.goal), weights(other.goal)
+        weights(one.target_network), weights(other.target_network)
     )
 
 
@@ -65,7 +65,7 @@ def test_a_view_starts_at_a_snapshot_and_its_goal_lies_one_segment_later(untouch
             for start in range(3)
             if torch.equal(weights(drawn.network), experts.snapshot(run, start))
         ]
-        assert torch.equal(weights(drawn.goal), experts.snapshot(pair[0], pair[1] + 2))
+        assert torch.equal(weights(drawn.target_network), experts.snapshot(pair[0], pair[1] + 2))
         pairs.add(pair)
     assert pairs == {(run, start) for run in range(3) for start in range(2)}
 
@@ -74,8 +74,8 @@ def test_draws_repeat_and_nothing_drawn_wants_gradients() -> None:
     one, other = SOURCE.open(problem()), SOURCE.open(problem())
     assert all(same(one.draw(0, seed), other.draw(5, seed)) for seed in range(5))
     drawn = one.draw(0, 1)
-    assert drawn.goal is not None
-    assert not any(p.requires_grad for network in (drawn.network, drawn.goal) for p in network.parameters())
+    assert drawn.target_network is not None
+    assert not any(p.requires_grad for network in (drawn.network, drawn.target_network) for p in network.parameters())
 
 
 def test_one_snapshot_an_epoch_is_plain_training_epoch_by_epoch() -> None:
@@ -85,11 +85,11 @@ def test_one_snapshot_an_epoch_is_plain_training_epoch_by_epoch() -> None:
     network = source.architecture.build((4,), 3, seed=0) if source.architecture else None
     assert network is not None
     network.load_state_dict(experts.network(0, 0).state_dict())
-    recipe = Recipe(1, 0.1, 0.0, 0.0, 8, "constant")
+    train_config = TrainConfig(1, 0.1, 0.0, 0.0, 8, "constant")
     for number in (1, 2):
         order = torch.randperm(60, generator=generator_for(0, "expert", 0, "epoch", number - 1))
         seed = derive_seed(0, "expert", 0, "snapshot", number)
-        fit(network, data.inputs(order), data.labels[order], recipe, seed=seed)
+        fit(network, data.inputs(order), data.labels[order], train_config, seed=seed)
         assert torch.equal(weights(network), experts.snapshot(0, number))
 
 
@@ -109,7 +109,7 @@ def test_experts_learn() -> None:
     data = blobs(shape=(1, 8, 8))
     source = ExpertTrajectories(runs=1, latest_start=6, segment=1, learning_rate=0.05, batch_size=8)
     experts = Experts.of(problem(data), replace(source, architecture=Architecture("convnet", {"width": 4})))
-    assert experts.recipe.augmentation == SiameseAugmentation()
+    assert experts.train_config.augmentation == SiameseAugmentation()
     assert accuracy(experts.network(0, 6), data) > max(0.6, accuracy(experts.network(0, 0), data))
 
 
@@ -284,7 +284,7 @@ def test_the_cache_is_no_part_of_the_settings(tmp_path: Path) -> None:
 def test_any_data_have_experts(data: LabelledData) -> None:
     source = ExpertTrajectories(Architecture("mlp", {"width": 3}), runs=1, latest_start=1, segment=1)
     drawn = source.open(problem(data)).draw(0, 0)
-    assert torch.isfinite(weights(drawn.goal)).all()
+    assert torch.isfinite(weights(drawn.target_network)).all()
 
 
 @pytest.mark.parametrize(
@@ -297,6 +297,6 @@ def test_senseless_numbers_are_refused(wrong: dict[str, float]) -> None:
 
 def test_it_is_a_supply_with_goals() -> None:
     supply = SOURCE.open(problem(time=False))
-    assert isinstance(supply, Supply)
-    assert SOURCE.gives_goal
-    assert supply.draw(0, 0).goal is not None
+    assert isinstance(supply, NetworkSampler)
+    assert SOURCE.gives_target
+    assert supply.draw(0, 0).target_network is not None

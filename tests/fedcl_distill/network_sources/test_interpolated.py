@@ -8,22 +8,22 @@ import pytest
 import torch
 
 from builders import blobs
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.engine import Budget
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods.ncfm import ncfm
-from fedcl_distill.network_sources import Interpolated, Supply
+from fedcl_distill.network_sources import Interpolated, NetworkSampler
 from fedcl_distill.network_sources.pools import between
 from fedcl_distill.networks import Architecture
-from fedcl_distill.training import Recipe, accuracy
+from fedcl_distill.training import TrainConfig, accuracy
 from stopping import StopAt
 
 MLP = Architecture("mlp", {"width": 8})
-RECIPE = Recipe(epochs=8, learning_rate=0.05, batch_size=16)
+RECIPE = TrainConfig(epochs=8, learning_rate=0.05, batch_size=16)
 
 
-def opened(networks: int = 2, time: bool = True) -> Supply:
-    problem = Problem(blobs(), 0, torch.device("cpu"), lambda: time)
+def opened(networks: int = 2, time: bool = True) -> NetworkSampler:
+    problem = SetupContext(blobs(), 0, torch.device("cpu"), lambda: time)
     return Interpolated(MLP, networks, RECIPE).open(problem)
 
 
@@ -44,9 +44,9 @@ def test_views_lie_on_lines_to_trained_goals(untouched_global_rng: None) -> None
     supply, goals, fractions = opened(), set(), []
     for seed in range(40):
         drawn = supply.draw(seed, seed)
-        assert drawn.goal is not None
-        goals.add(weights(drawn.goal)[0].item())
-        assert accuracy(drawn.goal, blobs()) > 0.9
+        assert drawn.target_network is not None
+        goals.add(weights(drawn.target_network)[0].item())
+        assert accuracy(drawn.target_network, blobs()) > 0.9
         assert torch.equal(weights(supply.draw(seed, seed).network), weights(drawn.network))
         fractions.append(accuracy(drawn.network, blobs()))
     assert len(goals) == 2
@@ -55,17 +55,17 @@ def test_views_lie_on_lines_to_trained_goals(untouched_global_rng: None) -> None
 
 def test_no_time_still_gives_one_network() -> None:
     supply = opened(networks=3, time=False)
-    assert len({weights(supply.draw(seed, seed).goal)[0].item() for seed in range(10)}) == 1  # type: ignore[arg-type]
+    assert len({weights(supply.draw(seed, seed).target_network)[0].item() for seed in range(10)}) == 1  # type: ignore[arg-type]
 
 
 def test_a_restored_supply_goes_on_with_the_same_networks_without_training() -> None:
     supply = opened()
     drawn = supply.draw(0, 5)
-    other = Interpolated(MLP, 2, RECIPE).open(Problem(blobs(), 99, torch.device("cpu")))  # would train other ones
+    other = Interpolated(MLP, 2, RECIPE).open(SetupContext(blobs(), 99, torch.device("cpu")))  # would train other ones
     other.restore(supply.state())
     again = other.draw(0, 5)
     assert torch.equal(weights(again.network), weights(drawn.network))
-    assert torch.equal(weights(again.goal), weights(drawn.goal))  # type: ignore[arg-type]
+    assert torch.equal(weights(again.target_network), weights(drawn.target_network))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("stop", [1, 3])
@@ -74,11 +74,11 @@ def test_ncfm_falls_and_resumes_to_the_same_bits(stop: int, tmp_path: Path) -> N
     method = ncfm(
         architecture="convnet:width=4",
         frequencies=64,
-        real_per_class=16,
+        real_batch_per_class=16,
         pretrained_networks=2,
         pretraining_epochs=2,
-        initial="noise",
-        steps_per_view=2,
+        init="noise",
+        steps_per_network=2,
     )
     whole = method.distil(data, 1, seed=0, budget=budget)
     method.distil(data, 1, seed=0, budget=budget, checkpoint=path, callbacks=[StopAt(stop)])

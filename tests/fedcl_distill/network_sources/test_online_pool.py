@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from builders import blobs
-from fedcl_distill.context import Problem, SyntheticSide
+from fedcl_distill.context import SetupContext, SyntheticBatch
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.network_sources import OnlinePool, Supply
+from fedcl_distill.network_sources import NetworkSampler, OnlinePool
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.seeding import derive_seed
 
@@ -20,20 +20,20 @@ TINY = Architecture("mlp", {"width": 4})
 CLASSES = torch.arange(3).repeat_interleave(2)
 
 
-def opened(**settings: int) -> Supply:
-    return OnlinePool(TINY, **settings).open(Problem(blobs(), 7, torch.device("cpu")))  # type: ignore[arg-type]
+def opened(**settings: int) -> NetworkSampler:
+    return OnlinePool(TINY, **settings).open(SetupContext(blobs(), 7, torch.device("cpu")))  # type: ignore[arg-type]
 
 
-def side(seed: int = 0, labels: torch.Tensor = CLASSES) -> SyntheticSide:
+def side(seed: int = 0, labels: torch.Tensor = CLASSES) -> SyntheticBatch:
     inputs = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
-    return SyntheticSide(inputs, CLASSES, labels)
+    return SyntheticBatch(inputs, CLASSES, labels)
 
 
 def weights(network: Network) -> torch.Tensor:
     return torch.cat([one.detach().flatten() for one in network.parameters()])
 
 
-def run(supply: Supply, views: range) -> list[torch.Tensor]:
+def run(supply: NetworkSampler, views: range) -> list[torch.Tensor]:
     """The weights that each view looks through."""
     seen = []
     for index in views:

@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from builders import blobs
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.network_sources import PretrainedPool, Supply
+from fedcl_distill.network_sources import NetworkSampler, PretrainedPool
 from fedcl_distill.network_sources.pools import pretrained_pair, pretrained_pool
 from fedcl_distill.network_sources.simple import perturbed
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.training import Recipe, accuracy
+from fedcl_distill.training import TrainConfig, accuracy
 
 MLP = Architecture("mlp", {"width": 6})
 CONVNET = Architecture("convnet", {"width": 4})
-RECIPE = Recipe(epochs=10, learning_rate=0.05, batch_size=16, schedule="constant")
+RECIPE = TrainConfig(epochs=10, learning_rate=0.05, batch_size=16, schedule="constant")
 
 
 class Clock:
@@ -31,9 +31,9 @@ class Clock:
         return self.left >= 0
 
 
-def problem(seed: int = 3, questions: int | None = None) -> Problem:
+def problem(seed: int = 3, questions: int | None = None) -> SetupContext:
     data, device = blobs(), torch.device("cpu")
-    return Problem(data, seed, device) if questions is None else Problem(data, seed, device, Clock(questions))
+    return SetupContext(data, seed, device) if questions is None else SetupContext(data, seed, device, Clock(questions))
 
 
 def weights(network: Network) -> list[Tensor]:
@@ -47,21 +47,21 @@ def same(one: Network, other: Network) -> bool:
 def test_a_pair_is_a_network_before_and_after_training() -> None:
     pair = pretrained_pair(problem(), MLP, RECIPE, 0)
     assert accuracy(pair.trained, blobs()) > 0.9
-    assert accuracy(pair.trained, blobs()) > accuracy(pair.initial, blobs())
-    assert not any(one.requires_grad for network in (pair.initial, pair.trained) for one in network.parameters())
+    assert accuracy(pair.trained, blobs()) > accuracy(pair.init, blobs())
+    assert not any(one.requires_grad for network in (pair.init, pair.trained) for one in network.parameters())
 
 
 def test_a_pool_is_named_by_the_seed_and_its_networks_differ() -> None:
     one, again, other = (pretrained_pool(problem(seed), MLP, RECIPE, 2) for seed in (3, 3, 4))
     assert same(one[1].trained, again[1].trained)
-    assert not same(one[0].initial, one[1].initial)
-    assert not same(one[0].initial, other[0].initial)
+    assert not same(one[0].init, one[1].init)
+    assert not same(one[0].init, other[0].init)
     assert same(one[1].trained, pretrained_pair(problem(), MLP, RECIPE, 1).trained)
 
 
 def test_where_time_is_short_there_are_fewer_networks_trained_less() -> None:
     (only,) = pretrained_pool(problem(questions=0), MLP, RECIPE, 5)
-    assert not same(only.initial, only.trained)  # one step
+    assert not same(only.init, only.trained)  # one step
     steps = len(blobs()) // 16 + 1
     assert len(pretrained_pool(problem(questions=10 * steps + 5), MLP, RECIPE, 5)) == 2
 
@@ -97,7 +97,7 @@ def test_one_direction_has_exactly_the_stated_size_and_either_sign(monkeypatch: 
     assert 0.08 < max(sizes) <= 0.09 + 1e-4
 
 
-def views(supply: Supply, numbers: range) -> list[Network]:
+def views(supply: NetworkSampler, numbers: range) -> list[Network]:
     return [supply.draw(index, seed=100 + index).network for index in numbers]
 
 
@@ -109,7 +109,7 @@ def test_views_differ_and_can_be_drawn_again() -> None:
 
 
 def test_without_perturbation_views_are_the_networks_of_the_pool() -> None:
-    source = PretrainedPool(MLP, networks=2, epochs=1, least_perturbation=0.0, most_perturbation=0.0)
+    source = PretrainedPool(MLP, networks=2, epochs=1, min_perturbation=0.0, max_perturbation=0.0)
     seen = views(source.open(problem()), range(12))
     distinct = {tuple(one.sum().item() for one in weights(network)) for network in seen}
     assert len(distinct) == 2
@@ -125,6 +125,6 @@ def test_a_restored_pool_is_that_of_the_first_sitting_and_is_not_trained_again()
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    for wrong in ({"networks": 0}, {"epochs": -1}, {"least_perturbation": 0.2, "most_perturbation": 0.1}):
+    for wrong in ({"networks": 0}, {"epochs": -1}, {"min_perturbation": 0.2, "max_perturbation": 0.1}):
         with pytest.raises(SettingsError):
             PretrainedPool(**wrong)  # type: ignore[arg-type]

@@ -9,20 +9,20 @@ from torch.nn import functional as F
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
-from fedcl_distill.context import Problem, SyntheticSide
+from fedcl_distill.context import SetupContext, SyntheticBatch
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.network_sources import FreshRandom, PretrainedPool, Supply, TrainedOnReal
+from fedcl_distill.network_sources import FreshRandom, NetworkSampler, PretrainedPool, TrainedOnReal
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.training import accuracy
 
 MLP = Architecture("mlp", {"width": 6})
-NOTHING = SyntheticSide(torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+NOTHING = SyntheticBatch(torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
 
 
-def problem(data: LabelledData | None = None) -> Problem:
-    return Problem(data or blobs(), seed=3, device=torch.device("cpu"))
+def problem(data: LabelledData | None = None) -> SetupContext:
+    return SetupContext(data or blobs(), seed=3, device=torch.device("cpu"))
 
 
 def source(**settings: object) -> TrainedOnReal:
@@ -33,7 +33,7 @@ def weights(network: Network) -> list[Tensor]:
     return [one.detach().clone() for one in network.parameters()]
 
 
-def views(supply: Supply, numbers: range) -> list[list[Tensor]]:
+def views(supply: NetworkSampler, numbers: range) -> list[list[Tensor]]:
     """Weights of the network of each view, after which it learns."""
     seen = []
     for index in numbers:

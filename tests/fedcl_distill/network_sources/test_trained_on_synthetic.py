@@ -11,34 +11,34 @@ from torch.nn import functional as F
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
-from fedcl_distill.context import Problem, SyntheticSide
+from fedcl_distill.context import SetupContext, SyntheticBatch
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.network_sources import FreshRandom, Supply, TrainedOnSynthetic
+from fedcl_distill.network_sources import FreshRandom, NetworkSampler, TrainedOnSynthetic
 from fedcl_distill.network_sources.trained import loops_for
 from fedcl_distill.networks import Architecture, Network
 
 MLP = Architecture("mlp", {"width": 6})
 
 
-def problem() -> Problem:
-    return Problem(blobs(), seed=3, device=torch.device("cpu"))
+def problem() -> SetupContext:
+    return SetupContext(blobs(), seed=3, device=torch.device("cpu"))
 
 
 def source(**settings: object) -> TrainedOnSynthetic:
     return TrainedOnSynthetic(start=FreshRandom(MLP), **settings)  # type: ignore[arg-type]
 
 
-def synthetic(classes: Sequence[int] = (0, 0, 1, 1, 2, 2), soft: bool = False) -> SyntheticSide:
+def synthetic(classes: Sequence[int] = (0, 0, 1, 1, 2, 2), soft: bool = False) -> SyntheticBatch:
     labels = torch.tensor(classes)
     inputs = torch.randn(len(classes), 1, 8, 8, generator=torch.Generator().manual_seed(5))
-    return SyntheticSide(inputs, labels, F.one_hot(labels, 3).float() if soft else labels)
+    return SyntheticBatch(inputs, labels, F.one_hot(labels, 3).float() if soft else labels)
 
 
 def weights(network: Network) -> list[Tensor]:
     return [one.detach().clone() for one in network.parameters()]
 
 
-def views(supply: Supply, numbers: range, side: SyntheticSide) -> list[list[Tensor]]:
+def views(supply: NetworkSampler, numbers: range, side: SyntheticBatch) -> list[list[Tensor]]:
     """Weights of the network of each view, after which it learns."""
     seen = []
     for index in numbers:

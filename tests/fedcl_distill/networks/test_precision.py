@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, list_architectures
-from fedcl_distill.training import Recipe, accuracy, fit
+from fedcl_distill.training import TrainConfig, accuracy, fit
 
 SHAPE = (1, 28, 28)
 
@@ -61,7 +61,7 @@ def test_training_learns_as_well(digits):
     reached = []
     for precision in ("float32", "bfloat16"):
         network = Architecture("convnet", {"width": 16, "precision": precision}).build((1, 8, 8), 10, seed=0)
-        fit(network, digits.train.inputs(), digits.train.labels, Recipe(epochs=20, learning_rate=0.02), seed=0)
+        fit(network, digits.train.inputs(), digits.train.labels, TrainConfig(epochs=20, learning_rate=0.02), seed=0)
         reached.append(accuracy(network, digits.test))
     assert min(reached) > 0.8
     assert abs(reached[0] - reached[1]) < 0.05

@@ -12,27 +12,27 @@ from torch.nn import functional as F
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.objectives import CharacteristicFunction, DistributionMatching, View, WithCrossEntropy
+from fedcl_distill.objectives import CharacteristicFunction, DistributionMatching, MatchContext, WithCrossEntropy
 from fedcl_distill.objectives import distribution as module
 from fedcl_distill.objectives.distribution import CharacteristicMeans, characteristic_means
 
 CPU = torch.device("cpu")
-OBJECTIVE = CharacteristicFunction(frequencies=50, real_per_class=6)
+OBJECTIVE = CharacteristicFunction(frequencies=50, real_batch_per_class=6)
 
 
-def side(inputs: torch.Tensor, labels: torch.Tensor) -> SyntheticSide:
-    return SyntheticSide(inputs, classes=labels, labels=labels)
+def side(inputs: torch.Tensor, labels: torch.Tensor) -> SyntheticBatch:
+    return SyntheticBatch(inputs, classes=labels, labels=labels)
 
 
 def mlp(classes: int = 3, seed: int = 0) -> Network:
     return Architecture("mlp", {"width": 8}).build((1, 8, 8), classes, seed=seed).requires_grad_(False)
 
 
-def view_of(network: Network, goal: Network | None = None, classes: int = 3) -> View:
-    return View(network, NoAugmentation().draw(classes, (1, 8, 8), torch.Generator()), 3, goal)
+def view_of(network: Network, target_network: Network | None = None, classes: int = 3) -> MatchContext:
+    return MatchContext(network, NoAugmentation().draw(classes, (1, 8, 8), torch.Generator()), 3, target_network)
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -87,9 +87,9 @@ def test_amplitude_and_phase_are_weighed_apart() -> None:
 @pytest.mark.parametrize("in_groups", [False, True])
 def test_the_loss_is_the_sum_over_classes(in_groups: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if in_groups:
-        monkeypatch.setattr(module, "chunk_size", lambda inputs: 1)
+        monkeypatch.setattr(module, "micro_batch_size", lambda inputs: 1)
     data, view = blobs(per_class=9), view_of(mlp())
-    real = RealSide(data, CPU)
+    real = RealSampler(data, CPU)
     inputs, labels = torch.randn(5, 1, 8, 8), torch.tensor([0, 0, 1, 1, 2])
     target = OBJECTIVE.target(view, real)
     losses = list(OBJECTIVE.losses(view, target, side(inputs, labels)))
@@ -108,7 +108,7 @@ def test_the_loss_is_the_sum_over_classes(in_groups: bool, monkeypatch: pytest.M
 
 def test_only_the_same_distribution_is_at_no_distance() -> None:
     data, view = blobs(per_class=6), view_of(mlp())
-    target = OBJECTIVE.target(view, RealSide(data, CPU))
+    target = OBJECTIVE.target(view, RealSampler(data, CPU))
     (same,) = OBJECTIVE.losses(view, target, side(data.inputs().flip(0), data.labels.flip(0)))
     (other,) = OBJECTIVE.losses(view, target, side(data.inputs() + 0.05 * torch.randn(18, 1, 8, 8), data.labels))
     assert same.item() < 0.2
@@ -125,7 +125,7 @@ def test_spread_counts_where_the_mean_is_right() -> None:
 
 def test_gradient_equals_finite_differences() -> None:
     network = Network([nn.Flatten(), nn.Linear(4, 5), nn.Tanh()], 5, 2).double().requires_grad_(False)
-    view = View(network, NoAugmentation().draw(2, (4,), torch.Generator()), 0)
+    view = MatchContext(network, NoAugmentation().draw(2, (4,), torch.Generator()), 0)
     frequencies, labels = normal(6, 5), torch.tensor([0, 1, 1])
     real = characteristic_means(F.normalize(normal(8, 5, seed=2), dim=1), torch.arange(8) % 2, frequencies, 2)
     target = module.CharacteristicTarget(frequencies, real)
@@ -151,7 +151,7 @@ def test_gradients_stay_finite_where_both_sides_agree_or_vanish() -> None:
 def test_absent_classes_take_no_part() -> None:
     data = blobs(per_class=5).subset(torch.arange(10))  # classes 0 and 1 only
     view = view_of(mlp())
-    target = OBJECTIVE.target(view, RealSide(data, CPU))
+    target = OBJECTIVE.target(view, RealSampler(data, CPU))
     inputs = torch.randn(2, 1, 8, 8, requires_grad=True)
     (loss,) = OBJECTIVE.losses(view, target, side(inputs, torch.tensor([1, 2])))
     loss.backward()
@@ -161,8 +161,8 @@ def test_absent_classes_take_no_part() -> None:
 
 
 def test_each_view_has_its_own_frequencies(untouched_global_rng: None) -> None:
-    real = RealSide(blobs(per_class=3), CPU)
-    views = [View(mlp(), NoAugmentation().draw(3, (1, 8, 8), torch.Generator()), seed) for seed in (0, 0, 1)]
+    real = RealSampler(blobs(per_class=3), CPU)
+    views = [MatchContext(mlp(), NoAugmentation().draw(3, (1, 8, 8), torch.Generator()), seed) for seed in (0, 0, 1)]
     first, again, other = (OBJECTIVE.target(view, real).frequencies for view in views)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -172,12 +172,12 @@ def test_each_view_has_its_own_frequencies(untouched_global_rng: None) -> None:
 @pytest.mark.parametrize("soft", [False, True])
 def test_cross_entropy_is_the_sum_of_class_means_under_the_goal(soft: bool) -> None:
     data, goal = blobs(per_class=3), mlp(seed=5)
-    inner = DistributionMatching(real_per_class=3)
+    inner = DistributionMatching(real_batch_per_class=3)
     objective, view = WithCrossEntropy(inner, weight=0.5), view_of(mlp(), goal)
     inputs, classes = torch.randn(4, 1, 8, 8), torch.tensor([0, 0, 0, 2])
     labels = torch.randn(4, 3).softmax(dim=1) if soft else classes
-    synthetic = SyntheticSide(inputs, classes, labels)
-    target = objective.target(view, RealSide(data, CPU))
+    synthetic = SyntheticBatch(inputs, classes, labels)
+    target = objective.target(view, RealSampler(data, CPU))
     found = sum(loss.item() for loss in objective.losses(view, target, synthetic))
     expected = sum(loss.item() for loss in inner.losses(view, target, synthetic))
     for label in (0, 2):
@@ -187,14 +187,14 @@ def test_cross_entropy_is_the_sum_of_class_means_under_the_goal(soft: bool) -> N
 
 def test_cross_entropy_teaches_soft_labels_and_keeps_what_the_inner_objective_says() -> None:
     objective = WithCrossEntropy(OBJECTIVE, weight=0.5)
-    assert objective.needs_goal
+    assert objective.needs_target_network
     assert objective.reads_labels
     assert objective.settings()["frequencies"] == 50
     assert objective.settings()["objective"] == "characteristic function with cross entropy"
     view = view_of(mlp(), mlp(seed=5))
     labels = torch.full((1, 3), 1 / 3, requires_grad=True)
-    synthetic = SyntheticSide(torch.randn(1, 1, 8, 8), torch.tensor([1]), labels)
-    target = objective.target(view, RealSide(blobs(per_class=3), CPU))
+    synthetic = SyntheticBatch(torch.randn(1, 1, 8, 8), torch.tensor([1]), labels)
+    target = objective.target(view, RealSampler(blobs(per_class=3), CPU))
     *_, last = objective.losses(view, target, synthetic)
     last.backward()
     assert labels.grad is not None

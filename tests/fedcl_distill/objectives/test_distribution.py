@@ -10,9 +10,9 @@ from torch import nn
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.objectives import DistributionMatching, View, class_means
+from fedcl_distill.objectives import DistributionMatching, MatchContext, class_means
 from fedcl_distill.objectives.distribution import groups_of_classes
 
 
@@ -20,18 +20,18 @@ def total(losses: Iterator[torch.Tensor]) -> torch.Tensor:
     return torch.stack(list(losses)).sum()
 
 
-def side(inputs: torch.Tensor, labels: torch.Tensor) -> SyntheticSide:
-    return SyntheticSide(inputs, classes=labels, labels=labels)
+def side(inputs: torch.Tensor, labels: torch.Tensor) -> SyntheticBatch:
+    return SyntheticBatch(inputs, classes=labels, labels=labels)
 
 
-def view_of(network: Network, seed: int = 0) -> View:
-    return View(network, NoAugmentation().draw(3, (1, 8, 8), torch.Generator()), seed)
+def view_of(network: Network, seed: int = 0) -> MatchContext:
+    return MatchContext(network, NoAugmentation().draw(3, (1, 8, 8), torch.Generator()), seed)
 
 
 def test_loss_equals_the_formula_class_by_class() -> None:
     data = blobs(per_class=30)
     network = Architecture("convnet", {"width": 4}).build((1, 8, 8), 3, seed=0).requires_grad_(False)
-    objective, real = DistributionMatching(real_per_class=7), RealSide(data, torch.device("cpu"))
+    objective, real = DistributionMatching(real_batch_per_class=7), RealSampler(data, torch.device("cpu"))
     view = view_of(network, seed=4)
     synthetic, labels = torch.randn(6, 1, 8, 8), torch.tensor([0, 0, 1, 1, 2, 2])
     loss = total(objective.losses(view, objective.target(view, real), side(synthetic, labels)))
@@ -48,9 +48,9 @@ def test_loss_equals_the_formula_class_by_class() -> None:
 def test_equal_sides_agree_perfectly() -> None:
     data = blobs(per_class=5)
     network = Architecture("mlp", {"width": 4}).build((1, 8, 8), 3, seed=0)
-    objective = DistributionMatching(real_per_class=10)
+    objective = DistributionMatching(real_batch_per_class=10)
     view = view_of(network)
-    target = objective.target(view, RealSide(data, torch.device("cpu")))
+    target = objective.target(view, RealSampler(data, torch.device("cpu")))
     loss = total(objective.losses(view, target, side(data.inputs(), data.labels)))
     assert loss.item() < 1e-9
 
@@ -60,7 +60,7 @@ def test_absent_classes_take_no_part() -> None:
     present = data.subset(torch.arange(10))  # classes 0 and 1 only
     network = Architecture("mlp", {"width": 4}).build((1, 8, 8), 3, seed=0)
     objective, view = DistributionMatching(), view_of(network)
-    target = objective.target(view, RealSide(present, torch.device("cpu")))
+    target = objective.target(view, RealSampler(present, torch.device("cpu")))
     inputs, labels = torch.randn(3, 1, 8, 8, requires_grad=True), torch.tensor([0, 1, 2])
     total(objective.losses(view, target, side(inputs, labels))).backward()
     assert inputs.grad is not None
@@ -70,7 +70,7 @@ def test_absent_classes_take_no_part() -> None:
 
 def test_gradient_is_right() -> None:
     network = Network([nn.Flatten(), nn.Linear(4, 5), nn.Tanh()], 5, 2).double()
-    view = View(network, NoAugmentation().draw(2, (4,), torch.Generator()), 0)
+    view = MatchContext(network, NoAugmentation().draw(2, (4,), torch.Generator()), 0)
     target = class_means(torch.randn(6, 5, dtype=torch.float64), torch.tensor([0, 0, 0, 1, 1, 1]), 2)
     labels = torch.tensor([0, 1, 1])
     inputs = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
@@ -83,7 +83,7 @@ def test_gradient_is_right() -> None:
 
 def test_real_batches_have_distinct_samples_of_every_class(untouched_global_rng: None) -> None:
     data = blobs(per_class=500, shape=(4,))
-    real = RealSide(data, torch.device("cpu"))
+    real = RealSampler(data, torch.device("cpu"))
     inputs, labels = real.draw(9, seed=1)
     assert torch.bincount(labels).tolist() == [9, 9, 9]
     assert len(inputs.unique(dim=0)) == 27
@@ -95,12 +95,12 @@ def test_real_batches_have_distinct_samples_of_every_class(untouched_global_rng:
 
 def test_small_classes_are_drawn_whole() -> None:
     data = blobs(per_class=4)
-    _, labels = RealSide(data, torch.device("cpu")).draw(100, seed=0)
+    _, labels = RealSampler(data, torch.device("cpu")).draw(100, seed=0)
     assert torch.bincount(labels).tolist() == [4, 4, 4]
 
 
 def test_every_sample_is_equally_likely() -> None:
-    real = RealSide(blobs(classes=1, per_class=200, shape=(1,)), torch.device("cpu"))
+    real = RealSampler(blobs(classes=1, per_class=200, shape=(1,)), torch.device("cpu"))
     values = real.data.inputs().flatten()
     counts = torch.zeros(200)
     for seed in range(2000):

@@ -14,7 +14,7 @@ import fedcl_distill.micro_batches
 import fedcl_distill.objectives.gradients
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation, SiameseAugmentation
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import (
@@ -22,8 +22,8 @@ from fedcl_distill.objectives import (
     CosineDistance,
     GradientMatching,
     HiddenWeights,
+    MatchContext,
     SquaredDistance,
-    View,
 )
 
 SHAPE = (1, 8, 8)
@@ -35,15 +35,15 @@ def network_of(kind: str, classes: int = 3) -> Network:
     return NETWORKS[kind].build(SHAPE, classes, seed=1).double().requires_grad_(False)
 
 
-def view_of(network: Network, seed: int = 4) -> View:
-    return View(network, NoAugmentation().draw(3, SHAPE, torch.Generator()), seed)
+def view_of(network: Network, seed: int = 4) -> MatchContext:
+    return MatchContext(network, NoAugmentation().draw(3, SHAPE, torch.Generator()), seed)
 
 
-def synthetic_of(classes: Sequence[int], seed: int = 0) -> SyntheticSide:
+def synthetic_of(classes: Sequence[int], seed: int = 0) -> SyntheticBatch:
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(len(classes), *SHAPE, generator=generator, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor(classes)
-    return SyntheticSide(inputs, labels, labels)
+    return SyntheticBatch(inputs, labels, labels)
 
 
 def own_gradient(network: Network, inputs: Tensor, labels: Tensor, create_graph: bool = False) -> list[Tensor]:
@@ -55,7 +55,7 @@ def own_gradient(network: Network, inputs: Tensor, labels: Tensor, create_graph:
     return list(gradient)
 
 
-def real_gradients(view: View, per_class: int, real: RealSide) -> dict[int, list[Tensor]]:
+def real_gradients(view: MatchContext, per_class: int, real: RealSampler) -> dict[int, list[Tensor]]:
     inputs, labels = real.draw(per_class, view.seed)
     inputs = inputs.double()
     return {
@@ -64,7 +64,7 @@ def real_gradients(view: View, per_class: int, real: RealSide) -> dict[int, list
     }
 
 
-class DoubleReal(RealSide):
+class DoubleReal(RealSampler):
     """float64, so that differences of rounding do not hide others."""
 
     def draw(self, per_class: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -72,7 +72,9 @@ class DoubleReal(RealSide):
         return inputs.double(), labels
 
 
-def run(objective: GradientMatching, view: View, real: RealSide, synthetic: SyntheticSide) -> tuple[float, Tensor]:
+def run(
+    objective: GradientMatching, view: MatchContext, real: RealSampler, synthetic: SyntheticBatch
+) -> tuple[float, Tensor]:
     """The loss, and its gradient in the inputs, as the engine takes them."""
     value = 0.0
     inputs = synthetic.inputs.detach().clone().requires_grad_()
@@ -86,7 +88,7 @@ def run(objective: GradientMatching, view: View, real: RealSide, synthetic: Synt
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_the_target_is_the_gradient_of_each_class_alone(kind: str) -> None:
     view, real = view_of(network_of(kind)), DoubleReal(blobs(per_class=20), CPU)
-    target = GradientMatching(real_per_class=7).target(view, real)
+    target = GradientMatching(real_batch_per_class=7).target(view, real)
     expected = real_gradients(view, 7, real)
     assert target.keys() == expected.keys()
     for label, gradient in target.items():
@@ -99,7 +101,7 @@ def test_the_target_is_the_gradient_of_each_class_alone(kind: str) -> None:
 def test_class_by_class_it_is_the_sum_of_distances_of_each_class(kind: str, distance: CosineDistance) -> None:
     view, real = view_of(network_of(kind)), DoubleReal(blobs(), CPU)
     synthetic = synthetic_of([0, 0, 1, 2, 2, 2])
-    value, _ = run(GradientMatching(distance=distance, real_per_class=5), view, real, synthetic)
+    value, _ = run(GradientMatching(distance=distance, real_batch_per_class=5), view, real, synthetic)
     of_real, expected = real_gradients(view, 5, real), 0.0
     for label in range(3):
         rows = synthetic.classes == label
@@ -111,7 +113,7 @@ def test_class_by_class_it_is_the_sum_of_distances_of_each_class(kind: str, dist
 def test_over_all_classes_it_is_the_distance_of_mean_gradients() -> None:
     view, real = view_of(network_of("convnet")), DoubleReal(blobs(), CPU)
     synthetic = synthetic_of([0, 0, 1, 2, 2, 2])
-    value, _ = run(GradientMatching(over="all", real_per_class=5), view, real, synthetic)
+    value, _ = run(GradientMatching(over="all", real_batch_per_class=5), view, real, synthetic)
     of_real = real_gradients(view, 5, real)
     wanted = [sum(layers) / 3 for layers in zip(*of_real.values(), strict=True)]
     of_synthetic = [
@@ -130,7 +132,7 @@ def test_the_gradient_in_the_samples_agrees_with_finite_differences(
     kind: str, over: str, distance: CosineDistance
 ) -> None:
     view, real = view_of(network_of(kind)), DoubleReal(blobs(), CPU)
-    objective = GradientMatching(distance=distance, over=over, real_per_class=6)  # type: ignore[arg-type]
+    objective = GradientMatching(distance=distance, over=over, real_batch_per_class=6)  # type: ignore[arg-type]
     synthetic = synthetic_of([0, 1, 1, 2])
     _, gradient = run(objective, view, real, synthetic)
     way = torch.randn(synthetic.inputs.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
@@ -144,12 +146,12 @@ def test_the_gradient_in_the_samples_agrees_with_finite_differences(
 @pytest.mark.parametrize("over", ["class", "all"])
 def test_cutting_into_parts_changes_neither_loss_nor_gradients(over: str, monkeypatch: pytest.MonkeyPatch) -> None:
     view, real = view_of(network_of("convnet")), DoubleReal(blobs(), CPU)
-    objective = GradientMatching(over=over, real_per_class=9, full_rate_at=2)  # type: ignore[arg-type]
+    objective = GradientMatching(over=over, real_batch_per_class=9, full_rate_at=2)  # type: ignore[arg-type]
     synthetic = synthetic_of([0, 0, 0, 1, 1, 2, 2, 2, 2, 2])
     target = objective.target(view, real)
     value, gradient = run(objective, view, real, synthetic)
     for module in (fedcl_distill.micro_batches, fedcl_distill.objectives.gradients):
-        monkeypatch.setattr(module, "chunk_size", lambda inputs: 2)
+        monkeypatch.setattr(module, "micro_batch_size", lambda inputs: 2)
     for label, of_class in objective.target(view, real).items():
         torch.testing.assert_close(list(of_class), list(target[label]))
     assert len(list(objective.losses(view, target, synthetic))) > 3
@@ -163,8 +165,11 @@ def test_equal_sides_agree_perfectly_under_the_same_augmentation() -> None:
     network = Architecture("convnet", {"width": 4}).build((3, 8, 10), 3, seed=0).double().requires_grad_(False)
     draw = SiameseAugmentation().draw(3, (3, 8, 10), torch.Generator().manual_seed(1))
     inputs = data.inputs().double().requires_grad_()
-    synthetic = SyntheticSide(inputs, data.labels, data.labels)
-    objective, view = GradientMatching(distance=SquaredDistance(), real_per_class=10), View(network, draw, 0)
+    synthetic = SyntheticBatch(inputs, data.labels, data.labels)
+    objective, view = (
+        GradientMatching(distance=SquaredDistance(), real_batch_per_class=10),
+        MatchContext(network, draw, 0),
+    )
     target = objective.target(view, DoubleReal(data, CPU))
     assert sum(loss.item() for loss in objective.losses(view, target, synthetic)) == pytest.approx(0, abs=1e-20)
     other = replace(view, augment=SiameseAugmentation().draw(3, (3, 8, 10), torch.Generator().manual_seed(2)))
@@ -173,7 +178,7 @@ def test_equal_sides_agree_perfectly_under_the_same_augmentation() -> None:
 
 @pytest.mark.parametrize("over", ["class", "all"])
 def test_classes_that_one_side_lacks_take_no_part(over: str) -> None:
-    view, objective = view_of(network_of("mlp")), GradientMatching(over=over, real_per_class=5)  # type: ignore[arg-type]
+    view, objective = view_of(network_of("mlp")), GradientMatching(over=over, real_batch_per_class=5)  # type: ignore[arg-type]
     present = DoubleReal(blobs(per_class=5).subset(torch.arange(10)), CPU)  # classes 0 and 1
     assert objective.target(view, present).keys() == {0, 1}
     with_absent, gradient = run(objective, view, present, synthetic_of([1, 2]))
@@ -230,6 +235,6 @@ def test_the_network_is_left_alone() -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    for wrong in ({"real_per_class": 0}, {"full_rate_at": 0}, {"over": "everything"}):
+    for wrong in ({"real_batch_per_class": 0}, {"full_rate_at": 0}, {"over": "everything"}):
         with pytest.raises(SettingsError):
             GradientMatching(**wrong)  # type: ignore[arg-type]

@@ -11,10 +11,10 @@ from torch import nn
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import DivergenceError, SettingsError
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.objectives import View
+from fedcl_distill.objectives import MatchContext
 from fedcl_distill.objectives.kernel_ridge import (
     FullyConnectedNTK,
     Kernel,
@@ -33,15 +33,17 @@ from fedcl_distill.objectives.kernel_ridge import (
 CPU = torch.device("cpu")
 
 
-def view_of(network: Network, seed: int = 0) -> View:
-    return View(network, NoAugmentation().draw(3, (1, 8, 8), torch.Generator()), seed)
+def view_of(network: Network, seed: int = 0) -> MatchContext:
+    return MatchContext(network, NoAugmentation().draw(3, (1, 8, 8), torch.Generator()), seed)
 
 
 def smooth_network() -> Network:
     return Network([nn.Flatten(), nn.Linear(4, 6), nn.Tanh()], 6, 3).double().requires_grad_(False)
 
 
-def total(objective: KernelRidgeRegression, view: View, target: RepresentedBatch, side: SyntheticSide) -> float:
+def total(
+    objective: KernelRidgeRegression, view: MatchContext, target: RepresentedBatch, side: SyntheticBatch
+) -> float:
     """The loss; differentiates each addend before the next, as the engine does."""
     value = 0.0
     for loss in objective.losses(view, target, side):
@@ -54,10 +56,10 @@ def total(objective: KernelRidgeRegression, view: View, target: RepresentedBatch
 def test_the_loss_is_that_of_ridge_regression_solved_by_numpy(kernel: Kernel) -> None:
     data = blobs(per_class=20)
     network = Architecture("convnet", {"width": 4}).build((1, 8, 8), 3, seed=0).requires_grad_(False)
-    objective = KernelRidgeRegression(kernel, SquaredError(), regularisation=1e-3, real_per_batch=25)
-    view, real = view_of(network, seed=3), RealSide(data, CPU)
+    objective = KernelRidgeRegression(kernel, SquaredError(), regularisation=1e-3, real_batch_size=25)
+    view, real = view_of(network, seed=3), RealSampler(data, CPU)
     inputs, classes = torch.randn(5, 1, 8, 8, requires_grad=True), torch.tensor([0, 1, 1, 2, 2])
-    value = total(objective, view, objective.target(view, real), SyntheticSide(inputs, classes, classes))
+    value = total(objective, view, objective.target(view, real), SyntheticBatch(inputs, classes, classes))
 
     batch, truth = real.batch(25, seed=3)
     with torch.no_grad():
@@ -83,7 +85,7 @@ def test_gradients_by_samples_labels_and_scale_are_right(kernel: Kernel, loss: R
     scale = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
 
     def value(inputs: torch.Tensor, labels: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        side = SyntheticSide(inputs, torch.arange(3), labels, {"log_scale": scale})
+        side = SyntheticBatch(inputs, torch.arange(3), labels, {"log_scale": scale})
         return next(iter(objective.losses(view, target, side))) + 0 * scale
 
     assert torch.autograd.gradcheck(value, (inputs, labels, scale))
@@ -92,16 +94,16 @@ def test_gradients_by_samples_labels_and_scale_are_right(kernel: Kernel, loss: R
 def test_chunks_change_neither_loss_nor_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     data = blobs(per_class=20)
     network = Architecture("convnet", {"width": 4}).build((1, 8, 8), 3, seed=0).requires_grad_(False)
-    objective = KernelRidgeRegression(real_per_batch=30, regularisation=1e-2, loss=SquaredErrorWithMargin())
+    objective = KernelRidgeRegression(real_batch_size=30, regularisation=1e-2, loss=SquaredErrorWithMargin())
     view = view_of(network)
-    target = objective.target(view, RealSide(data, CPU))
+    target = objective.target(view, RealSampler(data, CPU))
     classes = torch.arange(3).repeat_interleave(7)
     results = []
     for values in (32 * 1024, 64 * 16):
         monkeypatch.setattr("fedcl_distill.micro_batches._CPU_VALUES", values)
         inputs = torch.randn(21, 1, 8, 8, generator=torch.Generator().manual_seed(5)).requires_grad_()
         labels = torch.eye(3)[classes].requires_grad_()
-        side = SyntheticSide(inputs, classes, labels)
+        side = SyntheticBatch(inputs, classes, labels)
         results.append((total(objective, view, target, side), inputs.grad, labels.grad))
     (whole, whole_inputs, whole_labels), (cut, cut_inputs, cut_labels) = results
     assert cut == pytest.approx(whole, rel=1e-4)
@@ -111,10 +113,10 @@ def test_chunks_change_neither_loss_nor_gradient(monkeypatch: pytest.MonkeyPatch
 
 def test_a_set_that_is_the_real_batch_predicts_it() -> None:
     data = blobs(per_class=6)
-    objective = KernelRidgeRegression(FullyConnectedNTK(), real_per_batch=18)
+    objective = KernelRidgeRegression(FullyConnectedNTK(), real_batch_size=18)
     view = view_of(smooth_network())
-    side = SyntheticSide(data.inputs().requires_grad_(), data.labels, data.labels)
-    assert total(objective, view, objective.target(view, RealSide(data, CPU)), side) < 1e-6
+    side = SyntheticBatch(data.inputs().requires_grad_(), data.labels, data.labels)
+    assert total(objective, view, objective.target(view, RealSampler(data, CPU)), side) < 1e-6
 
 
 def test_equal_samples_do_not_stop_the_solver() -> None:
@@ -156,13 +158,13 @@ def test_one_class_and_absent_classes_are_no_trouble() -> None:
         objective = KernelRidgeRegression(FullyConnectedNTK(), SquaredErrorWithMargin())
         view = view_of(smooth_network())
         inputs = torch.randn(len(classes), 1, 8, 8, requires_grad=True)
-        side = SyntheticSide(inputs, torch.tensor(classes), torch.tensor(classes))
-        assert math.isfinite(total(objective, view, objective.target(view, RealSide(data, CPU)), side))
+        side = SyntheticBatch(inputs, torch.tensor(classes), torch.tensor(classes))
+        assert math.isfinite(total(objective, view, objective.target(view, RealSampler(data, CPU)), side))
         assert inputs.grad is not None
         assert torch.isfinite(inputs.grad).all()
 
 
 def test_bad_settings_are_refused() -> None:
-    for bad in ({"regularisation": 0.0}, {"real_per_batch": 0}):
+    for bad in ({"regularisation": 0.0}, {"real_batch_size": 0}):
         with pytest.raises(SettingsError):
             KernelRidgeRegression(**bad)  # type: ignore[arg-type]

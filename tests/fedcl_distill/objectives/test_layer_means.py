@@ -10,32 +10,32 @@ from torch import nn
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation, SiameseAugmentation
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.objectives import LayerMeans, View
+from fedcl_distill.objectives import LayerMeans, MatchContext
 from fedcl_distill.objectives import distribution as module
 
 CPU = torch.device("cpu")
 
 
-def side(inputs: torch.Tensor, labels: torch.Tensor) -> SyntheticSide:
-    return SyntheticSide(inputs, classes=labels, labels=labels)
+def side(inputs: torch.Tensor, labels: torch.Tensor) -> SyntheticBatch:
+    return SyntheticBatch(inputs, classes=labels, labels=labels)
 
 
-def view_of(network: Network, classes: int = 3, shape: tuple[int, ...] = (1, 16, 16)) -> View:
-    return View(network.requires_grad_(False), NoAugmentation().draw(classes, shape, torch.Generator()), seed=3)
+def view_of(network: Network, classes: int = 3, shape: tuple[int, ...] = (1, 16, 16)) -> MatchContext:
+    return MatchContext(network.requires_grad_(False), NoAugmentation().draw(classes, shape, torch.Generator()), seed=3)
 
 
 def convnet(classes: int = 3, shape: tuple[int, ...] = (1, 16, 16)) -> Network:
     return Architecture("convnet", {"width": 4}).build(shape, classes, seed=0).double()
 
 
-def in_double(data: LabelledData, objective: LayerMeans, view: View) -> module.LayerTarget:
+def in_double(data: LabelledData, objective: LayerMeans, view: MatchContext) -> module.LayerTarget:
     """The target with real samples in float64."""
 
-    class Real(RealSide):
+    class Real(RealSampler):
         def draw(self, per_class: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
             inputs, labels = super().draw(per_class, seed)
             return inputs.double(), labels
@@ -43,9 +43,11 @@ def in_double(data: LabelledData, objective: LayerMeans, view: View) -> module.L
     return objective.target(view, Real(data, CPU))
 
 
-def naive_loss(objective: LayerMeans, view: View, data: LabelledData, synthetic: SyntheticSide) -> torch.Tensor:
+def naive_loss(
+    objective: LayerMeans, view: MatchContext, data: LabelledData, synthetic: SyntheticBatch
+) -> torch.Tensor:
     """Class by class, layer by layer, sample by sample; for classes that both sides have."""
-    real, labels = RealSide(data, CPU).draw(objective.real_per_class, view.seed)
+    real, labels = RealSampler(data, CPU).draw(objective.real_batch_per_class, view.seed)
     of_real, of_synthetic = view.network.stages(real.double()), view.network.stages(synthetic.inputs)
     classes = [c for c in range(data.num_classes) if (labels == c).any() and (synthetic.classes == c).any()]
     loss = torch.zeros((), dtype=torch.float64)
@@ -73,9 +75,9 @@ def test_value_and_gradient_are_those_of_the_formula(
     elif absent == "synthetic":
         classes = torch.tensor([0, 0, 0, 2, 2, 2])
     if in_groups:
-        monkeypatch.setattr(module, "chunk_size", lambda inputs: 2)
+        monkeypatch.setattr(module, "micro_batch_size", lambda inputs: 2)
     inputs = torch.randn(6, 1, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    objective, view = LayerMeans(real_per_class=5, discriminative_weight=0.3), view_of(convnet())
+    objective, view = LayerMeans(real_batch_per_class=5, discriminative_weight=0.3), view_of(convnet())
 
     losses = list(objective.losses(view, in_double(data, objective, view), side(inputs, classes)))
     assert len(losses) == (len(classes.unique()) if in_groups else 1)
@@ -111,7 +113,7 @@ def test_equal_sides_leave_the_discriminative_term_alone() -> None:
     data = blobs(per_class=4)
     network = Architecture("mlp", {"width": 4}).build((1, 8, 8), 3, seed=0)
     objective, view = LayerMeans(discriminative_weight=0.0), view_of(network, shape=(1, 8, 8))
-    target = objective.target(view, RealSide(data, CPU))
+    target = objective.target(view, RealSampler(data, CPU))
     assert sum(loss.item() for loss in objective.losses(view, target, side(data.inputs(), data.labels))) < 1e-9
 
 
@@ -120,7 +122,7 @@ def test_one_class_and_one_real_sample_are_enough() -> None:
     network = Architecture("convnet", {"width": 4}).build((3, 8, 12), 1, seed=0)
     objective, view = LayerMeans(), view_of(network, 1, (3, 8, 12))
     inputs = torch.randn(1, 3, 8, 12, requires_grad=True)
-    target = objective.target(view, RealSide(data, CPU))
+    target = objective.target(view, RealSampler(data, CPU))
     (loss,) = objective.losses(view, target, side(inputs, torch.tensor([0])))
     loss.backward()
     assert math.isfinite(loss.item())
@@ -133,12 +135,14 @@ def test_both_sides_are_augmented_alike() -> None:
     data = blobs(per_class=4)
     network = Architecture("mlp", {"width": 4}).build((1, 8, 8), 3, seed=0).requires_grad_(False)
     draw = SiameseAugmentation().draw(3, (1, 8, 8), torch.Generator().manual_seed(0))
-    view, objective = View(network, draw, seed=0), LayerMeans(discriminative_weight=0.0)
-    target = objective.target(view, RealSide(data, CPU))
+    view, objective = MatchContext(network, draw, seed=0), LayerMeans(discriminative_weight=0.0)
+    target = objective.target(view, RealSampler(data, CPU))
     assert sum(loss.item() for loss in objective.losses(view, target, side(data.inputs(), data.labels))) < 1e-9
 
 
-@pytest.mark.parametrize("change", [{"real_per_class": 0}, {"deep_weight": -1.0}, {"discriminative_weight": -0.1}])
+@pytest.mark.parametrize(
+    "change", [{"real_batch_per_class": 0}, {"deep_weight": -1.0}, {"discriminative_weight": -0.1}]
+)
 def test_impossible_settings_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(SettingsError):
         LayerMeans(**change)  # type: ignore[arg-type]

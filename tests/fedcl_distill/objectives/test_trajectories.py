@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from builders import blobs
 from fedcl_distill.augmentation import Augmentation, NoAugmentation, SiameseAugmentation
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.objectives import Replayed, Tesla, TrajectoryGradient, TrajectoryMatching, Unrolled, View
+from fedcl_distill.objectives import MatchContext, Replayed, Tesla, TrajectoryGradient, TrajectoryMatching, Unrolled
 from fedcl_distill.objectives.inner_training import Student, weights_of
 from fedcl_distill.seeding import isolated_rng
 
@@ -32,18 +32,20 @@ def tanh_network(seed: int) -> Network:
         return Network([nn.Sequential(nn.Linear(4, 5), nn.Tanh())], 5, 3).double().requires_grad_(False)
 
 
-def view_of(start: Network, goal: Network, seed: int = 0) -> View:
-    return View(start, NoAugmentation().draw(1, (4,), torch.Generator()), seed, goal)
+def view_of(start: Network, target_network: Network, seed: int = 0) -> MatchContext:
+    return MatchContext(start, NoAugmentation().draw(1, (4,), torch.Generator()), seed, target_network)
 
 
-def side(inputs: Tensor, labels: Tensor, rate: float | Tensor = 0.3) -> SyntheticSide:
+def side(inputs: Tensor, labels: Tensor, rate: float | Tensor = 0.3) -> SyntheticBatch:
     learned = rate if isinstance(rate, Tensor) else torch.tensor(rate, dtype=torch.float64)
     classes = labels if labels.ndim == 1 else labels.argmax(1)
-    return SyntheticSide(inputs, classes, labels, {"learning_rate": learned})
+    return SyntheticBatch(inputs, classes, labels, {"learning_rate": learned})
 
 
-def loss_of(objective: TrajectoryMatching, view: View, synthetic: SyntheticSide, data: object = None) -> Tensor:
-    real = RealSide(blobs(shape=(4,)) if data is None else data, torch.device("cpu"))  # type: ignore[arg-type]
+def loss_of(
+    objective: TrajectoryMatching, view: MatchContext, synthetic: SyntheticBatch, data: object = None
+) -> Tensor:
+    real = RealSampler(blobs(shape=(4,)) if data is None else data, torch.device("cpu"))  # type: ignore[arg-type]
     (loss,) = objective.losses(view, objective.target(view, real), synthetic)
     return loss
 
@@ -57,7 +59,9 @@ def matching(gradient: TrajectoryGradient, steps: int = 3, batch_size: int | Non
     return TrajectoryMatching(steps=steps, batch_size=batch_size, gradient=gradient)
 
 
-def gradients(objective: TrajectoryMatching, view: View, inputs: Tensor, labels: Tensor, rate: float) -> list[Tensor]:
+def gradients(
+    objective: TrajectoryMatching, view: MatchContext, inputs: Tensor, labels: Tensor, rate: float
+) -> list[Tensor]:
     inputs = inputs.clone().requires_grad_()
     labels = labels.clone().requires_grad_(labels.is_floating_point())
     learned = torch.tensor(rate, dtype=torch.float64, requires_grad=True)
@@ -130,7 +134,7 @@ def test_replaying_equals_unrolling(batch_size: int | None, soft: bool) -> None:
 
 
 def test_replaying_equals_unrolling_on_augmented_images_in_several_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedcl_distill.objectives.inner_training.chunk_size", lambda inputs: 3)
+    monkeypatch.setattr("fedcl_distill.objectives.inner_training.micro_batch_size", lambda inputs: 3)
     data = blobs(shape=(3, 8, 6))
     start, goal = (Architecture("convnet", {"width": 3}).build((3, 8, 6), 3, seed=s).double() for s in (0, 1))
     inputs = data.inputs()[::8].double()  # 8 samples: parts of 3, 3 and 2

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation, SiameseAugmentation
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.objectives import View
+from fedcl_distill.objectives import MatchContext
 from fedcl_distill.objectives.unrolled import (
     FixedBatches,
     FixedRate,
@@ -40,8 +40,8 @@ def smooth_network() -> Network:
     return Network([nn.Flatten(), nn.Linear(4, 5), nn.Tanh()], 5, 3).double().requires_grad_(False)
 
 
-def view_of(network: Network, seed: int = 0) -> View:
-    return View(network, NoAugmentation().draw(3, (4,), torch.Generator()), seed)
+def view_of(network: Network, seed: int = 0) -> MatchContext:
+    return MatchContext(network, NoAugmentation().draw(3, (4,), torch.Generator()), seed)
 
 
 def real_batch() -> RealBatch:
@@ -63,7 +63,9 @@ def learned_of(objective: UnrolledTraining) -> dict[str, torch.Tensor]:
 def value_of(
     objective: UnrolledTraining, inputs: torch.Tensor, labels: torch.Tensor, **learned: torch.Tensor
 ) -> torch.Tensor:
-    (loss,) = objective.losses(view_of(smooth_network()), real_batch(), SyntheticSide(inputs, CLASSES, labels, learned))
+    (loss,) = objective.losses(
+        view_of(smooth_network()), real_batch(), SyntheticBatch(inputs, CLASSES, labels, learned)
+    )
     return loss
 
 
@@ -162,11 +164,11 @@ def test_the_inner_training_is_that_of_torch(untouched_global_rng: None) -> None
     objective = UnrolledTraining(steps=7, epochs=1, momentum=0.9, rates=FixedRate(0.1))
     data = blobs(per_class=9)
     network = Architecture("convnet", {"width": 4}).build((1, 8, 8), 3, seed=0).requires_grad_(False)
-    view, classes = View(network, NoAugmentation().draw(3, (1, 8, 8), torch.Generator()), 5), torch.arange(3)
-    target = objective.target(view, RealSide(data, torch.device("cpu")))
+    view, classes = MatchContext(network, NoAugmentation().draw(3, (1, 8, 8), torch.Generator()), 5), torch.arange(3)
+    target = objective.target(view, RealSampler(data, torch.device("cpu")))
     inputs = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
     before = copy.deepcopy(network.state_dict())
-    (loss,) = objective.losses(view, target, SyntheticSide(inputs, classes, classes))
+    (loss,) = objective.losses(view, target, SyntheticBatch(inputs, classes, classes))
     assert all(torch.equal(one, before[name]) for name, one in network.state_dict().items())
 
     trained = copy.deepcopy(network).requires_grad_(True)
@@ -180,18 +182,18 @@ def test_the_inner_training_is_that_of_torch(untouched_global_rng: None) -> None
 
 def test_augmented_steps_are_replayed_with_the_same_draws() -> None:
     objective = UnrolledTraining(
-        steps=3, epochs=1, rates=FixedRate(0.05), augmentation=SiameseAugmentation(), real_per_batch=9
+        steps=3, epochs=1, rates=FixedRate(0.05), augmentation=SiameseAugmentation(), real_batch_size=9
     )
     data, classes = blobs((3, 9, 13), per_class=9), torch.arange(3)
     smooth = Network([nn.Conv2d(3, 4, 3), nn.Tanh(), nn.AvgPool2d(2)], 4 * 3 * 5, 3).double().requires_grad_(False)
-    view = View(smooth, NoAugmentation().draw(3, (3, 9, 13), torch.Generator()), 5)
-    batch = objective.target(view, RealSide(data, torch.device("cpu")))
+    view = MatchContext(smooth, NoAugmentation().draw(3, (3, 9, 13), torch.Generator()), 5)
+    batch = objective.target(view, RealSampler(data, torch.device("cpu")))
     target = RealBatch(batch.inputs.double(), batch.classes)
     inputs = torch.randn(3, 3, 9, 13, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     direction = torch.randn(inputs.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     def value(inputs: torch.Tensor) -> torch.Tensor:
-        (loss,) = objective.losses(view, target, SyntheticSide(inputs, classes, classes))
+        (loss,) = objective.losses(view, target, SyntheticBatch(inputs, classes, classes))
         return loss
 
     (gradient,) = torch.autograd.grad(value(inputs), inputs)
@@ -203,13 +205,13 @@ def test_chunks_change_neither_loss_nor_gradient(monkeypatch: pytest.MonkeyPatch
     data, classes = blobs(per_class=40), torch.arange(3).repeat_interleave(8)
     objective = UnrolledTraining(steps=2, epochs=1, rates=FixedRate(0.1), momentum=0.5)
     network = Architecture("convnet", {"width": 4}).build((1, 8, 8), 3, seed=0).requires_grad_(False)
-    view = View(network, NoAugmentation().draw(3, (1, 8, 8), torch.Generator()), 5)
-    target = objective.target(view, RealSide(data, torch.device("cpu")))
+    view = MatchContext(network, NoAugmentation().draw(3, (1, 8, 8), torch.Generator()), 5)
+    target = objective.target(view, RealSampler(data, torch.device("cpu")))
     results = []
     for values in (32 * 1024, 64 * 16):
         monkeypatch.setattr("fedcl_distill.micro_batches._CPU_VALUES", values)
         inputs = torch.randn(24, 1, 8, 8, generator=torch.Generator().manual_seed(5)).requires_grad_()
-        (loss,) = objective.losses(view, target, SyntheticSide(inputs, classes, classes))
+        (loss,) = objective.losses(view, target, SyntheticBatch(inputs, classes, classes))
         results.append((loss.item(), *torch.autograd.grad(loss, inputs)))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-4)
     assert torch.allclose(results[0][1], results[1][1], rtol=1e-3, atol=1e-6)

@@ -9,23 +9,29 @@ import torch
 
 from builders import blobs
 from fedcl_distill.augmentation import SiameseAugmentation
-from fedcl_distill.context import RealSide, SyntheticSide
+from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.engine import Budget
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import dm
 from fedcl_distill.networks import Architecture
-from fedcl_distill.objectives import DistributionMatching, FullyConnectedNTK, KernelRidgeRegression, View, WithPairs
+from fedcl_distill.objectives import (
+    DistributionMatching,
+    FullyConnectedNTK,
+    KernelRidgeRegression,
+    MatchContext,
+    WithPairs,
+)
 
 
 def test_it_adds_the_mean_distance_of_pairs_class_by_class() -> None:
     data = blobs(per_class=8)
     network = Architecture("convnet", {"width": 4}).build((1, 8, 8), 3, seed=0).requires_grad_(False)
     augment = SiameseAugmentation().draw(3, (1, 8, 8), torch.Generator().manual_seed(0))
-    view, inner = View(network, augment, 0), DistributionMatching(4)
+    view, inner = MatchContext(network, augment, 0), DistributionMatching(4)
     inputs, starts = torch.randn(6, 1, 8, 8), torch.randn(6, 1, 8, 8)
     classes = torch.tensor([0, 0, 0, 1, 1, 2])
-    side = SyntheticSide(inputs, classes, classes, given_starts=starts)
-    target = inner.target(view, RealSide(data, torch.device("cpu")))
+    side = SyntheticBatch(inputs, classes, classes, given_starts=starts)
+    target = inner.target(view, RealSampler(data, torch.device("cpu")))
 
     def total(objective: object) -> float:
         return sum(float(one) for one in objective.losses(view, target, side))  # type: ignore[attr-defined]
@@ -42,7 +48,10 @@ def test_it_adds_the_mean_distance_of_pairs_class_by_class() -> None:
 def test_a_heavy_weight_holds_samples_where_they_started() -> None:
     data = blobs(per_class=20)
     plain = dm(
-        architecture=Architecture("convnet", {"width": 8}), real_per_class=8, augmentation="none", learning_rate=0.2
+        architecture=Architecture("convnet", {"width": 8}),
+        real_batch_per_class=8,
+        augmentation="none",
+        learning_rate=0.2,
     )
     start = plain.distil(data, 2, seed=0, budget=Budget(steps=0)).inputs()
 

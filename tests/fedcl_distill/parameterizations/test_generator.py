@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from builders import blobs
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.generators import (
@@ -30,8 +30,8 @@ CPU = torch.device("cpu")
 SMALL = GeneratorLatents(latent=6, embedding=3, width=8, generator_steps=3, inversion_steps=2)
 
 
-def problem(data: LabelledData, seed: int = 0) -> Problem:
-    return Problem(data, seed, CPU)
+def problem(data: LabelledData, seed: int = 0) -> SetupContext:
+    return SetupContext(data, seed, CPU)
 
 
 def started(how: GeneratorLatents, data: LabelledData, counts: list[int], seed: int = 0) -> dict[str, Tensor]:
@@ -117,7 +117,7 @@ def test_training_teaches_the_generator_the_classes_and_inversion_comes_closer()
 def test_preparation_ends_with_its_time_but_leaves_a_usable_generator() -> None:
     data = blobs(per_class=5)
     how = replace(SMALL, generator_steps=10**6, inversion_steps=10**5)
-    hurried = Problem(data, 0, CPU, has_time=lambda: False)
+    hurried = SetupContext(data, 0, CPU, has_time=lambda: False)
     arrays = how.start(data.inputs(torch.tensor([0, 5, 10])), [1, 1, 1], hurried)
     assert how.decode(arrays).isfinite().all()
 

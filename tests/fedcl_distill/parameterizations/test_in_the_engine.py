@@ -16,7 +16,7 @@ from fedcl_distill.synthetic import decode, encode
 @pytest.mark.parametrize("counts", [[2, 1, 5], [3, 0, 3]])
 def test_a_set_is_distilled_and_travels(text: str, counts: list[int]) -> None:
     data = blobs((3, 8, 12))
-    method = dm(architecture="convnet:width=4,depth=2", parameterization=text, real_per_class=8)
+    method = dm(architecture="convnet:width=4,depth=2", parameterization=text, real_batch_per_class=8)
     out = method.distil(data, counts, seed=0, budget=Budget(steps=2), absent_classes="skip")
     stored = sum(array.numel() for array in out.arrays.values())
     assert stored <= sum(counts) * 3 * 8 * 12

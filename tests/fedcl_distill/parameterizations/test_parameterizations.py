@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from builders import blobs
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.parameterizations import (
     PARAMETERIZATIONS,
@@ -40,7 +40,7 @@ KINDS: tuple[Parameterization, ...] = (
     LowRank(),
     LowRank(2),
 )
-PROBLEM = Problem(blobs(), 0, torch.device("cpu"))
+PROBLEM = SetupContext(blobs(), 0, torch.device("cpu"))
 COUNTS = (2, 0, 3)
 
 

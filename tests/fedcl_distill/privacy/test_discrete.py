@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.privacy import MOST_STEPS, NoiseSource, PrivacyTarget, discrete_gaussian, guarantee_on_grid
+from fedcl_distill.privacy import MAX_STEPS, NoiseSource, PrivacyTarget, discrete_gaussian, guarantee_on_grid
 
 COUNT = 100_000
 
@@ -29,8 +29,8 @@ def test_small_deviations_have_their_probabilities(deviation: int) -> None:
 
 
 def test_the_largest_deviation_is_a_gaussian_in_all_its_bits() -> None:
-    whole = discrete_gaussian(NoiseSource.fresh(), MOST_STEPS, (COUNT,), "draw")
-    values = (whole.double() / MOST_STEPS).sort().values
+    whole = discrete_gaussian(NoiseSource.fresh(), MAX_STEPS, (COUNT,), "draw")
+    values = (whole.double() / MAX_STEPS).sort().values
     expected = 0.5 * torch.special.erfc(-values / math.sqrt(2))
     assert (expected - (torch.arange(COUNT) + 0.5) / COUNT).abs().max() < 2.2 / math.sqrt(COUNT)
     for bit in range(12):  # as often set as not
@@ -47,7 +47,7 @@ def test_draws_are_named() -> None:
     assert discrete_gaussian(source, 100, (0,)).shape == (0,)
 
 
-@pytest.mark.parametrize("deviation", [0, -1, 2.0, MOST_STEPS + 1, True])
+@pytest.mark.parametrize("deviation", [0, -1, 2.0, MAX_STEPS + 1, True])
 def test_other_deviations_are_refused(deviation: object) -> None:
     with pytest.raises(SettingsError, match="deviation"):
         discrete_gaussian(NoiseSource.seeded(0), deviation, (1,))  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from fedcl_distill.engine import Budget
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.seeding import derive_seed
-from fedcl_distill.selection import ClusterCentres, Random, k_means, select, spread_out, squared_distances
+from fedcl_distill.selection import KMeansCentres, Random, k_means, select, spread_out, squared_distances
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -65,7 +65,7 @@ def test_each_of_several_clumps_is_stood_for_by_its_middle() -> None:
     sizes = [40, 10, 30, 20, 50]
     points = torch.cat([middle + cloud(size, 8, seed=size) for middle, size in zip(middles, sizes, strict=True)])
     clump = torch.arange(5).repeat_interleave(torch.tensor(sizes))
-    chosen = ClusterCentres().choose(points, 5, generator(2))
+    chosen = KMeansCentres().choose(points, 5, generator(2))
     assert clump[chosen].tolist() == [4, 0, 2, 3, 1]  # the largest first
     for one in chosen.tolist():
         mates = points[clump == clump[one]]
@@ -77,16 +77,16 @@ def test_each_of_several_clumps_is_stood_for_by_its_middle() -> None:
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 3), st.integers(0, 1000))
 def test_it_chooses_distinct_samples_whatever_they_are(count: int, more: int, kinds: int, seed: int) -> None:
     points = cloud(count + more, 2, seed) if kinds == 0 else (torch.arange(count + more) % kinds).float()[:, None]
-    chosen = ClusterCentres().choose(points, count, generator(seed)).tolist()
+    chosen = KMeansCentres().choose(points, count, generator(seed)).tolist()
     assert len(chosen) == len(set(chosen)) == count
     assert all(0 <= one < len(points) for one in chosen)
 
 
 def test_every_class_has_its_own_centres_and_the_seed_fixes_them(untouched_global_rng: None) -> None:
     data = blobs(per_class=15)
-    chosen = select(data, [2, 0, 4], ClusterCentres(), seed=5)
+    chosen = select(data, [2, 0, 4], KMeansCentres(), seed=5)
     assert data.labels[chosen].tolist() == [0, 0, 2, 2, 2, 2]
-    assert torch.equal(chosen, select(data, [2, 0, 4], ClusterCentres(), seed=5))
+    assert torch.equal(chosen, select(data, [2, 0, 4], KMeansCentres(), seed=5))
 
 
 def test_digits_are_nearer_to_centres_than_to_random_samples(digits: Splits) -> None:
@@ -106,18 +106,18 @@ def test_digits_are_nearer_to_centres_than_to_random_samples(digits: Splits) -> 
         )
 
     random = [spread(select(digits.train, [5] * 10, Random(), seed=seed)) for seed in range(5)]
-    assert spread(select(digits.train, [5] * 10, ClusterCentres(), seed=0)) < 0.85 * min(random)
+    assert spread(select(digits.train, [5] * 10, KMeansCentres(), seed=0)) < 0.85 * min(random)
 
 
-def test_methods_start_from_centres_by_name(digits: Splits) -> None:
-    chosen = select(digits.train, [2] * 10, ClusterCentres(), seed=derive_seed(0, "initial"))
-    method = build_method("dm", architecture="convnet:width=8", initial="centres")
+def test_methods_start_from_kmeans_by_name(digits: Splits) -> None:
+    chosen = select(digits.train, [2] * 10, KMeansCentres(), seed=derive_seed(0, "initial"))
+    method = build_method("dm", architecture="convnet:width=8", init="kmeans")
     start = method.distil(digits.train, 2, seed=0, budget=Budget(steps=0))
-    assert start.provenance["initial"] == "real (centres)"
+    assert start.provenance["init"] == "real (kmeans)"
     assert torch.equal(start.arrays["pixels"], digits.train.inputs(chosen))
     assert torch.equal(start.labels, digits.train.labels[chosen])
 
 
 def test_a_negative_number_of_iterations_is_refused() -> None:
     with pytest.raises(SettingsError, match="iterations"):
-        ClusterCentres(iterations=-1)
+        KMeansCentres(iterations=-1)

@@ -12,7 +12,7 @@ from fedcl_distill.errors import DataError
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
 from fedcl_distill.selection import Herding, KCenter, Random, TrainedEmbedding, select
-from fedcl_distill.training import Recipe
+from fedcl_distill.training import TrainConfig
 
 
 def points(count: int = 9, seed: int = 0) -> torch.Tensor:
@@ -82,7 +82,7 @@ def test_small_classes_give_what_they_have_and_empty_ones_are_refused() -> None:
 
 def test_a_trained_embedding_separates_classes() -> None:
     data = blobs(per_class=30)
-    embedding = TrainedEmbedding(Architecture("mlp", {"width": 16}), Recipe(epochs=20, batch_size=16))
+    embedding = TrainedEmbedding(Architecture("mlp", {"width": 16}), TrainConfig(epochs=20, batch_size=16))
     vectors = embedding.embed(data, seed=0)
     means = torch.stack([vectors[data.labels == label].mean(0) for label in range(3)])
     nearest = torch.cdist(vectors, means).argmin(1)

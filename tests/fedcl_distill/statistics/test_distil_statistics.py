@@ -68,7 +68,7 @@ def _by_hand(data, start, steps, rate):
 
 def test_steps_are_those_of_distribution_matching_on_all_the_data(data, statistics):
     start = _pixels(_distil(statistics, steps=0))
-    settings = {"learning_rate": 0.1, "momentum": 0.0, "decay_from": 1.0}
+    settings = {"learning_rate": 0.1, "momentum": 0.0, "decay_start": 1.0}
     found = _pixels(_distil(statistics, steps=5, **settings))
     torch.testing.assert_close(found, _by_hand(data, start, 5, 0.1), rtol=1e-4, atol=1e-4)
     assert float((found - start).abs().max()) > 1e-3
@@ -124,13 +124,13 @@ def test_tiles_decode_to_more_samples(statistics):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"initial": "random"}, "moments, noise"),
+        ({"init": "random"}, "moments, noise"),
         ({"parameterization": "generator"}, "real samples"),
         ({"learning_rate": "high"}, "learning_rate"),
         ({"momentum": 1.5}, "momentum"),
-        ({"steps_per_view": 0}, "steps_per_view"),
+        ({"steps_per_network": 0}, "steps_per_network"),
         ({"clamp": 1}, "clamp"),
-        ({"method": "dm"}, "no setting method; they have: initial"),
+        ({"method": "dm"}, "no setting method; they have: init"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message, statistics):

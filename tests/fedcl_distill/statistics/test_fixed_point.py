@@ -131,7 +131,7 @@ def test_words_of_a_stranger_are_no_total():
     [
         ({"bits": 8}, "16 or 32 bits"),
         ({"parties": 0}, "parties"),
-        ({"bits": 16, "parties": 700, "most_samples": 100}, "700 parties of up to 100 samples"),
+        ({"bits": 16, "parties": 700, "max_samples": 100}, "700 parties of up to 100 samples"),
         ({"bounds": {"samples": 0.0}}, "bound on means of samples"),
         ({"bounds": {"samples": float("nan")}}, "bound on means of samples"),
         ({"bounds": {"samples": "3"}}, "bound on means of samples"),
@@ -139,4 +139,4 @@ def test_words_of_a_stranger_are_no_total():
 )
 def test_settings_that_cannot_work_are_refused(changes, message):
     with pytest.raises(SettingsError, match=message):
-        FixedPoint(**{"bits": 32, "parties": 3, "most_samples": 10, "bounds": BOUNDS, **changes})
+        FixedPoint(**{"bits": 32, "parties": 3, "max_samples": 10, "bounds": BOUNDS, **changes})

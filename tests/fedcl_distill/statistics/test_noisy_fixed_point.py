@@ -19,7 +19,7 @@ SPEC = StatisticsSpec(kind="direction", views=3, architecture="mlp:width=8", dim
 DATA = publicly_scaled(blobs(classes=2, per_class=30))
 DOMAIN = Domain.of(DATA)
 PARTS = [class_statistics(part, SPEC) for part in partition(DATA, "iid", 5, seed=0)]
-FIXED = NoisyFixedPoint(32, parties=5, fewest=4, most_samples=20, target=PrivacyTarget(2.0), shares=Shares())
+FIXED = NoisyFixedPoint(32, parties=5, fewest=4, max_samples=20, target=PrivacyTarget(2.0), shares=Shares())
 
 
 def total_of(parts, fixed=FIXED, seed=0):
@@ -66,7 +66,7 @@ def test_the_guarantee_says_what_rounding_costs():
 
 def test_what_exceeds_the_agreed_numbers_is_cut_off():
     """An error would tell that there is such a class."""
-    tight = dataclasses.replace(FIXED, most_samples=3)
+    tight = dataclasses.replace(FIXED, max_samples=3)
     noisy, wanted = total_of(PARTS, tight), total_of(PARTS, tight).deviations()
     most = 5 * 3
     assert (noisy.counts <= most + 8 * wanted["counts"]).all()
@@ -99,12 +99,12 @@ def test_too_few_or_too_many_parties_release_nothing(heard):
 
 
 def test_words_that_cannot_hold_the_noise_are_refused():
-    coarse = dataclasses.replace(FIXED, bits=16, most_samples=10_000)
+    coarse = dataclasses.replace(FIXED, bits=16, max_samples=10_000)
     with pytest.raises(SettingsError, match="take more bits"):
         coarse.guarantee(SPEC, DOMAIN)
 
 
-@pytest.mark.parametrize("changes", [{"bits": 8}, {"fewest": 6}, {"fewest": 0}, {"parties": 0}, {"most_samples": 0}])
+@pytest.mark.parametrize("changes", [{"bits": 8}, {"fewest": 6}, {"fewest": 0}, {"parties": 0}, {"max_samples": 0}])
 def test_numbers_out_of_range_are_refused(changes):
     with pytest.raises(SettingsError):
         dataclasses.replace(FIXED, **changes)

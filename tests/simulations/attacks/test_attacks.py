@@ -19,7 +19,7 @@ from simulations.running.records import make_record
 from simulations.scenarios.federated import KIND, run_federated, simulate
 from simulations.tables.arms import scenarios
 from simulations.tables.poisoning import table_of_attacks
-from strategies.federated.messages.answers import METRICS, SUMS, Facts, pack_payload, unpack_payload
+from strategies.federated.messages.answers import METRICS, SUMS, ClientReport, pack_payload, unpack_payload
 from strategies.federated.messages.requests import CONFIG, StatisticsRequest
 
 TINY: dict[str, Any] = {
@@ -104,7 +104,7 @@ def test_a_flipped_model_went_the_same_way_backwards():
     assert sent["arrays"]["w"].dtype == "float32"
 
 
-FACTS = Facts(partition=1, examples=50, seconds=1.0, class_counts=(20, 30))
+FACTS = ClientReport(partition=1, examples=50, seconds=1.0, class_counts=(20, 30))
 
 
 def test_boasts_are_consistent():
@@ -112,14 +112,19 @@ def test_boasts_are_consistent():
     statistics = class_statistics(DATA, spec)
     request = StatisticsRequest(seed=0, mean=(0.1,), std=(0.3,), statistics=spec.settings(), bits=32)
     question = RecordDict({CONFIG: request.to_record(1)})
-    facts = Facts(1, 100, 1.0, (25, 25, 25, 25))
+    facts = ClientReport(1, 100, 1.0, (25, 25, 25, 25))
     answer = RecordDict({**pack_payload(SUMS, encode_statistics(statistics, 32)), METRICS: facts.to_record()})
     sent = build_attack("label-flip", {"inflation": 7}).send(question, answer)
     found = decode_statistics(unpack_payload(sent, SUMS, DEFAULT_LIMITS))
-    assert Facts.of(sent).examples == 700 == int(found.class_counts.sum()) == sum(Facts.of(sent).class_counts)
+    assert (
+        ClientReport.of(sent).examples
+        == 700
+        == int(found.class_counts.sum())
+        == sum(ClientReport.of(sent).class_counts)
+    )
     np.testing.assert_allclose(found.sums["samples"].means, statistics.sums["samples"].means, rtol=1e-5, atol=1e-6)
     most = build_attack("label-flip", {"inflation": 10**12}).send(question, answer)
-    assert Facts.of(most).examples == 10**9
+    assert ClientReport.of(most).examples == 10**9
 
 
 ONE = {"rounds": 1}

@@ -41,12 +41,12 @@ def test_experiences_hold_every_sample_of_their_classes():
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 8, 12), (5,)])
 def test_data_survive_the_way_to_avalanche_and_back(shape):
-    data = blobs(shape, classes=3, per_class=4, mirrorable=False)
+    data = blobs(shape, classes=3, per_class=4, allow_hflip=False)
     back = labelled_data(inputs_dataset(data), data)
     assert back.samples.dtype == data.samples.dtype
     torch.testing.assert_close(back.samples, data.samples, rtol=0, atol=1e-5)
     assert torch.equal(back.labels, data.labels)
-    for what in ("class_names", "normalisation", "value_range", "mirrorable"):
+    for what in ("class_names", "normalisation", "value_range", "allow_hflip"):
         assert getattr(back, what) == getattr(data, what)
 
 

@@ -26,7 +26,7 @@ def _only(data, *labels):
 
 
 def _memory(byte_budget, method="dm", **changes):
-    own = {"architecture": "mlp:width=8", "real_per_class": 8} if method == "dm" else {}
+    own = {"architecture": "mlp:width=8", "real_batch_per_class": 8} if method == "dm" else {}
     return DistilledMemory(byte_budget, distiller=build_method(method, **own), budget=Budget(steps=2), **changes)
 
 
@@ -167,7 +167,7 @@ def test_distilling_moves_class_means_closer_than_random_samples_are():
 @pytest.mark.parametrize(
     "method",
     [
-        build_method("frepo", architecture="mlp:width=8", real_per_batch=16),
+        build_method("frepo", architecture="mlp:width=8", real_batch_size=16),
         build_method("random", labels="teacher:temperature=2,architecture=mlp:width=4"),
     ],
     ids=["learned", "teacher"],
@@ -188,7 +188,7 @@ def test_soft_labels_are_kept_and_count(method):
 @pytest.mark.parametrize("redistil", [True, False])
 def test_tiles_hold_four_samples_in_the_bytes_of_one_and_shrink_by_whole_images(redistil):
     data = blobs((1, 8, 8), classes=4, per_class=100)
-    method = build_method("dm", architecture="mlp:width=8", real_per_class=8, parameterization="tiles")
+    method = build_method("dm", architecture="mlp:width=8", real_batch_per_class=8, parameterization="tiles")
     memory = DistilledMemory(2000, distiller=method, budget=Budget(steps=2), redistil=redistil)
     pixels = _memory(2000, redistil=redistil)
     for labels in [(0, 1), (2, 3)]:
@@ -206,7 +206,7 @@ def test_tiles_hold_four_samples_in_the_bytes_of_one_and_shrink_by_whole_images(
 @pytest.mark.parametrize("parameterization", ["addressing", "low-rank"])
 def test_other_storage_keeps_the_budget_with_every_header(parameterization):
     data = blobs((1, 8, 8), classes=4, per_class=100)
-    method = build_method("dm", architecture="mlp:width=8", real_per_class=8, parameterization=parameterization)
+    method = build_method("dm", architecture="mlp:width=8", real_batch_per_class=8, parameterization=parameterization)
     memory = DistilledMemory(3000, distiller=method, budget=Budget(steps=2))
     for labels in [(0, 1), (2,), (3,)]:
         memory.add(_only(data, *labels))

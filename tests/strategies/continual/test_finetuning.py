@@ -12,13 +12,13 @@ from builders import blobs
 from fedcl_distill.data import Splits
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture
-from fedcl_distill.training import Recipe
+from fedcl_distill.training import TrainConfig
 from strategies.continual import ContinualSettings, Replay, ReservoirMemory, run_stream
 from strategies.continual.replay.finetuning import FineTuning
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 
-_RECIPE = Recipe(3, learning_rate=0.05, batch_size=8, schedule="cosine")
+_RECIPE = TrainConfig(3, learning_rate=0.05, batch_size=8, schedule="cosine")
 
 
 def _remembering(data):

@@ -15,7 +15,7 @@ from fedcl_distill.synthetic import encode
 from strategies.continual import CondensedMemory, ContinualSettings, DistilledMemory, HybridMemory, ReservoirMemory
 from strategies.continual.memories.named import MEMORIES, bytes_beside_scores, memory_bytes, named_memory
 
-QUICK_DM = {"architecture": "mlp:width=8", "real_per_class": 8}
+QUICK_DM = {"architecture": "mlp:width=8", "real_batch_per_class": 8}
 
 
 def _condensed(byte_budget=4000, method="dm", **changes):

@@ -15,7 +15,7 @@ from strategies.continual.registry import REGISTRY
 
 SPLITS = Splits(blobs((1, 8, 8), 4, 30), blobs((1, 8, 8), 4, 10, seed=1))
 QUICK = {
-    "method_settings": {"architecture": "mlp:width=8", "real_per_class": 16},
+    "method_settings": {"architecture": "mlp:width=8", "real_batch_per_class": 16},
     "distil_steps": 2,
     "experiences": 2,
     "byte_budget": 3000,
@@ -124,7 +124,7 @@ def test_any_memory_serves_any_strategy(strategy, memory):
 @pytest.mark.parametrize("strategy", ["distilled", "gdumb", "der++", "er-ace", "mir"])
 def test_soft_labels_serve_any_strategy(strategy):
     own = {} if strategy == "distilled" else {"memory": "distilled"}
-    method = {"method": "frepo", "method_settings": {"architecture": "mlp:width=8", "real_per_batch": 16}}
+    method = {"method": "frepo", "method_settings": {"architecture": "mlp:width=8", "real_batch_size": 16}}
     result = _run(strategy=strategy, strategy_settings=own, **method)
     assert result.memory.labels.ndim == 2
     assert 0 < max(result.bytes_kept) <= 3000

@@ -13,7 +13,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.synthetic import encode
 from strategies.continual import ContinualSettings, build_memory, memory_bytes, run_stream
 
-QUICK_DM = {"architecture": "mlp:width=8", "real_per_class": 16}
+QUICK_DM = {"architecture": "mlp:width=8", "real_batch_per_class": 16}
 
 
 def _splits(shape=(1, 8, 8), classes=4, per_class=30):
@@ -126,7 +126,7 @@ def test_replay_beats_naive_on_digits(digits):
     for strategy, changes in (
         ("naive", {}),
         ("reservoir", {}),
-        ("distilled", {"method_settings": {"architecture": "convnet:width=16", "steps_per_view": 5}}),
+        ("distilled", {"method_settings": {"architecture": "convnet:width=16", "steps_per_network": 5}}),
     ):
         settings = ContinualSettings(
             strategy=strategy,

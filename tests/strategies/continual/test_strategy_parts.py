@@ -16,10 +16,10 @@ from fedcl_distill.data import Splits
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.continual import (
-    DarkReplay,
+    AGEM,
+    MIR,
+    DERpp,
     GDumb,
-    MostInterfered,
-    ProjectedGradients,
     Replay,
     ReservoirMemory,
     Source,
@@ -28,7 +28,7 @@ from strategies.continual import (
 )
 from strategies.continual.replay.exemplars import ICaRLLoss, NearestMean, NetworkEmbedding
 from strategies.continual.replay.interference import interference
-from strategies.continual.replay.regularised import Consolidation, Unforgetting
+from strategies.continual.replay.regularised import EWC, LwF
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 
@@ -99,7 +99,7 @@ def test_mir_replays_the_most_interfered_of_what_is_held():
             assert len(self.batch.rows.unique()) == len(self.batch.rows)
             self.checked += 1
 
-    plugin = Watching(ReservoirMemory(3000), DATA, retrieval=MostInterfered(candidates=50))
+    plugin = Watching(ReservoirMemory(3000), DATA, retrieval=MIR(candidates=50))
     _train([plugin])
     assert plugin.checked == 10
 
@@ -107,7 +107,7 @@ def test_mir_replays_the_most_interfered_of_what_is_held():
 def test_a_gem_projects_as_the_closed_form_says_and_never_against_the_past():
     """Chaudhry et al. 2019, equation 11, on every step."""
 
-    class Checking(ProjectedGradients):
+    class Checking(AGEM):
         projections = 0
 
         def after_backward(self, strategy, **kwargs):
@@ -138,7 +138,7 @@ def test_a_gem_draws_its_reference_from_the_memory_alone():
     source = Source(ReservoirMemory(2000), DATA)
     _train([source])
     source._open("cpu")
-    inputs, labels, _ = ProjectedGradients(source, 20).sample_from_memory()
+    inputs, labels, _ = AGEM(source, 20).sample_from_memory()
     held = source.memory.recall()
     nearest = torch.cdist(inputs.flatten(1), held.inputs().flatten(1)).min(dim=1)
     assert nearest.values.max() < 0.02
@@ -148,7 +148,7 @@ def test_a_gem_draws_its_reference_from_the_memory_alone():
 def test_ewc_adds_the_penalty_of_its_definition_and_holds_weights():
     """Kirkpatrick et al. 2017, equation 3, without its factor a half, as Avalanche has it."""
 
-    class Checking(Consolidation):
+    class Checking(EWC):
         penalties = ()
 
         def before_backward(self, strategy, **kwargs):
@@ -176,7 +176,7 @@ def test_ewc_adds_the_penalty_of_its_definition_and_holds_weights():
             squares[name] += one.grad.square() / len(batches)
     for name, one in squares.items():
         torch.testing.assert_close(plugin.importances[0][name].data, one, rtol=1e-3, atol=1e-7)
-    free = _train([Consolidation(0.0)]).model
+    free = _train([EWC(0.0)]).model
 
     def wandered(model):
         pairs = zip(model.parameters(), network.parameters(), strict=True)
@@ -190,7 +190,7 @@ def test_ewc_adds_the_penalty_of_its_definition_and_holds_weights():
 
 @pytest.mark.parametrize("kind", [class_incremental, task_incremental])
 def test_lwf_adds_its_penalty_over_all_old_classes_also_where_tasks_are_told(kind):
-    class Checking(Unforgetting):
+    class Checking(LwF):
         penalties = ()
 
         def before_backward(self, strategy, **kwargs):
@@ -217,7 +217,7 @@ def test_lwf_adds_its_penalty_over_all_old_classes_also_where_tasks_are_told(kin
 def test_dark_scores_are_those_of_the_moment_a_sample_was_first_held(bits):
     models = []
 
-    class Watching(DarkReplay):
+    class Watching(DERpp):
         def after_training_exp(self, strategy, *args, **kwargs):
             models.append(deepcopy(strategy.model).eval())
             super().after_training_exp(strategy)

@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from fedcl_distill.errors import SettingsError
 from federations import data_and_test, quick, run
 from plain_federated import network_of, parts_of, start_of, vector_of
-from strategies.federated import CompressedFedAvg, Reception
+from strategies.federated import CompressedFedAvg, ReplyCollector
 from strategies.federated.messages.answers import pack_update
 from strategies.federated.messages.compression import read_codec
 from strategies.federated.messages.requests import CompressedRequest
@@ -200,4 +200,4 @@ def test_networks_with_buffers_are_refused():
     network.register_buffer("seen", torch.zeros(1))
     request = CompressedRequest(**vars(settings.train_request(train)))
     with pytest.raises(SettingsError, match="buffers"):
-        CompressedFedAvg(request, network, Reception(3))
+        CompressedFedAvg(request, network, ReplyCollector(3))

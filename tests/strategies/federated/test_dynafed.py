@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedcl_distill.context import Problem
+from fedcl_distill.context import SetupContext
 from fedcl_distill.data import LabelledData, partition
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.network_sources import GivenTrajectory
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.training import Recipe, accuracy, fit
+from fedcl_distill.training import TrainConfig, accuracy, fit
 from federations import data_and_test, quick, run
 from strategies.federated import FederatedSettings, InProcessGrid, make_client_app, run_server
 from strategies.federated.algorithms.dynafed import DynaFedOptions, Replayer, without_content
@@ -25,7 +25,9 @@ def _path(train: LabelledData, snapshots: int = 4) -> tuple[Network, ...]:
     path = []
     for epochs in range(snapshots):
         network = Architecture.parse("mlp:width=16").build(train.sample_shape, train.num_classes, seed=0)
-        fit(network, train.inputs(), train.labels, Recipe(epochs, 0.05, batch_size=32, schedule="constant"), seed=0)
+        fit(
+            network, train.inputs(), train.labels, TrainConfig(epochs, 0.05, batch_size=32, schedule="constant"), seed=0
+        )
         path.append(network)
     return tuple(path)
 
@@ -59,7 +61,7 @@ def test_a_model_learns_from_the_set_what_only_the_path_knew():
     before = accuracy(path[0], test)
     options = DynaFedOptions(segment=3, collect_rounds=3, student_steps=10, distil_steps=60, student_learning_rate=0.1)
     synthetic = Replayer(options, test, 4, seed=0).distil(path)
-    fit(path[0], synthetic.inputs(), synthetic.labels, Recipe(30, 0.1), seed=0)
+    fit(path[0], synthetic.inputs(), synthetic.labels, TrainConfig(30, 0.1), seed=0)
     assert accuracy(path[0], test) > max(before, 0.5) + 0.2
 
 
@@ -87,13 +89,13 @@ def test_on_digits_divided_unevenly_it_is_ahead_once_there_is_a_set(digits):
 def test_views_are_pieces_of_the_path():
     train, _ = data_and_test()
     path = _path(train)
-    supply = GivenTrajectory(path, 2).open(Problem(train, 0, torch.device("cpu")))
+    supply = GivenTrajectory(path, 2).open(SetupContext(train, 0, torch.device("cpu")))
     starts = set()
     for seed in range(20):
         drawn = supply.draw(0, seed)
         start = [i for i, one in enumerate(path) if torch.equal(one.classifier.weight, drawn.network.classifier.weight)]
         starts.update(start)
-        assert torch.equal(path[start[0] + 2].classifier.weight, drawn.goal.classifier.weight)
+        assert torch.equal(path[start[0] + 2].classifier.weight, drawn.target_network.classifier.weight)
     assert starts == {0, 1}
     with pytest.raises(SettingsError, match="4 snapshots has no two that are 4 apart"):
         GivenTrajectory(path, 4)
@@ -104,7 +106,7 @@ def test_data_that_say_nothing_have_the_kind_and_no_content():
     nothing = without_content(test, 2)
     assert nothing.class_counts.tolist() == [2, 2, 2]
     assert nothing.samples.unique().tolist() == [0.0]
-    assert (nothing.normalisation, nothing.mirrorable) == (test.normalisation, test.mirrorable)
+    assert (nothing.normalisation, nothing.allow_hflip) == (test.normalisation, test.allow_hflip)
 
 
 @pytest.mark.parametrize(

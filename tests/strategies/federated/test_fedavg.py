@@ -14,7 +14,7 @@ from fedcl_distill.seeding import derive_seed
 from fedcl_distill.training import fit
 from federations import data_and_test, quick, run
 from strategies.federated.algorithms.scaffold import Scaffold
-from strategies.federated.server.reception import Reception
+from strategies.federated.server.collector import ReplyCollector
 
 FEDAVG = {"strategy": "fedavg", "partition": "dirichlet:1.0"}
 
@@ -27,8 +27,8 @@ def test_one_round_is_the_weighted_average_of_the_clients_models():
     expected = None
     for number, part in enumerate(parts):
         network = Architecture.parse("mlp:width=8").build((6,), 3, seed=derive_seed(0, "model"))
-        recipe = settings.train_request(train).recipe_for(part)
-        fit(network, part.inputs(), part.labels, recipe, seed=derive_seed(0, "client", 1, number))
+        train_config = settings.train_request(train).train_config_for(part)
+        fit(network, part.inputs(), part.labels, train_config, seed=derive_seed(0, "client", 1, number))
         share = len(part) / len(train)
         weighted = {name: value.double() * share for name, value in network.state_dict().items()}
         expected = weighted if expected is None else {k: v + weighted[k] for k, v in expected.items()}
@@ -125,4 +125,4 @@ def test_variates_cannot_be_bounded():
     settings = quick(strategy="scaffold")
     network = Architecture.parse("mlp:width=8").build((6,), 3, seed=0)
     with pytest.raises(SettingsError, match="client_share"):
-        Scaffold(settings.train_request(train), network, Reception(4), client_share=0.5)
+        Scaffold(settings.train_request(train), network, ReplyCollector(4), client_share=0.5)

@@ -23,7 +23,7 @@ from strategies.federated import FederatedSettings
 
 SETTINGS = FederatedSettings(
     clients=3,
-    method_settings={"architecture": "convnet:width=8", "real_per_class": 32},
+    method_settings={"architecture": "convnet:width=8", "real_batch_per_class": 32},
     distil_steps=3,
     images_per_class=3,
     architecture="mlp:width=16",
@@ -35,7 +35,7 @@ DIRECTIONS = {"kind": "direction", "learning_rate": 10}
 SECURE = FederatedSettings(
     clients=3,
     strategy="statistics",
-    strategy_settings={"views": 4, "architecture": "mlp:width=16", "secure": True, "most_samples": 200},
+    strategy_settings={"views": 4, "architecture": "mlp:width=16", "secure": True, "max_samples": 200},
     distil_steps=20,
     bits=32,
     architecture="mlp:width=16",

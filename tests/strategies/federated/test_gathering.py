@@ -11,7 +11,7 @@ from flwr.app import Message, RecordDict
 
 from fedcl_distill.errors import SettingsError
 from federations import data_and_test, honest_app, quick, run
-from strategies.federated import InProcessGrid, QuorumError, Reception
+from strategies.federated import InProcessGrid, QuorumError, ReplyCollector
 from strategies.federated.grids.metered import MeteredGrid
 
 
@@ -51,18 +51,18 @@ def test_answers_are_heard_one_by_one_and_not_kept():
     train, test = data_and_test()
     content = RecordDict({"config": settings.distil_request(test).to_record(1)})
     with InProcessGrid(honest_app(settings, train), 4) as nodes:
-        grid, reception = MeteredGrid(nodes), Reception(4)
+        grid, collector = MeteredGrid(nodes), ReplyCollector(4)
         messages = [Message(content, node, "train.distil") for node in range(1000, 1004)]
-        reception.expect_answers(messages)
+        collector.expect_answers(messages)
         kept: list[weakref.ref[Message]] = []
-        for number, answer in enumerate(reception.listen(1, grid.send_and_receive(messages), len), start=1):
+        for number, answer in enumerate(collector.listen(1, grid.send_and_receive(messages), len), start=1):
             gc.collect()
             assert [one() for one in kept] == [None] * len(kept)
             assert len([one for one in grid.ledger.entries if one.direction == "up"]) == number
             kept.append(weakref.ref(answer.message))
             del answer
     assert len(kept) == 4
-    assert [facts.partition for facts in reception.facts[1]] == [0, 1, 2, 3]
+    assert [facts.partition for facts in collector.facts[1]] == [0, 1, 2, 3]
 
 
 def test_answers_that_are_all_there_are_heard_in_order_of_partitions():
@@ -70,11 +70,11 @@ def test_answers_that_are_all_there_are_heard_in_order_of_partitions():
     train, test = data_and_test()
     content = RecordDict({"config": settings.distil_request(test).to_record(1)})
     with InProcessGrid(honest_app(settings, train), 4) as grid:
-        reception = Reception(4)
+        collector = ReplyCollector(4)
         messages = [Message(content, node, "train.distil") for node in (1002, 1000, 1003, 1001)]
-        reception.expect_answers(messages)
+        collector.expect_answers(messages)
         replies = list(grid.send_and_receive(messages))
-        assert [answer.node for answer in reception.listen(1, replies, len)] == [1000, 1001, 1002, 1003]
+        assert [answer.node for answer in collector.listen(1, replies, len)] == [1000, 1001, 1002, 1003]
 
 
 def test_too_few_answers_end_a_merging_run():

@@ -13,10 +13,10 @@ from fedcl_distill.networks import NetworkLimits, architectures_in
 from federations import data_and_test, quick
 from strategies.federated import InProcessGrid, make_client_app, run_server
 from strategies.federated.messages import requests
-from strategies.federated.messages.answers import Facts
+from strategies.federated.messages.answers import ClientReport
 from strategies.federated.node.task import Task
 from strategies.federated.node.work import Work, distil, distil_around, sum_features, train, train_compressed
-from strategies.federated.server.reception import QuorumError
+from strategies.federated.server.collector import QuorumError
 from strategies.federated.server.rejections import one_line
 
 _NORMAL: dict[str, Any] = {"seed": 1, "mean": (0.5,), "std": (0.2,)}
@@ -52,7 +52,7 @@ _SHARES = {"features": 0.7, "samples": 0.2, "moments": 0.08, "counts": 0.02}
 )
 def test_noise_that_is_not_divided_over_the_blocks_is_refused(shares: dict[str, Any]) -> None:
     private = requests.PrivateStatisticsRequest(**_NORMAL, **_NOISE, shares=shares)
-    noised = requests.NoisyWordsRequest(**_NORMAL, **_NOISE, shares=shares, bits=32, most_samples=9)
+    noised = requests.NoisyWordsRequest(**_NORMAL, **_NOISE, shares=shares, bits=32, max_samples=9)
     with pytest.raises(SettingsError, match="share"):
         private.release(data_and_test()[0], None)
     with pytest.raises(SettingsError, match="share"):
@@ -64,7 +64,7 @@ def test_no_more_class_counts_are_read_than_there_may_be_classes() -> None:
     counts[0] = 5
     facts = {"num-examples": 5, "seconds": 1.0, "partition-id": 0, "class-counts": counts}
     with pytest.raises(PayloadError, match="list of at most 10000"):
-        Facts.of(RecordDict({"metrics": MetricRecord(facts)}))
+        ClientReport.of(RecordDict({"metrics": MetricRecord(facts)}))
 
 
 def test_a_reason_of_any_length_is_cut_before_it_is_read() -> None:

@@ -45,7 +45,7 @@ def test_global_model_is_trained_on_the_union_by_the_protocol():
     result = run(settings)
     network = Architecture.parse("mlp:width=8").build((6,), 3, seed=derive_seed(0, "model"))
     inputs, labels = result.synthetic.inputs(), result.synthetic.labels
-    fit(network, inputs, labels, settings.server_protocol.recipe_for(test), seed=derive_seed(0, "server", 1))
+    fit(network, inputs, labels, settings.server_protocol.train_config_for(test), seed=derive_seed(0, "server", 1))
     received = Architecture.parse("mlp:width=8").build((6,), 3, seed=5)
     put_weights(received, result.weights)
     for name, tensor in network.state_dict().items():
@@ -72,7 +72,7 @@ def test_global_generators_are_left_alone(strategy, untouched_global_rng):
 def test_distillation_runs_on_images_with_classes_missing_on_clients():
     settings = quick(
         method="dm",
-        method_settings={"architecture": "convnet:width=4,depth=2", "real_per_class": 8},
+        method_settings={"architecture": "convnet:width=4,depth=2", "real_batch_per_class": 8},
         distil_steps=2,
         partition="classes:1",
         clients=3,

@@ -46,7 +46,7 @@ def test_labels_are_the_models_probabilities_by_class_counts(ensemble_run):
         seed = derive_seed(settings.seed, "client", 1, number)
         sets.append(decode(encode(distil.distil(part, seed=seed), settings.bits, provenance=False)))
         member = Architecture.parse("mlp:width=8").build((6,), 3, seed=seed)
-        fit(member, part.inputs(), part.labels, request.recipe_for(part), seed=seed)
+        fit(member, part.inputs(), part.labels, request.train_config_for(part), seed=seed)
         members.append(member.eval())
     inputs = union(sets).inputs()
     assert torch.equal(ensemble_run.synthetic.inputs(), inputs)

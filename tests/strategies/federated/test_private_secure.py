@@ -14,7 +14,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.privacy import PrivacyBudget, guarantee_of, publicly_scaled
 from fedcl_distill.statistics import Shares, StatisticsSpec, add_up, class_statistics
 from federations import quick
-from strategies.federated import InProcessGrid, QuorumError, Reception, build_strategy, make_client_app
+from strategies.federated import InProcessGrid, QuorumError, ReplyCollector, build_strategy, make_client_app
 from strategies.federated.messages.arrays import weights_of
 from strategies.federated.node.client import partition_of
 from strategies.federated.server.run import learner_for, run_server, scaled_for
@@ -30,7 +30,7 @@ PRIVATE = {
     "secure": True,
     "trust": "nodes",
     "epsilon": 4.0,
-    "most_samples": 200,
+    "max_samples": 200,
 }
 
 
@@ -53,19 +53,19 @@ def app_of(one, **more: object):  # type: ignore[no-untyped-def]
 
 def served(one, app):  # type: ignore[no-untyped-def]
     test = scaled_for(one, TEST)
-    learner, reception = learner_for(one, test), Reception(one.clients, wait_seconds=0)
-    strategy = build_strategy(one, test, learner, reception)
+    learner, collector = learner_for(one, test), ReplyCollector(one.clients, wait_seconds=0)
+    strategy = build_strategy(one, test, learner, collector)
     with InProcessGrid(app, one.clients) as grid:
         strategy.start(grid, weights_of(learner.fresh()), 1)
-    return strategy, reception
+    return strategy, collector
 
 
 def test_the_total_has_the_noise_of_one_release_and_no_node_tells_its_size() -> None:
     one = settings()
-    strategy, reception = served(one, app_of(one))
+    strategy, collector = served(one, app_of(one))
     noisy = strategy.noisy
-    assert reception.rejections == []
-    assert {(facts.examples, facts.seconds) for facts in reception.facts[1]} == {(1, 0.0)}
+    assert collector.rejections == []
+    assert {(facts.examples, facts.seconds) for facts in collector.facts[1]} == {(1, 0.0)}
     assert noisy.variance == CLIENTS / 4  # two thirds of five are four
     spec = StatisticsSpec.of(strategy.request.statistics)
     exact = add_up(
@@ -95,8 +95,8 @@ def test_a_lost_node_takes_its_share_and_no_more() -> None:
             raise RuntimeError("gone")
         return reply
 
-    strategy, reception = served(one, app)
-    assert [rejection.reason for rejection in reception.rejections] == ["RuntimeError: gone"]
+    strategy, collector = served(one, app)
+    assert [rejection.reason for rejection in collector.rejections] == ["RuntimeError: gone"]
     assert strategy.noisy.variance == 1.0
 
 
@@ -118,8 +118,8 @@ def test_a_node_with_a_budget_takes_part_until_it_is_spent(tmp_path: Path) -> No
         return PrivacyBudget(tmp_path / f"{partition_of(context)}.json", epsilon=limit, delta=1e-5)
 
     app = app_of(one, load_budget=load_budget)
-    strategy, reception = served(one, app)
-    (rejection,) = reception.rejections  # of 3, 4 are not covered
+    strategy, collector = served(one, app)
+    (rejection,) = collector.rejections  # of 3, 4 are not covered
     assert rejection.partition in (1, None)
     assert "PrivacyError" in rejection.reason
     assert strategy.noisy.variance == 1.0
@@ -146,7 +146,7 @@ def test_a_node_with_a_budget_sends_no_sums_without_noise(tmp_path: Path) -> Non
         ({"trust": "nobody"}, 32, "trust must be"),
         ({"centre": "geometric-median"}, 32, "hold clients against each"),
         ({"kind": "mean"}, 32, "no bound"),
-        ({"most_samples": 100_000}, 16, "more bits"),
+        ({"max_samples": 100_000}, 16, "more bits"),
         ({}, 8, "16 or 32 bits"),
     ],
 )

@@ -18,7 +18,7 @@ from federations import quick
 from strategies.federated import FederatedSettings, InProcessGrid, make_client_app, run_server
 from strategies.federated.messages.answers import SUMS, unpack_payload
 from strategies.federated.node.client import partition_of
-from strategies.federated.server.reception import QuorumError
+from strategies.federated.server.collector import QuorumError
 
 SMALL = {
     "views": 3,

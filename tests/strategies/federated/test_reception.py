@@ -7,7 +7,7 @@ from flwr.app import Message, RecordDict
 
 from fedcl_distill.errors import SettingsError
 from federations import data_and_test, honest_app, quick
-from strategies.federated import InProcessGrid, QuorumError, Reception
+from strategies.federated import InProcessGrid, QuorumError, ReplyCollector
 
 
 class _Late(InProcessGrid):
@@ -30,17 +30,17 @@ def grid():
 
 def test_it_waits_until_all_are_there(grid, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    assert len(Reception(4, wait_seconds=60).wait_for_nodes(grid)) == 4
+    assert len(ReplyCollector(4, wait_seconds=60).wait_for_nodes(grid)) == 4
 
 
 def test_it_goes_on_with_those_that_came_and_says_so(grid, caplog):
-    assert len(Reception(4, wait_seconds=0).wait_for_nodes(grid)) == 1
+    assert len(ReplyCollector(4, wait_seconds=0).wait_for_nodes(grid)) == 1
     assert "going on with 1 nodes, 4 were expected" in caplog.text
 
 
 def test_too_few_nodes_are_an_error(grid):
     with pytest.raises(QuorumError, match="1 nodes registered within 0 s, 2 are needed"):
-        Reception(4, quorum=0.5, wait_seconds=0).wait_for_nodes(grid)
+        ReplyCollector(4, quorum=0.5, wait_seconds=0).wait_for_nodes(grid)
 
 
 def test_silence_is_a_rejection_and_order_is_by_partition(grid):
@@ -48,20 +48,20 @@ def test_silence_is_a_rejection_and_order_is_by_partition(grid):
     _, test = data_and_test()
     content = RecordDict({"config": settings.distil_request(test).to_record(1)})
     messages = [Message(content, node, "train.distil") for node in (1003, 1001, 1000)]
-    reception = Reception(3)
-    reception.expect_answers(messages)
+    collector = ReplyCollector(3)
+    collector.expect_answers(messages)
     replies = list(grid.send_and_receive(messages))
-    answers = reception.hear(1, [replies[0], replies[2]], lambda content: None)
+    answers = collector.iter_replies(1, [replies[0], replies[2]], lambda content: None)
     assert [answer.node for answer in answers] == [1000, 1003]
-    assert [(one.node, one.reason) for one in reception.rejections] == [(1001, "no reply")]
+    assert [(one.node, one.reason) for one in collector.rejections] == [(1001, "no reply")]
 
 
 @pytest.mark.parametrize("numbers", [(0, 0.5, 1.0), (1, -0.1, 1.0), (1, 1.1, 1.0), (1, 0.5, -1.0)])
 def test_numbers_out_of_range(numbers):
     with pytest.raises(SettingsError):
-        Reception(*numbers)
+        ReplyCollector(*numbers)
 
 
 @pytest.mark.parametrize(("nodes", "quorum", "needed"), [(4, 0.0, 1), (4, 0.5, 2), (5, 0.5, 3), (10, 0.7, 7)])
 def test_quorum_rounds_up_and_is_never_zero(nodes, quorum, needed):
-    assert Reception(nodes, quorum).needed == needed
+    assert ReplyCollector(nodes, quorum).needed == needed

@@ -13,7 +13,7 @@ from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.synthetic import Expectation, decode, encode
 from strategies.federated.messages.requests import DistilRequest
-from strategies.federated.server.room import Room, room_for
+from strategies.federated.server.room import AnswerLimits, room_for
 
 DATA = blobs((1, 8, 8), classes=4, per_class=12)
 NODES = {
@@ -36,7 +36,7 @@ def request(**settings: Any) -> DistilRequest:
         mean=DATA.normalisation.mean,
         std=DATA.normalisation.std,
         method="dm",
-        method_settings={"architecture": "convnet:width=4", "real_per_class": 4, **settings},
+        method_settings={"architecture": "convnet:width=4", "real_batch_per_class": 4, **settings},
         images_per_class=3,
     )
 
@@ -62,7 +62,7 @@ def test_pixels_with_hard_labels_have_exactly_what_was_asked_for() -> None:
 
 def test_a_byte_budget_bounds_bytes_alone() -> None:
     asked = DistilRequest(seed=0, mean=(0.0,), std=(1.0,), method="random", byte_budget=5000)
-    assert room_for(asked, (1, 8, 8), 4) == Room(None, None, 5000)
+    assert room_for(asked, (1, 8, 8), 4) == AnswerLimits(None, None, 5000)
 
 
 def test_what_cannot_be_stored_is_told_before_any_node_is_asked() -> None:

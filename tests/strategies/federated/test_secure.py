@@ -17,14 +17,14 @@ from fedcl_distill.data import partition
 from fedcl_distill.errors import CheckpointError, PayloadError, SettingsError
 from fedcl_distill.statistics import StatisticsSpec, class_statistics
 from federations import data_and_test, honest_app, quick, run, tampered
-from strategies.federated import InProcessGrid, QuorumError, Reception, SecureOptions, build_strategy
+from strategies.federated import InProcessGrid, QuorumError, ReplyCollector, SecureOptions, build_strategy
 from strategies.federated.messages.arrays import weights_of
 from strategies.federated.node.task import Task
 from strategies.federated.secure import node
 from strategies.federated.server.run import learner_for
 
 CLIENTS = 4
-SMALL = {"views": 3, "architecture": "mlp:width=8", "dimensions": 6, "secure": True, "most_samples": 50}
+SMALL = {"views": 3, "architecture": "mlp:width=8", "dimensions": 6, "secure": True, "max_samples": 50}
 EXCHANGES = ("keys", "letters", "masked", "unmask")
 
 
@@ -35,14 +35,14 @@ def settings(**changes):
 
 
 def served(one, tampers=None, watch=None):
-    """The strategy after its round, and its reception."""
+    """The strategy after its round, and its collector."""
     train, test = data_and_test()
     app = tampered(honest_app(one, train), tampers or {})
-    learner, reception = learner_for(one, test), Reception(one.clients, wait_seconds=0)
-    strategy = build_strategy(one, test, learner, reception)
+    learner, collector = learner_for(one, test), ReplyCollector(one.clients, wait_seconds=0)
+    strategy = build_strategy(one, test, learner, collector)
     with InProcessGrid(app if watch is None else watch(app), one.clients) as grid:
         strategy.start(grid, weights_of(learner.fresh()), 1)
-    return strategy, reception
+    return strategy, collector
 
 
 def of_parts(one, strategy, partitions, parties):
@@ -67,17 +67,17 @@ def lost_at(action):
 @pytest.mark.parametrize("bits", [16, 32])
 def test_the_total_is_that_of_the_words_bit_for_bit(bits):
     one = settings(bits=bits)
-    strategy, reception = served(one)
-    assert reception.rejections == []
+    strategy, collector = served(one)
+    assert collector.rejections == []
     assert strategy.statistics.digest() == of_parts(one, strategy, range(CLIENTS), CLIENTS).digest()
-    assert [facts.examples for facts in reception.facts[1]] == [1] * CLIENTS  # no node says how much it holds
+    assert [facts.examples for facts in collector.facts[1]] == [1] * CLIENTS  # no node says how much it holds
 
 
 @pytest.mark.parametrize("action", EXCHANGES)
 def test_a_node_lost_at_any_exchange_leaves_an_exact_total(action):
     one = settings()
-    strategy, reception = served(one, {2: lost_at(action)})
-    (rejection,) = reception.rejections
+    strategy, collector = served(one, {2: lost_at(action)})
+    (rejection,) = collector.rejections
     assert (rejection.node, rejection.reason) == (1002, "RuntimeError: gone")
     heard = [0, 1, 3] if action != "unmask" else range(CLIENTS)  # what was added stays
     senders = CLIENTS - (action in ("keys", "letters"))
@@ -204,8 +204,8 @@ def test_letters_that_one_node_forged_are_done_without():
         return reply
 
     one = settings()
-    strategy, reception = served(one, {3: forged})
-    assert reception.rejections == []
+    strategy, collector = served(one, {3: forged})
+    assert collector.rejections == []
     assert strategy.statistics.digest() == of_parts(one, strategy, range(CLIENTS), CLIENTS).digest()
 
 
@@ -236,8 +236,8 @@ def test_shares_that_do_not_fit_end_the_round_with_a_typed_error():
     [
         ({"bits": 8}, "16 or 32 bits"),
         ({"strategy_settings": {"threshold": 0.5}}, "threshold must be in"),
-        ({"strategy_settings": {"most_samples": 0}}, "most_samples"),
-        ({"strategy_settings": {"most_samples": 50_000}, "bits": 16}, "4 parties of up to 50000 samples"),
+        ({"strategy_settings": {"max_samples": 0}}, "max_samples"),
+        ({"strategy_settings": {"max_samples": 50_000}, "bits": 16}, "4 parties of up to 50000 samples"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_anyone_is_asked(changes, message):

@@ -10,7 +10,7 @@ from federations import data_and_test, quick, run
 from strategies.federated import (
     FederatedSettings,
     InProcessGrid,
-    Reception,
+    ReplyCollector,
     build_strategy,
     list_strategies,
     make_client_app,
@@ -78,7 +78,7 @@ def test_settings_are_checked_before_anyone_is_asked(strategy, chosen, reason):
     settings = quick(strategy=strategy, strategy_settings=chosen)
     _, test = data_and_test()
     with pytest.raises(SettingsError, match=reason):
-        build_strategy(settings, test, learner_for(settings, test), Reception(4))
+        build_strategy(settings, test, learner_for(settings, test), ReplyCollector(4))
 
 
 def test_scaffold_needs_momentum_below_one():

@@ -13,7 +13,7 @@ from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import decode, encode, union
 from fedcl_distill.synthetic.quantise import Range, error_bound
-from fedcl_distill.training import Recipe, fit
+from fedcl_distill.training import TrainConfig, fit
 from federations import data_and_test, quick, run
 from strategies.federated.messages.arrays import put_weights, weights_of
 from strategies.federated.messages.weight_codec import RANGES, pack_network, unpack_network
@@ -23,7 +23,7 @@ FEDDM = {
     "strategy": "feddm",
     "rounds": 2,
     "method": "dm",
-    "method_settings": {"real_per_class": 8, "learning_rate": 0.05},
+    "method_settings": {"real_batch_per_class": 8, "learning_rate": 0.05},
     "distil_steps": 3,
 }
 
@@ -40,7 +40,7 @@ def test_two_rounds_are_what_the_core_does_by_hand():
     settings = quick(**FEDDM, strategy_settings={"radius": 0.5})
     train, test = data_and_test()
     network = Architecture.parse("mlp:width=8").build((6,), 3, seed=derive_seed(0, "model"))
-    hand = quick(**{**FEDDM, "method_settings": {**FEDDM["method_settings"], "scores_weight": 1.0}})
+    hand = quick(**{**FEDDM, "method_settings": {**FEDDM["method_settings"], "logits_weight": 1.0}})
     request = hand.surrogate_request(test, 0.5, 32)
     parts = partition(train, settings.partition, settings.clients, seed=settings.seed)
     for number in (1, 2):
@@ -49,8 +49,8 @@ def test_two_rounds_are_what_the_core_does_by_hand():
             seed = derive_seed(settings.seed, "client", number, place)
             sets.append(decode(encode(request.distil_around(network, part, seed=seed), 8)))
         whole = union(sets)
-        recipe = settings.server_protocol.recipe_for(test)
-        fit(network, whole.inputs(), whole.labels, recipe, seed=derive_seed(0, "server", number))
+        train_config = settings.server_protocol.train_config_for(test)
+        fit(network, whole.inputs(), whole.labels, train_config, seed=derive_seed(0, "server", number))
     result = run(settings)
     received = _network(5)
     put_weights(received, result.weights)
@@ -103,8 +103,8 @@ def test_hostile_weights_are_refused():
 
 def test_a_ball_holds_the_server():
     train, _ = data_and_test()
-    recipe = Recipe(epochs=20, learning_rate=0.1)
-    learner = Learner(Architecture.parse("mlp:width=8"), recipe, (6,), 3, seed=0)
+    train_config = TrainConfig(epochs=20, learning_rate=0.1)
+    learner = Learner(Architecture.parse("mlp:width=8"), train_config, (6,), 3, seed=0)
     start = learner.fresh()
     synthetic = quick(method="random").distil_request(train).distil(train, seed=0)
     ways = {}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from fedcl_distill.evaluation import PROTOCOLS, Protocol
-from fedcl_distill.training import Recipe
+from fedcl_distill.training import TrainConfig
 
 
 @pytest.fixture(autouse=True)
 def brief_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = Recipe(epochs=60, learning_rate=0.05, batch_size=16, schedule="cosine")
-    monkeypatch.setitem(PROTOCOLS, "brief", Protocol("brief", recipe, networks=1, width=8))
+    train_config = TrainConfig(epochs=60, learning_rate=0.05, batch_size=16, schedule="cosine")
+    monkeypatch.setitem(PROTOCOLS, "brief", Protocol("brief", train_config, networks=1, width=8))

@@ -17,7 +17,7 @@ from fedcl_distill.selection import Random
 from fedcl_distill.statistics import Domain, StatisticsExpectation, StatisticsSpec, class_statistics
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.continual import DistilledMemory
-from strategies.federated.server.gathering import Gathered
+from strategies.federated.server.gathering import AggregatedSets
 from strategies.federated_continual import SetMemory, SumMemory
 from strategies.federated_continual.set_memory import balanced
 from strategies.federated_continual.sum_memory import bytes_of_sums
@@ -27,9 +27,9 @@ DATA = blobs((1, 6, 6), classes=4, per_class=12)
 SPEC = StatisticsSpec(views=3, architecture="mlp:width=8", moments=3, augment=False)
 
 
-def _gathered(*classes: int, weights: torch.Tensor | None = None) -> Gathered:
+def _gathered(*classes: int, weights: torch.Tensor | None = None) -> AggregatedSets:
     rows = torch.cat([DATA.indices_of(label)[:6] for label in classes])
-    return Gathered(SyntheticSet.of_real(DATA.subset(rows)), weights, (0,), (1,) * 4)
+    return AggregatedSets(SyntheticSet.of_real(DATA.subset(rows)), weights, (0,), (1,) * 4)
 
 
 def _memory(per_class: int, *, reserve: bool = True, distiller: object = None) -> SetMemory:

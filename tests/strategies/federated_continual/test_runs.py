@@ -48,10 +48,10 @@ def test_first_stage_is_one_shot_learning_from_the_first_experience_by_hand():
     sets = [request.distil(part, seed=derive_seed(0, "client", 1, number)) for number, part in enumerate(parts)]
     whole = union([decode(encode(one, 8, provenance=False)) for one in sets])
     network = Architecture.parse("mlp:width=32").build((8,), 6, seed=derive_seed(0, "model"))
-    recipe = settings.server_protocol.recipe_for(test)
+    train_config = settings.server_protocol.train_config_for(test)
     # Each class has nine samples, so balancing changes nothing.
     weights = torch.full((len(whole),), 1.0, dtype=torch.float64)
-    fit(network, whole.inputs(), whole.labels, recipe, seed=derive_seed(0, "server", 1), weights=weights)
+    fit(network, whole.inputs(), whole.labels, train_config, seed=derive_seed(0, "server", 1), weights=weights)
     result = live(settings)
     assert result.stages[0].accuracies == (accuracy(network, test),)
     for name, tensor in network.state_dict().items():

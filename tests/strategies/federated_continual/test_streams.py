@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 
 from fedcl_distill.errors import SettingsError
 from strategies.continual import class_groups
-from strategies.federated_continual import Itinerary, client_stream, experiences_of, read_stream
+from strategies.federated_continual import ClientSchedule, client_stream, experiences_of, read_stream
 from streams import CLASSES, quick, train_and_test
 
 
 def test_streams_by_hand():
-    stay = Itinerary((0, 1, 2))
+    stay = ClientSchedule((0, 1, 2))
     assert read_stream("same")(2, 3, 0) == (stay, stay)
-    assert read_stream("late:clients=1,after=2")(2, 3, 0) == (stay, Itinerary((0, 1, 2), joins=2))
-    assert read_stream("departing:clients=1,after=2")(2, 3, 0) == (stay, Itinerary((0, 1, 2), leaves=2))
+    assert read_stream("late:clients=1,after=2")(2, 3, 0) == (stay, ClientSchedule((0, 1, 2), joins=2))
+    assert read_stream("departing:clients=1,after=2")(2, 3, 0) == (stay, ClientSchedule((0, 1, 2), leaves=2))
 
 
 def test_positions_by_hand():
-    late, leaving = Itinerary((4, 7, 5), joins=2), Itinerary((0, 1, 2), leaves=1)
+    late, leaving = ClientSchedule((4, 7, 5), joins=2), ClientSchedule((0, 1, 2), leaves=1)
     assert [late.position_at(stage) for stage in range(7)] == [None, None, 0, 1, 2, None, None]
     assert [leaving.position_at(stage) for stage in range(4)] == [0, None, None, None]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fedcl_distill.named import read_named
+from fedcl_distill.specs import read_spec
 from strategies.federated.messages.compression.codec import Plain, UpdateCodec
 from strategies.federated.messages.compression.quantised import Quantised
 from strategies.federated.messages.compression.top_k import TopK
@@ -18,4 +18,4 @@ def read_codec(text: str) -> UpdateCodec:
     Raises:
         SettingsError: the name or a setting is unknown, or a value is out of range.
     """
-    return read_named("codec", text, _CODECS)
+    return read_spec("codec", text, _CODECS)

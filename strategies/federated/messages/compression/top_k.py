@@ -10,7 +10,7 @@ from strategies.federated.messages.compression.codec import Bytes, Vector, check
 from strategies.federated.messages.compression.positions import decode_positions, encode_positions, positions_bytes
 
 _TYPES = {16: "<f2", 32: "<f4"}
-_LARGEST_HALF = 65504.0
+_MAX_HALF = 65504.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class TopK:
         largest = np.sort(np.argpartition(-np.abs(values), kept - 1)[:kept])
         chosen = values[largest]
         if self.value_bits == 16:
-            chosen = chosen.clip(-_LARGEST_HALF, _LARGEST_HALF)
+            chosen = chosen.clip(-_MAX_HALF, _MAX_HALF)
         return np.concatenate(
             [chosen.astype(_TYPES[self.value_bits]).view(np.uint8), encode_positions(largest, len(values))]
         )

@@ -13,12 +13,12 @@ from flwr.serverapp import Grid
 
 from fedcl_distill.errors import FedclDistillError, PayloadError, SettingsError
 from strategies.federated.grids.internals import log
-from strategies.federated.messages.answers import Facts
+from strategies.federated.messages.answers import ClientReport
 from strategies.federated.server.rejections import Rejection, one_line
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.5
-_MOST_NAMED = 5  # rejections in an error message
+_MAX_NAMED = 5  # rejections in an error message
 
 
 class QuorumError(FedclDistillError, RuntimeError):
@@ -30,20 +30,20 @@ class Answer(Generic[T]):
     """One answer that was used: who gave it, what it says about itself, what was read from it, and the reply."""
 
     node: int
-    facts: Facts
+    facts: ClientReport
     value: T
     message: Message
 
 
 @dataclass
-class Reception:
+class ReplyCollector:
     """Receives the nodes of one run.
 
     Attributes:
         nodes: how many shall take part.
         quorum: fraction of ``nodes``, in [0, 1], whose answers are needed each round; one is always needed.
         wait_seconds: how long to wait for ``nodes`` nodes to register before a round starts with those that did.
-        least_examples: the fewest real samples that an answer may be about.
+        min_examples: the fewest real samples that an answer may be about.
         rejections: answers, or parts of them, that were not used, so far.
         facts: of the answers that were used, by round, in the order of partitions.
         partitions: which partition a node said it holds.
@@ -56,9 +56,9 @@ class Reception:
     nodes: int
     quorum: float = 0.0
     wait_seconds: float = 60.0
-    least_examples: int = 1
+    min_examples: int = 1
     rejections: list[Rejection] = field(default_factory=list)
-    facts: dict[int, list[Facts]] = field(default_factory=dict)
+    facts: dict[int, list[ClientReport]] = field(default_factory=dict)
     partitions: dict[int, int] = field(default_factory=dict)
     used: dict[int, int] = field(default_factory=dict)
     _asked: list[Metadata] = field(default_factory=list)
@@ -97,7 +97,9 @@ class Reception:
         """Remember who is asked, so that silence is noticed too."""
         self._asked = [message.metadata for message in messages]
 
-    def hear(self, server_round: int, replies: Iterable[Message], read: Callable[[RecordDict], T]) -> list[Answer[T]]:
+    def iter_replies(
+        self, server_round: int, replies: Iterable[Message], read: Callable[[RecordDict], T]
+    ) -> list[Answer[T]]:
         """All that :meth:`listen` gives, in the order of partitions, then nodes; QuorumError as there."""
         answers = list(self.listen(server_round, replies, read))
         return sorted(answers, key=lambda answer: (answer.facts.partition, answer.node))
@@ -117,7 +119,7 @@ class Reception:
             QuorumError: at the end, if fewer than ``needed`` could be used; the message names reasons.
         """
         silent = {metadata.message_id: metadata.dst_node_id for metadata in self._asked}
-        heard: list[tuple[Facts, int]] = []
+        heard: list[tuple[ClientReport, int]] = []
         for reply in sorted(replies, key=self._claimed_partition) if isinstance(replies, list) else replies:
             node = silent.pop(reply.metadata.reply_to_message_id, None)
             if node is None:
@@ -136,7 +138,7 @@ class Reception:
         try:
             if reply.has_error():
                 raise PayloadError(reply.error.reason or f"error {reply.error.code}")
-            facts = Facts.of(reply.content, self.least_examples)
+            facts = ClientReport.of(reply.content, self.min_examples)
             self.partitions[node] = facts.partition
             return Answer(node, facts, read(reply.content), reply)
         except PayloadError as error:
@@ -145,7 +147,7 @@ class Reception:
             self._reject(server_round, node, f"{type(error).__name__}: {error}")
         return None
 
-    def turn_away(
+    def reject(
         self, server_round: int, answer: Answer[T], reason: str, *, label: int | None = None, samples: int | None = None
     ) -> None:
         """Log and count an answer that was heard but is not used, or the samples of one class of it."""
@@ -165,7 +167,7 @@ class Reception:
         if count >= self.needed:
             return
         reasons = [str(one) for one in self.rejections if one.server_round == server_round]
-        named = "; ".join(reasons[:_MOST_NAMED]) + ("; …" if len(reasons) > _MOST_NAMED else "")
+        named = "; ".join(reasons[:_MAX_NAMED]) + ("; …" if len(reasons) > _MAX_NAMED else "")
         raise QuorumError(
             f"round {server_round}: {count} valid answers, {self.needed} are needed; rejected: {named or 'none'}"
         )
@@ -174,6 +176,6 @@ class Reception:
         """Sorts by the partition that a reply names, then by node; one that names none comes last."""
         node = reply.metadata.src_node_id
         try:
-            return Facts.of(reply.content, self.least_examples).partition, node
+            return ClientReport.of(reply.content, self.min_examples).partition, node
         except Exception:  # an error reply, or a hostile one: it is turned away where it is read
             return math.inf, node

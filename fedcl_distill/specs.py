@@ -11,7 +11,7 @@ from fedcl_distill.errors import SettingsError
 T = TypeVar("T")
 
 
-def read_named(what: str, text: str, known: Mapping[str, Callable[..., T]]) -> T:
+def read_spec(what: str, text: str, known: Mapping[str, Callable[..., T]]) -> T:
     """The object that ``text`` names, one of ``known`` called with the settings after the colon.
 
     A value is read as JSON where it is that (numbers, true, null), else as a text.

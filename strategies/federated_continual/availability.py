@@ -12,10 +12,10 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedcl_distill.errors import PayloadError, SettingsError
-from strategies.federated.messages.answers import METRICS, Facts
+from strategies.federated.messages.answers import METRICS, ClientReport
 from strategies.federated.messages.requests import CONFIG, config_of
 from strategies.federated.node.client import partition_of
-from strategies.federated.server.reception import Reception
+from strategies.federated.server.collector import ReplyCollector
 from strategies.federated_continual.client_stream import ClientStream
 
 ROLL_CALL = "query"
@@ -23,22 +23,22 @@ _STAGE, _ROUND, _EXPERIENCE = "stage", "server-round", "experience"
 _NOTHING = -1
 
 
-class RollCall:
+class AvailabilityPoll:
     """Asks who has something new.
 
     Args:
-        reception: of the run; what is wrong with a node's answer is noted there.
+        collector: of the run; what is wrong with a node's answer is noted there.
         experiences: how many there are.
         reply_seconds: to wait for answers.
     """
 
-    def __init__(self, reception: Reception, experiences: int, reply_seconds: float) -> None:
-        self._reception = Reception(
-            reception.nodes,
-            wait_seconds=reception.wait_seconds,
-            least_examples=0,
-            rejections=reception.rejections,
-            partitions=reception.partitions,
+    def __init__(self, collector: ReplyCollector, experiences: int, reply_seconds: float) -> None:
+        self._collector = ReplyCollector(
+            collector.nodes,
+            wait_seconds=collector.wait_seconds,
+            min_examples=0,
+            rejections=collector.rejections,
+            partitions=collector.partitions,
         )
         self._experiences = experiences
         self._reply_seconds = reply_seconds
@@ -50,16 +50,16 @@ class RollCall:
             QuorumError: no node answered.
         """
         content = RecordDict({CONFIG: ConfigRecord({_STAGE: stage, _ROUND: server_round})})
-        messages = [Message(content, node, ROLL_CALL) for node in self._reception.wait_for_nodes(grid)]
-        self._reception.expect_answers(messages)
+        messages = [Message(content, node, ROLL_CALL) for node in self._collector.wait_for_nodes(grid)]
+        self._collector.expect_answers(messages)
         replies = grid.send_and_receive(messages, timeout=self._reply_seconds)
-        answers = self._reception.hear(server_round, replies, self._experience)
+        answers = self._collector.iter_replies(server_round, replies, self._experience)
         return {one.node: one.value for one in answers if one.facts.examples}
 
     def _experience(self, content: RecordDict) -> int:
         record = content[METRICS]
         value = record.get(_EXPERIENCE) if isinstance(record, MetricRecord) else None
-        least = 0 if Facts.of(content, 0).examples else _NOTHING
+        least = 0 if ClientReport.of(content, 0).examples else _NOTHING
         if type(value) is not int or not least <= value < self._experiences:
             raise PayloadError(f"answer has experience {str(value)[:50]}, expected one of {self._experiences}")
         return value
@@ -70,7 +70,7 @@ def answer_roll_call(stream: ClientStream, message: Message, context: Context) -
     started = time.monotonic()
     position = stream.position_at(stage_of(message.content))
     samples = 0 if position is None else len(stream.experiences[position])
-    record = Facts(partition_of(context), samples, time.monotonic() - started).to_record()
+    record = ClientReport(partition_of(context), samples, time.monotonic() - started).to_record()
     record[_EXPERIENCE] = _NOTHING if position is None else stream.itinerary.order[position]
     return Message(RecordDict({METRICS: record}), reply_to=message)
 
