@@ -1,0 +1,310 @@
+"""One register for each kind of part: filled by decorators here and in other packages, read by names and settings.
+
+A part has one plain form: a name, or ``{"name": …, setting: value, …}``, which nests. :meth:`Registry.build` makes the
+object of it, :func:`describe` the plain form of an object. Text is the same in one line: ``name``, ``name:value`` or
+``name:setting=value,setting=[name:setting=value]``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.settings import suggest
+
+T = TypeVar("T")
+B = TypeVar("B", bound=Callable[..., Any])
+
+PLUGINS_VARIABLE = "FEDCL_DISTILL_PLUGINS"
+"""Environment variable with modules to import, separated by commas, beside the entry points of installed packages."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """What is registered: how it is built, and what tables and help texts say of it."""
+
+    name: str
+    build: Callable[..., T]
+    facts: Mapping[str, Any]
+
+
+class Registry(Generic[T]):
+    """Builders of one kind of part by name.
+
+    Args:
+        kind: what messages call it, such as "network".
+        group: of entry points, such as "fedcl_distill.networks": a package that is installed beside this one names its
+            parts there, ``mine = "package.module:MyNet"``, and they are registered when they are first asked for.
+        accepts: what a part must be an instance of, to be passed as an object; ``object`` for anything.
+
+    Example:
+        >>> SHAPES: Registry[object] = Registry("shape", "example.shapes")
+        >>> @SHAPES.register("square")
+        ... @dataclass(frozen=True)
+        ... class Square:
+        ...     side: int = 1
+        >>> SHAPES.build("square:side=2"), SHAPES.build({"name": "square"})
+        (Square(side=2), Square(side=1))
+    """
+
+    def __init__(self, kind: str, group: str, accepts: type = object) -> None:
+        self.kind = kind
+        self.group = group
+        self.accepts = accepts
+        self._entries: dict[str, Entry[T]] = {}
+        self._loaded = False
+
+    def register(self, name: str, **facts: Any) -> Callable[[B], B]:
+        """A decorator that registers a class or function under ``name``; the last one registered counts.
+
+        Args:
+            name: in Python, on command lines, in files and messages.
+            facts: what tables and help texts say of it.
+        """
+        if not name or any(sign in name for sign in ":,=[] "):
+            raise SettingsError(f"a {self.kind} cannot be called {name!r}: no blanks and none of : , = [ ]")
+
+        def keep(build: B) -> B:
+            self._entries[name] = Entry(name, build, facts)
+            return build
+
+        return keep
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        self._load()
+        return sorted(self._entries)
+
+    def __iter__(self) -> Iterator[Entry[T]]:
+        """All entries, in the order of registration."""
+        self._load()
+        return iter(list(self._entries.values()))
+
+    def __contains__(self, name: object) -> bool:
+        if name not in self._entries:
+            self._load()
+        return name in self._entries
+
+    def __getitem__(self, name: str) -> Entry[T]:
+        """The entry called ``name``.
+
+        Raises:
+            SettingsError: there is none; the message names the nearest one.
+        """
+        if name not in self:
+            raise SettingsError(suggest(self.kind, name, self._entries))
+        return self._entries[name]
+
+    def settings_of(self, name: str) -> dict[str, inspect.Parameter]:
+        """The settings that the part called ``name`` takes; SettingsError if there is none of this name."""
+        return parameters_of(self[name].build)
+
+    def build(self, value: T | str | Mapping[str, Any], /, **more: Any) -> T:
+        """The part that ``value`` is or describes.
+
+        Args:
+            value: an object, which is returned as it is; a text; or a mapping with a ``name``.
+            more: settings beside those of ``value``.
+
+        Raises:
+            SettingsError: the name or a setting is unknown, a value does not fit, or the object is no such part.
+        """
+        if isinstance(value, str):
+            value = parse(value)
+        if not isinstance(value, Mapping):
+            if not isinstance(value, self.accepts):
+                raise SettingsError(
+                    f"{value!r} is no {self.kind}; give an object, or one of: {', '.join(self.names())}"
+                )
+            return value
+        given = {**value, **more}
+        name = given.pop("name", None)
+        entry = self[str(name)]
+        return build_with(f"{self.kind} {entry.name!r}", entry.build, given)
+
+    def name_of(self, builder: object) -> str | None:
+        """The name under which ``builder``, a class or function, is registered; None if it is not."""
+        return next((entry.name for entry in self._entries.values() if entry.build is builder), None)
+
+    def _load(self) -> None:
+        """Register what installed packages and :data:`PLUGINS_VARIABLE` offer, once."""
+        if self._loaded:
+            return
+        self._loaded = True
+        load_plugins()
+        for point in entry_points(group=self.group):
+            if point.name in self._entries:
+                continue
+            try:
+                build = point.load()
+            except Exception:  # somebody else's package; one that is broken must not stop the others
+                _LOG.exception(
+                    "%s %r of package %s cannot be loaded and is left out", self.kind, point.name, point.dist
+                )
+                continue
+            self._entries.setdefault(point.name, Entry(point.name, build, {}))
+
+
+@functools.cache
+def load_plugins() -> None:
+    """Import the modules that :data:`PLUGINS_VARIABLE` names, once a process; workers inherit the variable.
+
+    Raises:
+        SettingsError: one cannot be imported: whoever set the variable wants it.
+    """
+    for module in filter(None, os.environ.get(PLUGINS_VARIABLE, "").split(",")):
+        try:
+            importlib.import_module(module.strip())
+        except ImportError as error:
+            raise SettingsError(f"{PLUGINS_VARIABLE} names {module!r}, which cannot be imported: {error}") from error
+
+
+def build_with(owner: str, build: Callable[..., T], given: Mapping[str, Any]) -> T:
+    """``build(**given)``; a positional value stands under ``""``.
+
+    Raises:
+        SettingsError: a setting is unknown, missing, or does not fit; the message begins with ``owner``.
+    """
+    known = parameters_of(build)
+    given = dict(given)
+    if "" in given:
+        if not known:
+            raise SettingsError(f"{owner} has no settings, got {given['']!r}")
+        given[next(iter(known))] = given.pop("")
+    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in inspect.signature(build).parameters.values())
+    for name in given:
+        if name not in known and not takes_any:
+            raise SettingsError(f"{owner}: {suggest('setting', name, known)}")
+    try:
+        return build(**given)
+    except SettingsError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{owner} does not take these settings: {error}") from error
+
+
+def parameters_of(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The named parameters of a class or function."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {name: one for name, one in inspect.signature(build).parameters.items() if one.kind in named}
+
+
+def describe(part: object) -> Any:
+    """The plain form of ``part``: JSON values from which :meth:`Registry.build` makes an equal one.
+
+    Numbers, texts, truth values and None stay as they are, sequences become lists. A dataclass becomes its name, or a
+    mapping with its name and the settings that differ from their defaults. Its name is its attribute ``name`` if it
+    has one, else that of its class. What only Python can make (a function, a user's class) becomes the name by which
+    Python knows it, for readers alone.
+    """
+    if part is None or isinstance(part, bool | int | float | str):
+        return part
+    if isinstance(part, Mapping):
+        return {str(key): describe(value) for key, value in part.items()}
+    if isinstance(part, tuple | list | set | frozenset):
+        return [describe(one) for one in part]
+    if isinstance(part, os.PathLike):
+        return os.fspath(part)
+    own = getattr(part, "describe", None)
+    if callable(own) and not isinstance(part, type):
+        return own()
+    if is_dataclass(part) and not isinstance(part, type):
+        name = getattr(part, "name", None)
+        name = name if isinstance(name, str) else type(part).__name__
+        changed = {one.name: describe(getattr(part, one.name)) for one in fields(part) if _differs(part, one)}
+        return {"name": name, **changed} if changed else name
+    return qualified_name(part)
+
+
+def qualified_name(part: object) -> str:
+    """By what name Python knows a class, a function or an object's class, with the settings of a ``partial``."""
+    if isinstance(part, functools.partial):
+        given = [*map(str, part.args), *(f"{key}={describe(value)}" for key, value in part.keywords.items())]
+        return f"{qualified_name(part.func)}:{','.join(given)}"
+    named = part if isinstance(part, type) or hasattr(part, "__qualname__") else type(part)
+    return f"{named.__module__}.{named.__qualname__}"  # type: ignore[attr-defined]
+
+
+def _differs(part: object, one: Any) -> bool:
+    if not one.repr or one.name == "name":
+        return False
+    default = one.default if one.default_factory is MISSING else one.default_factory()
+    return default is MISSING or getattr(part, one.name) != default
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Read ``name``, ``name:value`` or ``name:setting=value,…``; a value in brackets is such a text itself.
+
+    Values are read as JSON where they are that (numbers, true, null, "text"), else as texts. A single value without a
+    name is the first setting of what is named: ``dirichlet:0.1``.
+
+    Raises:
+        SettingsError: the text is not of that form.
+
+    Example:
+        >>> parse("teacher:temperature=4,architecture=[convnet:width=32,depth=2]")
+        {'name': 'teacher', 'temperature': 4, 'architecture': {'name': 'convnet', 'width': 32, 'depth': 2}}
+    """
+    name, _, rest = text.strip().partition(":")
+    found: dict[str, Any] = {"name": name.strip()}
+    items = list(_split(rest, text))
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals:
+            if len(items) > 1:
+                raise SettingsError(f"cannot read {item!r} in {text!r}; expected setting=value")
+            key, value = "", item
+        found[key.strip()] = _value(value.strip())
+    return found
+
+
+def to_text(plain: str | Mapping[str, Any]) -> str:
+    """The inverse of :func:`parse`."""
+    if isinstance(plain, str):
+        return plain
+    settings = ",".join(f"{key}={_text_of(value)}" for key, value in plain.items() if key != "name")
+    return f"{plain['name']}:{settings}" if settings else str(plain["name"])
+
+
+def _text_of(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"[{to_text(value)}]"
+    if isinstance(value, str):
+        return f"[{value}]" if ":" in value or "," in value else value
+    return json.dumps(value)
+
+
+def _split(rest: str, text: str) -> Iterator[str]:
+    """The items between commas that stand in no bracket."""
+    depth, start = 0, 0
+    for position, sign in enumerate(rest):
+        depth += (sign == "[") - (sign == "]")
+        if depth < 0:
+            break
+        if sign == "," and depth == 0:
+            yield from filter(None, (rest[start:position].strip(),))
+            start = position + 1
+    if depth:
+        raise SettingsError(f"brackets do not match in {text!r}")
+    yield from filter(None, (rest[start:].strip(),))
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    if text.startswith("[") and text.endswith("]"):
+        return parse(text[1:-1])
+    return text

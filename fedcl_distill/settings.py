@@ -1,0 +1,226 @@
+"""Settings that are checked where they enter: types, ranges and names are declared once, on the field."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import types
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from fedcl_distill.errors import SettingsError
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_MAX_SHOWN = 60  # characters of a value in a message
+_MAX_ELEMENTS = 1000  # of a container that are looked at
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, for ``Annotated``: at least ``ge``, more than ``gt``, at most ``le``, less than ``lt``.
+
+    Infinity and NaN are outside of every range.
+    """
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            math.isfinite(value)
+            and (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
+        )
+
+    def __str__(self) -> str:
+        bounds = (("at least", self.ge), ("more than", self.gt), ("at most", self.le), ("less than", self.lt))
+        return " and ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None) or "finite"
+
+
+Count = Annotated[int, Range(ge=1)]
+"""A whole number of things, at least one."""
+Natural = Annotated[int, Range(ge=0)]
+"""A whole number, 0 included."""
+Finite = Annotated[float, Range()]
+Positive = Annotated[float, Range(gt=0)]
+NonNegative = Annotated[float, Range(ge=0)]
+Fraction = Annotated[float, Range(ge=0, le=1)]
+"""A share in [0, 1]."""
+Momentum = Annotated[float, Range(ge=0, lt=1)]
+"""A decay in [0, 1)."""
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def settings(cls: type[T]) -> type[T]:
+    """A frozen dataclass that checks every field against its annotation before its own ``__post_init__``.
+
+    Numbers may carry a :class:`Range` (``Annotated[int, Range(ge=1)]``, or :data:`Count` for short), choices are
+    ``Literal``, parts are classes or runtime-checkable protocols. Nothing is converted.
+
+    Raises:
+        SettingsError: on construction; it names the field, the value and what is allowed.
+
+    Example:
+        >>> @settings
+        ... class Pool:
+        ...     networks: Count = 10
+        >>> Pool(networks=0)
+        Traceback (most recent call last):
+        fedcl_distill.errors.SettingsError: Pool: networks must be a whole number at least 1, got 0
+    """
+    own_check = cls.__dict__.get("__post_init__")
+
+    def check(self: Any) -> None:
+        hints: dict[str, Any] = hints_of(cls)  # type: ignore[arg-type]
+        check_values(type(self).__name__, hints, {name: getattr(self, name) for name in hints})
+        if own_check is not None:
+            own_check(self)
+        else:
+            inherited = getattr(super(cls, self), "__post_init__", None)
+            if inherited is not None:
+                inherited()
+
+    cls.__post_init__ = check  # type: ignore[attr-defined]
+    return dataclass(frozen=True)(cls)
+
+
+def checked(function: Callable[P, T]) -> Callable[P, T]:
+    """``function``, which checks its arguments against its annotations as :func:`settings` does.
+
+    Raises:
+        SettingsError: on a call; it names the argument, the value and what is allowed.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        hints = hints_of(function)
+        given = signature.bind(*args, **kwargs).arguments
+        check_values(function.__name__, {name: hints[name] for name in given if name in hints}, given)
+        return function(*args, **kwargs)
+
+    return call
+
+
+@functools.cache
+def hints_of(owner: Any) -> dict[str, Any]:
+    """The resolved annotations of a class's fields or a function's parameters, ``Annotated`` included."""
+    hints = get_type_hints(owner, include_extras=True)
+    if isinstance(owner, type):
+        return {name: hint for name, hint in hints.items() if get_origin(hint) is not _CLASS_VAR}
+    hints.pop("return", None)
+    return hints
+
+
+def check_values(owner: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Return if every one of ``values`` is what its annotation in ``hints`` allows.
+
+    Raises:
+        SettingsError: one is not; the message begins with ``owner`` and names field, value and what is allowed.
+    """
+    for name, hint in hints.items():
+        if not allows(hint, values[name]):
+            raise SettingsError(f"{owner}: {name} must be {allowed(hint)}, got {_shown(values[name])}")
+
+
+def allows(hint: Any, value: Any) -> bool:
+    """Whether ``value`` is what the annotation ``hint`` describes; what cannot be told counts as allowed."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        bounds = [one for one in args[1:] if isinstance(one, Range)]
+        return allows(args[0], value) and all(value in one for one in bounds)
+    if origin in (Union, types.UnionType):
+        return any(allows(one, value) for one in args)
+    if origin is Literal:
+        return any(value == one and type(value) is type(one) for one in args)
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, Integral) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, Real) and not isinstance(value, bool)
+    if origin is not None:
+        return _is_instance(value, origin) and _allows_elements(origin, args, value)
+    return _is_instance(value, hint)
+
+
+def allowed(hint: Any) -> str:
+    """What the annotation ``hint`` allows, in words."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return " ".join([allowed(args[0]), *(str(one) for one in args[1:] if isinstance(one, Range))])
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(allowed(one) for one in args))
+    if origin is Literal:
+        return f"one of {', '.join(repr(one) for one in args)}"
+    if hint is None or hint is type(None):
+        return "None"
+    if hint in _WORDS:
+        return _WORDS[hint]
+    if origin is not None and isinstance(origin, type) and issubclass(origin, tuple | list | Sequence):
+        return f"a sequence of {allowed(args[0])}" if args else "a sequence"
+    name = getattr(origin or hint, "__name__", str(hint))
+    return f"a {name}" if isinstance(origin or hint, type) else name
+
+
+def suggest(what: str, given: object, known: Collection[str]) -> str:
+    """A message that ``given`` is no known ``what``: the nearest name, then all of them."""
+    close = get_close_matches(str(given), known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"unknown {what} {given!r}; {hint}known: {', '.join(sorted(known)) or 'none'}"
+
+
+def _is_instance(value: Any, kind: Any) -> bool:
+    if kind is Callable or kind is _CALLABLE:
+        return callable(value)
+    if not isinstance(kind, type) or kind is object:
+        return True
+    if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
+        return True
+    return isinstance(value, kind)
+
+
+def _allows_elements(origin: Any, args: tuple[Any, ...], value: Any) -> bool:
+    if not args or not isinstance(value, Collection) or len(value) > _MAX_ELEMENTS:
+        return True
+    if isinstance(value, Mapping):
+        return len(args) != 2 or all(allows(args[0], key) and allows(args[1], one) for key, one in value.items())
+    if origin is tuple and args[-1] is not Ellipsis:
+        return len(value) == len(args) and all(allows(hint, one) for hint, one in zip(args, value, strict=True))
+    if isinstance(value, tuple | list | set | frozenset):
+        return all(allows(args[0], one) for one in value)
+    return True
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
+
+
+_CLASS_VAR = get_origin(ClassVar[int])
+_CALLABLE = get_origin(Callable[..., Any])
+_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
