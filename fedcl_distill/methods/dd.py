@@ -7,7 +7,7 @@ from fedcl_distill.engine import Adam, Budget, Engine, Initial
 from fedcl_distill.labels import Labels, LearnedLabels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.network_sources import FreshRandom
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import (
     FixedBatches,
     LearnedRate,
@@ -21,7 +21,7 @@ from fedcl_distill.parameterizations import FixedPixels, Parameterization
 
 def dd(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = "none",
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = None,
@@ -86,7 +86,7 @@ def dd(
 
 def label_distillation(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = "none",
     init: Initial | str = "random",
     label_learning_rate: float = 0.01,

@@ -7,14 +7,14 @@ from fedcl_distill.engine import SGD, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.network_sources import FreshRandom
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import DistributionMatching
 from fedcl_distill.parameterizations import Parameterization
 
 
 def dm(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = None,
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = None,

@@ -9,7 +9,7 @@ from fedcl_distill.engine import SGD, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.network_sources import FreshRandom, PretrainedPool, TrainedOnReal
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import Distance, GradientMatching, HiddenWeights
 from fedcl_distill.objectives.gradients import as_distance
 from fedcl_distill.parameterizations import Parameterization
@@ -25,7 +25,7 @@ _FULL_RATE_AT = 40
 
 def idc(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = None,
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = "tiles",
@@ -101,7 +101,7 @@ def idc(
 
 def accdd(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = None,
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = "tiles",

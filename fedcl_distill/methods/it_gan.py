@@ -7,14 +7,14 @@ from fedcl_distill.engine import Adam, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels
 from fedcl_distill.network_sources import FreshRandom
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import DistributionMatching, WithPairs
 from fedcl_distill.parameterizations import GeneratorLatents
 
 
 def it_gan(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = None,
     init: Initial | str = "random",
     labels: Labels | str | None = None,

@@ -7,7 +7,7 @@ from fedcl_distill.engine import Adam, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.network_sources import Interpolated
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import CharacteristicFunction, WithCrossEntropy
 from fedcl_distill.parameterizations import Parameterization
 from fedcl_distill.training import TrainConfig
@@ -17,7 +17,7 @@ _AUGMENTATION = SiameseAugmentation(operations=("color", "crop", "cutout"))
 
 def ncfm(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = _AUGMENTATION,
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = "tiles:factor=2",

@@ -16,6 +16,7 @@ from fedcl_distill.engine import Budget, Callback, Size
 from fedcl_distill.engine.size import AbsentClasses
 from fedcl_distill.labels import HardLabels, Labels
 from fedcl_distill.methods.private import checked_range, checked_target, noise_for
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.parameterizations import Parameterization, as_parameterization
 from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY
@@ -128,7 +129,7 @@ def private_statistics(
     dimensions: int = 64,
     kind: str = "direction",
     frequency: float = 4.0,
-    architecture: str | None = None,
+    architecture: ArchitectureLike | None = None,
     augment: bool = True,
     moments: int = 4,
     shares: Shares | None = None,

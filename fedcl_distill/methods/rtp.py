@@ -7,14 +7,14 @@ from fedcl_distill.engine import Adam, Budget, Engine, Initial
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.network_sources import FreshRandom
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import FixedRate, NoTruncation, RandomBatches, RandomTruncation, UnrolledTraining
 from fedcl_distill.parameterizations import Parameterization
 
 
 def rtp(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = "none",
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = "addressing",
