@@ -7,7 +7,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord
 
-from strategies.continual.metrics import AccuracyMatrix
+from strategies.continual.results import AccuracyMatrix
 from strategies.federated.grids.ledger import ByteLedger
 from strategies.federated.server.rejections import Rejection
 

@@ -14,7 +14,7 @@ from fedcl_distill.engine.size import bytes_of_counts, counts_within_bytes
 from fedcl_distill.merging import WeightedSet, weighted_union
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
-from strategies.continual.memories.distilled import DistilledMemory
+from strategies.continual.distilled_memory import DistilledMemory
 from strategies.federated.server.gathering import AggregatedSets
 
 

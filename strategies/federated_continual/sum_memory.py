@@ -19,7 +19,7 @@ from fedcl_distill.statistics import (
     encode_statistics,
 )
 from fedcl_distill.statistics.sums import Sums, shapes_of
-from strategies.continual.memories.base import as_bytes, as_tensor
+from strategies.continual.memory import as_bytes, as_tensor
 
 _MAX_COUNT = 2**32 - 1
 
