@@ -96,7 +96,7 @@ class Architecture:
                 "a network is given by a registered name, an nn.Module class, a function that returns a module, or a "
                 f"module; got {repr(value)[:60]}"
             )
-        function, given = (value.func, value.keywords) if _is_plain_partial(value) else (value, {})
+        function, given = _without_settings(value)
         name = NETWORKS.name_of(function)
         if name is not None and not set(given) & set(_DATA_ARGUMENTS):
             return cls(name, dict(given))
@@ -266,8 +266,9 @@ def as_network(
 
     Example:
         >>> from torch import nn
-        >>> net = as_network(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)), head="3")
-        >>> net.build((1, 8, 8), 10, seed=0).embedding_size
+        >>> def build() -> nn.Module:
+        ...     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+        >>> as_network(build, head="3").build((1, 8, 8), 10, seed=0).embedding_size
         8
     """
     architecture = Architecture.of(module)
@@ -326,7 +327,7 @@ def _parameters(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def _hints_of(build: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return hints_of(build.__init__ if isinstance(build, type) else build)
+        return hints_of(getattr(build, "__init__") if isinstance(build, type) else build)  # noqa: B009
     except (AttributeError, NameError, TypeError):  # annotations that cannot be read say nothing
         return {}
 
@@ -339,8 +340,11 @@ def _takes_any(build: Callable[..., Any]) -> bool:
     return any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
 
 
-def _is_plain_partial(value: object) -> bool:
-    return isinstance(value, functools.partial) and not value.args
+def _without_settings(build: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """What a ``partial`` calls, and its settings, if it has names for all of them."""
+    if isinstance(build, functools.partial) and not build.args:
+        return build.func, build.keywords
+    return build, {}
 
 
 def _name_of(build: Callable[..., Any]) -> str:

@@ -38,10 +38,10 @@ def register_network(
 ) -> Callable[[B], B]:
     """A decorator that registers a network by name: in Python, on command lines, on clients and in memories.
 
-    What it decorates is an ``nn.Module`` class, or a function that returns a module. It is given, by name, those
-    of these that its signature has: ``num_classes`` (or ``n_classes``); ``sample_shape`` (or ``input_shape``), (channels,
-    height, width) or (features,); ``in_channels`` (or ``num_channels``, ``in_chans``); ``in_features``, all values of a
-    sample. All its other parameters are options: ``"mine:width=8"``.
+    What it decorates is an ``nn.Module`` class, or a function that returns a module. It is given, by name, those of
+    these that its signature has: ``num_classes`` (or ``n_classes``); ``sample_shape`` (or ``input_shape``), (channels,
+    height, width) or (features,); ``in_channels`` (or ``num_channels``, ``in_chans``); ``in_features``, the number of
+    all values of a sample. Its other parameters are options: ``"mine:width=8"``.
 
     Args:
         name: without blanks and none of ``: , = [ ]``.
