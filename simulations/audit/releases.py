@@ -43,7 +43,7 @@ def _federation(settings: AuditSettings) -> Maker:
     from fedcl_distill.data import partition
     from simulations.scenarios.federated import quiet_flower
     from strategies.federated import FederatedSettings, InProcessGrid, list_strategies, make_client_app, run_server
-    from strategies.federated.messages.arrays import put_weights
+    from strategies.federated.weights import put_weights
 
     if settings.strategy not in list_strategies():
         raise SettingsError(f"unknown strategy {settings.strategy!r}; known: {DISTIL}, {', '.join(list_strategies())}")

@@ -22,8 +22,8 @@ from simulations.attacks.settings import AttackedSettings
 from simulations.running.records import append_record, finished_keys, make_record, settings_key
 from simulations.scenarios.data import held_out, load_splits
 from strategies.federated import FederatedSettings, make_client_app, run_server
-from strategies.federated.grids.internals import NUM_PARTITIONS_KEY
-from strategies.federated.node.client import partition_of
+from strategies.federated.client import partition_of
+from strategies.federated.internals import NUM_PARTITIONS_KEY
 
 
 def client_data(context: Context) -> LabelledData:

@@ -47,8 +47,8 @@ def _round(strategy: str) -> Side:
 def _rounds(name: str, work: Workload, data: Splits, tick: Tick) -> None:
     """As ``run_server`` does it, but for the server's epochs, whose hundreds are the case "evaluation, training"."""
     from strategies.federated import FederatedSettings, InProcessGrid, ReplyCollector, build_strategy, make_client_app
-    from strategies.federated.messages.arrays import weights_of
-    from strategies.federated.server.run import learner_for
+    from strategies.federated.run import learner_for
+    from strategies.federated.weights import weights_of
 
     settings = FederatedSettings(
         strategy=name,

@@ -24,7 +24,7 @@ from strategies.federated import (
     list_strategies,
     run_server,
 )
-from strategies.federated.server.run import learner_for
+from strategies.federated.run import learner_for
 
 KIND = "federated"
 

@@ -9,7 +9,7 @@ from simulations.attacks import AttackedSettings
 from simulations.running.records import Record, make_record
 from simulations.running.watch import Watcher
 from simulations.scenarios.federated import run_federated
-from strategies.federated.server.collector import QuorumError
+from strategies.federated.collector import QuorumError
 
 TRIAL = "federated-trial"
 """Kind of the results of candidates."""

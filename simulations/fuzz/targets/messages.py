@@ -29,10 +29,9 @@ from simulations.fuzz.mutation import JUNK, mutate_bytes, mutate_tree
 from simulations.fuzz.samples import features, images
 from simulations.fuzz.target import Target
 from simulations.fuzz.targets.payloads import LIMITS
-from strategies.federated.algorithms.statistics_first import FederatedStatistics
-from strategies.federated.grids.internals import name_message, run_identity
-from strategies.federated.messages import requests
-from strategies.federated.messages.answers import (
+from strategies.federated import requests
+from strategies.federated.aggregation import SetAggregator
+from strategies.federated.answers import (
     SUMS,
     UPDATE,
     ClientReport,
@@ -44,11 +43,11 @@ from strategies.federated.messages.answers import (
     unpack_vector,
     unpack_weights,
 )
-from strategies.federated.messages.arrays import read_weights, weights_of
-from strategies.federated.messages.compression import read_codec
-from strategies.federated.messages.weight_codec import pack_network, unpack_network
-from strategies.federated.server.collector import ReplyCollector
-from strategies.federated.server.gathering import SetAggregator
+from strategies.federated.collector import ReplyCollector
+from strategies.federated.compression import read_codec
+from strategies.federated.internals import name_message, run_identity
+from strategies.federated.statistics_first import FederatedStatistics
+from strategies.federated.weights import pack_network, read_weights, unpack_network, weights_of
 
 _CODECS = ("plain", "topk:fraction=0.1", "topk:fraction=0.5,value_bits=32", "quantised:bits=2,bucket=8", "quantised")
 _COUNT = 40

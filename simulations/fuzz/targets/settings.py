@@ -16,7 +16,7 @@ from simulations.fuzz.scratch import scratch_file
 from simulations.fuzz.target import Target
 from simulations.scenarios.distil import DistilSettings
 from strategies.continual.settings import ContinualSettings
-from strategies.federated.messages.compression import read_codec
+from strategies.federated.compression import read_codec
 from strategies.federated.settings import FederatedSettings
 
 _SETTINGS = {"d": DistilSettings, "f": FederatedSettings, "c": ContinualSettings}

@@ -19,8 +19,8 @@ from simulations.running.records import make_record
 from simulations.scenarios.federated import KIND, run_federated, simulate
 from simulations.tables.arms import scenarios
 from simulations.tables.poisoning import table_of_attacks
-from strategies.federated.messages.answers import METRICS, SUMS, ClientReport, pack_payload, unpack_payload
-from strategies.federated.messages.requests import CONFIG, StatisticsRequest
+from strategies.federated.answers import METRICS, SUMS, ClientReport, pack_payload, unpack_payload
+from strategies.federated.requests import CONFIG, StatisticsRequest
 
 TINY: dict[str, Any] = {
     "data": "digits",
