@@ -52,7 +52,7 @@ def losses_of(engine: Engine, data: LabelledData, steps: int) -> list[float]:
 def test_optimisers_are_those_of_the_authors_code() -> None:
     engine = mtt()
     assert engine.optimiser == SGD(learning_rate=1000.0, momentum=0.5)
-    assert engine.objective == TrajectoryMatching(learning_rate=0.01, learning_rate_rate=1e-5)
+    assert engine.objective == TrajectoryMatching(steps=10, learning_rate=0.01, learning_rate_rate=1e-5)
     assert isinstance(engine.networks, ExpertTrajectories)
     assert (engine.networks.runs, engine.networks.learning_rate, engine.networks.momentum) == (100, 0.01, 0.0)
     assert engine.init == FromReal(Random())
