@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -206,9 +206,21 @@ def _labelling(
     synthetic: SyntheticSet, labels: Labels | None, real: LabelledData, seed: int, device: torch.device
 ) -> Labelling:
     if labels is None:
-        temperature = float(synthetic.provenance.get("label_temperature") or 1.0)
-        labels = TeacherLabels(temperature=temperature) if synthetic.labels.ndim == 2 else HardLabels()
+        labels = (
+            TeacherLabels(temperature=_temperature(synthetic.provenance))
+            if synthetic.labels.ndim == 2
+            else HardLabels()
+        )
     return labels.open(SetupContext(real, derive_seed(seed, "labels"), device))
+
+
+def _temperature(provenance: Mapping[str, Any]) -> float:
+    """Of the teacher that labelled a set, or gave the labels that were learned further; 1 if nothing is said."""
+    told = provenance.get("labels")
+    if isinstance(told, Mapping):
+        told = told["start"] if isinstance(told.get("start"), Mapping) else told
+        return float(told.get("temperature", 1.0))
+    return float(provenance.get("label_temperature") or 1.0)  # as sets of version 0.1.0 say it
 
 
 def _random_like(synthetic: SyntheticSet, real: LabelledData, labelling: Labelling, seed: int) -> SyntheticSet:

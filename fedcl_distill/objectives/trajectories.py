@@ -25,6 +25,7 @@ from fedcl_distill.objectives.inner_training import (
     weights_of,
     with_derivatives,
 )
+from fedcl_distill.registry import describe
 
 
 class Coordinates(Protocol):
@@ -275,7 +276,7 @@ class TrajectoryMatching(Objective[Segment]):
             "student_batch_size": self.batch_size,
             "student_learning_rate": self.learning_rate,
             "student_learning_rate_rate": self.learning_rate_rate,
-            "student_augmentation": None if self.augmentation is None else self.augmentation.settings(),
+            "student_augmentation": describe(self.augmentation),
             **self.coordinates.settings(),
             **self.gradient.settings(),
         }
@@ -286,7 +287,7 @@ class TrajectoryMatching(Objective[Segment]):
     def target(self, view: MatchContext, real: RealSampler) -> Segment:
         assert view.target_network is not None, "the engine pairs this objective with a source that gives goals"
         check_weights_alone(view.network, "trajectory matching")
-        augmentation = self.augmentation or augmentation_for(real.data)
+        augmentation = augmentation_for(real.data, self.augmentation)
         return Segment(weights_of(view.network), weights_of(view.target_network), augmentation)
 
     def losses(self, view: MatchContext, target: Segment, synthetic: SyntheticBatch) -> Iterator[Tensor]:
