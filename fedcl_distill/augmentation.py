@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.data.spec import DataSpec, spec_of
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.seeding import generator_for
 
@@ -262,11 +263,12 @@ class _Parameters:
         return F.grid_sample(inputs, grid, align_corners=True)
 
 
-def augmentation_for(data: LabelledData) -> Augmentation:
-    """DSA for images, without flips where a mirrored image is another class; nothing for feature vectors."""
-    if not data.is_image:
+def augmentation_for(data: DataSpec | LabelledData) -> Augmentation:
+    """DSA for images, without flips unless a mirrored image keeps its class; nothing for feature vectors."""
+    spec = spec_of(data)
+    if not spec.is_image:
         return NoAugmentation()
-    if data.allow_hflip:
+    if spec.allow_hflip:
         return SiameseAugmentation()
     return SiameseAugmentation(operations=tuple(name for name in OPERATIONS if name != "flip"))
 

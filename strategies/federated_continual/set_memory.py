@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -66,7 +66,7 @@ class SetMemory:
         data = _weighted(gathered).as_labelled_data(derive_seed(self.seed, "sets", self._stages))
         if self.reserve:
             self.memory.byte_budget = self._reserved(data)
-        self.memory.add(replace(data, allow_hflip=self.like.allow_hflip))
+        self.memory.add(data)
         self._stages += 1
 
     def state(self) -> dict[str, Any]:

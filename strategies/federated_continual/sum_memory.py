@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from fedcl_distill.data import DataSpec
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.statistics import (
     ClassStatistics,
-    Domain,
     StatisticsExpectation,
     StatisticsSpec,
     add_up,
@@ -74,7 +74,7 @@ class SumMemory:
         self._payload = as_bytes(state["payload"])
 
 
-def bytes_of_sums(spec: StatisticsSpec, domain: Domain, bits: int) -> int:
+def bytes_of_sums(spec: StatisticsSpec, domain: DataSpec, bits: int) -> int:
     """The most that encoded sums of every class take.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcl_distill.data import LabelledData
+from fedcl_distill.data import DataSpec, LabelledData
 from fedcl_distill.engine import Budget, ByteBudget, Distiller, Engine, finished
 from fedcl_distill.engine.size import bytes_of_counts, counts_within_bytes
 from fedcl_distill.errors import SettingsError
@@ -115,8 +115,8 @@ class CondensedMemory(EncodedMemory):
         assert isinstance(self.distiller, Engine)
         start, waiting = synthetic[label], buffers[label]
         buffers[label] = waiting[self.buffer_size :]
-        everything = _as_set({label: torch.cat([start, waiting[: self.buffer_size]])}, data)
-        real = replace(everything.as_labelled_data("memory"), allow_hflip=data.allow_hflip)
+        everything = _as_set({label: torch.cat([start, waiting[: self.buffer_size]])}, data.spec)
+        real = everything.as_labelled_data("memory")
         made = replace(self.distiller, init=Given(start)).distil(
             real,
             [len(start) if one == label else 0 for one in range(data.num_classes)],
@@ -133,14 +133,12 @@ def _by_class(held: SyntheticSet) -> Inputs:
     return {label: inputs[labels == label] for label in held.class_counts.nonzero().flatten().tolist()}
 
 
-def _as_set(by_class: Inputs, like: LabelledData) -> SyntheticSet:
+def _as_set(by_class: Inputs, spec: DataSpec) -> SyntheticSet:
     labels = sorted(by_class)
     counts = torch.tensor([len(by_class[label]) for label in labels])
     return SyntheticSet(
         arrays={"pixels": torch.cat([by_class[label] for label in labels])},
         parameterization=Pixels(),
         labels=torch.tensor(labels).repeat_interleave(counts),
-        class_names=like.class_names,
-        normalisation=like.normalisation,
-        value_range=like.value_range,
+        spec=spec,
     )

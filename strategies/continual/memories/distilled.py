@@ -130,13 +130,13 @@ class DistilledMemory(EncodedMemory):
         decoded = [torch.tensor(self._decoded(data, one)) for one in self._counts]
         classes = [torch.arange(data.num_classes).repeat_interleave(one) for one in decoded]
         real = held.as_labelled_data("memory")
-        stand_in = replace(real, labels=torch.cat(classes), allow_hflip=data.allow_hflip)
-        return replace(self._distil(stand_in, counts, "old"), value_range=held.value_range)
+        stand_in = replace(real, labels=torch.cat(classes))
+        return self._distil(stand_in, counts, "old").with_spec(value_range=held.value_range)
 
     def _distil(self, data: LabelledData, counts: Counts, what: str) -> SyntheticSet:
         seed = derive_seed(self.seed, what, self._experiences)
         made = finished(self.distiller.distil(data, counts, seed=seed, budget=self.budget, absent_classes="skip"))
-        return made if self.value_range is None else replace(made, value_range=self.value_range)
+        return made if self.value_range is None else made.with_spec(value_range=self.value_range)
 
     def _merged(self, data: LabelledData, parts: Sequence[tuple[SyntheticSet, Counts]]) -> tuple[SyntheticSet, Counts]:
         held = merged([one for one, _ in parts], [self._decoded(data, counts) for _, counts in parts])

@@ -82,7 +82,12 @@ class PrivateMemory:
         if held is None or self._scale is None:
             return held
         inputs = self._scale.apply(held.samples())
-        return replace(held, arrays={"pixels": inputs}, parameterization=Pixels(), normalisation=self._scale)
+        return replace(
+            held,
+            arrays={"pixels": inputs},
+            parameterization=Pixels(),
+            spec=replace(held.spec, normalisation=self._scale),
+        )
 
     def state(self) -> dict[str, Any]:
         known = [None if one is None else one.as_record() for one in self._guarantees]
