@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
@@ -17,9 +16,10 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import SGD, Budget, ByteBudget, Callback, Engine, Noise, Size
 from fedcl_distill.engine.size import AbsentClasses
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.files import remove
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation
-from fedcl_distill.methods.private import checked_range, checked_target, noise_for
+from fedcl_distill.methods.private import NOISE, checked_range, checked_target, noise_for
 from fedcl_distill.network_sources import FreshRandom, TrainedOnSynthetic
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import Distance, GradientMatching
@@ -98,13 +98,12 @@ class PrivateSetGeneration:
         """
         data, budget = publicly_scaled(real, value_range=self.public_range), budget or self.engine.budget
         blank = _blank(data, size)
-        identity = fingerprint(data, [self.engine.settings(), self.clip, self.expected_batch, seed])
-        secret = None if checkpoint is None else Path(f"{os.fspath(checkpoint)}.noise")
-        noise = noise_for(self.noise_seed, secret, identity)
         rate = min(1.0, self.expected_batch / len(data))
-        guarantee = self._guarantee(rate, budget, seeded=not noise.secret)
+        guarantee = self._guarantee(rate, budget, seeded=self.noise_seed is not None)
+        origin = self._origin(data, size, budget, seed, device, guarantee)
+        noise = noise_for(self.noise_seed, checkpoint, origin)
         if self.ledger is not None and guarantee is not None:
-            self.ledger.spend(Release(noise.name(identity), f"psg of {real.name}", guarantee.mechanism))
+            self.ledger.spend(Release(noise.name(origin), f"psg of {real.name}", guarantee.mechanism))
         matching = self.engine.objective
         assert isinstance(matching, GradientMatching)
         multiplier = 0.0 if guarantee is None else guarantee.mechanism.noise_multiplier
@@ -112,9 +111,24 @@ class PrivateSetGeneration:
         synthetic = replace(self.engine, objective=private).distil(
             blank, size, seed=seed, budget=budget, device=device, callbacks=callbacks, checkpoint=checkpoint
         )
-        if secret is not None and not synthetic.provenance["interrupted"]:
-            secret.unlink(missing_ok=True)
+        if checkpoint is not None and not synthetic.provenance["interrupted"]:
+            remove(f"{os.fspath(checkpoint)}{NOISE}")
         return replace(synthetic, provenance=_provenance(synthetic, real, guarantee))
+
+    def _origin(
+        self,
+        data: LabelledData,
+        size: Size,
+        budget: Budget,
+        seed: int,
+        device: str | torch.device,
+        guarantee: Guarantee | None,
+    ) -> str:
+        """Everything that goes into the queries but their noise, as a digest."""
+        wanted = repr(size if isinstance(size, ByteBudget | int) else [int(count) for count in size])
+        claim = None if guarantee is None else guarantee.as_record()
+        run = [self.engine.settings(), self.clip, self.expected_batch, seed, wanted, budget.steps]
+        return fingerprint(data, [*run, torch.device(device).type, claim])
 
     def _guarantee(self, rate: float, budget: Budget, *, seeded: bool) -> Guarantee | None:
         """Of as many views as the steps need, of which each is one query; None without noise."""

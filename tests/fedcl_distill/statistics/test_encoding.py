@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builders import blobs
-from fedcl_distill.data import DataSpec
 from fedcl_distill.errors import DataError, PayloadError, SettingsError, StorageError
 from fedcl_distill.statistics import (
     ClassStatistics,

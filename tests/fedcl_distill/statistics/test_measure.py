@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from builders import blobs
-from fedcl_distill.data import DataSpec, partition
+from fedcl_distill.data import partition
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.statistics import StatisticsSpec, add_up, class_statistics, no_statistics
 from fedcl_distill.statistics.spec import feature_map, from_products, products
