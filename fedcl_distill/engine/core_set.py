@@ -18,6 +18,7 @@ from fedcl_distill.engine.size import AbsentClasses, Size, count_per_class
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import HardLabels, Labelling, Labels
 from fedcl_distill.parameterizations import Pixels
+from fedcl_distill.registry import describe
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.selection import Criterion, select
 from fedcl_distill.synthetic import SyntheticSet
@@ -76,7 +77,7 @@ class CoreSet:
                 "seed": seed,
                 "seconds": round(time.monotonic() - started, 3),
                 "holds_real_samples": True,
-                **self.labels.settings(),
+                "labels": describe(self.labels),
             },
         )
         labelling = self.labels.open(SetupContext(real, derive_seed(seed, "labels"), torch.device(device)))

@@ -19,6 +19,7 @@ from fedcl_distill.labels import HardLabels, Labels
 from fedcl_distill.network_sources import NetworkSource, NoNetwork
 from fedcl_distill.objectives import Objective
 from fedcl_distill.parameterizations import Parameterization, Pixels
+from fedcl_distill.registry import describe, name_of
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.selection import Criterion, select
 from fedcl_distill.synthetic.quantise import check_bits
@@ -184,7 +185,7 @@ def check_compatible(
     Raises:
         SettingsError: they cannot; the message says why.
     """
-    what = objective.settings()["objective"]
+    what = name_of(objective)
     if steps_per_network < 1:
         raise SettingsError(f"steps_per_network must be at least 1, got {steps_per_network}")
     if objective.needs_target_network and not networks.gives_target:
@@ -266,11 +267,10 @@ class MethodSpec:
         merged: dict[str, Any] = {}
         for part in (
             self._own_settings(),
-            self.objective.settings(),
+            {"objective": describe(self.objective)},
             self.networks.settings(),
             {} if self.augmentation is None else self.augmentation.settings(),
-            {"parameterization": self.parameterization.name, **self.parameterization.settings()},
-            self.labels.settings(),
+            {"parameterization": describe(self.parameterization), "labels": describe(self.labels)},
             self.init.settings(),
             self.optimiser.settings(),
         ):

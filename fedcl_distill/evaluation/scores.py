@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -202,12 +202,19 @@ class _Judge:
         return evaluate(one, test, protocol, seed=seed, architecture=architecture, networks=1, device=device).mean
 
 
+def _temperature(labels: Any) -> float:
+    """Of the teacher that labels in their plain form name, or that learned ones start from; 1 without one."""
+    if not isinstance(labels, Mapping):
+        return 1.0
+    return _temperature(labels["start"]) if "start" in labels else float(labels.get("temperature", 1.0))
+
+
 def _labelling(
     synthetic: SyntheticSet, labels: Labels | None, real: LabelledData, seed: int, device: torch.device
 ) -> Labelling:
     if labels is None:
-        temperature = float(synthetic.provenance.get("label_temperature") or 1.0)
-        labels = TeacherLabels(temperature=temperature) if synthetic.labels.ndim == 2 else HardLabels()
+        soft = synthetic.labels.ndim == 2
+        labels = TeacherLabels(_temperature(synthetic.provenance.get("labels"))) if soft else HardLabels()
     return labels.open(SetupContext(real, derive_seed(seed, "labels"), device))
 
 

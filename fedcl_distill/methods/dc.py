@@ -9,8 +9,7 @@ from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_ini
 from fedcl_distill.methods.variants import variant_of, with_objective
 from fedcl_distill.network_sources import FreshRandom, TrainedOnSynthetic
 from fedcl_distill.networks import Architecture
-from fedcl_distill.objectives import Distance, GradientMatching
-from fedcl_distill.objectives.gradients import as_distance
+from fedcl_distill.objectives import DISTANCES, Distance, GradientMatching
 from fedcl_distill.parameterizations import Parameterization
 
 
@@ -59,7 +58,7 @@ def dc(
     augmented = as_augmentation(augmentation)
     return Engine(
         name="dc",
-        objective=GradientMatching(distance=as_distance(distance), real_batch_per_class=real_batch_per_class),
+        objective=GradientMatching(distance=DISTANCES.build(distance), real_batch_per_class=real_batch_per_class),
         networks=TrainedOnSynthetic(
             start=FreshRandom(as_architecture(architecture)),
             views_per_network=views_per_network,

@@ -10,9 +10,9 @@ from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.network_sources import FreshRandom, PretrainedPool, TrainedOnReal
 from fedcl_distill.networks import Architecture
-from fedcl_distill.objectives import Distance, GradientMatching, HiddenWeights
-from fedcl_distill.objectives.gradients import as_distance
+from fedcl_distill.objectives import DISTANCES, Distance, GradientMatching, HiddenWeights
 from fedcl_distill.parameterizations import Parameterization
+from fedcl_distill.registry import name_of
 
 # The authors' rates are for pixels in [0, 1]. In the space of network inputs, that is for values divided by a deviation
 # of about 0.25 (CIFAR, squared) or 0.3 (MNIST, absolute), the same steps take their rate over its square.
@@ -70,8 +70,8 @@ def idc(
         clamp: keep pixels inside the data's value range.
         budget: where a call gives none.
     """
-    measure = as_distance(distance)
-    rate = _IDC_RATES.get(measure.name, _OTHERWISE) if learning_rate is None else learning_rate
+    measure = DISTANCES.build(distance)
+    rate = _IDC_RATES.get(name_of(measure), _OTHERWISE) if learning_rate is None else learning_rate
     return Engine(
         name="idc",
         objective=GradientMatching(
@@ -136,8 +136,8 @@ def accdd(
 
     The others are those of :func:`idc`.
     """
-    measure = as_distance(distance)
-    rate = _ACCDD_RATES.get(measure.name, _OTHERWISE) if learning_rate is None else learning_rate
+    measure = DISTANCES.build(distance)
+    rate = _ACCDD_RATES.get(name_of(measure), _OTHERWISE) if learning_rate is None else learning_rate
     engine = idc(
         architecture=architecture,
         augmentation=augmentation,

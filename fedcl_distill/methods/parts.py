@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 from fedcl_distill.augmentation import Augmentation, NoAugmentation, SiameseAugmentation
 from fedcl_distill.engine import FromReal, Initial, Noise
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.labels import HardLabels, Labels, LearnedLabels, TeacherLabels
+from fedcl_distill.labels import LABELS, Labels
 from fedcl_distill.networks import Architecture
-from fedcl_distill.parameterizations import as_parameterization as as_parameterization
+from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization
+from fedcl_distill.registry import Plain
 from fedcl_distill.selection import (
+    EMBEDDINGS,
     ClosestToMean,
     Embedding,
     Herding,
-    Inputs,
     KCenter,
     KMeansCentres,
     Random,
-    TrainedEmbedding,
 )
-from fedcl_distill.specs import read_spec
 
 T = TypeVar("T")
 
@@ -34,14 +33,6 @@ _INITIALS: dict[str, Initial] = {
     "kmeans": FromReal(KMeansCentres()),
 }
 _AUGMENTATIONS: dict[str, Augmentation] = {"none": NoAugmentation(), "dsa": SiameseAugmentation()}
-_EMBEDDINGS: dict[str, Embedding] = {"inputs": Inputs(), "trained": TrainedEmbedding()}
-
-
-def _teacher(temperature: float = 1.0, architecture: str | None = None, teachers: int = 1) -> TeacherLabels:
-    return TeacherLabels(temperature, as_architecture(architecture), teachers=teachers)
-
-
-_LABELS: dict[str, Callable[..., Labels]] = {"hard": HardLabels, "learned": LearnedLabels, "teacher": _teacher}
 
 
 def as_architecture(value: Architecture | str | None) -> Architecture | None:
@@ -68,27 +59,18 @@ def as_augmentation(value: Augmentation | str | None) -> Augmentation | None:
 
 
 def as_embedding(value: Embedding | str | None) -> Embedding:
-    """Read inputs or trained; None takes inputs.
-
-    Raises:
-        SettingsError: the name is unknown.
-    """
-    if value is None:
-        return Inputs()
-    return _named("embedding", value, _EMBEDDINGS) if isinstance(value, str) else value
+    """Read inputs or trained; None takes inputs."""
+    return EMBEDDINGS.build("inputs" if value is None else value)
 
 
 def as_labels(value: Labels | str | None) -> Labels:
-    """Read ``hard``, ``learned:learning_rate=0.01`` or ``teacher:temperature=4,architecture=convnet:width=32``.
+    """Read ``hard``, ``learned:learning_rate=0.01`` or ``teacher:temperature=4``; None takes hard labels."""
+    return LABELS.build("hard" if value is None else value)
 
-    None takes hard labels.
 
-    Raises:
-        SettingsError: the name or a setting is unknown.
-    """
-    if value is None:
-        return HardLabels()
-    return read_spec("labels", value, _LABELS) if isinstance(value, str) else value
+def as_parameterization(value: Parameterization | Plain | None) -> Parameterization:
+    """Read ``pixels``, ``tiles:factor=2`` and the like; None takes pixels."""
+    return PARAMETERIZATIONS.build("pixels" if value is None else value)
 
 
 def _named(what: str, name: str, known: Mapping[str, T]) -> T:

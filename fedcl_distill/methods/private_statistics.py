@@ -15,8 +15,9 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, Callback, Size
 from fedcl_distill.engine.size import AbsentClasses
 from fedcl_distill.labels import HardLabels, Labels
+from fedcl_distill.methods.parts import as_parameterization
 from fedcl_distill.methods.private import checked_range, checked_target, noise_for
-from fedcl_distill.parameterizations import Parameterization, as_parameterization
+from fedcl_distill.parameterizations import Parameterization
 from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY
 from fedcl_distill.statistics import NoisyStatistics, Shares, StatisticsDistiller, StatisticsSpec, release
@@ -164,7 +165,7 @@ def private_statistics(
             seed=statistics_seed,
             views=views,
             architecture=architecture,
-            kind=kind,
+            kind=kind,  # type: ignore[arg-type]
             dimensions=dimensions,
             frequency=frequency,
             moments=moments,
@@ -172,8 +173,8 @@ def private_statistics(
         ),
         shares or Shares(),
         StatisticsDistiller(
-            init=init,
-            parameterization=parameterization,
+            init=init,  # type: ignore[arg-type]
+            parameterization=parameterization or "pixels",
             learning_rate=learning_rate,
             steps_per_network=steps_per_network,
         ),

@@ -18,14 +18,13 @@ from fedcl_distill.engine import SGD, Budget, ByteBudget, Callback, Engine, Nois
 from fedcl_distill.engine.size import AbsentClasses
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation
+from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_parameterization
 from fedcl_distill.methods.private import checked_range, checked_target, noise_for
 from fedcl_distill.network_sources import FreshRandom, TrainedOnSynthetic
 from fedcl_distill.networks import Architecture
-from fedcl_distill.objectives import Distance, GradientMatching
-from fedcl_distill.objectives.gradients import as_distance
+from fedcl_distill.objectives import DISTANCES, Distance, GradientMatching
 from fedcl_distill.objectives.private_gradients import PrivateGradientMatching
-from fedcl_distill.parameterizations import GeneratorLatents, Parameterization, as_parameterization
+from fedcl_distill.parameterizations import GeneratorLatents, Parameterization
 from fedcl_distill.privacy import Guarantee, PrivacyBudget, PrivacyTarget, Release, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY
 from fedcl_distill.statistics import Domain
@@ -173,7 +172,7 @@ def psg(
     augmented = as_augmentation(augmentation)
     engine = Engine(
         name="psg",
-        objective=GradientMatching(distance=as_distance(distance), over=over),
+        objective=GradientMatching(distance=DISTANCES.build(distance), over=over),
         networks=TrainedOnSynthetic(
             start=FreshRandom(as_architecture(architecture)),
             views_per_network=views_per_network,

@@ -17,7 +17,7 @@ def test_dm_has_the_settings_of_its_paper() -> None:
     settings = engine.settings()
     assert settings["learning_rate"] == 1.0
     assert settings["momentum"] == 0.5
-    assert settings["real_batch_per_class"] == 256
+    assert engine.objective.real_batch_per_class == 256  # type: ignore[attr-defined]
     assert settings["steps_per_network"] == 1
     assert settings["init"] == "real (random)"
     assert engine.budget.steps == 20_000

@@ -8,8 +8,8 @@ from typing import Any
 
 from fedcl_distill.data.partition import parse_partitioner
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.methods.parts import as_parameterization
 from fedcl_distill.networks import Architecture
+from fedcl_distill.parameterizations import PARAMETERIZATIONS
 from simulations.commands.cells import read_cells
 from simulations.fuzz.mutation import mutate_text
 from simulations.fuzz.scratch import scratch_file
@@ -30,7 +30,7 @@ _NAMES: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "a": (Architecture.parse, ("convnet:width=64", "mlp:width=8,precision=bfloat16", "resnet18", "vgg11")),
     "p": (parse_partitioner, ("iid", "dirichlet:0.1", "classes:2", "natural")),
     "c": (read_codec, ("plain", "topk:fraction=0.01,error_feedback=true", "quantised:bits=4,bucket=8")),
-    "s": (as_parameterization, ("pixels", "tiles:factor=2", "addressing:bases=2,scale=1", "low-rank:rank=null")),
+    "s": (PARAMETERIZATIONS.build, ("pixels", "tiles:factor=2", "addressing:bases=2,scale=1", "low-rank:rank=null")),
 }
 _MAX_BUILT = 64
 

@@ -125,7 +125,7 @@ def test_teacher_labels_are_those_of_the_final_samples_and_survive_storage() -> 
     read = decode(encode(result, bits=8))
     torch.testing.assert_close(read.labels, result.labels, atol=0.01, rtol=0)
     assert evaluate(read, data, replace(FAST, networks=1), seed=0, architecture=MLP).mean > 0.9
-    assert result.provenance["label_temperature"] == 4.0
+    assert result.provenance["labels"]["temperature"] == 4.0
 
 
 class TowardsUniform(Objective[None]):
@@ -133,9 +133,6 @@ class TowardsUniform(Objective[None]):
 
     needs_network: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = True
-
-    def settings(self) -> dict[str, Any]:
-        return {"objective": "towards uniform"}
 
     def target(self, view: MatchContext, real: RealSampler) -> None:
         return None
