@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.micro_batches import micro_batches
-from fedcl_distill.networks import Architecture, Network, default_architecture
+from fedcl_distill.networks import ArchitectureLike, Network, architecture_for, as_architecture
 from fedcl_distill.registry import Plain, Registry, parse
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.settings import Count, Positive, settings, suggest
@@ -171,13 +171,12 @@ class TeacherLabels:
 
     soft: ClassVar[bool] = True
     temperature: Positive = 1.0
-    architecture: Architecture | str | None = None
+    architecture: ArchitectureLike | None = None
     train_config: TrainConfig | None = None
     teachers: Count = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.architecture, str):
-            object.__setattr__(self, "architecture", Architecture.parse(self.architecture))
+        object.__setattr__(self, "architecture", as_architecture(self.architecture))
 
     @property
     def learning_rate(self) -> float | None:
@@ -197,8 +196,7 @@ class TeacherLabels:
     def _train(self, problem: SetupContext, number: int) -> Network:
         real = problem.real
         seed = derive_seed(problem.seed, "teacher", number)
-        architecture = self.architecture or default_architecture(real.sample_shape, _WIDTH)
-        assert isinstance(architecture, Architecture)
+        architecture = architecture_for(self.architecture, real.sample_shape, _WIDTH)
         teacher = architecture.build(real.sample_shape, real.num_classes, seed=seed, device=problem.device)
         train_config = self.train_config or train_config_for(real)
         fit(teacher, real.inputs(), real.labels, train_config, seed=seed, keep_going=problem.has_time)

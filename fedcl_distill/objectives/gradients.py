@@ -48,7 +48,9 @@ class HiddenWeights:
     """The weights below the classifier: the convolutions of a ConvNet (Kim et al. 2022, their code)."""
 
     def of(self, network: Network) -> dict[str, Tensor]:
-        return {name: one for name, one in AllWeights().of(network).items() if not name.startswith("classifier.")}
+        known = {id(one) for one in network.classifier.parameters()}
+        above = {name for name, one in network.named_parameters() if id(one) in known}
+        return {name: one for name, one in AllWeights().of(network).items() if name not in above}
 
 
 @runtime_checkable

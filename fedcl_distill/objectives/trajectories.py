@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedcl_distill.augmentation import Augmentation, augmentation_for
 from fedcl_distill.context import RealSampler, SyntheticBatch
+from fedcl_distill.networks import check_weights_alone
 from fedcl_distill.objectives.base import Learned, MatchContext, Objective, register_objective
 from fedcl_distill.objectives.inner_training import (
     InnerTraining,
@@ -256,7 +257,8 @@ class TrajectoryMatching(Objective[Segment]):
 
     def target(self, view: MatchContext, real: RealSampler) -> Segment:
         assert view.target_network is not None, "the engine pairs this objective with a source that gives goals"
-        augmentation = self.augmentation or augmentation_for(real.data)
+        check_weights_alone(view.network, "trajectory matching")
+        augmentation = augmentation_for(real.data, self.augmentation)
         return Segment(weights_of(view.network), weights_of(view.target_network), augmentation)
 
     def losses(self, view: MatchContext, target: Segment, synthetic: SyntheticBatch) -> Iterator[Tensor]:

@@ -9,7 +9,7 @@ from flwr.app import Context, Message
 from fedcl_distill.data import LabelledData
 from simulations.attacks.base import Attack
 from simulations.attacks.settings import AttackedSettings
-from strategies.federated.node.client import partition_of
+from strategies.federated.client import partition_of
 
 
 def poisoned(data: LabelledData, context: Context) -> LabelledData:

@@ -8,8 +8,8 @@ from flwr.app import RecordDict
 
 from fedcl_distill.statistics import ClassStatistics, Sums, decode_statistics, encode_statistics
 from fedcl_distill.synthetic.container import DEFAULT_LIMITS
-from strategies.federated.messages.answers import METRICS, SUMS, ClientReport, pack_payload, unpack_payload
-from strategies.federated.messages.requests import read_statistics
+from strategies.federated.answers import METRICS, SUMS, ClientReport, pack_payload, unpack_payload
+from strategies.federated.requests import read_statistics
 
 _MOST = 10**9  # examples that a server takes for possible
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flwr.app import Array, ArrayRecord, RecordDict
 
 from simulations.attacks.base import Attack, require
-from strategies.federated.messages.answers import WEIGHTS, unpack_weights
+from strategies.federated.answers import WEIGHTS, unpack_weights
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,11 +20,10 @@ from fedcl_distill.synthetic import SyntheticSet, decode, encode
 from fedcl_distill.training import fit
 from simulations.flower.app import central_test_data, client_parts
 from strategies.federated import ByteLedger, DistilRequest, FederatedResult, FederatedSettings, RoundResult
-from strategies.federated.grids.in_process import FIRST_NODE
-from strategies.federated.grids.ledger import Entry
-from strategies.federated.messages.arrays import weights_of
-from strategies.federated.server.learner import Learner
-from strategies.federated.server.run import OnRound, learner_for
+from strategies.federated.grid import FIRST_NODE, Entry
+from strategies.federated.learner import Learner
+from strategies.federated.run import OnRound, learner_for
+from strategies.federated.weights import weights_of
 
 Stage = tuple[ArrayRecord, SyntheticSet | None]
 """Weights after a round and, where there is one, the synthetic set they were trained on."""

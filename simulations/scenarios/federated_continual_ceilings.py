@@ -20,9 +20,9 @@ from simulations.flower.app import central_test_data
 from simulations.flower.federated_continual_app import client_streams
 from simulations.scenarios.ceilings import pooled, raw_bytes
 from strategies.federated import ByteLedger
-from strategies.federated.messages.arrays import weights_of
-from strategies.federated.server.learner import Learner
-from strategies.federated.server.run import learner_for
+from strategies.federated.learner import Learner
+from strategies.federated.run import learner_for
+from strategies.federated.weights import weights_of
 from strategies.federated_continual import (
     ClientStream,
     FederatedContinualResult,

@@ -1,27 +1,24 @@
 """Federated learning on Flower: synthetic sets instead of models, and the baselines they are compared with."""
 
-from strategies.federated.algorithms.averaging import ValidatedFedAdam, ValidatedFedAvgM, ValidatedFedProx
-from strategies.federated.algorithms.compressed import CompressedFedAvg
-from strategies.federated.algorithms.dynafed import DynaFed
-from strategies.federated.algorithms.fedavg import ValidatedFedAvg
-from strategies.federated.algorithms.feddm import FedDM
-from strategies.federated.algorithms.one_shot import OneShotUnion
-from strategies.federated.algorithms.one_shot_ensemble import OneShotEnsemble
-from strategies.federated.algorithms.scaffold import Scaffold
-from strategies.federated.algorithms.statistics_first import FederatedStatistics
-from strategies.federated.grids.in_process import InProcessGrid
-from strategies.federated.grids.ledger import ByteLedger
-from strategies.federated.grids.metered import MeteredGrid
-from strategies.federated.messages.requests import DistilRequest, StatisticsRequest, TrainRequest
-from strategies.federated.node.client import make_client_app
+from strategies.federated.averaging import ValidatedFedAdam, ValidatedFedAvgM, ValidatedFedProx
+from strategies.federated.client import make_client_app
+from strategies.federated.collector import QuorumError, Rejection, ReplyCollector
+from strategies.federated.compressed import CompressedFedAvg
+from strategies.federated.dynafed import DynaFed
+from strategies.federated.fedavg import ValidatedFedAvg
+from strategies.federated.feddm import FedDM
+from strategies.federated.grid import ByteLedger, InProcessGrid, MeteredGrid
+from strategies.federated.learner import Learner
+from strategies.federated.one_shot import OneShotUnion
+from strategies.federated.one_shot_ensemble import OneShotEnsemble
 from strategies.federated.registry import build_strategy, list_strategies
+from strategies.federated.requests import DistilRequest, StatisticsRequest, TrainRequest
 from strategies.federated.result import FederatedResult, RoundResult
+from strategies.federated.run import run_server
+from strategies.federated.scaffold import Scaffold
 from strategies.federated.secure import SecureOptions, SecureStatistics
-from strategies.federated.server.collector import QuorumError, ReplyCollector
-from strategies.federated.server.learner import Learner
-from strategies.federated.server.rejections import Rejection
-from strategies.federated.server.run import run_server
 from strategies.federated.settings import FederatedSettings
+from strategies.federated.statistics_first import FederatedStatistics
 
 __all__ = [
     "ByteLedger",

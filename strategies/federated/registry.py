@@ -12,7 +12,8 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import RobustSum, StatisticsDistiller, StatisticsSpec
-from strategies.federated.algorithms.averaging import (
+from strategies.federated.aggregation import GatherOptions, SetAggregator, gathering_for
+from strategies.federated.averaging import (
     ValidatedBulyan,
     ValidatedFedAdam,
     ValidatedFedAvgM,
@@ -21,24 +22,22 @@ from strategies.federated.algorithms.averaging import (
     ValidatedMedian,
     ValidatedTrimmedMean,
 )
-from strategies.federated.algorithms.compressed import CompressedFedAvg
-from strategies.federated.algorithms.dynafed import DynaFed, DynaFedOptions, Replayer
-from strategies.federated.algorithms.fedavg import ValidatedFedAvg
-from strategies.federated.algorithms.feddm import FedDM, SurrogateOptions
-from strategies.federated.algorithms.one_shot import OneShotUnion
-from strategies.federated.algorithms.one_shot_ensemble import OneShotEnsemble
-from strategies.federated.algorithms.private_statistics import NODES, PrivacyOptions, private_statistics_first
-from strategies.federated.algorithms.scaffold import Scaffold
-from strategies.federated.algorithms.statistics_first import FederatedStatistics
-from strategies.federated.messages.requests import CompressedRequest, DistilRequest, TrainRequest
+from strategies.federated.collector import ReplyCollector
+from strategies.federated.compressed import CompressedFedAvg
+from strategies.federated.dynafed import DynaFed, DynaFedOptions, Replayer
+from strategies.federated.fedavg import ValidatedFedAvg
+from strategies.federated.feddm import FedDM, SurrogateOptions
+from strategies.federated.learner import Learner
+from strategies.federated.one_shot import OneShotUnion
+from strategies.federated.one_shot_ensemble import OneShotEnsemble
 from strategies.federated.own_settings import checked
 from strategies.federated.own_settings import takes as _takes
+from strategies.federated.private_statistics import NODES, PrivacyOptions, private_statistics_first
+from strategies.federated.requests import CompressedRequest, DistilRequest, TrainRequest
+from strategies.federated.scaffold import Scaffold
 from strategies.federated.secure import PrivateSecureStatistics, SecureOptions, SecureStatistics
-from strategies.federated.server.collector import ReplyCollector
-from strategies.federated.server.gathering import SetAggregator
-from strategies.federated.server.learner import Learner
-from strategies.federated.server.merge import GatherOptions, gathering_for
 from strategies.federated.settings import FederatedSettings
+from strategies.federated.statistics_first import FederatedStatistics
 
 T = TypeVar("T")
 

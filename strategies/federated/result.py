@@ -9,8 +9,8 @@ from typing import Any
 from flwr.app import ArrayRecord
 
 from fedcl_distill.synthetic import SyntheticSet
-from strategies.federated.grids.ledger import ByteLedger
-from strategies.federated.server.rejections import Rejection
+from strategies.federated.collector import Rejection
+from strategies.federated.grid import ByteLedger
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,15 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import Protocol, find_protocol
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import check_bits
-from strategies.federated.messages.flat import Flat, from_flat, to_flat
-from strategies.federated.messages.requests import DistilRequest, StatisticsRequest, SurrogateRequest, TrainRequest
+from strategies.federated.requests import (
+    DistilRequest,
+    Flat,
+    StatisticsRequest,
+    SurrogateRequest,
+    TrainRequest,
+    from_flat,
+    to_flat,
+)
 
 
 @dataclass(frozen=True)

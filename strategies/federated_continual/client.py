@@ -9,12 +9,12 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedcl_distill.errors import DataError
-from strategies.federated.node.client import respond
-from strategies.federated.node.task import Task
-from strategies.federated.node.work import Work, distil, sum_features, train
-from strategies.federated_continual.availability import answer_roll_call, stage_of
+from strategies.federated.client import respond
+from strategies.federated.node import Task
+from strategies.federated.work import Work, distil, sum_features, train
 from strategies.federated_continual.client_stream import ClientStream
-from strategies.federated_continual.replay_work import train_with_replay
+from strategies.federated_continual.replay import train_with_replay
+from strategies.federated_continual.stages import answer_roll_call, stage_of
 
 LoadStream = Callable[[Context], ClientStream]
 StreamWork = Callable[[Task, ClientStream, int], RecordDict]

@@ -13,22 +13,19 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import Domain, StatisticsDistiller, StatisticsExpectation, StatisticsSpec
-from strategies.continual.memories.distilled import DistilledMemory
-from strategies.continual.memories.named import named_memory
-from strategies.federated.algorithms.fedavg import ValidatedFedAvg
-from strategies.federated.algorithms.statistics_first import FederatedStatistics
+from strategies.continual.distilled_memory import DistilledMemory
+from strategies.continual.memory_registry import named_memory
+from strategies.federated.aggregation import GatherOptions
+from strategies.federated.collector import ReplyCollector
+from strategies.federated.fedavg import ValidatedFedAvg
+from strategies.federated.learner import Learner
 from strategies.federated.own_settings import takes
 from strategies.federated.registry import Plan, build_named
-from strategies.federated.server.collector import ReplyCollector
-from strategies.federated.server.learner import Learner
-from strategies.federated.server.merge import GatherOptions
-from strategies.federated_continual.keeper import Keeper, Nothing
+from strategies.federated.statistics_first import FederatedStatistics
+from strategies.federated_continual.memories import Keeper, Nothing, SetMemory, SumMemory
 from strategies.federated_continual.remembered_union import RememberedUnion
-from strategies.federated_continual.replay_fedavg import ReplayFedAvg
-from strategies.federated_continual.replay_work import ReplayRequest
-from strategies.federated_continual.set_memory import SetMemory
+from strategies.federated_continual.replay import ReplayFedAvg, ReplayRequest
 from strategies.federated_continual.settings import FederatedContinualSettings
-from strategies.federated_continual.sum_memory import SumMemory
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from flwr.app import ArrayRecord, Message, MetricRecord
 
-from strategies.federated.algorithms.one_shot import OneShotUnion
-from strategies.federated.messages.requests import DistilRequest
-from strategies.federated.server.collector import ReplyCollector
-from strategies.federated.server.gathering import SetAggregator
-from strategies.federated.server.learner import Learner
-from strategies.federated_continual.set_memory import SetMemory, balanced
+from strategies.federated.aggregation import SetAggregator
+from strategies.federated.collector import ReplyCollector
+from strategies.federated.learner import Learner
+from strategies.federated.one_shot import OneShotUnion
+from strategies.federated.requests import DistilRequest
+from strategies.federated_continual.memories import SetMemory, balanced
 
 
 class RememberedUnion(OneShotUnion):

@@ -7,9 +7,9 @@ from typing import Any
 
 from flwr.app import ArrayRecord
 
-from strategies.continual.metrics import AccuracyMatrix
-from strategies.federated.grids.ledger import ByteLedger
-from strategies.federated.server.rejections import Rejection
+from strategies.continual.results import AccuracyMatrix
+from strategies.federated.collector import Rejection
+from strategies.federated.grid import ByteLedger
 
 
 @dataclass(frozen=True)

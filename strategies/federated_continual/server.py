@@ -15,18 +15,15 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.files import remove
 from fedcl_distill.networks import Network
 from fedcl_distill.training import accuracy
-from strategies.federated.grids.ledger import Entry
-from strategies.federated.grids.metered import MeteredGrid
-from strategies.federated.messages.arrays import weights_of
-from strategies.federated.server.collector import ReplyCollector
-from strategies.federated.server.rejections import Rejection
-from strategies.federated.server.run import learner_for
-from strategies.federated_continual.availability import AvailabilityPoll
+from strategies.federated.collector import Rejection, ReplyCollector
+from strategies.federated.grid import Entry, MeteredGrid
+from strategies.federated.run import learner_for
+from strategies.federated.weights import weights_of
 from strategies.federated_continual.experiences import experiences_of
-from strategies.federated_continual.in_stages import StagedStrategy
 from strategies.federated_continual.registry import build
 from strategies.federated_continual.result import FederatedContinualResult, StageResult
 from strategies.federated_continual.settings import FederatedContinualSettings
+from strategies.federated_continual.stages import AvailabilityPoll, StagedStrategy
 
 OnStage = Callable[[StageResult], None]
 

@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from builders import blobs
 from fedcl_distill.data import LabelledData, partition
 from strategies.federated import FederatedResult, FederatedSettings, InProcessGrid, make_client_app, run_server
-from strategies.federated.node.client import partition_of
+from strategies.federated.client import partition_of
 
 Tamper = Callable[[Message], Message]
 

@@ -12,7 +12,7 @@ from builders import blobs
 from fedcl_distill.data import LabelledData, partition
 from federations import Tamper, tampered
 from strategies.federated import InProcessGrid
-from strategies.federated.node.client import partition_of
+from strategies.federated.client import partition_of
 from strategies.federated_continual import (
     FederatedContinualResult,
     FederatedContinualSettings,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from strategies.federated.grids.internals import (
+from strategies.federated.internals import (
     bytes_to_public_key,
     generate_key_pairs,
     generate_shared_key,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from strategies.federated.grids.internals import (
+from strategies.federated.internals import (
     decrypt,
     encrypt,
     share_keys_plaintext_concat,

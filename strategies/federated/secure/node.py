@@ -15,10 +15,10 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedcl_distill.errors import CheckpointError, PayloadError
 from fedcl_distill.statistics.fixed_point import Words
-from strategies.federated.grids.internals import create_shares
-from strategies.federated.messages.answers import pack_words
-from strategies.federated.messages.requests import read_noisy_words, read_secure_statistics
-from strategies.federated.node.task import Task
+from strategies.federated.answers import pack_words
+from strategies.federated.internals import create_shares
+from strategies.federated.node import Task
+from strategies.federated.requests import read_noisy_words, read_secure_statistics
 from strategies.federated.secure.keys import fresh_keys
 from strategies.federated.secure.letters import seal, unseal
 from strategies.federated.secure.masks import SEED_BYTES, add_mask, pair_mask

@@ -9,12 +9,12 @@ from fedcl_distill.privacy import PrivacyTarget
 from fedcl_distill.statistics import ClassStatistics, FixedPoint, NoisyFixedPoint, NoisyStatistics, Shares
 from fedcl_distill.statistics.fixed_point import Words
 from fedcl_distill.synthetic import SyntheticSet
-from strategies.federated.algorithms.private_statistics import guaranteed
-from strategies.federated.algorithms.statistics_first import FederatedStatistics
-from strategies.federated.messages.requests import NoisyWordsRequest
+from strategies.federated.private_statistics import guaranteed
+from strategies.federated.requests import NoisyWordsRequest
 from strategies.federated.secure.options import SecureOptions
 from strategies.federated.secure.records import NOISED
 from strategies.federated.secure.statistics import SecureStatistics
+from strategies.federated.statistics_first import FederatedStatistics
 
 
 class PrivateSecureStatistics(SecureStatistics):

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import ConfigRecord, RecordDict
 
 from fedcl_distill.errors import PayloadError
-from strategies.federated.grids.internals import bytes_to_public_key
+from strategies.federated.internals import bytes_to_public_key
 
 KEYS, LETTERS, MASKED, NOISED, UNMASK = "keys", "letters", "masked", "noised", "unmask"
 """Actions of the four exchanges, in order, with two of the third; a message type has "train." before it."""

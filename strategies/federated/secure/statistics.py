@@ -17,10 +17,10 @@ from flwr.serverapp import Grid
 
 from fedcl_distill.statistics import ClassStatistics, FixedPoint, NoisyFixedPoint
 from fedcl_distill.statistics.fixed_point import Words
-from strategies.federated.algorithms.statistics_first import FederatedStatistics
-from strategies.federated.grids.internals import log
-from strategies.federated.messages.answers import unpack_words
-from strategies.federated.messages.requests import CONFIG, SecureStatisticsRequest, StatisticsRequest, round_record
+from strategies.federated.answers import unpack_words
+from strategies.federated.collector import QuorumError
+from strategies.federated.internals import log
+from strategies.federated.requests import CONFIG, SecureStatisticsRequest, StatisticsRequest, round_record
 from strategies.federated.secure.options import FEWEST, SecureOptions
 from strategies.federated.secure.records import (
     KEYS,
@@ -33,7 +33,7 @@ from strategies.federated.secure.records import (
     secure_record,
 )
 from strategies.federated.secure.unmask import unmask
-from strategies.federated.server.collector import QuorumError
+from strategies.federated.statistics_first import FederatedStatistics
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from fedcl_distill.errors import PayloadError
 from fedcl_distill.statistics.fixed_point import Words
-from strategies.federated.grids.internals import combine_shares
+from strategies.federated.internals import combine_shares
 from strategies.federated.secure.keys import public_of
 from strategies.federated.secure.masks import SEED_BYTES, pair_mask, remove_mask
 

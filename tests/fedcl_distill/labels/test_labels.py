@@ -103,7 +103,7 @@ def test_the_default_teacher_suits_the_data(shape: tuple[int, ...]) -> None:
         lambda: TeacherLabels(temperature=0.0),
         lambda: TeacherLabels(temperature=float("inf")),
         lambda: TeacherLabels(teachers=0),
-        lambda: TeacherLabels(architecture="mlp"),  # type: ignore[arg-type]
+        lambda: TeacherLabels(architecture="mlpp"),
         lambda: LearnedLabels(0.0),
         lambda: LearnedLabels(0.1, start="teacher"),  # type: ignore[arg-type]
         lambda: LearnedLabels(0.1, start=LearnedLabels(0.1)),
@@ -143,7 +143,6 @@ class TowardsUniform(Objective[None]):
 
 def learning(labels: LearnedLabels, steps: int) -> Tensor:
     engine = Engine(
-        "towards uniform",
         TowardsUniform(),
         NoNetwork(),
         FromReal(Random()),
@@ -173,5 +172,5 @@ def test_selected_samples_can_have_a_teachers_labels() -> None:
     soft = build_method("random", labels="teacher:temperature=2").distil(data, 2, seed=0)
     assert torch.equal(soft.inputs(), hard.inputs())
     torch.testing.assert_close(soft.labels.sum(dim=1), torch.ones(6))
-    with pytest.raises(SettingsError, match="no steps"):
+    with pytest.raises(SettingsError, match="takes no steps"):
         build_method("random", labels="learned:learning_rate=0.1")

@@ -13,11 +13,11 @@ from fedcl_distill.errors import SettingsError
 from federations import data_and_test, quick, run
 from plain_federated import network_of, parts_of, start_of, vector_of
 from strategies.federated import CompressedFedAvg, ReplyCollector
-from strategies.federated.messages.answers import pack_update
-from strategies.federated.messages.compression import read_codec
-from strategies.federated.messages.requests import CompressedRequest
-from strategies.federated.node.task import Task
-from strategies.federated.node.work import train_compressed
+from strategies.federated.answers import pack_update
+from strategies.federated.compression import read_codec
+from strategies.federated.node import Task
+from strategies.federated.requests import CompressedRequest
+from strategies.federated.work import train_compressed
 
 SOME = {"partition": "dirichlet:1.0", "clients": 3, "rounds": 3, "local_batch_size": 8}
 NPY_HEADER = 128

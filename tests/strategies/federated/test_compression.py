@@ -10,8 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcl_distill.errors import PayloadError, SettingsError
-from strategies.federated.messages.compression import Plain, Quantised, TopK, read_codec
-from strategies.federated.messages.compression.positions import decode_positions, encode_positions, positions_bytes
+from strategies.federated.compression import (
+    Plain,
+    Quantised,
+    TopK,
+    decode_positions,
+    encode_positions,
+    positions_bytes,
+    read_codec,
+)
 
 COUNT = 1300
 VALUES = np.random.default_rng(0).normal(size=COUNT).astype(np.float32)

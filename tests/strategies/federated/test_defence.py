@@ -14,8 +14,8 @@ from fedcl_distill.synthetic import decode, encode
 from federations import data_and_test, quick, run
 from plain_federated import parts_of, start_of, trained, vector_of
 from strategies.federated import QuorumError
-from strategies.federated.messages.answers import METRICS, SYNTHETIC, pack_payload
-from strategies.federated.server.defence import capped_by_class
+from strategies.federated.aggregation import capped_by_class
+from strategies.federated.answers import METRICS, SYNTHETIC, pack_payload
 
 BAD = (1, 4)
 DEFENCE = "agreement:networks=1,width=8"

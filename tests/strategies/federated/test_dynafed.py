@@ -15,8 +15,8 @@ from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.training import TrainConfig, accuracy, fit
 from federations import data_and_test, quick, run
 from strategies.federated import FederatedSettings, InProcessGrid, make_client_app, run_server
-from strategies.federated.algorithms.dynafed import DynaFedOptions, Replayer, without_content
-from strategies.federated.node.client import partition_of
+from strategies.federated.client import partition_of
+from strategies.federated.dynafed import DynaFedOptions, Replayer, without_content
 
 OPTIONS = {"collect_rounds": 2, "segment": 1, "student_steps": 3, "distil_steps": 3, "finetune_epochs": 2}
 

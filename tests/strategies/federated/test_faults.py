@@ -16,8 +16,8 @@ from fedcl_distill.data import LabelledData, Splits, partition
 from fedcl_distill.synthetic import decode, encode
 from federations import tampered
 from strategies.federated import FederatedSettings, InProcessGrid, list_strategies, make_client_app, run_server
-from strategies.federated.messages.requests import round_of
-from strategies.federated.node.client import partition_of
+from strategies.federated.client import partition_of
+from strategies.federated.requests import round_of
 
 HONEST = 3
 ONE_ROUND = ("one-shot", "one-shot-average", "one-shot-ensemble", "statistics")

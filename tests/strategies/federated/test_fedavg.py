@@ -13,8 +13,8 @@ from fedcl_distill.networks import Architecture
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.training import fit
 from federations import data_and_test, quick, run
-from strategies.federated.algorithms.scaffold import Scaffold
-from strategies.federated.server.collector import ReplyCollector
+from strategies.federated.collector import ReplyCollector
+from strategies.federated.scaffold import Scaffold
 
 FEDAVG = {"strategy": "fedavg", "partition": "dirichlet:1.0"}
 

@@ -7,7 +7,7 @@ from flwr.app import ConfigRecord
 
 from fedcl_distill.errors import SettingsError
 from strategies.federated import DistilRequest, FederatedSettings
-from strategies.federated.messages.flat import from_flat, to_flat
+from strategies.federated.requests import from_flat, to_flat
 
 SETTINGS = FederatedSettings(
     method_settings={"learning_rate": 0.5},

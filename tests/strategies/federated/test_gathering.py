@@ -12,7 +12,7 @@ from flwr.app import Message, RecordDict
 from fedcl_distill.errors import SettingsError
 from federations import data_and_test, honest_app, quick, run
 from strategies.federated import InProcessGrid, QuorumError, ReplyCollector
-from strategies.federated.grids.metered import MeteredGrid
+from strategies.federated.grid import MeteredGrid
 
 
 def test_merging_bounds_the_set_and_keeps_the_model_good():

@@ -11,13 +11,11 @@ from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.methods import build_method, list_methods
 from fedcl_distill.networks import NetworkLimits, architectures_in
 from federations import data_and_test, quick
-from strategies.federated import InProcessGrid, make_client_app, run_server
-from strategies.federated.messages import requests
-from strategies.federated.messages.answers import ClientReport
-from strategies.federated.node.task import Task
-from strategies.federated.node.work import Work, distil, distil_around, sum_features, train, train_compressed
-from strategies.federated.server.collector import QuorumError
-from strategies.federated.server.rejections import one_line
+from strategies.federated import InProcessGrid, make_client_app, requests, run_server
+from strategies.federated.answers import ClientReport
+from strategies.federated.collector import QuorumError, one_line
+from strategies.federated.node import Task
+from strategies.federated.work import Work, distil, distil_around, sum_features, train, train_compressed
 
 _NORMAL: dict[str, Any] = {"seed": 1, "mean": (0.5,), "std": (0.2,)}
 

@@ -8,7 +8,7 @@ from flwr.clientapp import ClientApp
 
 from fedcl_distill.errors import SettingsError
 from strategies.federated import InProcessGrid
-from strategies.federated.grids.in_process import FIRST_NODE
+from strategies.federated.grid import FIRST_NODE
 
 
 def _counting_app() -> ClientApp:

@@ -10,8 +10,8 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from fedcl_distill.networks import Architecture
 from federations import data_and_test, honest_app, quick, run
 from strategies.federated import InProcessGrid, MeteredGrid
-from strategies.federated.grids.ledger import ByteLedger, Entry
-from strategies.federated.messages.arrays import weights_of
+from strategies.federated.grid import ByteLedger, Entry
+from strategies.federated.weights import weights_of
 
 
 class _Listening(InProcessGrid):
@@ -88,7 +88,7 @@ def test_pushed_and_pulled_messages_are_metered_too():
 
 @pytest.mark.parametrize("record", [ConfigRecord({"a": "", "b": []}), MetricRecord({}), ArrayRecord({})])
 def test_empty_values_can_be_measured(record):
-    from strategies.federated.grids.internals import sent_bytes
+    from strategies.federated.internals import sent_bytes
 
     assert sent_bytes(RecordDict({"record": record}))[0] > 0
 

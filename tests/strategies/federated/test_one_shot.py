@@ -17,7 +17,7 @@ from fedcl_distill.synthetic import decode, encode, union
 from fedcl_distill.training import accuracy, fit
 from federations import data_and_test, quick, run
 from strategies.federated import QuorumError
-from strategies.federated.messages.arrays import put_weights
+from strategies.federated.weights import put_weights
 
 
 def _sets_by_hand(settings, train):
@@ -159,6 +159,6 @@ def test_interrupting_a_client_interrupts_the_run(monkeypatch):
             synthetic = build_method("random").distil(real, size, seed=0)
             return replace(synthetic, provenance={"interrupted": True})
 
-    monkeypatch.setattr("strategies.federated.messages.requests.build_method", lambda name: Interrupted())
+    monkeypatch.setattr("strategies.federated.requests.build_method", lambda name: Interrupted())
     with pytest.raises(KeyboardInterrupt):
         run(quick())

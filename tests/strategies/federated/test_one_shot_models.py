@@ -15,7 +15,7 @@ from fedcl_distill.synthetic import decode, encode, union
 from fedcl_distill.training import fit
 from federations import data_and_test, quick, run
 from plain_federated import parts_of, shares_of, start_of, trained, vector_of
-from strategies.federated.server.ensemble import Ensemble, ensemble_weights
+from strategies.federated.learner import Ensemble, ensemble_weights
 
 SOME = {"partition": "dirichlet:0.3", "clients": 3, "local_batch_size": 8}
 EPOCHS = {"strategy_settings": {"epochs": 4}}

@@ -15,9 +15,9 @@ from fedcl_distill.privacy import PrivacyBudget, guarantee_of, publicly_scaled
 from fedcl_distill.statistics import Shares, StatisticsSpec, add_up, class_statistics
 from federations import quick
 from strategies.federated import InProcessGrid, QuorumError, ReplyCollector, build_strategy, make_client_app
-from strategies.federated.messages.arrays import weights_of
-from strategies.federated.node.client import partition_of
-from strategies.federated.server.run import learner_for, run_server, scaled_for
+from strategies.federated.client import partition_of
+from strategies.federated.run import learner_for, run_server, scaled_for
+from strategies.federated.weights import weights_of
 
 TRAIN, TEST = blobs(classes=3, per_class=200), blobs(classes=3, per_class=20, seed=1)
 CLIENTS = 5

@@ -12,8 +12,8 @@ from fedcl_distill.engine import Budget
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.synthetic import Expectation, decode, encode
-from strategies.federated.messages.requests import DistilRequest
-from strategies.federated.server.room import AnswerLimits, room_for
+from strategies.federated.aggregation import AnswerLimits, room_for
+from strategies.federated.requests import DistilRequest
 
 DATA = blobs((1, 8, 8), classes=4, per_class=12)
 NODES = {

@@ -13,9 +13,9 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from federations import data_and_test, honest_app, quick, run, tampered
 from plain_federated import parts_of, shares_of, start_of, trained, vector_of
 from strategies.federated import FederatedSettings, InProcessGrid, run_server
-from strategies.federated.node.client import partition_of
-from strategies.federated.node.state import keep
-from strategies.federated.node.work import effective_steps
+from strategies.federated.client import partition_of
+from strategies.federated.node import keep
+from strategies.federated.work import effective_steps
 
 SOME = {"strategy": "scaffold", "partition": "dirichlet:1.0", "clients": 3}
 

@@ -18,10 +18,10 @@ from fedcl_distill.errors import CheckpointError, PayloadError, SettingsError
 from fedcl_distill.statistics import StatisticsSpec, class_statistics
 from federations import data_and_test, honest_app, quick, run, tampered
 from strategies.federated import InProcessGrid, QuorumError, ReplyCollector, SecureOptions, build_strategy
-from strategies.federated.messages.arrays import weights_of
-from strategies.federated.node.task import Task
+from strategies.federated.node import Task
+from strategies.federated.run import learner_for
 from strategies.federated.secure import node
-from strategies.federated.server.run import learner_for
+from strategies.federated.weights import weights_of
 
 CLIENTS = 4
 SMALL = {"views": 3, "architecture": "mlp:width=8", "dimensions": 6, "secure": True, "max_samples": 50}

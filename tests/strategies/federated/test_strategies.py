@@ -16,8 +16,8 @@ from strategies.federated import (
     make_client_app,
     run_server,
 )
-from strategies.federated.node.client import partition_of
-from strategies.federated.server.run import learner_for
+from strategies.federated.client import partition_of
+from strategies.federated.run import learner_for
 
 ONE_ROUND = ("one-shot", "one-shot-average", "one-shot-ensemble", "statistics")
 LOOKS_THROUGH_NETWORKS = ("feddm", "statistics")

@@ -15,9 +15,8 @@ from fedcl_distill.synthetic import decode, encode, union
 from fedcl_distill.synthetic.quantise import Range, error_bound
 from fedcl_distill.training import TrainConfig, fit
 from federations import data_and_test, quick, run
-from strategies.federated.messages.arrays import put_weights, weights_of
-from strategies.federated.messages.weight_codec import RANGES, pack_network, unpack_network
-from strategies.federated.server.learner import Learner
+from strategies.federated.learner import Learner
+from strategies.federated.weights import RANGES, pack_network, put_weights, unpack_network, weights_of
 
 FEDDM = {
     "strategy": "feddm",

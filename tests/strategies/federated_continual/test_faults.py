@@ -11,9 +11,9 @@ from flwr.clientapp import ClientApp
 
 from fedcl_distill.errors import SettingsError
 from strategies.federated import QuorumError
-from strategies.federated.messages.answers import METRICS, PAYLOAD, SYNTHETIC, WEIGHTS
-from strategies.federated.node.client import partition_of
-from strategies.federated_continual.availability import stage_of
+from strategies.federated.answers import METRICS, PAYLOAD, SYNTHETIC, WEIGHTS
+from strategies.federated.client import partition_of
+from strategies.federated_continual.stages import stage_of
 from streams import app_of, live, quick, train_and_test
 
 

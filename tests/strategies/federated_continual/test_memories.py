@@ -17,10 +17,9 @@ from fedcl_distill.selection import Random
 from fedcl_distill.statistics import Domain, StatisticsExpectation, StatisticsSpec, class_statistics
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.continual import DistilledMemory
-from strategies.federated.server.gathering import AggregatedSets
+from strategies.federated.aggregation import AggregatedSets
 from strategies.federated_continual import SetMemory, SumMemory
-from strategies.federated_continual.set_memory import balanced
-from strategies.federated_continual.sum_memory import bytes_of_sums
+from strategies.federated_continual.memories import balanced, bytes_of_sums
 from streams import live, quick, train_and_test
 
 DATA = blobs((1, 6, 6), classes=4, per_class=12)

@@ -8,7 +8,7 @@ import torch
 from flwr.app import Message, MetricRecord
 
 from fedcl_distill.errors import SettingsError
-from strategies.federated.messages.answers import WEIGHTS
+from strategies.federated.answers import WEIGHTS
 from strategies.federated_continual import ClientStream, client_stream
 from strategies.federated_continual.result import StageResult
 from streams import live, quick, train_and_test

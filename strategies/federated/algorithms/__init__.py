@@ -1,1 +1,0 @@
-"""The strategies themselves, one a file."""

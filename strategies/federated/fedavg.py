@@ -1,0 +1,134 @@
+"""FedAvg (McMahan et al. 2017), Flower's own, with a guard at the door.
+
+The server sends the model to every node. Each trains it on its data and sends it back. The server averages the models,
+weighted by the number of samples.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+from fedcl_distill.networks import Network
+from fedcl_distill.robust import capped, check_share
+from fedcl_distill.seeding import derive_seed
+from strategies.federated.answers import METRICS, WEIGHTS, unpack_weights
+from strategies.federated.collector import Answer, ReplyCollector
+from strategies.federated.requests import TrainRequest
+from strategies.federated.state import State
+from strategies.federated.weights import read_weights, typed_like
+
+
+class ValidatedFedAvg(FedAvg):
+    """Flower's FedAvg, which waits for its nodes, averages in a fixed order, and turns bad answers away.
+
+    Everything else is Flower's, so that a subclass of this and of one of Flower's other averaging strategies, in
+    this order, guards that one.
+
+    Args:
+        request: what every node is asked.
+        template: a network of the global model's architecture; answers must have its weights' names and shapes.
+        collector: waits for nodes and turns bad answers away.
+        client_share: the most, in (0, 1], that one node may count for among all, whatever number of samples it says it
+            has; 1 believes all.
+        flower: further arguments of Flower's strategy.
+
+    Raises:
+        SettingsError: the share is out of range.
+    """
+
+    def __init__(
+        self,
+        request: TrainRequest,
+        template: Network,
+        collector: ReplyCollector,
+        *,
+        client_share: float = 1.0,
+        **flower: Any,
+    ) -> None:
+        super().__init__(min_train_nodes=1, min_available_nodes=1, **flower)
+        self.request = request
+        self.template = template
+        self.collector = collector
+        self.client_share = check_share(client_share)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Send the model and the request to every node."""
+        self.collector.wait_for_nodes(grid)
+        config.update(self.request.to_record(server_round))
+        with _python_random(derive_seed(self.request.seed, "sample", server_round)):
+            messages = list(super().configure_train(server_round, arrays, config, grid))
+        messages = [self._addressed(message) for message in messages]
+        messages.sort(key=lambda message: message.metadata.dst_node_id)
+        self.collector.expect_answers(messages)
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Average the models that are whole and finite.
+
+        Raises:
+            QuorumError: too few models could be used.
+        """
+        answers = self.collector.iter_replies(server_round, replies, self._read)
+        self._take(answers)
+        for answer, examples in zip(answers, self._believed(answers), strict=True):
+            answer.value[METRICS] = MetricRecord({self.weighted_by_key: examples})
+            answer.message.content = answer.value
+        arrays, metrics = super().aggregate_train(server_round, [answer.message for answer in answers])
+        return arrays and typed_like(arrays, self.template), metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Nothing: the server evaluates."""
+        return []
+
+    def state(self) -> State:
+        """Nothing: the global model is all that goes from round to round."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """Nothing."""
+
+    def forget_nodes(self) -> None:
+        """Nothing: nodes keep nothing that the server mirrors."""
+
+    def _addressed(self, message: Message) -> Message:
+        """For subclasses: ``message`` as it goes to its node."""
+        return message
+
+    def _believed(self, answers: Sequence[Answer[RecordDict]]) -> list[float]:
+        """The weight of each model: its node's number of samples, as far as that is believed."""
+        declared = torch.tensor([answer.facts.examples for answer in answers])
+        return capped(declared, self.client_share).tolist()
+
+    def _take(self, answers: Sequence[Answer[RecordDict]]) -> None:
+        """For subclasses: take what answers hold beside what Flower averages."""
+
+    def _read(self, content: RecordDict) -> RecordDict:
+        """Only what Flower averages: it refuses a whole round where answers differ in what else they hold."""
+        weights = unpack_weights(content)
+        read_weights(weights, self.template)
+        return RecordDict({WEIGHTS: weights})
+
+
+@contextmanager
+def _python_random(seed: int) -> Iterator[None]:
+    """Flower samples nodes with Python's global generator: seed it inside the block and put its state back."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)

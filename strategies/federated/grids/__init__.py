@@ -1,1 +1,0 @@
-"""Between server and nodes: a grid in this process, and one that counts bytes on any grid."""

@@ -1,1 +1,0 @@
-"""What travels: requests, answers, and how arrays become bytes."""

@@ -1,0 +1,86 @@
+"""One-shot federated learning by an ensemble (Guha et al. 2019), distilled on synthetic samples.
+
+Each node trains a model of its own until it is done, and distils its data. It sends both, once. The server lets all
+models together say what the samples of all synthetic sets are, and trains the global model on these answers. Guha et
+al. distil on public unlabelled data; here the synthetic sets stand in for those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from flwr.app import Message, RecordDict
+
+from fedcl_distill.errors import PayloadError
+from fedcl_distill.synthetic import SyntheticSet
+from strategies.federated.aggregation import AggregatedSets
+from strategies.federated.answers import ClientReport, unpack_weights
+from strategies.federated.learner import Ensemble, ensemble_weights, scores
+from strategies.federated.one_shot import OneShotUnion
+from strategies.federated.requests import CONFIG, DISTIL_CONFIG, ENSEMBLE, TrainRequest
+
+
+class OneShotEnsemble(OneShotUnion):
+    """Collects models and synthetic sets, and trains the global model on what the models say about the sets.
+
+    A node's class counts, which it tells the server, decide how much its model counts. What it says of a class counts
+    only where its set shows samples of that class; beyond that, as with the sample counts of FedAvg, it is believed.
+
+    Args:
+        train_request: how every node trains its own model.
+        weighting: one of ``WEIGHTINGS``: see ``ensemble_weights``.
+        union: further arguments of :class:`OneShotUnion`.
+
+    Attributes:
+        synthetic: the union, with the ensemble's probabilities for labels, once the round is over.
+        ensemble: the nodes' models, once the round is over.
+    """
+
+    kind = ENSEMBLE
+
+    def __init__(self, train_request: TrainRequest, *union: Any, weighting: str = "classes") -> None:
+        super().__init__(*union)
+        self.train_request = train_request
+        self.weighting = weighting
+        self.ensemble: Ensemble | None = None
+        ensemble_weights(torch.ones(1, 1), weighting)  # an unknown one shall not cost a round
+
+    def _question(self, server_round: int) -> RecordDict:
+        train, distil = self.train_request.to_record(server_round), self.request.to_record(server_round)
+        return RecordDict({CONFIG: train, DISTIL_CONFIG: distil})
+
+    def gather(self, server_round: int, replies: Iterable[Message]) -> AggregatedSets:
+        """All valid sets as one, labelled by the models that came with them."""
+        answers = self.collector.iter_replies(server_round, replies, self._read)
+        gathered = self._keep(self.gathering.unite(answers))
+        united = gathered.synthetic
+        counts = torch.tensor([_shown(answer.facts, answer.value) for answer in answers])
+        members = [self.learner.with_weights(unpack_weights(answer.message.content)) for answer in answers]
+        self.ensemble = Ensemble(members, ensemble_weights(counts, self.weighting))
+        labelled = replace(united, labels=self.ensemble.probabilities(united.inputs()))
+        self.gathered = replace(gathered, synthetic=labelled)
+        return self.gathered
+
+    def _read(self, content: RecordDict) -> SyntheticSet:
+        synthetic = self.gathering.read(content)
+        member = self.learner.with_weights(unpack_weights(content))
+        if not scores(member, synthetic.inputs()).isfinite().all():
+            raise PayloadError("the model's scores of the node's own synthetic set are not finite")
+        if not any(_shown(ClientReport.of(content), synthetic)):
+            raise PayloadError("class counts name none of the classes of the synthetic set")
+        return synthetic
+
+
+def _shown(facts: ClientReport, synthetic: SyntheticSet) -> list[int]:
+    """The class counts, 0 where the set shows no sample of the class.
+
+    Raises:
+        PayloadError: there are not as many counts as classes.
+    """
+    shown = synthetic.class_counts.tolist()
+    if len(facts.class_counts) != len(shown):
+        raise PayloadError(f"answer counts {len(facts.class_counts)} classes, expected {len(shown)}")
+    return [count if samples else 0 for count, samples in zip(facts.class_counts, shown, strict=True)]

@@ -1,0 +1,137 @@
+"""Statistics first under differential privacy: noise at every node, or once at a server that all trust.
+
+Shares of noise at every node, for a server that sees the total alone, are in :mod:`strategies.federated.secure`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from flwr.app import RecordDict
+
+from fedcl_distill.data import LabelledData
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.privacy import NoiseSource, PrivacyTarget, publicly_scaled
+from fedcl_distill.privacy.accounting import KEY, Guarantee, check_target
+from fedcl_distill.statistics import (
+    ClassStatistics,
+    NoisyExpectation,
+    NoisyStatistics,
+    Shares,
+    StatisticsDistiller,
+    StatisticsSpec,
+    add_up_noisy,
+    decode_noisy,
+    with_noise,
+)
+from fedcl_distill.synthetic import SyntheticSet
+from strategies.federated.answers import SUMS, unpack_payload
+from strategies.federated.collector import ReplyCollector
+from strategies.federated.learner import Learner
+from strategies.federated.requests import PRIVATE_STATISTICS, PrivateStatisticsRequest, StatisticsRequest
+from strategies.federated.settings import FederatedSettings
+from strategies.federated.statistics_first import Distil, FederatedStatistics
+
+NODE, NODES, SERVER = "node", "nodes", "server"
+
+
+@dataclass(frozen=True)
+class PrivacyOptions:
+    """How private statistics shall be.
+
+    Attributes:
+        epsilon: of every record; 0 for statistics without noise.
+        delta: in (0, 1).
+        trust: "node": every node adds noise to its own sums and trusts no one. "server": nodes send exact sums, and
+            the server adds noise once to the total; all trust it, and get less noise for the same ε. "nodes": every
+            node adds a share of that noise under secure aggregation, and trusts the others to do so, but no server.
+    """
+
+    epsilon: float = 0.0
+    delta: float = 1e-5
+    trust: str = NODE
+
+    def __post_init__(self) -> None:
+        if self.trust not in (NODE, NODES, SERVER):
+            raise SettingsError(f"statistics: trust must be {NODE!r}, {NODES!r} or {SERVER!r}, got {self.trust!r}")
+        check_target(self.epsilon or 1.0, self.delta)
+
+    @property
+    def target(self) -> PrivacyTarget:
+        return PrivacyTarget(self.epsilon, self.delta)
+
+
+class NodeNoiseStatistics(FederatedStatistics):
+    """Nodes send noisy sums; neither a node's size nor its seconds are told, for both hang on its data."""
+
+    kind = PRIVATE_STATISTICS
+
+    def __init__(
+        self,
+        request: StatisticsRequest,
+        expectation: NoisyExpectation,
+        distil: Distil,
+        learner: Learner,
+        collector: ReplyCollector,
+    ) -> None:
+        self.noisy_expectation = expectation
+        self.noisy: NoisyStatistics | None = None
+        super().__init__(request, expectation.plain, distil, learner, collector)
+
+    def _added(self, values: Sequence[NoisyStatistics]) -> ClassStatistics:  # type: ignore[override]
+        self.noisy = add_up_noisy(values)
+        return self.noisy.as_statistics()
+
+    def _distilled(self, statistics: ClassStatistics) -> SyntheticSet:
+        assert self.noisy is not None
+        return guaranteed(self.distil(statistics), self.noisy.guarantee)
+
+    def _read(self, content: RecordDict) -> NoisyStatistics:  # type: ignore[override]
+        noisy = decode_noisy(unpack_payload(content, SUMS, self.noisy_expectation.limits))
+        self.noisy_expectation.check(noisy)
+        return noisy
+
+
+def private_statistics_first(
+    settings: FederatedSettings,
+    test: LabelledData,
+    spec: StatisticsSpec,
+    distiller: StatisticsDistiller,
+    options: PrivacyOptions,
+    learner: Learner,
+    collector: ReplyCollector,
+) -> FederatedStatistics:
+    """The strategy of a run with noise.
+
+    Raises:
+        SettingsError: the settings do not fit each other or the data, or the features are not bounded.
+    """
+    plain = FederatedStatistics.of(settings, test, spec, distiller, learner, collector)
+    expectation = NoisyExpectation(spec, plain.expectation.domain, Shares(), options.target)
+    if options.trust == NODE:
+        noise = {"epsilon": options.epsilon, "delta": options.delta, "shares": asdict(Shares())}
+        request = plain.request.extended(PrivateStatisticsRequest, **noise)
+        return NodeNoiseStatistics(request, expectation, plain.distil, learner, collector)
+
+    def distil(exact: ClassStatistics) -> SyntheticSet:
+        noisy = with_noise(exact, options.target, Shares(), NoiseSource.fresh())
+        return guaranteed(plain.distil(noisy.as_statistics()), noisy.guarantee)
+
+    return FederatedStatistics(plain.request, plain.expectation, distil, learner, collector)
+
+
+def scaled_for(settings: FederatedSettings, test: LabelledData) -> LabelledData:
+    """The server's data on the scale of the run: one that nobody measured, where records are to be protected.
+
+    Raises:
+        SettingsError: they are to be, and such data have no public scale.
+    """
+    return publicly_scaled(test) if settings.strategy_settings.get("epsilon") else test
+
+
+def guaranteed(synthetic: SyntheticSet, guarantee: Guarantee | None) -> SyntheticSet:
+    """``synthetic`` with ``guarantee`` in its provenance, if there is one."""
+    if guarantee is None:
+        return synthetic
+    return replace(synthetic, provenance={**synthetic.provenance, KEY: guarantee.as_record()})
