@@ -14,10 +14,10 @@ from fedcl_distill.augmentation import Augmentation, NoAugmentation, Transform, 
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DivergenceError, SettingsError
 from fedcl_distill.micro_batches import micro_batch_size, micro_batches
-from fedcl_distill.networks.base import Network
+from fedcl_distill.networks.base import Learning
 from fedcl_distill.optimisers import Optimiser, Schedule, Scheduled, as_optimiser, as_schedule, build_optimiser
 from fedcl_distill.resampling import check_weights, systematic_resample
-from fedcl_distill.seeding import generator_for
+from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Count, Momentum, Natural, NonNegative, Positive, settings
 
 _FUSED = ("cpu", "cuda")
@@ -91,7 +91,7 @@ _OF_SGD = ("learning_rate", "momentum", "weight_decay")
 
 
 def fit(
-    network: Network,
+    network: nn.Module,
     inputs: Tensor,
     labels: Tensor,
     train_config: TrainConfig,
@@ -104,9 +104,10 @@ def fit(
     """Train ``network`` in place and return the mean loss of the last epoch.
 
     Args:
+        network: any module that gives logits; batch norm sees whole batches, dropout draws from ``seed``.
         inputs: float32 (n, …) network inputs, on any device; batches move to the network's.
         labels: int64 (n,) classes, or float32 (n, classes) probabilities.
-        seed: names every draw: batch order and augmentation.
+        seed: names every draw: batch order, augmentation, dropout.
         weights: float (n,), positive: how often a sample is seen, in relation to others; once an epoch in the mean.
             None counts all alike, as equal weights do.
         keep_going: asked after every step; training ends early where it says no.
@@ -125,7 +126,7 @@ def fit(
     optimiser = train_config.build_optimiser(network)
     schedule = Scheduled(optimiser, train_config.schedule)
     augmentation = as_augmentation(train_config.augmentation)
-    network.train()
+    learning = Learning(network)
     mean_loss = float("nan")
     steps_per_epoch = -(-len(inputs) // train_config.batch_size)
     for epoch in range(train_config.epochs):
@@ -133,7 +134,10 @@ def fit(
         total, seen = 0.0, 0
         for position, batch in enumerate(_batches(len(inputs), train_config.batch_size, generator, weights)):
             schedule.at((epoch + position / steps_per_epoch) / train_config.epochs)
-            loss = _step(network, optimiser, inputs[batch], labels[batch], augmentation, generator, correct)
+            with learning.step(len(batch), derive_seed(seed, "epoch", epoch, "network", position)):
+                loss = _step(
+                    network, optimiser, inputs[batch], labels[batch], augmentation, generator, correct, learning.whole
+                )
             total += loss * len(batch)
             seen += len(batch)
             if keep_going is not None and not keep_going():
@@ -183,19 +187,20 @@ def _batches(count: int, batch_size: int, generator: torch.Generator, weights: T
 
 
 def _step(
-    network: Network,
+    network: nn.Module,
     optimiser: torch.optim.Optimizer,
     inputs: Tensor,
     labels: Tensor,
     augmentation: Augmentation,
     generator: torch.Generator,
     correct: Callable[[], None] | None,
+    whole: bool,
 ) -> float:
     rows = torch.arange(len(inputs))
     draw = augmentation.draw(len(inputs), tuple(inputs.shape[1:]), generator)
     optimiser.zero_grad(set_to_none=True)
     total = 0.0
-    for part, targets in micro_batches(draw(inputs, rows), labels):
+    for part, targets in micro_batches(draw(inputs, rows), labels, whole=whole):
         loss = F.cross_entropy(network(part), targets, reduction="sum") / len(inputs)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()

@@ -20,7 +20,7 @@ from fedcl_distill.data import Splits
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.evaluation.evaluate import FAST, Protocol, evaluate
 from fedcl_distill.labels import HardLabels, Labelling, Labels, TeacherLabels
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import Architecture, ArchitectureLike
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.selection import Random, select
@@ -110,7 +110,7 @@ def score(
     seed: int,
     real_hard: float | None = None,
     labels: Labels | None = None,
-    architecture: Architecture | None = None,
+    architecture: ArchitectureLike | None = None,
     networks: int | None = None,
     device: str | torch.device = "cpu",
     on_accuracy: Callable[[str, float], None] | None = None,
@@ -165,13 +165,13 @@ def real_accuracy(
     protocol: Protocol = FAST,
     *,
     seed: int,
-    architecture: Architecture | None = None,
+    architecture: ArchitectureLike | None = None,
     device: str | torch.device = "cpu",
 ) -> float:
     """Test accuracy of the protocol's network after training on all real data, by the train_config for real data."""
-    architecture = architecture or protocol.architecture_for(splits.train)
+    chosen = protocol.architecture_for(splits.train) if architecture is None else Architecture.of(architecture)
     one = derive_seed(seed, "real")
-    network = architecture.build(splits.train.sample_shape, splits.train.num_classes, seed=one, device=device)
+    network = chosen.build(splits.train.sample_shape, splits.train.num_classes, seed=one, device=device)
     fit(network, splits.train.inputs(), splits.train.labels, train_config_for(splits.train), seed=one)
     return accuracy(network, splits.test)
 
@@ -183,7 +183,7 @@ class _Judge:
     splits: Splits
     protocol: Protocol
     seed: int
-    architecture: Architecture | None
+    architecture: ArchitectureLike | None
     device: str | torch.device
 
     def accuracy(self, sets: Sequence[SyntheticSet], *, augment: bool = True) -> float:

@@ -8,7 +8,7 @@ from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.methods.variants import takes_optimiser, variant_of, with_objective
 from fedcl_distill.network_sources import FreshRandom, TrainedOnSynthetic
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import Distance, GradientMatching
 from fedcl_distill.objectives.gradients import as_distance
 from fedcl_distill.optimisers import SGD, Optimiser, as_optimiser
@@ -18,7 +18,7 @@ from fedcl_distill.parameterizations import Parameterization
 @takes_optimiser("learning_rate", "momentum")
 def dc(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = "none",
     init: Initial | str = "noise",
     parameterization: Parameterization | str | None = None,

@@ -8,7 +8,7 @@ from fedcl_distill.labels import Labels, LearnedLabels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.methods.variants import takes_optimiser
 from fedcl_distill.network_sources import FreshRandom
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import (
     FixedBatches,
     LearnedRate,
@@ -24,7 +24,7 @@ from fedcl_distill.parameterizations import FixedPixels, Parameterization
 @takes_optimiser("learning_rate")
 def dd(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = "none",
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = None,
@@ -92,7 +92,7 @@ def dd(
 
 def label_distillation(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = "none",
     init: Initial | str = "random",
     optimiser: Optimiser | str | None = None,

@@ -10,7 +10,7 @@ from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.methods.variants import takes_optimiser
 from fedcl_distill.network_sources import FreshRandom, PretrainedPool, TrainedOnReal
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import Distance, GradientMatching, HiddenWeights
 from fedcl_distill.objectives.gradients import as_distance
 from fedcl_distill.optimisers import SGD, Optimiser, as_optimiser
@@ -28,7 +28,7 @@ _FULL_RATE_AT = 40
 @takes_optimiser("learning_rate", "momentum")
 def idc(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = None,
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = "tiles",
@@ -110,7 +110,7 @@ def idc(
 @takes_optimiser("learning_rate", "momentum")
 def accdd(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = None,
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = "tiles",

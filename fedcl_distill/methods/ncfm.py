@@ -8,7 +8,7 @@ from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.methods.variants import takes_optimiser
 from fedcl_distill.network_sources import Interpolated
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import CharacteristicFunction, WithCrossEntropy
 from fedcl_distill.optimisers import Adam, Optimiser, as_optimiser
 from fedcl_distill.parameterizations import Parameterization
@@ -20,7 +20,7 @@ _AUGMENTATION = SiameseAugmentation(operations=("color", "crop", "cutout"))
 @takes_optimiser("learning_rate", "weight_decay")
 def ncfm(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = _AUGMENTATION,
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = "tiles:factor=2",

@@ -9,7 +9,8 @@ from fedcl_distill.augmentation import as_augmentation as as_augmentation
 from fedcl_distill.engine import as_init as as_init
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import HardLabels, Labels, LearnedLabels, TeacherLabels
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
+from fedcl_distill.networks import as_architecture as as_architecture
 from fedcl_distill.parameterizations import as_parameterization as as_parameterization
 from fedcl_distill.selection import (
     Embedding,
@@ -23,16 +24,13 @@ T = TypeVar("T")
 _EMBEDDINGS: dict[str, Embedding] = {"inputs": Inputs(), "trained": TrainedEmbedding()}
 
 
-def _teacher(temperature: float = 1.0, architecture: str | None = None, teachers: int = 1) -> TeacherLabels:
+def _teacher(
+    temperature: float = 1.0, architecture: ArchitectureLike | None = None, teachers: int = 1
+) -> TeacherLabels:
     return TeacherLabels(temperature, as_architecture(architecture), teachers=teachers)
 
 
 _LABELS: dict[str, Callable[..., Labels]] = {"hard": HardLabels, "learned": LearnedLabels, "teacher": _teacher}
-
-
-def as_architecture(value: Architecture | str | None) -> Architecture | None:
-    """Read ``convnet:width=64`` and the like; None leaves the choice to the data."""
-    return Architecture.parse(value) if isinstance(value, str) else value
 
 
 def as_embedding(value: Embedding | str | None) -> Embedding:

@@ -22,7 +22,7 @@ from fedcl_distill.methods.parts import as_architecture, as_augmentation
 from fedcl_distill.methods.private import NOISE, checked_range, checked_target, noise_for
 from fedcl_distill.methods.variants import takes_optimiser
 from fedcl_distill.network_sources import FreshRandom, TrainedOnSynthetic
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import Distance, GradientMatching
 from fedcl_distill.objectives.gradients import as_distance
 from fedcl_distill.objectives.private_gradients import PrivateGradientMatching
@@ -151,7 +151,7 @@ def psg(
     clip: float = 0.1,
     expected_batch: int = 256,
     over: Literal["all", "class"] = "class",
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = "none",
     parameterization: Parameterization | str | None = None,
     optimiser: Optimiser | str | None = None,

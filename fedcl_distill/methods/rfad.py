@@ -8,7 +8,7 @@ from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
 from fedcl_distill.methods.variants import takes_optimiser
 from fedcl_distill.network_sources import FreshEnsemble
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import KernelRidgeRegression, NetworkFeatures, PlattScaling
 from fedcl_distill.optimisers import Adam, Optimiser, as_optimiser
 from fedcl_distill.parameterizations import Parameterization
@@ -19,7 +19,7 @@ _LAST_WEIGHT_VARIANCE, _LAST_BIAS_VARIANCE = 2.0, 0.01  # of the linear layer on
 @takes_optimiser("learning_rate")
 def rfad(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = "none",
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = None,

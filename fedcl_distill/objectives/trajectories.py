@@ -12,6 +12,7 @@ from torch import Tensor
 from fedcl_distill.augmentation import Augmentation, augmentation_for
 from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.networks import check_weights_alone
 from fedcl_distill.objectives.base import Learned, MatchContext, Objective
 from fedcl_distill.objectives.inner_training import (
     InnerTraining,
@@ -285,6 +286,7 @@ class TrajectoryMatching(Objective[Segment]):
 
     def target(self, view: MatchContext, real: RealSampler) -> Segment:
         assert view.target_network is not None, "the engine pairs this objective with a source that gives goals"
+        check_weights_alone(view.network, "trajectory matching")
         augmentation = augmentation_for(real.data, self.augmentation)
         return Segment(weights_of(view.network), weights_of(view.target_network), augmentation)
 

@@ -103,7 +103,7 @@ def test_the_default_teacher_suits_the_data(shape: tuple[int, ...]) -> None:
         lambda: TeacherLabels(temperature=0.0),
         lambda: TeacherLabels(temperature=float("inf")),
         lambda: TeacherLabels(teachers=0),
-        lambda: TeacherLabels(architecture="mlp"),  # type: ignore[arg-type]
+        lambda: TeacherLabels(architecture="mlpp"),
         lambda: LearnedLabels(0.0),
         lambda: LearnedLabels(0.1, start="teacher"),  # type: ignore[arg-type]
         lambda: LearnedLabels(0.1, start=LearnedLabels(0.1)),
