@@ -21,6 +21,7 @@ from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.parameterizations import Parameterization, as_parameterization
 from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY
+from fedcl_distill.settings import checked
 from fedcl_distill.statistics import Domain, NoisyStatistics, Shares, StatisticsDistiller, StatisticsSpec, release
 from fedcl_distill.statistics.noisy import kept_release, release_origin
 from fedcl_distill.synthetic import SyntheticSet
@@ -53,12 +54,13 @@ class PrivateStatistics:
     def parameterization(self) -> Parameterization:
         return as_parameterization(self.distiller.parameterization)
 
+    @checked
     def distil(
         self,
         real: LabelledData,
         size: Size,
         *,
-        seed: int,
+        seed: int = 0,
         budget: Budget | None = None,
         device: str | torch.device = "cpu",
         callbacks: Sequence[Callback] = (),

@@ -30,6 +30,7 @@ from fedcl_distill.optimisers import SGD, Optimiser, as_optimiser
 from fedcl_distill.parameterizations import GeneratorLatents, Parameterization, as_parameterization
 from fedcl_distill.privacy import Guarantee, PrivacyBudget, PrivacyTarget, Release, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY
+from fedcl_distill.settings import checked
 from fedcl_distill.statistics import Domain
 from fedcl_distill.synthetic import SyntheticSet
 
@@ -76,12 +77,13 @@ class PrivateSetGeneration:
     def labels(self) -> Labels:
         return self.engine.labels
 
+    @checked
     def distil(
         self,
         real: LabelledData,
         size: Size,
         *,
-        seed: int,
+        seed: int = 0,
         budget: Budget | None = None,
         device: str | torch.device = "cpu",
         callbacks: Sequence[Callback] = (),

@@ -23,6 +23,7 @@ from fedcl_distill.objectives.distribution import ClassMeans, distances_of_means
 from fedcl_distill.parameterizations import GeneratorLatents, Parameterization, as_parameterization
 from fedcl_distill.parameterizations.base import check_integer
 from fedcl_distill.seeding import generator_for
+from fedcl_distill.settings import checked
 from fedcl_distill.statistics.spec import FeatureMap, coarse, coarse_shape, feature_map, fine, from_products
 from fedcl_distill.statistics.sums import FEATURES, MOMENTS, SAMPLES, ClassStatistics
 from fedcl_distill.synthetic import SyntheticSet
@@ -239,12 +240,13 @@ class StatisticsDistiller:
         if type(self.clamp) is not bool:
             raise SettingsError(f"statistics: clamp must be true or false, got {self.clamp!r}")
 
+    @checked
     def distil(
         self,
         statistics: ClassStatistics,
         size: Size,
         *,
-        seed: int,
+        seed: int = 0,
         budget: Budget | None = None,
         device: str | torch.device = "cpu",
         callbacks: Sequence[Callback] = (),
