@@ -23,7 +23,7 @@ from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization
 from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY
 from fedcl_distill.registry import Plain
-from fedcl_distill.settings import Count, Natural, NonNegative, Positive, Range
+from fedcl_distill.settings import Count, Natural, NonNegative, Positive, Range, checked
 from fedcl_distill.statistics import Domain, NoisyStatistics, Shares, StatisticsDistiller, StatisticsSpec, release
 from fedcl_distill.statistics.noisy import kept_release, release_origin
 from fedcl_distill.synthetic import SyntheticSet
@@ -56,12 +56,13 @@ class PrivateStatistics:
     def parameterization(self) -> Parameterization:
         return PARAMETERIZATIONS.build(self.distiller.parameterization)
 
+    @checked
     def distil(
         self,
         real: LabelledData,
         size: Size,
         *,
-        seed: int,
+        seed: int = 0,
         budget: Budget | None = None,
         device: str | torch.device = "cpu",
         callbacks: Sequence[Callback] = (),

@@ -29,7 +29,7 @@ from fedcl_distill.parameterizations import PARAMETERIZATIONS, GeneratorLatents,
 from fedcl_distill.privacy import Guarantee, PrivacyBudget, PrivacyTarget, Release, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY
 from fedcl_distill.registry import Plain
-from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive, Range
+from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive, Range, checked
 from fedcl_distill.statistics import Domain
 from fedcl_distill.synthetic import SyntheticSet
 
@@ -76,12 +76,13 @@ class PrivateSetGeneration:
     def labels(self) -> Labels:
         return self.engine.labels
 
+    @checked
     def distil(
         self,
         real: LabelledData,
         size: Size,
         *,
-        seed: int,
+        seed: int = 0,
         budget: Budget | None = None,
         device: str | torch.device = "cpu",
         callbacks: Sequence[Callback] = (),

@@ -202,12 +202,14 @@ class ExpertTrajectories:
         """
         experts = Experts.of(problem, self)
         lengths = [0] * self.runs
-        for run, number in self._order():
+        total = sum(1 for _ in self._order())
+        for done, (run, number) in enumerate(self._order(), start=1):
             if not experts.has(run, number):
                 if lengths[0] >= self.segment and not problem.has_time():
                     break
                 experts.snapshot(run, number)
             lengths[run] = number
+            problem.report(done, total, "experts")
         return _ExpertSampler(self, experts, lengths)
 
     def _order(self) -> Iterator[tuple[int, int]]:
@@ -252,7 +254,8 @@ class Experts:
         template = architecture.build(real.sample_shape, real.num_classes, seed=0, device=problem.device)
         length = source.samples_per_snapshot or len(real)
         size = sum(parameter.numel() for parameter in template.parameters())
-        store = store_for(source.cache, kind_of_expert(real, seed, f"{architecture} {train_config} {length}"), size)
+        kind = kind_of_expert(real, seed, f"{architecture} {describe(train_config)} {length}")
+        store = store_for(source.cache, kind, size)
         return cls(problem, train_config, length, seed, template.requires_grad_(False), architecture, store)
 
     def has(self, run: int, number: int) -> bool:

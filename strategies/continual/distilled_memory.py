@@ -446,7 +446,7 @@ class _FromRelease:
         real: LabelledData,
         size: Size,
         *,
-        seed: int,
+        seed: int = 0,
         budget: Budget | None = None,
         device: Any = "cpu",
         callbacks: Any = (),
