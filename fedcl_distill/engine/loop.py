@@ -419,7 +419,7 @@ def prepare(method: MethodSpec, problem: SetupContext, counts: Sequence[int], st
             method.max_grad_norm,
             method.max_step,
         ),
-        supply=method.networks.open(until(_NETWORKS_UNTIL, "networks")),
+        supply=method.networks.prepare(until(_NETWORKS_UNTIL, "networks")),
     )
     return Ready(state, classes, samples.to(device), labelling)
 
@@ -478,7 +478,7 @@ class Loop:
                 if within == self.method.steps_per_network - 1:
                     with torch.no_grad():
                         side = self._side().detached()
-                    state.supply.learn(index, view.seed, side)
+                    state.supply.update(index, view.seed, side)
                 state.seconds = before + self.method.budget.now() - started
                 if self.method.averaging_start < 1 and run.progress.fraction >= self.method.averaging_start:
                     state.count_in()
