@@ -13,8 +13,8 @@ from fedcl_distill.errors import SettingsError
 from simulations.attacks import AttackedSettings
 from simulations.attacks.success import dropped_samples, success_rate
 from simulations.flower.app import central_test_data, client_app, client_parts
-from simulations.running.records import Record, make_record
-from simulations.running.watch import Silent, Stage, Watcher
+from simulations.running.progress import Silent, Stage, Watcher
+from simulations.running.runs import Record, make_record
 from simulations.scenarios.ceilings import CEILINGS, run_ceiling
 from strategies.federated import (
     FederatedResult,
@@ -73,7 +73,7 @@ def simulate(
     return result
 
 
-def list_arms() -> list[str]:
+def list_variants() -> list[str]:
     """What ``strategy`` can name here: Flower strategies, and what they are measured against."""
     return [*list_strategies(), *CEILINGS]
 
@@ -82,7 +82,7 @@ def _run(settings: FederatedSettings, steps: _Steps, checkpoint: str | os.PathLi
     if settings.strategy in CEILINGS:
         return run_ceiling(settings, steps.on_round)
     if settings.strategy not in list_strategies():
-        raise SettingsError(f"unknown strategy {settings.strategy!r}; known: {', '.join(list_arms())}")
+        raise SettingsError(f"unknown strategy {settings.strategy!r}; known: {', '.join(list_variants())}")
     with InProcessGrid(client_app, settings.clients, settings.to_run_config(), on_reply=steps.on_reply) as grid:
         return run_server(grid, settings, central_test_data(settings), steps.on_round, checkpoint)
 

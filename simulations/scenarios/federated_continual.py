@@ -8,8 +8,8 @@ import time
 from fedcl_distill.errors import SettingsError
 from simulations.flower.app import central_test_data
 from simulations.flower.federated_continual_app import KIND, client_app, client_streams
-from simulations.running.records import Record, make_record
-from simulations.running.watch import Silent, Watcher
+from simulations.running.progress import Silent, Watcher
+from simulations.running.runs import Record, make_record
 from simulations.scenarios.federated import quiet_flower
 from simulations.scenarios.federated_continual_ceilings import CEILINGS, run_ceiling
 from strategies.federated import InProcessGrid
@@ -23,7 +23,7 @@ from strategies.federated_continual import (
 from strategies.federated_continual.server import OnStage
 
 
-def list_arms() -> list[str]:
+def list_variants() -> list[str]:
     """What ``strategy`` can name here: strategies, and what they are measured against."""
     return [*STRATEGIES, *CEILINGS]
 
@@ -68,7 +68,7 @@ def _run(
     if settings.strategy in CEILINGS:
         return run_ceiling(settings, on_stage)
     if settings.strategy not in STRATEGIES:
-        raise SettingsError(f"unknown strategy {settings.strategy!r}; known: {', '.join(list_arms())}")
+        raise SettingsError(f"unknown strategy {settings.strategy!r}; known: {', '.join(list_variants())}")
     with InProcessGrid(client_app, settings.clients, settings.to_run_config()) as grid:
         return run_server(grid, settings, central_test_data(settings), on_stage, checkpoint=checkpoint)
 
