@@ -141,9 +141,7 @@ class Engine(MethodSpec):
             arrays=_on_cpu(arrays),
             parameterization=self.parameterization,
             labels=labels.detach().cpu(),
-            class_names=real.class_names,
-            normalisation=real.normalisation,
-            value_range=real.value_range,
+            spec=real.spec,
             provenance={**origin, **summary},
         )
 

@@ -33,6 +33,7 @@ from fedcl_distill.networks import (
     as_architecture,
     check_weights_alone,
 )
+from fedcl_distill.registry import describe
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Count, Momentum, Positive, settings
 from fedcl_distill.training import TrainConfig, fit

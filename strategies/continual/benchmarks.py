@@ -87,9 +87,8 @@ def labelled_data(dataset: Dataset[Any], like: LabelledData | None = None, *, wi
     span = like.value_range
     if widen and samples.dtype != torch.uint8:
         span = min(span[0], float(samples.min())), max(span[1], float(samples.max()))
-    return replace(
-        like, samples=samples, labels=labels, value_range=span, groups=None, group_names=(), name="experience"
-    )
+    spec = replace(like.spec, value_range=span)
+    return replace(like, samples=samples, labels=labels, spec=spec, groups=None, group_names=(), name="experience")
 
 
 def tasks_of(dataset: Dataset[Any]) -> Tensor:

@@ -286,7 +286,7 @@ class ReplayBuffer:
         names = tuple(self.classes.names)
         if names == data.class_names and torch.equal(classes, data.labels):
             return data
-        return replace(data, labels=classes, class_names=names)
+        return replace(data, labels=classes, spec=replace(data.spec, class_names=names))
 
     def check(self, data: LabelledData, classes: int) -> None:
         """Return if data like ``data``, of so many classes, can be taken in.
@@ -299,7 +299,7 @@ class ReplayBuffer:
         held = self.memory.recall()
         if held is not None and held.sample_shape != data.sample_shape:
             raise DataError(f"the memory holds samples of shape {held.sample_shape}, the new ones: {data.sample_shape}")
-        self.memory.check(replace(data, class_names=names))
+        self.memory.check(data.with_spec(class_names=names))
 
     def open(self, generator: torch.Generator, device: Any = "cpu") -> None:
         """Read the memory once, to draw from it with ``generator`` and put samples on ``device``."""
@@ -389,7 +389,8 @@ class ReplayBuffer:
                 samples = (samples * 255).round().clamp(0, 255).to(torch.uint8)
             elif len(samples):
                 span = min(span[0], float(samples.min())), max(span[1], float(samples.max()))
-            return replace(self.like, samples=samples, labels=labels, value_range=span)
+            spec = replace(self.like.spec, value_range=span)
+            return replace(self.like, samples=samples, labels=labels, spec=spec)
         channels = examples.shape[1] if examples.ndim > 1 else 0
         plain = Normalisation((0.0,) * channels, (1.0,) * channels)
         return LabelledData.from_tensors(examples, labels, normalisation=plain, allow_hflip=False)

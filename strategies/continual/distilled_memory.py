@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcl_distill.data import LabelledData, Normalisation
+from fedcl_distill.data import DataSpec, LabelledData, Normalisation
 from fedcl_distill.engine import Budget, ByteBudget, Distiller, Engine, Size, finished
 from fedcl_distill.engine.size import AbsentClasses, bytes_of_counts, counts_within_bytes
 from fedcl_distill.errors import SettingsError
@@ -208,13 +208,13 @@ class DistilledMemory(EncodedMemory):
         decoded = [torch.tensor(self._decoded(data, one)) for one in self._counts]
         classes = [torch.arange(data.num_classes).repeat_interleave(one) for one in decoded]
         real = held.as_labelled_data("memory")
-        stand_in = replace(real, labels=torch.cat(classes), allow_hflip=data.allow_hflip)
-        return replace(self._distil(stand_in, counts, "old"), value_range=held.value_range)
+        stand_in = replace(real, labels=torch.cat(classes))
+        return self._distil(stand_in, counts, "old").with_spec(value_range=held.value_range)
 
     def _distil(self, data: LabelledData, counts: Counts, what: str) -> SyntheticSet:
         seed = derive_seed(self.seed, what, self._experiences)
         made = finished(self.distiller.distil(data, counts, seed=seed, budget=self.budget, absent_classes="skip"))
-        return made if self.value_range is None else replace(made, value_range=self.value_range)
+        return made if self.value_range is None else made.with_spec(value_range=self.value_range)
 
     def _merged(self, data: LabelledData, parts: Sequence[tuple[SyntheticSet, Counts]]) -> tuple[SyntheticSet, Counts]:
         held = merged([one for one, _ in parts], [self._decoded(data, counts) for _, counts in parts])
@@ -314,7 +314,7 @@ class CondensedMemory(EncodedMemory):
                 self._condense(label, synthetic, buffers, data)
         while sum(map(len, buffers.values())) > room:
             self._condense(max(buffers, key=lambda label: len(buffers[label])), synthetic, buffers, data)
-        self._keep(*(_as_set(one, data) for one in (synthetic, buffers) if sum(map(len, one.values()))))
+        self._keep(*(_as_set(one, data.spec) for one in (synthetic, buffers) if sum(map(len, one.values()))))
 
     def _room(self, data: LabelledData) -> tuple[list[int], int]:
         """Synthetic samples of each class, and how many real ones fit beside them: found once, for a stream is long."""
@@ -342,8 +342,8 @@ class CondensedMemory(EncodedMemory):
         assert isinstance(self.distiller, Engine)
         start, waiting = synthetic[label], buffers[label]
         buffers[label] = waiting[self.buffer_size :]
-        everything = _as_set({label: torch.cat([start, waiting[: self.buffer_size]])}, data)
-        real = replace(everything.as_labelled_data("memory"), allow_hflip=data.allow_hflip)
+        everything = _as_set({label: torch.cat([start, waiting[: self.buffer_size]])}, data.spec)
+        real = everything.as_labelled_data("memory")
         made = replace(self.distiller, init=GivenInit(start)).distil(
             real,
             [len(start) if one == label else 0 for one in range(data.num_classes)],
@@ -360,16 +360,14 @@ def _by_class(held: SyntheticSet) -> Inputs:
     return {label: inputs[labels == label] for label in held.class_counts.nonzero().flatten().tolist()}
 
 
-def _as_set(by_class: Inputs, like: LabelledData) -> SyntheticSet:
+def _as_set(by_class: Inputs, spec: DataSpec) -> SyntheticSet:
     labels = sorted(by_class)
     counts = torch.tensor([len(by_class[label]) for label in labels])
     return SyntheticSet(
         arrays={"pixels": torch.cat([by_class[label] for label in labels])},
         parameterization=Pixels(),
         labels=torch.tensor(labels).repeat_interleave(counts),
-        class_names=like.class_names,
-        normalisation=like.normalisation,
-        value_range=like.value_range,
+        spec=spec,
     )
 
 
@@ -439,7 +437,8 @@ class PrivateMemory(Memory):
         if held is None or self._scale is None:
             return held
         inputs = self._scale.apply(held.samples())
-        return replace(held, arrays={"pixels": inputs}, parameterization=Pixels(), normalisation=self._scale)
+        rescaled = replace(held, arrays={"pixels": inputs}, parameterization=Pixels())
+        return rescaled.with_spec(normalisation=self._scale)
 
     def state(self) -> dict[str, Any]:
         known = [None if one is None else one.as_record() for one in self._guarantees]

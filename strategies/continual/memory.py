@@ -146,7 +146,7 @@ class EncodedMemory(Memory):
         span = _covering(known, data.value_range) if widen else known
         if len(data.class_names) > len(names) or span != known:
             self._keep(*(_extended(one, data.class_names, span) for one in held))
-        return replace(data, value_range=span) if widen and span != data.value_range else data
+        return data.with_spec(value_range=span) if widen and span != data.value_range else data
 
 
 def as_tensor(payload: bytes) -> Tensor:
@@ -167,7 +167,7 @@ def _extended(held: SyntheticSet, names: tuple[str, ...], span: tuple[float, flo
     """``held`` with more classes, of which it has no sample, and another range."""
     more = len(names) - held.num_classes
     labels = F.pad(held.labels, (0, more)) if held.labels.ndim == 2 else held.labels
-    return replace(held, labels=labels, class_names=names, value_range=span)
+    return replace(held, labels=labels, spec=replace(held.spec, class_names=names, value_range=span))
 
 
 @dataclass

@@ -240,7 +240,7 @@ class SetAggregator:
 
     def _merge(self, weighted: Iterable[tuple[Answer[SyntheticSet], WeightedSet]]) -> AggregatedSets:
         assert self.merging is not None
-        partitions, present = list[int](), torch.zeros(len(self.expectation.class_names), dtype=torch.int64)
+        partitions, present = list[int](), torch.zeros(len(self.expectation.spec.class_names), dtype=torch.int64)
         for answer, one in weighted:
             self.merging.add(one)
             partitions.append(answer.facts.partition)
@@ -315,8 +315,8 @@ def gathering_for(settings: FederatedSettings, options: GatherOptions, test: Lab
         SettingsError: a method or a setting is unknown, or they do not fit the data.
     """
     room = room_for(settings.distil_request(test), test.sample_shape, test.num_classes)
-    expectation = Expectation.like(
-        test, slack=settings.slack, max_samples=room.samples, max_samples_per_class=room.samples_per_class
+    expectation = Expectation(
+        test.spec, slack=settings.slack, max_samples=room.samples, max_samples_per_class=room.samples_per_class
     )
     tree = _tree(settings, options, test) if options.merge_to else None
     defence = read_defence(options.defence, derive_seed(settings.seed, "defence"), settings.device)
@@ -328,5 +328,5 @@ def _tree(settings: FederatedSettings, options: GatherOptions, test: LabelledDat
     distiller = build_method(options.merge_method or settings.method, **(settings.method_settings if own else {}))
     seconds = None if options.merge_steps else settings.distil_seconds
     budget = Budget.if_given(options.merge_steps or settings.distil_steps, seconds)
-    merger = Merger(distiller, options.merge_to, budget, settings.device, test.allow_hflip)
+    merger = Merger(distiller, options.merge_to, budget, settings.device)
     return MergeTree(merger, options.merge_at * test.num_classes, derive_seed(settings.seed, "merging"))

@@ -21,7 +21,6 @@ from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import (
     BITS,
     ClassStatistics,
-    Domain,
     StatisticsDistiller,
     StatisticsExpectation,
     StatisticsSpec,
@@ -112,7 +111,7 @@ class FederatedStatistics(TrainOnly):
             )
 
         request = settings.statistics_request(test, spec.settings())
-        expectation = StatisticsExpectation(spec, Domain.of(test), settings.slack)
+        expectation = StatisticsExpectation(spec, test.spec, settings.slack)
         return cls(request, expectation, distil, learner, collector, total)
 
     def configure_train(

@@ -12,7 +12,7 @@ from fedcl_distill.engine import Budget, CoreSet
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.seeding import derive_seed
-from fedcl_distill.statistics import Domain, StatisticsDistiller, StatisticsExpectation, StatisticsSpec
+from fedcl_distill.statistics import StatisticsDistiller, StatisticsExpectation, StatisticsSpec
 from strategies.continual.distilled_memory import DistilledMemory
 from strategies.continual.memory_registry import named_memory
 from strategies.federated.aggregation import GatherOptions
@@ -103,7 +103,7 @@ def statistics(plan: Plan, spec: StatisticsSpec, distiller: StatisticsDistiller,
     """Sums at every stage; the server adds them to those it has."""
     settings = _one_round(plan)
     spec = replace(spec, seed=derive_seed(settings.seed, "statistics"))
-    expectation = StatisticsExpectation(spec, Domain.of(plan.test), settings.slack)
+    expectation = StatisticsExpectation(spec, plan.test.spec, settings.slack)
     keeper = SumMemory(expectation, settings.memory_budget(plan.test), memory.memory_bits)
     strategy = FederatedStatistics.of(settings, plan.test, spec, distiller, plan.learner, plan.collector, keeper.add)
     return Built(strategy, keeper)

@@ -291,9 +291,7 @@ def test_soft_labels_reach_the_loss_beside_one_hot_ones():
             if held is None:
                 return None
             labels = 0.8 * F.one_hot(held.labels, 4) + 0.05
-            return SyntheticSet(
-                held.arrays, held.parameterization, labels, held.class_names, held.normalisation, held.value_range
-            )
+            return SyntheticSet(held.arrays, held.parameterization, labels, held.spec)
 
     seen = []
 
