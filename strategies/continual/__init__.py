@@ -8,71 +8,76 @@ from typing import TYPE_CHECKING, Any
 
 from fedcl_distill._imports import import_lazily
 from fedcl_distill.errors import DependencyError
-from strategies.continual.memories.base import EncodedMemory, Memory
-from strategies.continual.memories.condensed import CondensedMemory
-from strategies.continual.memories.distilled import DistilledMemory
-from strategies.continual.memories.hybrid import HybridMemory
-from strategies.continual.memories.named import MEMORIES, memory_bytes
-from strategies.continual.memories.private import PrivateMemory
-from strategies.continual.memories.reservoir import ReservoirMemory
-from strategies.continual.metrics import AccuracyMatrix
-from strategies.continual.replay.losses import AsymmetricCrossEntropy, DarkExperience
-from strategies.continual.result import ContinualResult
+from strategies.continual.distilled_memory import CondensedMemory, DistilledMemory, PrivateMemory
+from strategies.continual.losses import ERACE, BalancedCrossEntropy, DERppLoss, MaskedClassifier, MaskedLoss
+from strategies.continual.memory import EncodedMemory, HybridMemory, Memory, ReservoirMemory
+from strategies.continual.memory_registry import MEMORIES, memory_bytes
+from strategies.continual.results import AccuracyMatrix, ContinualResult
 from strategies.continual.settings import SCENARIOS, STRATEGIES, ContinualSettings
-from strategies.continual.streams.class_groups import class_groups, class_order
+from strategies.continual.streams import class_groups, class_order
 
 if TYPE_CHECKING:
-    from strategies.continual.memories.storage_policy import MemoryBuffer
-    from strategies.continual.replay.dark import DERpp
-    from strategies.continual.replay.finetuning import FineTuning
-    from strategies.continual.replay.gdumb import GDumb
-    from strategies.continual.replay.interference import MIR
-    from strategies.continual.replay.plugin import Replay
-    from strategies.continual.replay.regularised import AGEM, Source
+    from strategies.continual.benchmarks import (
+        InputsDataset,
+        class_incremental,
+        domain_incremental,
+        in_parts,
+        inputs_dataset,
+        labelled_data,
+        task_incremental,
+    )
+    from strategies.continual.regularisation import AGEM, EWC, LwF, Source
+    from strategies.continual.replay import MIR, DERpp, FineTuning, GDumb, Replay
     from strategies.continual.run import build_benchmark, build_memory, run_stream
-    from strategies.continual.streams.avalanche_data import InputsDataset, inputs_dataset, labelled_data
-    from strategies.continual.streams.benchmark import class_incremental, domain_incremental, in_parts, task_incremental
+    from strategies.continual.storage_policy import MemoryBuffer
 
 _ON_AVALANCHE = {
-    "DERpp": "replay.dark",
-    "FineTuning": "replay.finetuning",
-    "GDumb": "replay.gdumb",
-    "MIR": "replay.interference",
-    "AGEM": "replay.regularised",
-    "Source": "replay.regularised",
+    "AGEM": "regularisation",
+    "DERpp": "replay",
+    "EWC": "regularisation",
+    "FineTuning": "replay",
+    "GDumb": "replay",
+    "InputsDataset": "benchmarks",
+    "LwF": "regularisation",
+    "MIR": "replay",
+    "MemoryBuffer": "storage_policy",
+    "Replay": "replay",
+    "Source": "regularisation",
     "build_benchmark": "run",
-    "domain_incremental": "streams.benchmark",
-    "task_incremental": "streams.benchmark",
-    "InputsDataset": "streams.avalanche_data",
-    "MemoryBuffer": "memories.storage_policy",
-    "Replay": "replay.plugin",
     "build_memory": "run",
-    "class_incremental": "streams.benchmark",
-    "in_parts": "streams.benchmark",
-    "inputs_dataset": "streams.avalanche_data",
-    "labelled_data": "streams.avalanche_data",
+    "class_incremental": "benchmarks",
+    "domain_incremental": "benchmarks",
+    "in_parts": "benchmarks",
+    "inputs_dataset": "benchmarks",
+    "labelled_data": "benchmarks",
     "run_stream": "run",
+    "task_incremental": "benchmarks",
 }
 
 __all__ = [
     "AGEM",
+    "ERACE",
+    "EWC",
     "MEMORIES",
     "MIR",
     "SCENARIOS",
     "STRATEGIES",
     "AccuracyMatrix",
-    "AsymmetricCrossEntropy",
+    "BalancedCrossEntropy",
     "CondensedMemory",
     "ContinualResult",
     "ContinualSettings",
     "DERpp",
-    "DarkExperience",
+    "DERppLoss",
     "DistilledMemory",
     "EncodedMemory",
     "FineTuning",
     "GDumb",
     "HybridMemory",
     "InputsDataset",
+    "LwF",
+    "MaskedClassifier",
+    "MaskedLoss",
     "Memory",
     "MemoryBuffer",
     "PrivateMemory",

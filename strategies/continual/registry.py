@@ -1,4 +1,4 @@
-"""Continual strategies by name."""
+"""Continual strategies by name, and what they are put together from."""
 
 from __future__ import annotations
 
@@ -6,79 +6,189 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-from avalanche.training.supervised import Cumulative, JointTraining
+from avalanche.training.supervised import Cumulative, JointTraining, Naive
+from torch import Tensor, nn
 
+from fedcl_distill.augmentation import Augmentation, NoAugmentation, augmentation_for
+from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import CoreSet
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.networks import Network
+from fedcl_distill.seeding import derive_seed
 from fedcl_distill.selection import Herding
-from strategies.continual.memories.named import bytes_beside_scores, exemplars, memory_bytes, named_memory
-from strategies.continual.replay.dark import DERpp
-from strategies.continual.replay.exemplars import ICaRLLoss, NearestMean, NetworkEmbedding
-from strategies.continual.replay.gdumb import GDumb
-from strategies.continual.replay.interference import MIR
-from strategies.continual.replay.losses import AsymmetricCrossEntropy, DarkExperience
-from strategies.continual.replay.plugin import Replay
-from strategies.continual.replay.regularised import AGEM, EWC, LwF, Source
-from strategies.continual.setup import Plan, Setup
+from fedcl_distill.training import TrainConfig
+from strategies.continual.losses import ERACE, DERppLoss
+from strategies.continual.memory import Memory
+from strategies.continual.memory_registry import bytes_beside_scores, exemplars, memory_bytes, named_memory
+from strategies.continual.regularisation import AGEM, EWC, ICaRLLoss, LwF, NearestMean, NetworkEmbedding, Source
+from strategies.continual.replay import MIR, DERpp, FineTuning, GDumb, Replay
+from strategies.continual.settings import ContinualSettings
 
-Builder = Callable[..., Plan]
+_FINE = 0.3
+"""Fine-tuning starts at so many times the learning rate."""
 
 
-def naive(setup: Setup) -> Plan:
+class StatefulPlugin(Protocol):
+    """A plugin that keeps something beside the model."""
+
+    @property
+    def bytes_kept(self) -> int: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: dict[str, Any], network: nn.Module) -> None: ...
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the builder of a strategy may use.
+
+    Attributes:
+        settings: of the run.
+        like: the training data; the classes, normalisation and range count, samples do not.
+        network: the model.
+        loss: given scores and labels; balanced, or masked by task, as settings have it.
+    """
+
+    settings: ContinualSettings
+    like: LabelledData
+    network: Network
+    loss: nn.Module
+
+    def memory(self, name: str) -> Memory:
+        """An empty memory with the whole byte budget."""
+        return named_memory(name, self.settings, memory_bytes(self.settings, self.like))
+
+    @property
+    def replaying(self) -> dict[str, Any]:
+        """Keyword arguments of :class:`Replay` that are the same for every strategy."""
+        settings = self.settings
+        return {
+            "ratio": settings.replay_ratio,
+            "augmentation": self._augmentation,
+            "seed": derive_seed(settings.seed, "replay"),
+        }
+
+    def finetuning(self, replay: Replay) -> FineTuning | None:
+        """Fine-tuning on what ``replay`` remembers, if the settings ask for it."""
+        settings = self.settings
+        if not settings.finetune_epochs:
+            return None
+        train_config = TrainConfig(
+            settings.finetune_epochs,
+            learning_rate=_FINE * settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            batch_size=settings.batch_size,
+            schedule="cosine",
+            augmentation=self._augmentation,
+        )
+        return FineTuning(replay, train_config, seed=derive_seed(settings.seed, "fine-tuning"))
+
+    @property
+    def _augmentation(self) -> Augmentation:
+        return augmentation_for(self.like) if self.settings.replay_augment else NoAugmentation()
+
+
+@dataclass(frozen=True)
+class StrategyParts:
+    """A strategy: plain training, and what is added to it.
+
+    Attributes:
+        loss: given scores and labels.
+        replay: takes in experiences; None for no memory.
+        stateful: plugins that keep something else, called after ``replay``.
+        finetuning: at the end of each experience, on what ``replay`` holds.
+        classifier: what is tested after each experience; None for the model itself.
+        template: which of Avalanche's says what each experience trains on: itself, all so far, or all together.
+        sample_bytes: of a sample of the stream, where the template keeps them all; 0 where it keeps none.
+        online: works on mini-batches without boundaries.
+    """
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    replay: Replay | None = None
+    stateful: tuple[StatefulPlugin, ...] = ()
+    finetuning: FineTuning | None = None
+    classifier: Callable[[], nn.Module] | None = None
+    template: Callable[..., Any] = Naive
+    sample_bytes: int = 0
+    online: bool = True
+
+    @property
+    def at_once(self) -> bool:
+        """Whether all experiences are trained together, so that there is one stage."""
+        return self.template is JointTraining
+
+    @property
+    def plugins(self) -> list[Any]:
+        present = (self.replay, self.finetuning, *self.stateful)
+        return [plugin for plugin in present if plugin is not None]
+
+    @property
+    def bytes_kept(self) -> int:
+        """Of all that is kept beside the model, now."""
+        samples = self.replay.bytes_kept[-1] if self.replay is not None and self.replay.bytes_kept else 0
+        return samples + sum(keeper.bytes_kept for keeper in self.stateful)
+
+
+Builder = Callable[..., StrategyParts]
+
+
+def naive(setup: Setup) -> StrategyParts:
     """Fine-tuning: the floor."""
-    return Plan(setup.loss)
+    return StrategyParts(setup.loss)
 
 
-def joint(setup: Setup) -> Plan:
+def joint(setup: Setup) -> StrategyParts:
     """All experiences at once: the ceiling."""
-    return Plan(setup.loss, template=JointTraining, sample_bytes=setup.like.sample_bytes, online=False)
+    return StrategyParts(setup.loss, template=JointTraining, sample_bytes=setup.like.sample_bytes, online=False)
 
 
-def cumulative(setup: Setup) -> Plan:
+def cumulative(setup: Setup) -> StrategyParts:
     """All experiences so far, each time: a memory without bounds, and the forgetting that more classes alone bring."""
-    return Plan(setup.loss, template=Cumulative, sample_bytes=setup.like.sample_bytes, online=False)
+    return StrategyParts(setup.loss, template=Cumulative, sample_bytes=setup.like.sample_bytes, online=False)
 
 
-def reservoir(setup: Setup) -> Plan:
+def reservoir(setup: Setup) -> StrategyParts:
     """Replay of uniformly random real samples."""
     return _replay(setup, "reservoir")
 
 
-def balanced(setup: Setup, *, final_shares: bool = False) -> Plan:
+def balanced(setup: Setup, *, final_shares: bool = False) -> StrategyParts:
     """Replay of random real samples, equally many of each class."""
     return _replay(setup, "balanced", final_shares=final_shares)
 
 
-def herding(setup: Setup, *, final_shares: bool = False) -> Plan:
+def herding(setup: Setup, *, final_shares: bool = False) -> StrategyParts:
     """Replay of real samples chosen by herding."""
     return _replay(setup, "herding", final_shares=final_shares)
 
 
-def distilled(setup: Setup, *, final_shares: bool = False) -> Plan:
+def distilled(setup: Setup, *, final_shares: bool = False) -> StrategyParts:
     """Replay of distilled samples."""
     return _replay(setup, "distilled", online=False, final_shares=final_shares)
 
 
-def hybrid(setup: Setup, *, real_share: float = 0.5) -> Plan:
+def hybrid(setup: Setup, *, real_share: float = 0.5) -> StrategyParts:
     """Replay of real samples, in a share of the bytes, and distilled ones."""
     return _replay(setup, "hybrid", online=False, real_share=real_share)
 
 
-def condensed(setup: Setup, *, buffer_size: int = 32, buffer_share: float = 0.5) -> Plan:
+def condensed(setup: Setup, *, buffer_size: int = 32, buffer_share: float = 0.5) -> StrategyParts:
     """Replay of samples that are condensed as they pass."""
     return _replay(setup, "condensed", buffer_size=buffer_size, buffer_share=buffer_share)
 
 
-def gdumb(setup: Setup, *, memory: str = "balanced") -> Plan:
+def gdumb(setup: Setup, *, memory: str = "balanced") -> StrategyParts:
     """Training from scratch on the memory alone."""
     replay = GDumb(setup.memory(memory), setup.like, setup.network, **setup.replaying)
-    return Plan(setup.loss, replay, online=False)
+    return StrategyParts(setup.loss, replay, online=False)
 
 
-def icarl(setup: Setup) -> Plan:
+def icarl(setup: Setup) -> StrategyParts:
     """Exemplars herded in the model's embedding, distillation of old scores, nearest means."""
     settings, embedding = setup.settings, NetworkEmbedding(setup.network)
     if settings.scenario == "domain":
@@ -91,48 +201,48 @@ def icarl(setup: Setup) -> Plan:
         held = memory.recall()
         return setup.network if held is None else NearestMean(setup.network, held)
 
-    return Plan(loss, replay, (loss,), classifier=nearest_mean, online=False)
+    return StrategyParts(loss, replay, (loss,), classifier=nearest_mean, online=False)
 
 
-def der(setup: Setup, *, memory: str = "reservoir", alpha: float = 0.5, beta: float = 1.0) -> Plan:
+def der(setup: Setup, *, memory: str = "reservoir", alpha: float = 0.5, beta: float = 1.0) -> StrategyParts:
     """DER++: remembered samples shall get the scores they once had."""
     left = bytes_beside_scores(setup.settings, setup.like, memory)
     replay = DERpp(named_memory(memory, setup.settings, left), setup.like, bits=setup.settings.bits, **setup.replaying)
-    return Plan(DarkExperience(replay, setup.loss, alpha=alpha, beta=beta), replay, online=_takes_batches(memory))
+    return StrategyParts(DERppLoss(replay, setup.loss, alpha=alpha, beta=beta), replay, online=_takes_batches(memory))
 
 
-def er_ace(setup: Setup, *, memory: str = "reservoir") -> Plan:
+def er_ace(setup: Setup, *, memory: str = "reservoir") -> StrategyParts:
     """Current samples compete among current classes alone."""
     replay = Replay(setup.memory(memory), setup.like, early=True, **setup.replaying)
-    return Plan(AsymmetricCrossEntropy(replay, setup.loss), replay, online=_takes_batches(memory))
+    return StrategyParts(ERACE(replay, setup.loss), replay, online=_takes_batches(memory))
 
 
-def mir(setup: Setup, *, memory: str = "reservoir", candidates: int = 5) -> Plan:
+def mir(setup: Setup, *, memory: str = "reservoir", candidates: int = 5) -> StrategyParts:
     """Replay of what the current batch is about to spoil."""
     if candidates < 1:
         raise SettingsError(f"candidates must be at least 1, got {candidates}")
     replay = Replay(setup.memory(memory), setup.like, retrieval=MIR(candidates), **setup.replaying)
-    return Plan(setup.loss, replay, online=_takes_batches(memory))
+    return StrategyParts(setup.loss, replay, online=_takes_batches(memory))
 
 
-def a_gem(setup: Setup, *, memory: str = "reservoir", sample_size: int = 64) -> Plan:
+def a_gem(setup: Setup, *, memory: str = "reservoir", sample_size: int = 64) -> StrategyParts:
     """No step may raise the loss of what is remembered."""
     if sample_size < 1:
         raise SettingsError(f"sample_size must be at least 1, got {sample_size}")
     source = Source(setup.memory(memory), setup.like, **setup.replaying)
-    return Plan(setup.loss, source, (AGEM(source, sample_size),), online=_takes_batches(memory))
+    return StrategyParts(setup.loss, source, (AGEM(source, sample_size),), online=_takes_batches(memory))
 
 
-def ewc(setup: Setup, *, strength: float = 100.0) -> Plan:
+def ewc(setup: Setup, *, strength: float = 100.0) -> StrategyParts:
     """Weights that mattered are held where they were."""
-    return Plan(setup.loss, keepers=(EWC(strength),), online=False)
+    return StrategyParts(setup.loss, stateful=(EWC(strength),), online=False)
 
 
-def lwf(setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> Plan:
+def lwf(setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> StrategyParts:
     """The model before this experience is its teacher."""
     if temperature <= 0:
         raise SettingsError(f"temperature must be positive, got {temperature}")
-    return Plan(setup.loss, keepers=(LwF(strength, temperature),), online=False)
+    return StrategyParts(setup.loss, stateful=(LwF(strength, temperature),), online=False)
 
 
 REGISTRY: dict[str, Builder] = {
@@ -156,7 +266,7 @@ REGISTRY: dict[str, Builder] = {
 }
 
 
-def build_plan(setup: Setup) -> Plan:
+def build_strategy(setup: Setup) -> StrategyParts:
     """The strategy that the settings name.
 
     Raises:
@@ -173,10 +283,10 @@ def build_plan(setup: Setup) -> Plan:
     return plan if plan.replay is None else replace(plan, finetuning=setup.finetuning(plan.replay))
 
 
-def _replay(setup: Setup, memory: str, *, online: bool = True, **settings: Any) -> Plan:
+def _replay(setup: Setup, memory: str, *, online: bool = True, **settings: Any) -> StrategyParts:
     named = ",".join(f"{name}={json.dumps(value)}" for name, value in settings.items())
     held = setup.memory(f"{memory}:{named}")
-    return Plan(setup.loss, Replay(held, setup.like, **setup.replaying), online=online)
+    return StrategyParts(setup.loss, Replay(held, setup.like, **setup.replaying), online=online)
 
 
 def _takes_batches(memory: str) -> bool:

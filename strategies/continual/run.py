@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
+from avalanche.benchmarks.utils.utils import concat_datasets
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.supervised import Cumulative
 from torch import nn
 
 from fedcl_distill.checkpoint import fingerprint, load_checkpoint, restoring, save_checkpoint
@@ -14,19 +21,133 @@ from fedcl_distill.files import remove
 from fedcl_distill.networks import Architecture, Network, default_architecture
 from fedcl_distill.seeding import derive_seed, isolated_rng
 from fedcl_distill.training import accuracy
-from strategies.continual.life import StreamTrainer, without_deprecations
-from strategies.continual.memories.base import Memory
-from strategies.continual.memories.named import memory_bytes, named_memory
-from strategies.continual.metrics import AccuracyMatrix
-from strategies.continual.registry import build_plan
-from strategies.continual.replay.balance import BalancedCrossEntropy
-from strategies.continual.replay.losses import WithinTask
-from strategies.continual.result import ContinualResult
+from strategies.continual.benchmarks import (
+    class_incremental,
+    domain_incremental,
+    in_mini_batches,
+    labelled_data,
+    task_incremental,
+)
+from strategies.continual.losses import BalancedCrossEntropy, MaskedClassifier, MaskedLoss
+from strategies.continual.memory import Memory
+from strategies.continual.memory_registry import memory_bytes, named_memory
+from strategies.continual.registry import Setup, StrategyParts, build_strategy
+from strategies.continual.results import AccuracyMatrix, ContinualResult
 from strategies.continual.settings import ContinualSettings
-from strategies.continual.setup import Setup
-from strategies.continual.streams.avalanche_data import labelled_data
-from strategies.continual.streams.benchmark import class_incremental, domain_incremental, task_incremental
-from strategies.continual.streams.within import Within
+
+
+class StreamTrainer:
+    """Learns one experience after the other.
+
+    Random numbers come from torch's global generator, as Avalanche has it: use it under ``isolated_rng``.
+
+    Attributes:
+        rows: accuracies after each experience; whoever measures them appends here.
+        bytes_kept: after each experience.
+        train_seconds, memory_seconds, memory_cpu_seconds: of each experience; the last by the processor, not the wall.
+    """
+
+    def __init__(self, settings: ContinualSettings, network: Network, plan: StrategyParts) -> None:
+        self.rows: list[tuple[float, ...]] = []
+        self.bytes_kept: list[int] = []
+        self.train_seconds: list[float] = []
+        self.memory_seconds: list[float] = []
+        self.memory_cpu_seconds: list[float] = []
+        self._settings = settings
+        self._network = network
+        self._plan = plan
+        self._seen = 0
+        self._strategy = avalanche_strategy(settings, network, plan)
+
+    def learn(self, experience: Any) -> None:
+        """Train on an experience, or on the whole stream where the strategy does that."""
+        started, before = time.monotonic(), self._spent_on_memory()
+        seed = derive_seed(self._settings.seed, "order", len(self.rows))
+        size = self._settings.batch_size
+        online = self._settings.online
+        self._strategy.train(in_mini_batches(experience, size, seed=seed) if online else experience)
+        spent, spent_by_processor = (now - then for now, then in zip(self._spent_on_memory(), before, strict=True))
+        self.memory_seconds.append(spent)
+        self.memory_cpu_seconds.append(spent_by_processor)
+        self.train_seconds.append(time.monotonic() - started - spent)
+        self._seen += samples_in(experience)
+        self.bytes_kept.append(self._plan.bytes_kept + self._seen * self._plan.sample_bytes)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next experience hangs on, and what was measured."""
+        return {
+            "rows": [list(row) for row in self.rows],
+            "bytes_kept": self.bytes_kept,
+            "train_seconds": self.train_seconds,
+            "memory_seconds": self.memory_seconds,
+            "memory_cpu_seconds": self.memory_cpu_seconds,
+            "network": self._network.state_dict(),
+            "optimiser": self._strategy.optimizer.state_dict(),
+            "clock": {name: value for name, value in vars(self._strategy.clock).items() if type(value) is int},
+            "generator": torch.random.get_rng_state(),
+            "replay": None if self._plan.replay is None else self._plan.replay.state(),
+            "stateful": [keeper.state() for keeper in self._plan.stateful],
+        }
+
+    def restore(self, state: dict[str, Any], learned: Sequence[Any]) -> None:
+        """Go on from another life's :meth:`state`, with the same settings, after the experiences it has ``learned``."""
+        self.rows = [tuple(row) for row in state["rows"]]
+        self.bytes_kept = state["bytes_kept"]
+        self.train_seconds, self.memory_seconds = state["train_seconds"], state["memory_seconds"]
+        self.memory_cpu_seconds = state["memory_cpu_seconds"]
+        self._network.load_state_dict(state["network"])
+        # Avalanche wipes the optimiser's state when it first meets the model: let it do so now.
+        self._strategy.make_optimizer(reset_optimizer_state=True)
+        self._strategy.optimizer.load_state_dict(state["optimiser"])
+        vars(self._strategy.clock).update(state["clock"])
+        torch.random.set_rng_state(state["generator"])
+        if self._plan.replay is not None:
+            self._plan.replay.restore(state["replay"])
+        self._seen = sum(map(samples_in, learned))
+        if isinstance(self._strategy, Cumulative):
+            self._strategy.dataset = concat_datasets([experience.dataset for experience in learned])
+        for keeper, one in zip(self._plan.stateful, state["stateful"], strict=True):
+            keeper.restore(one, self._network)
+
+    def _spent_on_memory(self) -> tuple[float, float]:
+        """Seconds so far, by the wall and by the processor."""
+        replay = self._plan.replay
+        return (sum(replay.seconds), sum(replay.cpu_seconds)) if replay else (0.0, 0.0)
+
+
+def samples_in(stage: Any) -> int:
+    """How many samples there are in an experience, or in all of a stream."""
+    return sum(len(one.dataset) for one in (stage if isinstance(stage, Iterable) else [stage]))
+
+
+def avalanche_strategy(settings: ContinualSettings, network: Network, plan: StrategyParts) -> Any:
+    """Plain training by Avalanche, with what ``plan`` adds to it."""
+    optimiser = torch.optim.SGD(
+        network.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+    return plan.template(
+        model=network,
+        optimizer=optimiser,
+        criterion=plan.loss,
+        train_mb_size=settings.batch_size,
+        train_epochs=1 if settings.online else settings.epochs,
+        device=settings.device,
+        plugins=plan.plugins,
+        evaluator=EvaluationPlugin(),  # accuracies come from whole tensors, which is much faster
+    )
+
+
+@contextmanager
+def without_deprecations() -> Iterator[None]:
+    """Avalanche 0.6 warns about its own use of its older interfaces."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
 
 OnStage = Callable[[int, tuple[float, ...]], None]
 
@@ -56,7 +177,7 @@ def run_stream(
     tests = [labelled_data(experience.dataset, splits.test) for experience in benchmark.test_stream]
     tasks = [sorted(set(test.labels.tolist())) for test in tests]
     network = _network(settings, splits.train)
-    plan = build_plan(Setup(settings, splits.train, network, _loss(settings, tasks)))
+    plan = build_strategy(Setup(settings, splits.train, network, _loss(settings, tasks)))
     life = StreamTrainer(settings, network, plan)
     allowed = tasks if settings.scenario == "task" else None
     untrained = _accuracies(network, tests, allowed)
@@ -120,13 +241,13 @@ def _network(settings: ContinualSettings, like: LabelledData) -> Network:
 
 def _loss(settings: ContinualSettings, tasks: list[list[int]]) -> nn.Module:
     loss = BalancedCrossEntropy() if settings.balanced else nn.CrossEntropyLoss()
-    return WithinTask(loss, tasks) if settings.scenario == "task" else loss
+    return MaskedLoss(loss, tasks) if settings.scenario == "task" else loss
 
 
 def _accuracies(classifier: nn.Module, tests: list[LabelledData], allowed: list[list[int]] | None) -> tuple[float, ...]:
     if allowed is None:
         return tuple(accuracy(classifier, test) for test in tests)
-    return tuple(accuracy(Within(classifier, task), test) for test, task in zip(tests, allowed, strict=True))
+    return tuple(accuracy(MaskedClassifier(classifier, task), test) for test, task in zip(tests, allowed, strict=True))
 
 
 def _together(accuracies: tuple[float, ...], tests: list[LabelledData]) -> float:

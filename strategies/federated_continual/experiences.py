@@ -6,8 +6,7 @@ import torch
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
-from strategies.continual.streams.class_groups import class_groups
-from strategies.continual.streams.domains import DOMAINS
+from strategies.continual.streams import DOMAINS, class_groups
 from strategies.federated_continual.settings import FederatedContinualSettings
 
 

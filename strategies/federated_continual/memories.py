@@ -26,8 +26,8 @@ from fedcl_distill.statistics import (
 )
 from fedcl_distill.statistics.sums import Sums, shapes_of
 from fedcl_distill.synthetic import SyntheticSet
-from strategies.continual.memories.base import as_bytes, as_tensor
-from strategies.continual.memories.distilled import DistilledMemory
+from strategies.continual.distilled_memory import DistilledMemory
+from strategies.continual.memory import as_bytes, as_tensor
 from strategies.federated.aggregation import AggregatedSets
 
 

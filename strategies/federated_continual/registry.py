@@ -13,8 +13,8 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import Domain, StatisticsDistiller, StatisticsExpectation, StatisticsSpec
-from strategies.continual.memories.distilled import DistilledMemory
-from strategies.continual.memories.named import named_memory
+from strategies.continual.distilled_memory import DistilledMemory
+from strategies.continual.memory_registry import named_memory
 from strategies.federated.aggregation import GatherOptions
 from strategies.federated.collector import ReplyCollector
 from strategies.federated.fedavg import ValidatedFedAvg

@@ -17,9 +17,9 @@ from fedcl_distill.errors import PayloadError
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed, isolated_rng
 from fedcl_distill.synthetic import SyntheticSet
-from strategies.continual.memories.base import Memory
-from strategies.continual.memories.named import named_memory
-from strategies.continual.replay.balance import BalancedCrossEntropy
+from strategies.continual.losses import BalancedCrossEntropy
+from strategies.continual.memory import Memory
+from strategies.continual.memory_registry import named_memory
 from strategies.continual.settings import ContinualSettings
 from strategies.federated.answers import WEIGHTS, unpack_weights
 from strategies.federated.collector import Answer, ReplyCollector
@@ -144,14 +144,14 @@ class _Recalled:
 
 def _train(network: Network, data: LabelledData, held: SyntheticSet | None, request: ReplayRequest, task: Task) -> None:
     from strategies.continual import Replay, in_parts  # here, because importing Avalanche takes ten seconds
-    from strategies.continual.life import avalanche_strategy, without_deprecations
-    from strategies.continual.setup import Plan
+    from strategies.continual.registry import StrategyParts
+    from strategies.continual.run import avalanche_strategy, without_deprecations
 
     seed = task.seed(request)
     loss = BalancedCrossEntropy() if request.balanced else nn.CrossEntropyLoss()
     replay = None if held is None else Replay(_Recalled(held), data, ratio=request.replay_ratio, seed=seed)
     with isolated_rng(derive_seed(seed, "avalanche")), without_deprecations():
-        strategy = avalanche_strategy(request.local(seed, task.device), network, Plan(loss, replay))
+        strategy = avalanche_strategy(request.local(seed, task.device), network, StrategyParts(loss, replay))
         strategy.train(in_parts([data]).train_stream[0])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord
 
-from strategies.continual.metrics import AccuracyMatrix
+from strategies.continual.results import AccuracyMatrix
 from strategies.federated.collector import Rejection
 from strategies.federated.grid import ByteLedger
 

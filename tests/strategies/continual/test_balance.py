@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from strategies.continual.replay.balance import BalancedCrossEntropy
+from strategies.continual.losses import BalancedCrossEntropy
 
 SCORES = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
 LOSS = BalancedCrossEntropy()

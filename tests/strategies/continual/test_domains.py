@@ -9,8 +9,8 @@ from builders import blobs
 from fedcl_distill.data import Splits
 from fedcl_distill.errors import SettingsError
 from strategies.continual import domain_incremental, labelled_data, task_incremental
-from strategies.continual.streams.benchmark import in_mini_batches
-from strategies.continual.streams.domains import DOMAINS, inversion, permutation, rotation
+from strategies.continual.benchmarks import in_mini_batches
+from strategies.continual.streams import DOMAINS, inversion, permutation, rotation
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 

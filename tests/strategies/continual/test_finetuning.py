@@ -14,7 +14,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture
 from fedcl_distill.training import TrainConfig
 from strategies.continual import ContinualSettings, Replay, ReservoirMemory, run_stream
-from strategies.continual.replay.finetuning import FineTuning
+from strategies.continual.replay import FineTuning
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 

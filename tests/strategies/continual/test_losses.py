@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from strategies.continual import AsymmetricCrossEntropy, DarkExperience
-from strategies.continual.replay.losses import WithinTask
+from strategies.continual import ERACE, DERppLoss
+from strategies.continual.losses import MaskedLoss
 
 SCORES = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([3, 4, 3, 4, 0, 1, 3])
@@ -24,20 +24,20 @@ def _replay(rows=ROWS):
 
 
 def test_er_ace_lets_current_samples_compete_among_current_classes_alone():
-    loss = AsymmetricCrossEntropy(_replay(), nn.CrossEntropyLoss())(SCORES, LABELS)
+    loss = ERACE(_replay(), nn.CrossEntropyLoss())(SCORES, LABELS)
     current = F.cross_entropy(SCORES[:CURRENT][:, [3, 4]], torch.tensor([0, 1, 0, 1]))
     torch.testing.assert_close(loss, current + F.cross_entropy(SCORES[CURRENT:], LABELS[CURRENT:]))
 
 
 def test_er_ace_sends_no_gradient_of_current_samples_to_absent_classes():
     scores = SCORES.clone().requires_grad_()
-    AsymmetricCrossEntropy(_replay(None), nn.CrossEntropyLoss())(scores, torch.tensor([3, 4] * 3 + [3])).backward()
+    ERACE(_replay(None), nn.CrossEntropyLoss())(scores, torch.tensor([3, 4] * 3 + [3])).backward()
     assert (scores.grad[:, :3] == 0).all()
     assert (scores.grad[:, 3:] != 0).all()
 
 
 def test_der_plus_plus_is_three_terms():
-    loss = DarkExperience(_replay(), nn.CrossEntropyLoss(), alpha=0.3, beta=0.7)(SCORES, LABELS)
+    loss = DERppLoss(_replay(), nn.CrossEntropyLoss(), alpha=0.3, beta=0.7)(SCORES, LABELS)
     distance = (SCORES[CURRENT:] - ONCE[ROWS]).square().sum() / 15
     expected = (
         F.cross_entropy(SCORES[:CURRENT], LABELS[:CURRENT])
@@ -48,12 +48,12 @@ def test_der_plus_plus_is_three_terms():
 
 
 def test_without_remembered_samples_der_is_the_plain_loss():
-    loss = DarkExperience(_replay(None), nn.CrossEntropyLoss(), alpha=1.0, beta=1.0)
+    loss = DERppLoss(_replay(None), nn.CrossEntropyLoss(), alpha=1.0, beta=1.0)
     torch.testing.assert_close(loss(SCORES, LABELS), F.cross_entropy(SCORES, LABELS))
 
 
 def test_within_a_task_other_tasks_have_no_say():
-    loss = WithinTask(nn.CrossEntropyLoss(), [[0, 1], [3, 4]])
+    loss = MaskedLoss(nn.CrossEntropyLoss(), [[0, 1], [3, 4]])
     first, second = LABELS < 2, LABELS >= 3
     parts = torch.cat(
         [
@@ -66,7 +66,7 @@ def test_within_a_task_other_tasks_have_no_say():
     leaking = 0.5 * soft + 0.1 / 5
     kept = torch.where(soft > 0, leaking, 0)
     kept = kept / kept.sum(dim=1, keepdim=True)
-    plain = WithinTask(nn.CrossEntropyLoss(), [[0, 1], [3, 4]])(SCORES, kept)
+    plain = MaskedLoss(nn.CrossEntropyLoss(), [[0, 1], [3, 4]])(SCORES, kept)
     torch.testing.assert_close(loss(SCORES, leaking), plain)
     assert torch.isfinite(plain)
     assert plain < 100

@@ -13,7 +13,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.synthetic import encode
 from strategies.continual import CondensedMemory, ContinualSettings, DistilledMemory, HybridMemory, ReservoirMemory
-from strategies.continual.memories.named import MEMORIES, bytes_beside_scores, memory_bytes, named_memory
+from strategies.continual.memory_registry import MEMORIES, bytes_beside_scores, memory_bytes, named_memory
 
 QUICK_DM = {"architecture": "mlp:width=8", "real_batch_per_class": 8}
 

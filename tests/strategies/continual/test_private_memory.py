@@ -12,7 +12,7 @@ from fedcl_distill.methods.private_statistics import private_statistics
 from fedcl_distill.privacy import PrivacyBudget
 from fedcl_distill.synthetic import encode
 from strategies.continual import ContinualSettings, PrivateMemory
-from strategies.continual.memories.named import named_memory
+from strategies.continual.memory_registry import named_memory
 
 DATA = blobs(classes=4, per_class=400)
 

@@ -10,7 +10,7 @@ from fedcl_distill.data import Splits
 from fedcl_distill.errors import CheckpointError, SettingsError
 from fedcl_distill.synthetic import encode
 from strategies.continual import SCENARIOS, STRATEGIES, ContinualSettings, run_stream
-from strategies.continual.memories.named import MEMORIES, named_memory
+from strategies.continual.memory_registry import MEMORIES, named_memory
 from strategies.continual.registry import REGISTRY
 
 SPLITS = Splits(blobs((1, 8, 8), 4, 30), blobs((1, 8, 8), 4, 10, seed=1))

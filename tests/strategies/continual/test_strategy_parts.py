@@ -26,9 +26,8 @@ from strategies.continual import (
     class_incremental,
     task_incremental,
 )
-from strategies.continual.replay.exemplars import ICaRLLoss, NearestMean, NetworkEmbedding
-from strategies.continual.replay.interference import interference
-from strategies.continual.replay.regularised import EWC, LwF
+from strategies.continual.regularisation import EWC, ICaRLLoss, LwF, NearestMean, NetworkEmbedding
+from strategies.continual.replay import interference
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 

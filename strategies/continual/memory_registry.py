@@ -15,12 +15,8 @@ from fedcl_distill.parameterizations import Parameterization, Pixels
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.selection import Herding, Random
 from fedcl_distill.specs import read_spec
-from strategies.continual.memories.base import Memory
-from strategies.continual.memories.condensed import CondensedMemory
-from strategies.continual.memories.distilled import DistilledMemory
-from strategies.continual.memories.hybrid import HybridMemory
-from strategies.continual.memories.private import PrivateMemory
-from strategies.continual.memories.reservoir import ReservoirMemory
+from strategies.continual.distilled_memory import CondensedMemory, DistilledMemory, PrivateMemory
+from strategies.continual.memory import HybridMemory, Memory, ReservoirMemory
 from strategies.continual.settings import ContinualSettings
 
 _CONDENSING_STEPS = 10

@@ -1,4 +1,4 @@
-"""Losses that treat remembered samples otherwise than current ones; each asks a replay plugin which are which."""
+"""All continual losses: balanced, masked by task, ER-ACE, DER++."""
 
 from __future__ import annotations
 
@@ -9,7 +9,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strategies.continual.replay.balance import as_probabilities
+
+class BalancedCrossEntropy(nn.Module):
+    """Cross entropy, averaged within each class of the batch first and over these classes then.
+
+    With as many remembered as current samples in a batch, two new classes would weigh as much as eight old ones
+    together, and the model would lean towards the new ones. Weighing classes alike costs nothing and needs to know
+    neither the memory nor the stream. A sample with a soft label belongs to its most probable class.
+    """
+
+    def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """float32 (): loss of ``scores`` (n, classes) under int64 (n,) labels or float32 (n, classes) probabilities."""
+        classes = labels if labels.ndim == 1 else labels.argmax(dim=1)
+        return (balanced_weights(classes) * F.cross_entropy(scores, labels, reduction="none")).sum()
+
+
+def balanced_weights(classes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """``dtype`` (n,), of sum 1: under these, all that are present of int64 (n,) ``classes`` weigh the same."""
+    counts = torch.bincount(classes).to(dtype)
+    return 1 / (counts[classes] * (counts > 0).sum())
+
+
+def as_probabilities(labels: Tensor, classes: int) -> Tensor:
+    """float32 (n, classes): int64 (n,) classes as one-hot rows, probabilities as they are."""
+    return F.one_hot(labels, classes).float() if labels.ndim == 1 else labels
+
 
 _EXCLUDED = -1e9  # a score of no chance; finite, so that a label's zero times it is zero
 
@@ -27,7 +51,7 @@ class Split(Protocol):
     def batch(self) -> Replayed | None: ...
 
 
-class AsymmetricCrossEntropy(nn.Module):
+class ERACE(nn.Module):
     """ER-ACE (Caccia et al. 2022): current samples compete among the classes of the current batch alone.
 
     New classes then do not push down the scores of old ones, which only remembered samples teach; those compete among
@@ -50,7 +74,7 @@ class AsymmetricCrossEntropy(nn.Module):
         return loss if current == len(scores) else loss + self._loss(scores[current:], labels[current:])
 
 
-class DarkExperience(nn.Module):
+class DERppLoss(nn.Module):
     """DER++ (Buzzega et al. 2020): remembered samples shall get the scores they once had, beside their labels.
 
     Args:
@@ -87,7 +111,7 @@ class RemembersScores(Split, Protocol):
         ...
 
 
-class WithinTask(nn.Module):
+class MaskedLoss(nn.Module):
     """Each sample competes among the classes of its task alone: one head a task, masked out of a single one.
 
     Args:
@@ -115,3 +139,24 @@ class WithinTask(nn.Module):
 
 def _replayed(replay: Split) -> int:
     return 0 if replay.batch is None else len(replay.batch.rows)
+
+
+class MaskedClassifier(nn.Module):
+    """Chooses among the classes of one task.
+
+    Args:
+        classifier: gives scores of all classes.
+        classes: of the task.
+    """
+
+    def __init__(self, classifier: nn.Module, classes: Sequence[int]) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.classes = list(classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """float32 (n, classes): the scores, minus infinity for other tasks' classes."""
+        scores = self.classifier(inputs)
+        within = torch.full_like(scores, float("-inf"))
+        within[:, self.classes] = scores[:, self.classes]
+        return within

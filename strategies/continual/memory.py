@@ -1,4 +1,4 @@
-"""What every memory of past experiences offers, and what all have in common; nothing here knows of Avalanche."""
+"""What every memory of past experiences offers, and the plain ones; nothing here knows of Avalanche."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine.size import ByteBudget, counts_within_bytes
 from fedcl_distill.parameterizations import Pixels
-from fedcl_distill.synthetic import SyntheticSet, decode, encode, union
+from fedcl_distill.seeding import generator_for
+from fedcl_distill.synthetic import SyntheticSet, decode, encode, encoded_bytes, union
 
 
 class Memory(Protocol):
@@ -99,3 +100,76 @@ def as_tensor(payload: bytes) -> Tensor:
 def as_bytes(tensor: Tensor) -> bytes:
     """The inverse of :func:`as_tensor`."""
     return tensor.numpy().tobytes()
+
+
+@dataclass
+class ReservoirMemory(EncodedMemory):
+    """A uniform random sample of everything seen (Vitter 1985), the baseline of replay.
+
+    Every sample seen draws a random key, and the smallest keys stay: no sample is favoured, whatever the order.
+    Keys are bookkeeping and not counted: Vitter's algorithm R would choose as uniformly without them.
+
+    Attributes:
+        seed: fixes the keys.
+    """
+
+    seed: int = field(default=0, kw_only=True)
+    _keys: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64), repr=False)
+    _experiences: int = field(default=0, repr=False)
+
+    def add(self, data: LabelledData) -> None:
+        generator = generator_for(self.seed, "reservoir", self._experiences)
+        keys = torch.rand(len(data), generator=generator, dtype=torch.float64)
+        keys, rows = keys.sort()
+        room = self.byte_budget * 8 // self.bits + 1  # values: more samples than fit, whatever their size
+        keys, rows = keys[:room], rows[:room]
+        newcomers = SyntheticSet.of_real(data.subset(rows))
+        held = self.recall()
+        everyone = newcomers if held is None else union([held, newcomers], provenance={})
+        keys = torch.cat([self._keys, keys])
+        chosen = self._fitting(everyone, keys.argsort()[: sum(self._share(data, _all_of_one_class(data, len(keys))))])
+        self._keys = keys[chosen]
+        self._keep(everyone.subset(chosen))
+        self._experiences += 1
+
+    def _fitting(self, everyone: SyntheticSet, chosen: Tensor) -> Tensor:
+        """As many of ``chosen`` as fit, in order of class: how many digits their counts take is seen only here."""
+        while True:
+            ordered = chosen[everyone.hard_labels[chosen].argsort(stable=True)]
+            if encoded_bytes(everyone.subset(ordered), self.bits, provenance=False) <= self.byte_budget:
+                return ordered
+            chosen = chosen[:-1]
+
+
+def _all_of_one_class(data: LabelledData, count: int) -> list[int]:
+    return [count] + [0] * (data.num_classes - 1)
+
+
+@dataclass
+class HybridMemory:
+    """Every part takes in every experience; what is remembered is all that they hold. Bytes are their sum.
+
+    Attributes:
+        parts: each within a byte budget of its own.
+    """
+
+    parts: tuple[Memory, ...]
+
+    @property
+    def bytes_kept(self) -> int:
+        return sum(part.bytes_kept for part in self.parts)
+
+    def add(self, data: LabelledData) -> None:
+        for part in self.parts:
+            part.add(data)
+
+    def recall(self) -> SyntheticSet | None:
+        held = [one for one in (part.recall() for part in self.parts) if one is not None]
+        return union(held, provenance={}) if held else None
+
+    def state(self) -> dict[str, Any]:
+        return {"parts": [part.state() for part in self.parts]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for part, one in zip(self.parts, state["parts"], strict=True):
+            part.restore(one)

@@ -12,8 +12,8 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
-from strategies.continual.memories.base import Memory
-from strategies.continual.streams.avalanche_data import InputsDataset, inputs_dataset, labelled_data
+from strategies.continual.benchmarks import InputsDataset, inputs_dataset, labelled_data
+from strategies.continual.memory import Memory
 
 
 class MemoryBuffer(ExemplarsBuffer):  # type: ignore[misc]

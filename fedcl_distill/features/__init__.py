@@ -1,0 +1,42 @@
+"""Frozen features: sums that add up over clients and time, heads in closed form, and both as a few bytes."""
+
+from fedcl_distill.features.codec import decode_head, decode_sums, encode_head, encode_sums, encoded_size
+from fedcl_distill.features.heads import HEADS, LDA, Head, Logistic, NaiveBayes, NearestMean, Ridge, SumHead
+from fedcl_distill.features.sums import (
+    STORAGES,
+    Diagonal,
+    FeatureSums,
+    Full,
+    LowRank,
+    Means,
+    Storage,
+    measure,
+    measure_data,
+    within_scatter,
+)
+
+__all__ = [
+    "HEADS",
+    "LDA",
+    "STORAGES",
+    "Diagonal",
+    "FeatureSums",
+    "Full",
+    "Head",
+    "Logistic",
+    "LowRank",
+    "Means",
+    "NaiveBayes",
+    "NearestMean",
+    "Ridge",
+    "Storage",
+    "SumHead",
+    "decode_head",
+    "decode_sums",
+    "encode_head",
+    "encode_sums",
+    "encoded_size",
+    "measure",
+    "measure_data",
+    "within_scatter",
+]

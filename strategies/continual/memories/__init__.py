@@ -1,1 +1,0 @@
-"""What is kept of the past, in how many bytes."""

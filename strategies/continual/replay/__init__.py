@@ -1,1 +1,0 @@
-"""How the past comes back into training: plugins, losses, and what holds weights where they were."""

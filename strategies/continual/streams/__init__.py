@@ -1,1 +1,0 @@
-"""Data as streams of experiences."""
