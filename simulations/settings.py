@@ -11,7 +11,6 @@ from flwr.app import UserConfig
 from fedcl_distill.data import LabelledData, parse_partitioner
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import find_protocol
-from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
 from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive, Range, settings, suggest
 from strategies.federated import (

@@ -21,7 +21,8 @@ from simulations.attacks.clients import poisoned, tamper
 from simulations.attacks.settings import AttackedSettings
 from simulations.running.records import append_record, finished_keys, make_record, settings_key
 from simulations.scenarios.data import held_out, load_splits
-from strategies.federated import FederatedSettings, make_client_app, run_server
+from simulations.settings import FederatedSettings
+from strategies.federated import make_client_app, run_server
 from strategies.federated.client import partition_of
 from strategies.federated.internals import NUM_PARTITIONS_KEY
 
@@ -95,7 +96,13 @@ def main(grid: Grid, context: Context) -> None:
     results_file = str(context.run_config.get("results-file", ""))
     checkpoint = str(context.run_config.get("checkpoint-file", "")) or None
     if not (checkpoint and results_file and settings_key("federated", record) in finished_keys(results_file)):
-        result = run_server(grid, settings, central_test_data(settings), checkpoint=checkpoint)
+        result = run_server(
+            grid,
+            settings.build_strategy(),
+            test=central_test_data(settings),
+            checkpoint=checkpoint,
+            **settings.options,
+        )
         if not results_file:
             return
         append_record(results_file, make_record("federated", record, result.as_record(), time.monotonic() - started))

@@ -69,7 +69,7 @@ def add_distilling(
     load_budget: LoadBudget | None = None,
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS,
 ) -> ClientApp:
-    """Let ``app``, which has handlers of its own, also answer for all registered strategies that ask by a named message.
+    """Let ``app``, which has handlers of its own, also answer for all strategies that ask by a named message.
 
     Messages of type ``train.distil``, ``train.statistics``, … are answered as :func:`make_client_app` says. What the
     app does with plain ``train``, ``evaluate`` and ``query`` messages is its own, so that its FedAvg goes on as before;

@@ -5,15 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
-from fedcl_distill.errors import CheckpointError
-from fedcl_distill.settings import Range, settings
-from strategies.federated.answers import UPDATE, WEIGHTS, pack_update, pack_vector, unpack_update, unpack_vector
-from strategies.federated.compression import Bytes, UpdateCodec, Vector, read_codec
-from strategies.federated.fedavg import FedAvg, ValidatedFedAvg
-from strategies.federated.local_training import TrainRequest, fit_locally, parameters_of
-from strategies.federated.node import Task, keep, recall, reminding
-from strategies.federated.strategy import ClientStep, ServerContext, register_strategy
-from strategies.federated.weights import put_weights, weights_of
 
 import numpy as np
 import torch
@@ -21,10 +12,18 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from torch.nn.utils import vector_to_parameters
 
-from fedcl_distill.errors import PayloadError, SettingsError
+from fedcl_distill.errors import CheckpointError, PayloadError, SettingsError
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed
+from fedcl_distill.settings import Range, settings
+from strategies.federated.answers import UPDATE, WEIGHTS, pack_update, pack_vector, unpack_update, unpack_vector
 from strategies.federated.collector import ReplyCollector
+from strategies.federated.compression import Bytes, UpdateCodec, Vector, read_codec
+from strategies.federated.fedavg import FedAvg, ValidatedFedAvg
+from strategies.federated.local_training import TrainRequest, fit_locally, parameters_of
+from strategies.federated.node import Task, keep, recall, reminding
+from strategies.federated.strategy import ClientStep, ServerContext, register_strategy
+from strategies.federated.weights import put_weights, weights_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,15 +21,15 @@ from fedcl_distill.methods import mtt
 from fedcl_distill.network_sources import GivenTrajectory
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed
+from fedcl_distill.settings import Count, Natural, NonNegative, Positive, settings
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import TrainConfig
 from strategies.federated.collector import ReplyCollector
 from strategies.federated.fedavg import Averaging, ValidatedFedAvg
 from strategies.federated.learner import Learner
 from strategies.federated.local_training import TrainRequest
-from strategies.federated.strategy import ServerContext, register_strategy
-from fedcl_distill.settings import Count, Natural, NonNegative, Positive, settings
 from strategies.federated.state import State, arrays_of, set_as_state, set_from_state, tensors_of
+from strategies.federated.strategy import ServerContext, register_strategy
 from strategies.federated.weights import weights_of
 
 

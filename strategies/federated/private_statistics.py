@@ -27,9 +27,9 @@ from fedcl_distill.synthetic import SyntheticSet
 from strategies.federated.answers import SUMS, pack_payload, unpack_payload
 from strategies.federated.collector import ReplyCollector
 from strategies.federated.learner import Learner
+from strategies.federated.node import Task
 from strategies.federated.requests import PrivateStatisticsRequest, StatisticsRequest
 from strategies.federated.statistics_first import Distil, StatisticsServer
-from strategies.federated.node import Task
 from strategies.federated.strategy import ClientStep
 
 NODE, NODES, SERVER = "node", "nodes", "server"

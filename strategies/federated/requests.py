@@ -7,19 +7,14 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self, TypeVar
 
 import torch
 from flwr.app import ConfigRecord, RecordDict
 
-from fedcl_distill.augmentation import NoAugmentation, augmentation_for
 from fedcl_distill.data import LabelledData, Normalisation
-from fedcl_distill.engine import Budget, ByteBudget, Distiller, Engine, Size, allocate_bits, quantisation_aware
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.methods import build_method, known_settings
-from fedcl_distill.network_sources import AroundNetwork
-from fedcl_distill.networks import Network
 from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import (
@@ -36,9 +31,7 @@ from fedcl_distill.statistics import (
 )
 from fedcl_distill.statistics.fixed_point import Words
 from fedcl_distill.statistics.sums import shapes_of
-from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.synthetic.container import DEFAULT_LIMITS
-from fedcl_distill.training import TrainConfig
 
 T = TypeVar("T")
 Flat = str | int | float | bool | bytes | list[int] | list[float] | list[str] | list[bool] | list[bytes]

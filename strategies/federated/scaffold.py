@@ -15,21 +15,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from flwr.app import Message, RecordDict
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Network
+from fedcl_distill.settings import Positive, settings
+from strategies.federated.answers import CONTROL, WEIGHTS, pack_vector, unpack_vector, unpack_weights
 from strategies.federated.averaging import ValidatedFedAvgM
+from strategies.federated.collector import Answer, ReplyCollector
 from strategies.federated.fedavg import Averaging
 from strategies.federated.local_training import TrainRequest, fit_locally, parameters_of, shifted
-from strategies.federated.strategy import ClientStep, ServerContext, register_strategy
 from strategies.federated.node import Task, keep, recall, reminding
-from strategies.federated.weights import put_weights, weights_of
-from strategies.federated.answers import CONTROL, WEIGHTS, pack_vector, unpack_vector, unpack_weights
-from fedcl_distill.settings import Positive, settings
-import torch
-from strategies.federated.collector import Answer, ReplyCollector
 from strategies.federated.state import State, tensor_of
+from strategies.federated.strategy import ClientStep, ServerContext, register_strategy
+from strategies.federated.weights import put_weights, weights_of
 
 
 def train_with_control(task: Task) -> RecordDict:

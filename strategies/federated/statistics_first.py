@@ -11,33 +11,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedcl_distill.data import LabelledData
-from fedcl_distill.engine import Budget, finished
-from fedcl_distill.errors import PayloadError, SettingsError
-from fedcl_distill.seeding import derive_seed
+from fedcl_distill.engine import finished
+from fedcl_distill.errors import PayloadError
 from fedcl_distill.statistics import (
-    BITS,
     ClassStatistics,
-    Domain,
-    StatisticsDistiller,
     StatisticsExpectation,
-    StatisticsSpec,
     add_up,
     decode_statistics,
     encode_statistics,
 )
 from fedcl_distill.synthetic import SyntheticSet
+from strategies.federated.aggregation import AggregatedSets
 from strategies.federated.answers import SUMS, ClientReport, pack_payload, unpack_payload
 from strategies.federated.collector import ReplyCollector
 from strategies.federated.internals import log
 from strategies.federated.learner import Learner
+from strategies.federated.node import Task
 from strategies.federated.requests import CONFIG, StatisticsRequest
 from strategies.federated.strategy import ClientStep, LearnsFromSets
-from strategies.federated.node import Task
-from strategies.federated.aggregation import AggregatedSets
 
 Distil = Callable[[ClassStatistics], SyntheticSet]
 Total = Callable[[Sequence[ClassStatistics]], ClassStatistics]

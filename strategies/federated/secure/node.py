@@ -18,7 +18,6 @@ from fedcl_distill.statistics.fixed_point import Words
 from strategies.federated.answers import pack_words
 from strategies.federated.internals import create_shares
 from strategies.federated.node import Task
-from strategies.federated.strategy import ClientStep, Work
 from strategies.federated.requests import NoisyWordsRequest, SecureStatisticsRequest
 from strategies.federated.secure.keys import fresh_keys
 from strategies.federated.secure.letters import seal, unseal
@@ -35,6 +34,7 @@ from strategies.federated.secure.records import (
     read_positions,
     secure_record,
 )
+from strategies.federated.strategy import ClientStep, Work
 
 _STATE = "secure-aggregation"
 _STAGE = "stage"
