@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, field
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from flwr.app import UserConfig
 
@@ -13,6 +13,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import find_protocol
 from fedcl_distill.networks import Architecture
 from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive, Range, settings, suggest
+from strategies.continual.streams import DOMAINS
 from strategies.federated import (
     STRATEGIES,
     Distillation,
@@ -24,6 +25,16 @@ from strategies.federated import (
     RunOptions,
 )
 from strategies.federated.requests import Flat, from_flat, to_flat
+from strategies.federated.strategy import StrategyRegistry
+from strategies.federated_continual import STRATEGIES as STAGED_STRATEGIES
+from strategies.federated_continual import (
+    ClientSchedule,
+    ClientStream,
+    MemorySize,
+    ReplayFedAvg,
+    experiences_of,
+    read_stream,
+)
 
 BASELINES = ("centralised", "pooled-distillation")
 """What strategies are measured against: no Flower strategies, but ``strategy`` names them here."""
@@ -118,6 +129,9 @@ class FederatedSettings:
     wait_seconds: NonNegative = 60.0
     reply_seconds: Positive = 3600.0
 
+    strategies: ClassVar[StrategyRegistry] = STRATEGIES
+    baselines: ClassVar[tuple[str, ...]] = BASELINES
+
     def __post_init__(self) -> None:
         find_protocol(self.protocol)
         parse_partitioner(self.partition)
@@ -128,7 +142,7 @@ class FederatedSettings:
 
     def check_strategy(self) -> None:
         """Return if there is such a strategy with such settings; SettingsError otherwise."""
-        if self.strategy not in BASELINES:
+        if self.strategy not in self.baselines:
             self.build_strategy()
         elif self.strategy_settings:
             raise SettingsError(f"strategy {self.strategy!r} has no settings")
@@ -139,10 +153,10 @@ class FederatedSettings:
         Raises:
             SettingsError: it or a setting is unknown, or a value does not fit.
         """
-        if self.strategy not in STRATEGIES:
-            raise SettingsError(suggest("strategy", self.strategy, [*STRATEGIES.names(), *BASELINES]))
-        given = self.shared_with(STRATEGIES[self.strategy].build)
-        return STRATEGIES.build({**given, **self.strategy_settings, "name": self.strategy})
+        if self.strategy not in self.strategies:
+            raise SettingsError(suggest("strategy", self.strategy, [*self.strategies.names(), *self.baselines]))
+        given = self.shared_with(self.strategies[self.strategy].build)
+        return self.strategies.build({**given, **self.strategy_settings, "name": self.strategy})
 
     def shared_with(self, kind: Any) -> dict[str, Any]:
         """What these settings say to a strategy of this class: how clients distil, and how they train."""
@@ -228,3 +242,85 @@ class FederatedSettings:
             SettingsError: a value has the wrong type or is out of range.
         """
         return from_flat(cls, run_config)
+
+
+STAGED_BASELINES = ("joint", "joint-distilled")
+"""What federated continual strategies are measured against."""
+
+
+@settings
+class FederatedContinualSettings(FederatedSettings):
+    """Settings of one run: all of :class:`FederatedSettings`, and those below. Bytes and bits serve memories, too.
+
+    Attributes:
+        strategy: "distilled" (clients send synthetic sets, of which the server keeps a memory), "statistics" (clients
+            send sums, the server keeps their total), "fedavg" (models, fine-tuned on every experience) or
+            "fedavg-replay" (the same, with a memory on every client).
+        rounds: of questions and answers in each stage.
+
+        stream: how clients live through the experiences: "same" (all in one order), "shuffled" (each in its own),
+            "late:clients=1,after=1" (so many join after so many stages), "departing:clients=1,after=1" (so many leave).
+        scenario: what changes from one experience to the next: the "class"es, or the "domain" (how the same classes
+            look).
+        domain: "rotation", "permutation" or "inversion".
+        experiences: into which the classes are divided, or how many domains there are.
+        order_seed: draws the order of classes; None keeps it as numbered.
+
+        memory_images_per_class: size of the memory, as samples for each of all classes; the bytes that these take at
+            ``bits`` are its budget from the first stage on. The memory is the server's; with "fedavg-replay", every
+            client has one of this size.
+        memory_bytes: its budget, in place of ``memory_images_per_class``.
+
+    Raises:
+        SettingsError: on construction, if a value is out of range or unknown.
+    """
+
+    strategy: str = "distilled"
+    stream: str = "same"
+    scenario: Literal["class", "domain"] = "class"
+    domain: str = "rotation"
+    experiences: Count = 5
+    order_seed: int | None = None
+    memory_images_per_class: Count = 10
+    memory_bytes: Count | None = None
+
+    strategies: ClassVar[StrategyRegistry] = STAGED_STRATEGIES
+    baselines: ClassVar[tuple[str, ...]] = STAGED_BASELINES
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.domain not in DOMAINS:
+            raise SettingsError(suggest("domain", self.domain, DOMAINS))
+        _ = self.itineraries  # a stream that does not fit shall be told of at once
+
+    def shared_with(self, kind: Any) -> dict[str, Any]:
+        """As of :class:`FederatedSettings`, and what memories there are."""
+        found = super().shared_with(kind)
+        if issubclass(kind, ReplayFedAvg):
+            found["distillation"] = self.distillation
+        if issubclass(kind, MemorySize):
+            found |= {name: getattr(self, name) for name in MemorySize.__dataclass_fields__}
+        return found
+
+    def experiences_of(self, data: LabelledData) -> tuple[LabelledData, ...]:
+        """What ``data`` hold of each experience; SettingsError where they cannot be divided so."""
+        how = {"scenario": self.scenario, "domain": self.domain, "order_seed": self.order_seed}
+        return experiences_of(data, self.experiences, **how)  # type: ignore[arg-type]
+
+    def stream_of(self, data: LabelledData, partition: int) -> ClientStream:
+        """The stream of the client that holds ``data``, the given partition."""
+        return ClientStream.of(self.experiences_of(data), self.itineraries[partition])
+
+    @property
+    def itineraries(self) -> tuple[ClientSchedule, ...]:
+        """When each client lives through which experience, in the order of partitions."""
+        return read_stream(self.stream)(self.clients, self.experiences, self.seed)
+
+    @property
+    def stages(self) -> int:
+        """Until the last client has lived through its last experience."""
+        return max(one.ends for one in self.itineraries)
+
+    def memory_budget(self, like: LabelledData) -> int:
+        """Bytes of the memory: as given, or what ``memory_images_per_class`` samples of every class take."""
+        return MemorySize(self.memory_images_per_class, self.memory_bytes).memory_budget(like, self.bits)

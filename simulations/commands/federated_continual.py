@@ -13,7 +13,7 @@ from simulations.running.failures import Failures
 from simulations.running.records import RESULTS
 from simulations.running.runs import Run
 from simulations.scenarios.federated_continual import list_arms
-from strategies.federated_continual import FederatedContinualSettings
+from simulations.settings import FederatedContinualSettings
 
 app = typer.Typer(add_completion=False)
 

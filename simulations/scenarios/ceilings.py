@@ -91,7 +91,9 @@ def _pooled_distillation(
     if settings.rounds != 1:
         raise SettingsError(f"pooled-distillation has one round, {settings.rounds} were asked for")
     whole = pooled(parts)
-    request = _for_all(settings.distillation.request(central_test_data(settings), settings.seed), len(parts)).fitted_to(whole)
+    request = _for_all(settings.distillation.request(central_test_data(settings), settings.seed), len(parts)).fitted_to(
+        whole
+    )
     size = _size_of_union(settings, parts) if request.byte_budget is None else request.size
     distilled = finished(request.distil(whole, seed=request.seed_for(1, 0), device=settings.device, size=size))
     synthetic = decode(encode(distilled, request.bits, provenance=False))  # rounded as what clients send

@@ -65,9 +65,7 @@ class DynaFed(Averaging):
 
     def __post_init__(self) -> None:
         if self.segment > self.collect_rounds:
-            raise SettingsError(
-                f"segment must be at most collect_rounds, got {self.segment} and {self.collect_rounds}"
-            )
+            raise SettingsError(f"segment must be at most collect_rounds, got {self.segment} and {self.collect_rounds}")
 
     def server(self, context: ServerContext) -> DynaFedServer:
         if self.collect_rounds >= context.rounds:

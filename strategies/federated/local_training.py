@@ -107,9 +107,7 @@ def fit_locally(task: Task, network: Network, request: TrainRequest, correct: Co
     data = request.with_normalisation(task.data)
     if correct is None and request.proximal_mu:
         correct = proximal(network, request.proximal_mu)
-    fit(
-        network, data.inputs(), data.labels, request.train_config_for(data), seed=task.seed(request), correct=correct
-    )
+    fit(network, data.inputs(), data.labels, request.train_config_for(data), seed=task.seed(request), correct=correct)
 
 
 def proximal(network: nn.Module, mu: float) -> Correction:

@@ -122,7 +122,7 @@ class FederatedStrategy(ABC):
         return test
 
 
-class _Strategies(Registry[FederatedStrategy]):
+class StrategyRegistry(Registry[FederatedStrategy]):
     """Settings of a strategy's parts (``local.epochs``) go by their own names in plain form: ``epochs``."""
 
     def build(self, value: FederatedStrategy | str | Mapping[str, Any], /, **more: Any) -> FederatedStrategy:
@@ -136,7 +136,7 @@ class _Strategies(Registry[FederatedStrategy]):
         return build_with(owner, entry.build, grouped(owner, entry.build, given))
 
 
-STRATEGIES = _Strategies("federated strategy", "fedcl_distill.federated_strategies", FederatedStrategy)
+STRATEGIES = StrategyRegistry("federated strategy", "fedcl_distill.federated_strategies", FederatedStrategy)
 """All federated strategies by name."""
 
 register_strategy = STRATEGIES.register
