@@ -41,15 +41,11 @@ BASELINES = ("centralised", "pooled-distillation")
 
 
 @settings
-class FederatedSettings:
-    """Settings of one run, the same for every way of running it.
+class FederatedData:
+    """Whose data are where: what nodes and server must agree on before anything is asked.
 
     Attributes:
-        strategy: one of ``list_strategies()``, or of :data:`BASELINES`.
-        strategy_settings: in place of its defaults, as JSON values.
-        rounds: of questions and answers.
         seed: fixes the result (same machine and thread count, distillation budget in steps).
-
         data: name of the data set.
         data_root: folder to search first; a place on this computer, and no part of :meth:`as_record`.
         train_limit: at most so many training samples, all clients together; None for all.
@@ -58,6 +54,45 @@ class FederatedSettings:
         clients: how many.
         partition: how the training data are divided over clients, such as "iid" or "dirichlet:0.1".
         min_client_samples: the fewest a client gets.
+
+    Raises:
+        SettingsError: on construction, if a value is out of range or unknown.
+    """
+
+    seed: Natural = 0
+    data: str = "digits"
+    data_root: str | None = None
+    train_limit: Count | None = None
+    validation_share: Momentum = 0.0
+    clients: Count = 4
+    partition: str = "dirichlet:0.1"
+    min_client_samples: Natural = 1
+
+    def __post_init__(self) -> None:
+        parse_partitioner(self.partition)
+
+    def to_run_config(self) -> UserConfig:
+        """As Flower's run configuration: kebab-case keys; 0 or "" for None; ``method-settings`` as JSON text."""
+        return to_flat(self)
+
+    @classmethod
+    def from_run_config(cls, run_config: Mapping[str, Flat]) -> Self:
+        """The inverse of :meth:`to_run_config`; absent keys take their default, unknown ones are not looked at.
+
+        Raises:
+            SettingsError: a value has the wrong type or is out of range.
+        """
+        return from_flat(cls, run_config)
+
+
+@settings
+class FederatedSettings(FederatedData):
+    """Settings of one run, the same for every way of running it: all of :class:`FederatedData`, and those below.
+
+    Attributes:
+        strategy: one of ``list_strategies()``, or of :data:`BASELINES`.
+        strategy_settings: in place of its defaults, as JSON values.
+        rounds: of questions and answers.
 
         method: by which clients distil, and
         method_settings: in place of its defaults, as JSON values.
@@ -93,15 +128,6 @@ class FederatedSettings:
     strategy: str = "one-shot"
     strategy_settings: Mapping[str, Any] = field(default_factory=dict)
     rounds: Count = 1
-    seed: Natural = 0
-
-    data: str = "digits"
-    data_root: str | None = None
-    train_limit: Count | None = None
-    validation_share: Momentum = 0.0
-    clients: Count = 4
-    partition: str = "dirichlet:0.1"
-    min_client_samples: Natural = 1
 
     method: str = "dm"
     method_settings: Mapping[str, Any] = field(default_factory=dict)
@@ -133,8 +159,8 @@ class FederatedSettings:
     baselines: ClassVar[tuple[str, ...]] = BASELINES
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         find_protocol(self.protocol)
-        parse_partitioner(self.partition)
         if self.architecture is not None:
             Architecture.parse(self.architecture)
         _ = self.distillation, self.local
@@ -229,19 +255,6 @@ class FederatedSettings:
             if not record[name]:
                 del record[name]
         return dict(record)
-
-    def to_run_config(self) -> UserConfig:
-        """As Flower's run configuration: kebab-case keys; 0 or "" for None; ``method-settings`` as JSON text."""
-        return to_flat(self)
-
-    @classmethod
-    def from_run_config(cls, run_config: Mapping[str, Flat]) -> Self:
-        """The inverse of :meth:`to_run_config`; absent keys take their default, unknown ones are not looked at.
-
-        Raises:
-            SettingsError: a value has the wrong type or is out of range.
-        """
-        return from_flat(cls, run_config)
 
 
 STAGED_BASELINES = ("joint", "joint-distilled")

@@ -54,7 +54,7 @@ def perform_named(
         return run_continual(stream, watcher, checkpoint(stream))
     if kind == "federated-continual":
         from simulations.scenarios.federated_continual import run_federated_continual
-        from strategies.federated_continual import FederatedContinualSettings
+        from simulations.settings import FederatedContinualSettings
 
         both = FederatedContinualSettings(**settings)
         return run_federated_continual(both, watcher, checkpoint(both))

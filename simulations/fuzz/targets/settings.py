@@ -15,9 +15,9 @@ from simulations.fuzz.mutation import mutate_text
 from simulations.fuzz.scratch import scratch_file
 from simulations.fuzz.target import Target
 from simulations.scenarios.distil import DistilSettings
+from simulations.settings import FederatedSettings
 from strategies.continual.settings import ContinualSettings
 from strategies.federated.compression import read_codec
-from strategies.federated.settings import FederatedSettings
 
 _SETTINGS = {"d": DistilSettings, "f": FederatedSettings, "c": ContinualSettings}
 _FILES = (
