@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget
@@ -29,7 +29,7 @@ from strategies.federated.secure import (
     SecureStatistics,
 )
 from strategies.federated.statistics_first import SUMMED, StatisticsServer, Total
-from strategies.federated.strategy import FederatedStrategy, ServerContext, register_strategy
+from strategies.federated.strategy import ClientStep, FederatedStrategy, ServerContext, register_strategy
 
 
 @register_strategy("statistics")
@@ -66,7 +66,7 @@ class FederatedStatistics(FederatedStrategy):
     aggregation: SecureOptions = SecureOptions()
     privacy: PrivacyOptions = PrivacyOptions()
 
-    client_steps = (SUMMED, PRIVATELY_SUMMED, *SECURE_STEPS)
+    client_steps: ClassVar[tuple[ClientStep, ...]] = (SUMMED, PRIVATELY_SUMMED, *SECURE_STEPS)
 
     def __post_init__(self) -> None:
         secure, epsilon = self.aggregation.secure, self.privacy.epsilon

@@ -98,7 +98,8 @@ class OneShot(Distillation, FederatedStrategy):
             test, slack=context.slack, max_samples=room.samples, max_samples_per_class=room.samples_per_class
         )
         judge = self._judge
-        defence = judge and Defence(judge, derive_seed(context.seed, "defence"), context.device)
+        seed = derive_seed(context.seed, "defence")
+        defence = None if judge is None else Defence(judge, seed, context.device)
         tree = self._tree(context) if self.merge_to else None
         return SetAggregator(expectation, room.limits, self.size_exponent, tree, defence, self.client_share)
 

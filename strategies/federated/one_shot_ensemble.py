@@ -90,7 +90,7 @@ class OneShotEnsembleServer(OneShotUnion):
     """
 
     def __init__(self, train_request: TrainRequest, *union: Any, weighting: str = "classes") -> None:
-        super().__init__(*union, ENSEMBLE)
+        super().__init__(*union, step=ENSEMBLE)
         self.train_request = train_request
         self.weighting = weighting
         self.ensemble: Ensemble | None = None

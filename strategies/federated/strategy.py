@@ -18,7 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -171,6 +171,7 @@ def grouped(owner: str, kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not is_dataclass(kind):
         return dict(given)
+    kind = cast(Any, kind)
     own = {one.name: one for one in fields(kind)}
     parts = {name: part for name in own if is_dataclass(part := hints_of(kind)[name])}
     place = {one.name: (name, one) for name, part in parts.items() for one in fields(part) if one.name not in own}

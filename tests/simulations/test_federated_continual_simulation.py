@@ -18,9 +18,9 @@ from simulations.running.records import make_record, read_records
 from simulations.running.runs import Run
 from simulations.running.watch import Silent
 from simulations.scenarios.federated_continual import run_federated_continual
+from simulations.settings import FederatedContinualSettings
 from simulations.tables.arms import REAL_SAMPLES_MARK, scenarios
 from simulations.tables.comparison import table_of
-from strategies.federated_continual import FederatedContinualSettings
 
 
 def _settings(**changes: Any) -> FederatedContinualSettings:

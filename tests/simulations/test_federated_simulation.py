@@ -13,7 +13,7 @@ from simulations.running.records import read_records
 from simulations.running.runs import Run
 from simulations.running.watch import Silent
 from simulations.scenarios.federated import KIND, run_federated
-from strategies.federated import FederatedSettings
+from simulations.settings import FederatedSettings
 from watchers import Recording
 
 

@@ -15,7 +15,7 @@ from simulations.commands.cells import read_cells
 from simulations.commands.fields import settings_of
 from simulations.commands.options import takes_settings
 from simulations.scenarios.distil import DistilSettings
-from strategies.federated import FederatedSettings
+from simulations.settings import FederatedSettings
 
 
 @dataclass(frozen=True)

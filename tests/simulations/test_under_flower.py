@@ -14,7 +14,7 @@ from simulations.faults.jobs import Job
 from simulations.flower.credentials import make_node_key, make_server_credentials
 from simulations.flower.processes import FlowerProcessError, FlowerProcesses, find_program
 from simulations.flower.under_flower import _parse, _toml, main
-from strategies.federated import FederatedSettings
+from simulations.settings import FederatedSettings
 
 
 def test_run_configuration_survives_as_toml():

@@ -18,9 +18,9 @@ from simulations.running.runs import Run
 from simulations.running.watch import Silent
 from simulations.running.workers import WorkerError, Workers, _next, hire, run_in_processes
 from simulations.scenarios.distil import KIND, DistilSettings
+from simulations.settings import FederatedSettings
 from stand_ins import replace_worker
 from strategies.continual import ContinualSettings
-from strategies.federated import FederatedSettings
 from watchers import Recording
 
 _NETWORK = "convnet:width=4"
