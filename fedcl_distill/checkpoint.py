@@ -19,8 +19,14 @@ from fedcl_distill.files import write_atomically
 
 
 def fingerprint(real: LabelledData, origin: Any) -> str:
-    """SHA-256, in hexadecimal, over ``origin`` (settings, seed: JSON values), labels and samples."""
-    digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode())
+    """SHA-256, in hexadecimal, over ``origin`` (settings, seed: JSON values) and all that the data say.
+
+    That is labels and samples, and what they are read by: normalisation, value range, class names, whether they may be
+    mirrored. Other data, or the same on another scale, are another run.
+    """
+    scale = [list(real.normalisation.mean), list(real.normalisation.std), list(real.value_range)]
+    traits = [*scale, list(real.class_names), real.allow_hflip, list(real.samples.shape), str(real.samples.dtype)]
+    digest = hashlib.sha256(json.dumps([origin, traits], sort_keys=True).encode())
     for tensor in (real.labels, real.samples):
         digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()
@@ -30,8 +36,12 @@ MAGIC = b"fedcl_distill checkpoint 3\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-def save_checkpoint(path: str | os.PathLike[str], fingerprint: str, state: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: str | os.PathLike[str], fingerprint: str, state: Mapping[str, Any], *, secret: bool = False
+) -> None:
     """Write ``state`` (tensors, numbers, texts, lists, dictionaries) atomically; ``fingerprint`` names the run.
+
+    A ``secret`` one is readable by its owner alone.
 
     Raises:
         StorageError: the file could not be written; an older one is untouched.
@@ -39,7 +49,7 @@ def save_checkpoint(path: str | os.PathLike[str], fingerprint: str, state: Mappi
     buffer = io.BytesIO()
     torch.save({"fingerprint": fingerprint, "state": dict(state)}, buffer)
     content = buffer.getvalue()
-    write_atomically(path, MAGIC + hashlib.sha256(content).digest() + content)
+    write_atomically(path, MAGIC + hashlib.sha256(content).digest() + content, secret=secret)
 
 
 def load_checkpoint(path: str | os.PathLike[str], fingerprint: str) -> dict[str, Any] | None:
@@ -57,7 +67,8 @@ def load_checkpoint(path: str | os.PathLike[str], fingerprint: str) -> dict[str,
     found = _parse(path, content)
     if found.get("fingerprint") != fingerprint:
         raise CheckpointError(
-            f"checkpoint {path} belongs to another run (other data, size, seed or settings); remove it to restart"
+            f"checkpoint {path} belongs to another run (other data, scale, size, seed or settings); "
+            "remove it to restart"
         )
     if not isinstance(found.get("state"), dict):
         raise CheckpointError(f"checkpoint {path} holds no state")

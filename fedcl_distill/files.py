@@ -17,8 +17,10 @@ from fedcl_distill.errors import StorageError
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # what stands at the other name is ours, or nothing
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
+def write_atomically(path: str | os.PathLike[str], content: bytes, *, secret: bool = False) -> Path:
     """Write ``content`` to ``path``; of several processes that write it at once, the last one wins.
+
+    A ``secret`` file is readable by its owner alone, from its first byte on.
 
     Raises:
         StorageError: the folder cannot be written or the disk is full; an older file at ``path`` is untouched.
@@ -26,7 +28,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked_part(_part(target)) as descriptor:
+        with _locked_part(_part(target), 0o600 if secret else 0o666) as descriptor:
             _write_all(descriptor, content)
             os.fsync(descriptor)
             os.replace(_part(target), target)
@@ -105,11 +107,13 @@ def _part(target: Path) -> Path:
 
 
 @contextmanager
-def _locked_part(part: Path) -> Iterator[int]:
+def _locked_part(part: Path, mode: int) -> Iterator[int]:
     """An empty file at ``part`` that no other process writes to; an error removes it."""
-    descriptor = _open_locked(part)
+    descriptor = _open_locked(part, mode)
     try:
         os.ftruncate(descriptor, 0)
+        if mode == 0o600:  # an older one may have been left open to all
+            os.fchmod(descriptor, mode)
         yield descriptor
     except BaseException:
         with suppress(OSError):  # it is the first error that counts
@@ -119,10 +123,10 @@ def _locked_part(part: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _open_locked(part: Path) -> int:
+def _open_locked(part: Path, mode: int) -> int:
     """A descriptor of the file at ``part``, locked: whoever had it before us may have renamed it, so look again."""
     while True:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | _NO_LINK, 0o666)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | _NO_LINK, mode)
         try:
             _lock(descriptor)
             if _is_at(descriptor, part):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import warnings
 from pathlib import Path
@@ -24,9 +23,14 @@ class _LateCommand(TyperCommand):
     """A subcommand that is imported when it is called, because Flower and Avalanche take seconds to import."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        module = importlib.import_module(f"simulations.commands.{str(self.name).replace('-', '_')}")
-        command = typer.main.get_command(module.app)
+        command = typer.main.get_command(_typer_of(COMMANDS[str(self.name)].load()))
         return command.make_context(info_name, args, parent, **extra)
+
+
+def _typer_of(function: Any) -> typer.Typer:
+    application = typer.Typer(add_completion=False)
+    application.command()(function)
+    return application
 
 
 class _Commands(TyperGroup):
@@ -36,7 +40,7 @@ class _Commands(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return _LateCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+        return _LateCommand(cmd_name, help=COMMANDS[cmd_name].help) if cmd_name in COMMANDS else None
 
     def invoke(self, ctx: Any) -> Any:
         warnings.filterwarnings("ignore", message="no QP solver found")  # Avalanche imports one; nothing here uses it
@@ -74,14 +78,14 @@ def _root(
 
         Console().print(f"fedcl-distill {__version__}", highlight=False)
     elif ctx.invoked_subcommand is None:
-        from simulations.commands.no_subcommand import show_small_comparison
+        from simulations.commands.small_comparison import show_small_comparison
 
         show_small_comparison(out)
 
 
 def main() -> None:
     """Entry point of the console script."""
-    from simulations.measuring.machine import tune_allocator
+    from simulations.costs import tune_allocator
 
     tune_allocator()
     app(prog_name="fedcl-distill")

@@ -1,5 +1,6 @@
 """Frozen features: sums that add up over clients and time, heads in closed form, and both as a few bytes."""
 
+from fedcl_distill.features.backbone import BACKBONES, IMAGENET, Backbone, RandomFeatures
 from fedcl_distill.features.codec import decode_head, decode_sums, encode_head, encode_sums, encoded_size
 from fedcl_distill.features.heads import HEADS, LDA, Head, Logistic, NaiveBayes, NearestMean, Ridge, SumHead
 from fedcl_distill.features.sums import (
@@ -16,9 +17,12 @@ from fedcl_distill.features.sums import (
 )
 
 __all__ = [
+    "BACKBONES",
     "HEADS",
+    "IMAGENET",
     "LDA",
     "STORAGES",
+    "Backbone",
     "Diagonal",
     "FeatureSums",
     "Full",
@@ -28,6 +32,7 @@ __all__ = [
     "Means",
     "NaiveBayes",
     "NearestMean",
+    "RandomFeatures",
     "Ridge",
     "Storage",
     "SumHead",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedcl_distill.errors import SettingsError
+from fedcl_distill.errors import CheckpointError, SettingsError
 from fedcl_distill.privacy import NoiseSource, PrivacyTarget
 from fedcl_distill.privacy.accounting import check_target
 
@@ -35,8 +36,24 @@ def checked_range(given: Sequence[float] | None) -> tuple[float, float] | None:
     return float(given[0]), float(given[1])
 
 
-def noise_for(seed: int | None, secret: Path | None, data: str) -> NoiseSource:
-    """Noise from ``seed``, from the file at ``secret`` (of ``data``, by fingerprint), or fresh where both are None."""
+def beside(checkpoint: str | os.PathLike[str], suffix: str) -> Path:
+    """Where a run keeps, beside its checkpoint, what makes sure that it asks its records nothing twice.
+
+    Raises:
+        CheckpointError: the checkpoint is there without it: what was released before is not known.
+    """
+    path = Path(f"{os.fspath(checkpoint)}{suffix}")
+    if Path(checkpoint).exists() and not path.exists():
+        raise CheckpointError(f"checkpoint {checkpoint} is there without {path}; remove it to release anew")
+    return path
+
+
+def noise_for(seed: int | None, checkpoint: str | os.PathLike[str] | None, origin: str) -> NoiseSource:
+    """Noise from ``seed``, below the key kept beside ``checkpoint`` for the releases ``origin``, or fresh."""
     if seed is not None:
         return NoiseSource.seeded(seed)
-    return NoiseSource.fresh() if secret is None else NoiseSource.kept(secret, data)
+    return NoiseSource.fresh() if checkpoint is None else NoiseSource.kept(beside(checkpoint, NOISE), origin)
+
+
+NOISE = ".noise"
+"""What the file with a key has after the name of the checkpoint."""

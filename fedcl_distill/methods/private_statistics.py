@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 
-from fedcl_distill.checkpoint import fingerprint
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, Callback, Size
 from fedcl_distill.engine.size import AbsentClasses
+from fedcl_distill.files import remove
 from fedcl_distill.labels import HardLabels, Labels
-from fedcl_distill.methods.private import checked_range, checked_target, noise_for
+from fedcl_distill.methods.private import beside, checked_range, checked_target
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.parameterizations import Parameterization, as_parameterization
 from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY
-from fedcl_distill.statistics import NoisyStatistics, Shares, StatisticsDistiller, StatisticsSpec, release
+from fedcl_distill.statistics import Domain, NoisyStatistics, Shares, StatisticsDistiller, StatisticsSpec, release
+from fedcl_distill.statistics.noisy import kept_release, release_origin
 from fedcl_distill.synthetic import SyntheticSet
 
 
@@ -64,13 +67,14 @@ class PrivateStatistics:
     ) -> SyntheticSet:
         """See :meth:`~fedcl_distill.engine.Distiller.distil`; ``seed`` fixes all but the noise.
 
-        A run that resumes finds the key of its noise beside the checkpoint and releases the same statistics again.
-        Classes and counts are what the noisy release says of them.
+        A run with a checkpoint keeps what it released beside it (``.release``, readable by its owner alone), and goes
+        on with that where it resumes: records are asked once. The file goes with the checkpoint. Classes and counts
+        are what the noisy release says of them.
         """
         data = publicly_scaled(real, value_range=self.public_range)
-        secret = None if checkpoint is None else Path(f"{os.fspath(checkpoint)}.noise")
-        noise = noise_for(self.noise_seed, secret, fingerprint(data, self.spec.settings()))
-        noisy = self.release(data, noise, device=device)
+        keeps = checkpoint is not None and self.target is not None and self.noise_seed is None
+        kept = beside(checkpoint, ".release") if checkpoint is not None and keeps else None
+        noisy = self._released(data, kept, device)
         synthetic = self.distil_noisy(
             noisy,
             size,
@@ -81,9 +85,18 @@ class PrivateStatistics:
             checkpoint=checkpoint,
             absent_classes=absent_classes,
         )
-        if secret is not None and not synthetic.provenance["interrupted"]:
-            secret.unlink(missing_ok=True)
+        if kept is not None and not synthetic.provenance["interrupted"]:
+            remove(kept)
         return replace(synthetic, provenance={**synthetic.provenance, "data": real.name})
+
+    def _released(self, data: LabelledData, kept: Path | None, device: str | torch.device) -> NoisyStatistics:
+        """A new release, or the one in the file ``kept``."""
+        noise = NoiseSource.fresh() if self.noise_seed is None else NoiseSource.seeded(self.noise_seed)
+        if kept is None:
+            return self.release(data, noise, device=device)
+        origin = release_origin(data, self.spec, self.target, self.shares, device)
+        make = partial(self.release, data, noise, device=device)
+        return kept_release(kept, origin, self.spec, Domain.of(data), self.shares, make)
 
     def release(
         self, data: LabelledData, noise: NoiseSource, *, part: str = "", device: str | torch.device = "cpu"
@@ -128,7 +141,7 @@ def private_statistics(
     dimensions: int = 64,
     kind: str = "direction",
     frequency: float = 4.0,
-    architecture: str | None = None,
+    architecture: ArchitectureLike | None = None,
     augment: bool = True,
     moments: int = 4,
     shares: Shares | None = None,

@@ -191,5 +191,6 @@ class PrivateGradientMatching(Objective[Mapping[int, Gradient]]):
     def _noisy(self, values: Tensor, index: int, layer: int) -> Tensor:
         if self.noise_multiplier == 0:
             return values
-        drawn = self.noise.normal(values.shape, "gradients", index, layer)
+        origin = repr((self.noise_multiplier, self.clip, self.sampling_rate, self.matching.over))
+        drawn = self.noise.bound_to(origin, [values]).normal(values.shape, "gradients", index, layer)
         return (values.double() + self.noise_multiplier * self.clip * drawn.to(values.device)).float()

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fedcl_distill.data.labelled import LabelledData, Normalisation
 from fedcl_distill.errors import CheckpointError, SettingsError, StorageError
+from fedcl_distill.files import write_atomically
 from fedcl_distill.parameterizations.base import check_integer
 from fedcl_distill.privacy.accounting import Guarantee, PrivacyTarget, noise_multiplier_for
 from fedcl_distill.seeding import derive_seed
@@ -205,33 +206,51 @@ class NoiseSource:
         return cls(hashlib.sha256(str(derive_seed(seed, "privacy noise")).encode()).digest(), False)
 
     @classmethod
-    def kept(cls, path: str | os.PathLike[str], data: str) -> NoiseSource:
+    def kept(cls, path: str | os.PathLike[str], origin: str) -> NoiseSource:
         """The secret one in the file at ``path``, or a fresh one that is written there, readable by its owner alone.
 
-        A run that resumes so repeats its noise, on the same data: that tells no more than the first time. ``data``,
-        their fingerprint, makes sure of it: the same noise on other data would show exactly where they differ.
+        A run that resumes so repeats its noise. ``origin`` names everything that goes into its releases (data and their
+        scale, mechanism, ε, δ, settings): a key goes on with the same releases alone.
 
         Raises:
-            CheckpointError: the file is damaged, or belongs to other data.
-            StorageError: it could not be written.
+            CheckpointError: the file is damaged, or belongs to other releases.
+            StorageError: it could not be read or written.
         """
         file = Path(path)
-        if not file.exists():
-            source = cls.fresh()
-            _write_secret(file, source.key + source._seal(data))
-            return source
         try:
             content = file.read_bytes()
+        except FileNotFoundError:
+            source = cls.fresh()
+            write_atomically(file, source.key + source._seal(origin), secret=True)
+            return source
         except OSError as error:
             raise StorageError(f"could not read {file}: {error.strerror or error}") from error
         source = cls(content[:_KEY_BYTES], True)
-        if len(content) != 2 * _KEY_BYTES or content[_KEY_BYTES:] != source._seal(data):
-            raise CheckpointError(f"noise in {file} is damaged or belongs to other data; remove it to restart")
+        if len(content) != 2 * _KEY_BYTES or content[_KEY_BYTES:] != source._seal(origin):
+            raise CheckpointError(
+                f"noise in {file} is damaged or belongs to another release (other data, scale, ε, δ, size, steps, seed "
+                "or settings); remove it and the checkpoint beside it to restart with fresh noise"
+            )
         return source
 
-    def name(self, data: str) -> str:
-        """Names the release of ``data`` under this noise without telling either: equal names, equal releases."""
-        return hashlib.sha256(b"name" + self.key + data.encode()).hexdigest()[:32]
+    def bound_to(self, origin: str, values: Iterable[Tensor]) -> NoiseSource:
+        """The source for one release alone: its noise is named by ``origin`` and by every bit of ``values``.
+
+        Two releases that differ in anything that is given here have no noise in common, though they come from one key;
+        the same release repeats itself. So no two outputs can be solved for what noise hides. Noise from a known seed
+        hides nothing, and stays as the seed has it.
+        """
+        if not self.secret:
+            return self
+        digest = hashlib.sha256(b"bound" + self.key + hashlib.sha256(origin.encode()).digest())
+        for one in values:
+            digest.update(repr((one.dtype, tuple(one.shape))).encode())
+            digest.update(one.detach().cpu().contiguous().numpy().data)
+        return NoiseSource(digest.digest(), True)
+
+    def name(self, origin: str) -> str:
+        """Names the release that ``origin`` describes without telling of it: equal names, equal releases."""
+        return hashlib.sha256(b"name" + self.key + origin.encode()).hexdigest()[:32]
 
     def words(self, count: int, *path: str | int) -> npt.NDArray[np.uint64]:
         """uint64 (count,): random bits of the draw named ``path``."""
@@ -248,20 +267,8 @@ class NoiseSource:
         values: Tensor = torch.special.ndtri(self.uniform(math.prod(shape), *path))
         return values.view(tuple(shape))
 
-    def _seal(self, data: str) -> bytes:
-        return hashlib.sha256(b"seal" + self.key + data.encode()).digest()
-
-
-def _write_secret(file: Path, content: bytes) -> None:
-    """A new file that nobody else could ever read."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        raise StorageError(f"could not write {file}: {error.strerror or error}") from error
+    def _seal(self, origin: str) -> bytes:
+        return hashlib.sha256(b"seal" + self.key + origin.encode()).digest()
 
 
 def publicly_scaled(

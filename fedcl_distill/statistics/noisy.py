@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedcl_distill.checkpoint import fingerprint
+from fedcl_distill.checkpoint import fingerprint, load_checkpoint, restoring, save_checkpoint
 from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.errors import CheckpointError, DataError, PrivacyError, SettingsError
 from fedcl_distill.privacy import (
     MAX_STEPS,
     Guarantee,
@@ -200,37 +204,121 @@ def release(
         device: where to compute.
 
     Raises:
-        SettingsError: features are not bounded, or a value is out of range.
-        PrivacyError: the budget does not cover it.
+        SettingsError: features are not bounded, or a value is out of range; nothing was spent or looked at.
+        PrivacyError: the budget does not cover it, or something failed once records were looked at.
         DependencyError: dp-accounting is not installed.
     """
-    radii(spec, Domain.of(data))
-    if target is None and budget is not None:
-        raise SettingsError("a release without noise cannot be paid from a privacy budget")
+    shares, domain = shares or Shares(), Domain.of(data)
+    radii(spec, domain)
+    if target is None:
+        if budget is not None:
+            raise SettingsError("a release without noise cannot be paid from a privacy budget")
+        return with_noise(class_statistics(data, spec, device=device), None, shares, NoiseSource.fresh())
     source = noise or NoiseSource.fresh()
-    if target is not None and budget is not None:
-        spend(budget, data, spec, target, source, part)
-    exact = class_statistics(data, spec, device=device)
-    return with_noise(exact, target, shares or Shares(), source)
+    release_guarantee(spec, domain, target, shares)  # what cannot be shall not be paid for, and sees no record
+    if budget is not None:
+        spend(budget, data, target, source, release_origin(data, spec, target, shares, device), part)
+    with errors_kept_back():
+        return with_noise(class_statistics(data, spec, device=device), target, shares, source)
+
+
+def release_origin(
+    data: LabelledData,
+    spec: StatisticsSpec,
+    target: PrivacyTarget | None,
+    shares: Shares,
+    device: str | torch.device = "cpu",
+    *more: object,
+) -> str:
+    """Everything that goes into a release but its noise, as a digest: with equal ones, and equal noise, it is the same.
+
+    The device belongs to it, as others add up floats in another order.
+    """
+    return fingerprint(data, [repr((spec, target, shares)), torch.device(device).type, *map(repr, more)])
 
 
 def spend(
-    budget: PrivacyBudget,
-    data: LabelledData,
-    spec: StatisticsSpec,
-    target: PrivacyTarget,
-    source: NoiseSource,
-    part: str = "",
+    budget: PrivacyBudget, data: LabelledData, target: PrivacyTarget, source: NoiseSource, origin: str, part: str = ""
 ) -> None:
-    """Write down that ``data`` are about to release such statistics; PrivacyError if the budget does not cover it."""
-    name = source.name(fingerprint(data, [spec.settings(), target.epsilon, target.delta]))
-    budget.spend(Release(name, f"statistics of {data.name}", target.guarantee(1.0).mechanism, part))
+    """Write down that ``data`` are about to make the release that ``origin`` describes.
+
+    Raises:
+        PrivacyError: the budget does not cover it.
+    """
+    release = Release(source.name(origin), f"statistics of {data.name}", target.guarantee(1.0).mechanism, part)
+    budget.spend(release)
+
+
+@contextmanager
+def errors_kept_back() -> Iterator[None]:
+    """Inside, records are looked at. An error there might tell of them, so that all who ask hear the same of each.
+
+    The cause stays with the exception, where those that hold the records see it.
+
+    Raises:
+        PrivacyError: something was raised inside.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise PrivacyError("the release failed; why is kept back, for it may tell of the records") from error
+
+
+def kept_release(
+    path: str | os.PathLike[str],
+    origin: str,
+    spec: StatisticsSpec,
+    domain: Domain,
+    shares: Shares,
+    make: Callable[[], NoisyStatistics],
+) -> NoisyStatistics:
+    """The release at ``path``, or what ``make`` gives, which is written there, readable by its owner alone.
+
+    A run that is interrupted so goes on with what it has released, and asks its records nothing again.
+
+    Args:
+        path: of the file.
+        origin: from :func:`release_origin`; the file holds a salted hash of it.
+        spec, domain, shares: of the release.
+        make: releases.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds another release.
+        StorageError: it could not be written.
+    """
+    state = load_checkpoint(path, _KEPT)
+    if state is None:
+        noisy, salt = make(), secrets.token_hex(32)
+        claim = None if noisy.guarantee is None else noisy.guarantee.as_record()
+        values = {"counts": noisy.counts, "sums": dict(noisy.sums), "guarantee": claim}
+        save_checkpoint(path, _KEPT, {**values, "salt": salt, "seal": _seal(salt, origin)}, secret=True)
+        return noisy
+    with restoring(path):
+        sealed, claim = _seal(state["salt"], origin), state["guarantee"]
+        guarantee = None if claim is None else Guarantee.of(claim)
+        noisy = NoisyStatistics(spec, domain, state["counts"], state["sums"], shares, guarantee)
+    if state["seal"] != sealed:
+        raise CheckpointError(
+            f"{path} holds another release (of other data, scale, ε, δ, shares or settings); "
+            "remove it and the checkpoint beside it to make a new one"
+        )
+    return noisy
+
+
+_KEPT = "one private release"
+
+
+def _seal(salt: str, origin: str) -> str:
+    return hashlib.sha256(f"{salt} {origin}".encode()).hexdigest()
 
 
 def with_noise(
     exact: ClassStatistics, target: PrivacyTarget | None, shares: Shares, source: NoiseSource
 ) -> NoisyStatistics:
-    """``exact`` with the noise that ``target`` asks for; each exact record may be released so only once.
+    """``exact`` with the noise that ``target`` asks for; each call is a release, and its noise is its own.
+
+    The noise is named by everything that goes into it: another ε, other shares, another scale or other records get
+    other noise from the same ``source``. Only the identical release repeats itself.
 
     Numbers are rounded to a grid of half a million steps for each deviation of the noise, which is drawn in whole steps
     (:mod:`~fedcl_distill.privacy.noise`): rounding costs some thousandths more noise, and nothing leaks by the
@@ -243,6 +331,7 @@ def with_noise(
         guarantee = release_guarantee(spec, domain, target, shares, seeded=not source.secret)
         steps = _finest_steps(spec, domain, target, shares)
         spread = shares.deviations(spec, domain, guarantee.deviation)
+        source = source.bound_to(repr((spec, domain, target, shares, steps, spread)), values.values())
         values = {name: _on_grid(one, steps[name], spread[name], source, name) for name, one in values.items()}
     counts = values.pop(COUNTS)
     return NoisyStatistics(spec, domain, counts, values, shares, guarantee)

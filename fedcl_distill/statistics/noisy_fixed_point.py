@@ -97,7 +97,7 @@ class NoisyFixedPoint:
         }
 
     def words(self, exact: ClassStatistics, source: NoiseSource) -> Words:
-        """(size,) of :attr:`dtype`: ``exact`` with a share of noise; each exact record may be released so only once.
+        """(size,) of :attr:`dtype`: ``exact`` with a share of noise, named by everything that goes into the words.
 
         Raises:
             SettingsError: as for :meth:`guarantee`.
@@ -106,7 +106,7 @@ class NoisyFixedPoint:
         steps, spread = self.steps(spec, domain), self._share_deviations(spec, domain)
         values = {COUNTS: exact.class_counts.double()}
         values |= {name: exact.sums[name].values for name in shapes_of(spec, domain)}
-        pieces = []
+        source, pieces = source.bound_to(repr((self, spec, domain)), values.values()), []
         for name, one in values.items():
             most = self.max_samples * max_mean(name, domain)
             whole = (one.clamp(-most, most) / steps[name]).round().long()

@@ -234,6 +234,7 @@ def _add(sums: Sums, view: int, data: LabelledData, rows: Tensor, device: torch.
         sums.values[view].index_add_(0, labels, values.double().cpu())
 
 
+_LARGEST_INPUT = 1e4  # far below what overflows float32 in any network, and far above any sensible scale
 _BOUNDS_ROUNDING = 1e-4  # relative: what float32 may make of a length of 1, and data of the ends of their range
 
 
@@ -250,6 +251,11 @@ def radii(spec: StatisticsSpec, domain: Domain) -> dict[str, float]:
         raise SettingsError(f"statistics: private ones look at all samples in every view, not at a share {spec.share}")
     shapes = shapes_of(spec, domain)
     views, dimensions = shapes[FEATURES]
+    if not bool((input_ends(domain).abs() <= _LARGEST_INPUT).all()):  # NaN as well
+        raise SettingsError(
+            f"statistics: network inputs of private ones lie within ±{_LARGEST_INPUT:g}; with this normalisation and "
+            "value range they do not, and whether a record overflows would tell of it"
+        )
     ends = input_ends(domain).square().amax(dim=0).double()  # per channel
     pixels = math.prod(domain.sample_shape[1:])
     found = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -19,20 +18,11 @@ from fedcl_distill.networks import Architecture
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.synthetic import SyntheticSet, save_png
-from simulations.audit.settings import KIND as AUDIT
-from simulations.running.records import Record, make_record, settings_key
-from simulations.running.watch import Silent, Watcher
-from simulations.scenarios.data import load_splits
-from simulations.tables.arms import scenarios
-from simulations.tables.comparison import Table
-from simulations.tables.formats import ABSENT, numbers, plural
+from simulations.data import load_splits
+from simulations.running.progress import Silent, Watcher
+from simulations.running.runs import Kind, Record, make_record, settings_key
 
-KIND = "gradients"
 _MAX_BATCH = 6
-_NOTE = (
-    "Median peak signal-to-noise ratio. A gradient: of FedAvg's first step on so few samples, inverted (Geiping et al. "
-    "2020). A set: of the released sample nearest to a member, or to a candidate that was none."
-)
 
 
 @dataclass(frozen=True)
@@ -100,26 +90,10 @@ def run_gradients(settings: GradientSettings, watcher: Watcher | None = None, fo
     decibels = torch.cat([matched(unit(one), unit(other)) for one, other in zip(originals, guesses, strict=True)])
     metrics: dict[str, Any] = {"psnr": decibels.tolist(), "files": {}}
     if folder is not None and data.is_image and data.sample_shape[0] in (1, 3):
-        metrics["files"]["picture"] = f"audits/gradients-{settings_key(KIND, settings.as_record())}.png"
+        metrics["files"]["picture"] = f"audits/gradients-{settings_key(Kind.GRADIENTS, settings.as_record())}.png"
         _save_pairs(torch.cat(originals), torch.cat(guesses), data, folder / metrics["files"]["picture"])
     watcher.note(f"gradients of {settings.batch}: median PSNR {median(decibels.tolist()):.1f} dB")
-    return make_record(KIND, settings.as_record(), metrics, time.monotonic() - started)
-
-
-def gradient_table(records: Iterable[Record], audits: Iterable[Record]) -> Table:
-    """Beside guesses from gradients, how well the released sample nearest to a member, and to others, resembles it."""
-    rows: list[tuple[str, str, str]] = []
-    for record in records:
-        settings, decibels = record["settings"], numbers(record["metrics"].get("psnr"))
-        name = f"gradient of {plural(settings['batch'], 'sample')} · {settings['data']}"
-        rows.append((name, _decibels(decibels), ABSENT))
-    for scenario in scenarios(audits, AUDIT):
-        for arm in scenario.arms:
-            members, others = (_decibels(arm.values(f"psnr_of_{who}")) for who in ("members", "others"))
-            if members != ABSENT:
-                rows.append((f"nearest sample of {arm.label} · {scenario.settings['data']}", members, others))
-    columns = ("what is seen", "members (dB)", "others (dB)")
-    return Table("What is seen of single samples", columns, tuple(rows), (_NOTE,))
+    return make_record(Kind.GRADIENTS, settings.as_record(), metrics, time.monotonic() - started)
 
 
 def _bounds(data: LabelledData) -> tuple[Tensor, Tensor]:
@@ -133,7 +107,3 @@ def _save_pairs(originals: Tensor, guesses: Tensor, data: LabelledData, path: Pa
     rows = torch.arange(2).repeat_interleave(len(originals))
     arrays = {"pixels": torch.cat([originals, guesses])}
     save_png(SyntheticSet(arrays, Pixels(), rows, ("original", "guess"), data.normalisation), path, scale=3)
-
-
-def _decibels(values: list[float]) -> str:
-    return f"{median(values):.1f}" if values else ABSENT

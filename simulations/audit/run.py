@@ -18,17 +18,23 @@ from fedcl_distill.privacy import guarantee_of
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet, save
 from fedcl_distill.training import accuracy
-from simulations.audit.attacker import PIXELS, Attacker
-from simulations.audit.copying import count_copies
-from simulations.audit.game import Game, game_of_record, toss_coins
-from simulations.audit.releases import Release, maker_for
-from simulations.audit.settings import KIND, AuditSettings
-from simulations.audit.verdict import bounds_of_epsilon, judge_attack
-from simulations.running.records import Record, make_record, settings_key
-from simulations.running.runs import checkpoint_of
-from simulations.running.watch import Silent, Watcher
-from simulations.scenarios.cross_architecture import SavedSet
-from simulations.scenarios.data import load_splits
+from simulations.audit.game import (
+    PIXELS,
+    Attacker,
+    AuditSettings,
+    Game,
+    Release,
+    bounds_of_epsilon,
+    count_copies,
+    game_of_record,
+    judge_attack,
+    maker_for,
+    toss_coins,
+)
+from simulations.data import load_splits
+from simulations.running.progress import Silent, Watcher
+from simulations.running.runs import Kind, Record, checkpoint_of, make_record, settings_key
+from simulations.scenarios.saved_sets import SavedSet
 
 Observations = list[dict[str, Tensor]]
 
@@ -52,8 +58,8 @@ def run_audit(
     started, watcher, folder = time.monotonic(), watcher or Silent(), Path(out_dir)
     maker = maker_for(settings)
     game = toss_coins(settings.data, settings.data_root, settings.candidates, settings.releases, settings.seed)
-    key, attacker = settings_key(KIND, settings.as_record()), Attacker(settings, game)
-    kept = _Kept(checkpoint_of(KIND, key, folder) if checkpoints else None, key)
+    key, attacker = settings_key(Kind.AUDIT, settings.as_record()), Attacker(settings, game)
+    kept = _Kept(checkpoint_of(Kind.AUDIT, key, folder) if checkpoints else None, key)
     with watcher.stage(str(settings)) as stage:
         for index in range(len(kept.observed), settings.releases):
             seed = derive_seed(settings.seed, "release", index)
@@ -67,7 +73,7 @@ def run_audit(
     metrics = {**kept.facts, **_verdict(kept.observed, attacker, kept.facts)}
     kept.forget()
     watcher.note(f"{settings}: {_summary(metrics)}")
-    return make_record(KIND, settings.as_record(), metrics, time.monotonic() - started)
+    return make_record(Kind.AUDIT, settings.as_record(), metrics, time.monotonic() - started)
 
 
 def audit_saved(
@@ -102,11 +108,13 @@ def audit_saved(
     attacker = Attacker(settings, game)
     with watcher.stage(name):
         model = attacker.model_of(saved.synthetic, derive_seed(settings.seed, "attacker", 0))
-        facts = _facts(saved.synthetic, game, Path(out_dir), f"saved-{settings_key(KIND, record)}", keep_set=False)
+        facts = _facts(
+            saved.synthetic, game, Path(out_dir), f"saved-{settings_key(Kind.AUDIT, record)}", keep_set=False
+        )
         facts["accuracy"] = accuracy(model, game.test)
         metrics = {**facts, **_verdict([attacker.observe(saved.synthetic, model)], attacker, facts)}
     watcher.note(f"{name}: {_summary(metrics)}")
-    return make_record(KIND, record, metrics, time.monotonic() - started)
+    return make_record(Kind.AUDIT, record, metrics, time.monotonic() - started)
 
 
 def saved_record(

@@ -1,26 +1,91 @@
-"""The subcommands: one module each, imported only when it is called.
+"""The subcommands: functions of modules that are imported only when they are called.
 
-A module holds a typer application called ``app`` with the one command. To add a subcommand, write such a module and
-name it here; the help of the program is made from this table alone, so that it appears at once.
+The help of the program is made from the table below alone, so that it appears at once. To add a subcommand, write a
+function for typer and name it there.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand.
+
+    Attributes:
+        place: its function, as ``module:function``.
+        help: one line.
+    """
+
+    place: str
+    help: str
+
+    def load(self) -> Any:
+        """The function."""
+        module, _, function = self.place.partition(":")
+        return getattr(import_module(module), function)
+
+
+_HERE, _DEV = "simulations.commands", "simulations.dev"
+
 COMMANDS = {
-    "distil": "Distil a data set with one or more methods and judge the result.",
-    "distil-table": "Compare all methods at one budget, each run in a process of its own.",
-    "cross-architecture": "Judge saved sets with several kinds of networks, and by DD-Ranking's scores.",
-    "robustness": "Attack networks trained on saved sets by PGD, beside networks trained on real data.",
-    "federated": "Simulate federated learning: synthetic sets or models sent, accuracy against bytes.",
-    "continual": "Simulate continual learning: what a memory of synthetic or real samples saves from oblivion.",
-    "federated-continual": "Simulate both at once: clients live through streams, the server remembers for all.",
-    "privacy": "Accuracy against ε: what noise that hides every record costs.",
-    "audit": "Attack releases: who was a member, what is a copy, how much privacy is lost at least.",
-    "bench": "Measure the library beside plain implementations of the published loops.",
-    "race": "How long the library takes to the accuracy of a published loop.",
-    "profile": "Tell where the time goes: convolutions, norms, augmentation, Python.",
-    "scaling": "Measure how time and memory grow with samples, classes, image size, width and clients.",
-    "report": "Write results as one HTML page with tables, plots and synthetic images.",
-    "methods": "List the methods of distillation and selection, and when to choose which.",
+    "distil": Command(f"{_HERE}.distil:distil", "Distil a data set with one or more methods and judge the result."),
+    "distil-table": Command(
+        f"{_HERE}.distil:distil_table", "Compare all methods at one budget, each run in a process of its own."
+    ),
+    "cross-architecture": Command(
+        f"{_HERE}.saved_sets:cross_architecture",
+        "Judge saved sets with several kinds of networks, and by DD-Ranking's scores.",
+    ),
+    "robustness": Command(
+        f"{_HERE}.saved_sets:robustness",
+        "Attack networks trained on saved sets by PGD, beside networks trained on real data.",
+    ),
+    "federated": Command(
+        f"{_HERE}.federated:federated",
+        "Simulate federated learning: synthetic sets or models sent, accuracy against bytes.",
+    ),
+    "continual": Command(
+        f"{_HERE}.continual:continual",
+        "Simulate continual learning: what a memory of synthetic or real samples saves from oblivion.",
+    ),
+    "federated-continual": Command(
+        f"{_HERE}.federated:federated_continual",
+        "Simulate both at once: clients live through streams, the server remembers for all.",
+    ),
+    "privacy": Command(f"{_HERE}.privacy:privacy", "Accuracy against ε: what noise that hides every record costs."),
+    "audit": Command(
+        f"{_HERE}.privacy:audit",
+        "Attack releases: who was a member, what is a copy, how much privacy is lost at least.",
+    ),
+    "report": Command(
+        f"{_HERE}.report:report", "Write results as one HTML page with tables, plots and synthetic images."
+    ),
+    "methods": Command(
+        f"{_HERE}.methods:methods", "List the methods of distillation and selection, and when to choose which."
+    ),
 }
-"""Subcommand to the line that explains it; its module is ``simulations.commands.<name>``, hyphens as underscores."""
+"""Subcommands by name."""
+
+_DEV_COMMANDS = {
+    "bench": Command(
+        f"{_DEV}.commands:bench", "Measure the library beside plain implementations of the published loops."
+    ),
+    "time-to-accuracy": Command(
+        f"{_DEV}.commands:time_to_accuracy", "How long the library takes to the accuracy of a published loop."
+    ),
+    "profile": Command(
+        f"{_DEV}.commands:profile", "Tell where the time goes: convolutions, norms, augmentation, Python."
+    ),
+    "scaling": Command(
+        f"{_DEV}.commands:scaling",
+        "Measure how time and memory grow with samples, classes, image size, width and clients.",
+    ),
+}
+
+if find_spec(_DEV) is not None:  # a checkout; the wheel has none of it
+    COMMANDS |= _DEV_COMMANDS

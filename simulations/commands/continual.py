@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import typer
-
 from simulations.commands.options import takes_settings
-from simulations.commands.shared import DEFAULT_OUT, Out, WorkerCount, records_of, show_results, watching
-from simulations.running.compare import compare
+from simulations.commands.output import DEFAULT_OUT, Out, WorkerCount, records_of, show_results, watching
+from simulations.running.compare import Failures, compare
 from simulations.running.console import open_console
-from simulations.running.failures import Failures
-from simulations.running.records import RESULTS
-from simulations.running.runs import Run
-from simulations.scenarios.continual import KIND
+from simulations.running.runs import RESULTS, Kind, Run
 from strategies.continual import STRATEGIES, ContinualSettings
-
-app = typer.Typer(add_completion=False)
 
 _HELPS = {
     "strategy": f"One of {', '.join(STRATEGIES)}.",
@@ -25,7 +18,6 @@ _HELPS = {
 }
 
 
-@app.command()
 @takes_settings(ContinualSettings, helps=_HELPS)
 def continual(cells: list[ContinualSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1) -> None:
     """Train on one experience after the other and measure what is still known of each.
@@ -33,9 +25,9 @@ def continual(cells: list[ContinualSettings], out: Out = DEFAULT_OUT, workers: W
     Repeat a setting to compare, for instance: --strategy naive --strategy reservoir --strategy distilled.
     Results that the folder already holds are not computed again.
     """
-    console, results, runs = open_console(), out / RESULTS, [Run(KIND, cell) for cell in cells]
+    console, results, runs = open_console(), out / RESULTS, [Run(Kind.CONTINUAL, cell) for cell in cells]
     failures = Failures()
     with watching(console) as watcher:
         compare(runs, results, watcher, workers, failures=failures)
-    show_results(console, records_of(results, runs), KIND, results)
+    show_results(console, records_of(results, runs), Kind.CONTINUAL, results)
     failures.check()

@@ -1,4 +1,4 @@
-"""``fedcl-distill federated``."""
+"""``fedcl-distill federated`` and ``federated-continual``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from simulations.attacks import AttackedSettings, list_attacks
 from simulations.commands.options import takes_settings
-from simulations.commands.shared import (
+from simulations.commands.output import (
     DEFAULT_OUT,
     Out,
     WorkerCount,
@@ -17,19 +17,16 @@ from simulations.commands.shared import (
     show_results,
     watching,
 )
-from simulations.running.compare import compare
+from simulations.running.compare import Failures, compare
 from simulations.running.console import open_console
-from simulations.running.failures import Failures
-from simulations.running.records import RESULTS, Record
-from simulations.running.runs import Run
+from simulations.running.runs import RESULTS, Kind, Record, Run
 from simulations.scenarios import tuning
-from simulations.scenarios.federated import KIND, list_arms
-from simulations.tables.arms import TUNING, scenarios
-from simulations.tables.bytes_to_reach import table_of_bytes
+from simulations.scenarios.federated import list_variants as federated_strategies
+from simulations.scenarios.federated_continual import list_variants as federated_continual_strategies
+from simulations.settings import FederatedContinualSettings
 from simulations.tables.comparison import table_of
-from simulations.tables.poisoning import table_of_attacks
-
-app = typer.Typer(add_completion=False)
+from simulations.tables.federated import table_of_attacks, table_of_bytes
+from simulations.tables.variants import scenarios
 
 Tune = Annotated[
     list[str] | None,
@@ -43,7 +40,7 @@ Tune = Annotated[
 ]
 
 _HELPS = {
-    "strategy": f"One of {', '.join(list_arms())}.",
+    "strategy": f"One of {', '.join(federated_strategies())}.",
     "strategy_settings": "What the strategy shall do in its own way, such as mu=0.1; topk.fraction=0.1 is for topk.",
     "method": "Clients distil by this; see fedcl-distill methods.",
     "method_settings": "What the method shall do in its own way, such as init=noise; dm.clamp=true is for dm alone.",
@@ -53,7 +50,6 @@ _HELPS = {
 }
 
 
-@app.command()
 @takes_settings(AttackedSettings, helps=_HELPS)
 def federated(
     cells: list[AttackedSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1, tune: Tune = None
@@ -67,14 +63,41 @@ def federated(
     with watching(console) as watcher:
         if tune:
             cells, choices = tuning.tune(cells, tune, results, watcher, workers)
-        runs = [Run(KIND, cell) for cell in cells]
+        runs = [Run(Kind.FEDERATED, cell) for cell in cells]
         compare(runs, results, watcher, workers, failures=failures)
     records = records_of(results, runs)
-    for scenario in scenarios(records, KIND):
+    for scenario in scenarios(records, Kind.FEDERATED):
         for table in (table_of_bytes(scenario), table_of_attacks(scenario)):
             if table:
                 console.print(rich_table(table))
-    for scenario in scenarios(choices, TUNING):
+    for scenario in scenarios(choices, Kind.FEDERATED_TUNING):
         console.print(rich_table(table_of(scenario)))
-    show_results(console, records, KIND, results)
+    show_results(console, records, Kind.FEDERATED, results)
+    failures.check()
+
+
+_FEDERATED_CONTINUAL_HELPS = {
+    "strategy": f"One of {', '.join(federated_continual_strategies())}.",
+    "strategy_settings": "What the strategy shall do in its own way, such as reserve=false; statistics.views=20 is "
+    "for statistics.",
+    "method": "Clients distil by this, the server its memory; see fedcl-distill methods.",
+    "method_settings": "What the method shall do in its own way, such as init=noise; dm.clamp=true is for dm alone.",
+    "bits": "Of each sent and remembered value: 2, 4, 8, 16 or 32.",
+}
+
+
+@takes_settings(FederatedContinualSettings, helps=_FEDERATED_CONTINUAL_HELPS)
+def federated_continual(
+    cells: list[FederatedContinualSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1
+) -> None:
+    """Let clients live through streams of experiences and measure what the global model still knows of each.
+
+    Repeat a setting to compare, for instance: --stream same --stream shuffled --strategy distilled --strategy fedavg.
+    Results that the folder already holds are not computed again; a run that was ended goes on from its last stage.
+    """
+    console, results, runs = open_console(), out / RESULTS, [Run(Kind.FEDERATED_CONTINUAL, cell) for cell in cells]
+    failures = Failures()
+    with watching(console) as watcher:
+        compare(runs, results, watcher, workers, failures=failures)
+    show_results(console, records_of(results, runs), Kind.FEDERATED_CONTINUAL, results)
     failures.check()

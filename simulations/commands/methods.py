@@ -15,18 +15,15 @@ from rich.text import Text
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import METHODS, Method, list_methods
-from simulations.commands.docstrings import explained, introduction
+from simulations.commands.options import explained, introduction
+from simulations.formats import ABSENT
 from simulations.running.console import open_console
-from simulations.tables.formats import ABSENT
-
-app = typer.Typer(add_completion=False)
 
 _ROOM_FOR_PAPERS = 110  # columns
 
 Name = Annotated[str | None, typer.Argument(help="Show this method in full.", metavar="[METHOD]", show_default=False)]
 
 
-@app.command()
 def methods(name: Name = None) -> None:
     """List the methods that --method takes, family by family, or show one with its settings.
 

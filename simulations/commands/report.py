@@ -9,11 +9,9 @@ import typer
 from rich.console import Console
 
 from fedcl_distill.errors import SettingsError
-from simulations.commands.shared import DEFAULT_OUT, REPORT
+from simulations.commands.output import DEFAULT_OUT, REPORT
 from simulations.report import write_drawings, write_report
-from simulations.running.records import RESULTS
-
-app = typer.Typer(add_completion=False)
+from simulations.running.runs import RESULTS
 
 Results = Annotated[
     list[Path] | None,
@@ -29,7 +27,6 @@ Drawings = Annotated[
 ]
 
 
-@app.command()
 def report(results: Results = None, to: To = None, drawings: Drawings = None) -> None:
     """Write one self-contained HTML page about all results in the files."""
     files = [one / RESULTS if one.is_dir() else one for one in results or [DEFAULT_OUT / RESULTS]]

@@ -19,8 +19,8 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.files import remove
 from simulations.attacks.clients import poisoned, tamper
 from simulations.attacks.settings import AttackedSettings
-from simulations.running.records import append_record, finished_keys, make_record, settings_key
-from simulations.scenarios.data import held_out, load_splits
+from simulations.data import held_out, load_splits
+from simulations.running.runs import append_record, finished_keys, make_record, settings_key
 from simulations.settings import FederatedData
 from strategies.federated import make_client_app, run_server
 from strategies.federated.client import partition_of

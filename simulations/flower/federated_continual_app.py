@@ -11,7 +11,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from simulations.flower.app import central_test_data, client_data, client_parts
-from simulations.running.records import append_record, make_record
+from simulations.running.runs import append_record, make_record
 from simulations.settings import FederatedContinualSettings
 from strategies.federated.client import partition_of
 from strategies.federated_continual import ClientStream, make_client_app, run_server

@@ -16,7 +16,7 @@ from types import TracebackType
 
 from fedcl_distill.errors import DependencyError, FedclDistillError
 from simulations.flower.credentials import LOOPBACK
-from simulations.running import warden
+from simulations.running import supervisor
 from simulations.running.processes import stop_with_children
 
 _START_SECONDS = 60.0
@@ -54,11 +54,11 @@ class FlowerProcesses:
     def start(self, program: str, *options: str, log: str) -> subprocess.Popen[bytes]:
         """Start ``program`` in the background; what it prints goes into the file ``log`` in the home.
 
-        It ends with this process, also if that is killed: a warden leads its group and kills it then.
+        It ends with this process, also if that is killed: a supervisor leads its group and kills it then.
         """
         with (self.home / log).open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-I", warden.__file__, find_program(program), *options],
+                [sys.executable, "-I", supervisor.__file__, find_program(program), *options],
                 env=self.environment(),
                 stdin=subprocess.PIPE,  # nothing is written; that it stays open says that we are there
                 stdout=output,

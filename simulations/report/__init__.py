@@ -1,5 +1,5 @@
 """Results as one self-contained HTML page."""
 
-from simulations.report.write import write_drawings, write_report
+from simulations.report.page import write_drawings, write_report
 
 __all__ = ["write_drawings", "write_report"]

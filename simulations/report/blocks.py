@@ -1,11 +1,71 @@
-"""What a report consists of: sections of blocks. The template knows how each kind of block looks."""
+"""What a section of the page is made of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import json
+import struct
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from simulations.running.runs import Record, read_records
 from simulations.tables.comparison import Table
+from simulations.tables.variants import REPEATED, Scenario
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MAX_PICTURE_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Sourced:
+    """A result and the folder that the paths in it start from."""
+
+    record: Record
+    folder: Path
+
+
+def read_sources(files: Iterable[Path]) -> list[Sourced]:
+    """All results of all files, in order."""
+    return [Sourced(record, file.parent) for file in files for record in read_records(file)]
+
+
+def count_torn_lines(files: Iterable[Path]) -> int:
+    """Lines that are no result, such as the one that a crash tore."""
+    return sum(_count_lines(file) - sum(1 for _ in read_records(file)) for file in files)
+
+
+def picture_of(source: Sourced) -> tuple[str, int] | None:
+    """The result's picture as a data URI and its width in pixels; None without one.
+
+    Only a PNG file of moderate size below the folder of the results is read.
+    """
+    files = source.record["metrics"].get("files")
+    name = files.get("picture") if isinstance(files, dict) else None
+    path = _below(source.folder, name)
+    if path is None or not path.is_file() or path.stat().st_size > _MAX_PICTURE_BYTES:
+        return None
+    content = path.read_bytes()
+    if not content.startswith(_PNG_SIGNATURE) or len(content) < 24:
+        return None
+    (width,) = struct.unpack(">I", content[16:20])
+    return "data:image/png;base64," + base64.b64encode(content).decode(), width
+
+
+def _below(folder: Path, name: Any) -> Path | None:
+    if not isinstance(name, str) or "\0" in name:
+        return None
+    root = folder.resolve()
+    path = (root / name).resolve()
+    return path if path.is_relative_to(root) else None
+
+
+def _count_lines(file: Path) -> int:
+    if not file.exists():
+        return 0
+    with file.open("rb") as lines:
+        return sum(1 for line in lines if line.strip())
 
 
 @dataclass(frozen=True)
@@ -105,3 +165,27 @@ class Section:
     title: str
     introduction: str
     chapters: Sequence[Chapter]
+
+
+def settings_facts(scenario: Scenario) -> ClientReport:
+    """What all variants share, and a table of what they differ in."""
+    first = scenario.variants[0].settings
+    shared = tuple((name, _show(value)) for name, value in first.items() if name not in scenario.varying)
+    records = [record for variant in scenario.variants for record in variant.records]
+    repeated = tuple(
+        (f"{name}s", ", ".join(sorted({_show(record["settings"].get(name)) for record in records})))
+        for name in REPEATED
+        if any(name in record["settings"] for record in records)
+    )
+    rows = tuple(
+        (variant.label, *(_show(variant.settings.get(name)) for name in scenario.varying))
+        for variant in scenario.variants
+    )
+    differing = Table("Where variants differ", ("variant", *scenario.varying), rows) if scenario.varying else None
+    return ClientReport("All settings", (*shared, *repeated), differing)
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "default"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

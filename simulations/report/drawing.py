@@ -1,4 +1,4 @@
-"""Plots as SVG inside the page: their colours are the page's, so that they follow its light and its dark theme."""
+"""Drawings: curves, maps, ROC curves, accuracy against epsilon."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from simulations.tables.formats import byte_size, seconds
+from simulations.formats import ABSENT, byte_size, mean, numbers, seconds, spread
+from simulations.report.blocks import HeatCell
+from simulations.tables.privacy import Task, epsilons_of, show_epsilon
+from simulations.tables.variants import Scenario, Variant
 
 Point = tuple[float, float, float]
 """Where, how high, and the standard deviation of the height."""
@@ -187,3 +191,105 @@ def _with_own_ids(svg: str) -> str:
 
 def _round_bytes(value: float) -> str:
     return byte_size(value).replace(".00", "").replace(".0 ", " ")
+
+
+_STOPS = ((246, 248, 252), (158, 202, 225), (49, 130, 189), (8, 48, 107))
+_DARK_FROM = 0.5
+
+
+def heat_cell(value: float | None) -> HeatCell:
+    """The field for a fraction in [0, 1], as whole per cent; grey without one."""
+    if value is None:
+        return HeatCell(ABSENT, "#8886", "inherit")
+    share = min(1.0, max(0.0, value))
+    ink = "#ffffff" if share >= _DARK_FROM else "#16202c"
+    return HeatCell(f"{100 * value:.0f}", _colour(share), ink)
+
+
+def _colour(share: float) -> str:
+    position = share * (len(_STOPS) - 1)
+    index = min(int(position), len(_STOPS) - 2)
+    rest = position - index
+    mixed = (round(a + (b - a) * rest) for a, b in zip(_STOPS[index], _STOPS[index + 1], strict=True))
+    return "#" + "".join(f"{channel:02x}" for channel in mixed)
+
+
+_LOW = 5e-4
+
+
+def drawing_of_curves(scenario: Scenario) -> str:
+    """SVG: for each variant, the curve of its attack with the largest area; nothing without results."""
+    lines = {variant.label: line for variant in scenario.variants if (line := _curve(variant)) is not None}
+    if not lines:
+        return ""
+    with style():
+        figure = new_figure(7.0, 6.0)
+        axes = figure.subplots()
+        for index, (label, (false_rates, true_rates, attack)) in enumerate(lines.items()):
+            looks = {**look(index), "marker": ""}
+            axes.plot(false_rates, true_rates, label=f"{label}: {attack}", **looks)
+        axes.plot([_LOW, 1], [_LOW, 1], color="#020202", linewidth=0.8, linestyle=":")
+        for axis, name in ((axes.xaxis, "false positive rate"), (axes.yaxis, "true positive rate")):
+            axis.set_label_text(f"{name} (log scale)")
+        axes.set(xscale="log", yscale="log", xlim=(_LOW, 1), ylim=(_LOW, 1.05))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_formatter(NullFormatter())
+        axes.grid(visible=False, which="minor")
+        show_legend(figure, axes)
+        return to_svg(figure, "True against false positive rates of membership inference")
+
+
+def _curve(variant: Variant) -> tuple[Sequence[float], Sequence[float], str] | None:
+    """Of the variant's first seed."""
+    attacks = variant.records[0]["metrics"].get("attacks")
+    if not isinstance(attacks, dict) or not attacks:
+        return None
+    best = max(attacks, key=lambda name: attacks[name]["auc"]["value"])
+    curve = attacks[best].get("curve") or {}
+    false_rates, true_rates = (numbers(curve.get(name)) for name in ("fpr", "tpr"))
+    return (false_rates, true_rates, best) if false_rates and len(false_rates) == len(true_rates) else None
+
+
+_REFERENCE_DASHES = ":"
+
+
+def drawing_of_privacy(tasks: Sequence[Task]) -> str:
+    """Markup of one drawing of at least one task; every ε has the same room, the last is that of no noise."""
+    labels = list(dict.fromkeys(label for task in tasks for label in task.curves))
+    references = list(dict.fromkeys(label for task in tasks for label in task.references))
+    epsilons = epsilons_of(tasks)
+    with style():
+        figure = new_figure(5.4 * max(2, len(tasks)), 4.2)
+        panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+        for axes, task in zip(panels, tasks, strict=True):
+            for number, label in enumerate(labels):
+                _draw_curve(axes, task, label, number, epsilons)
+            for number, label in enumerate(references, start=len(labels)):
+                _draw_reference(axes, task, label, number)
+            axes.set_title(task.title)
+            axes.set_xlabel("ε, from most private to no noise")
+            axes.set_xticks(range(len(epsilons)), [show_epsilon(one) for one in epsilons])
+        use_percent_axis(panels[0], "test accuracy (%)")
+        handles = {label: handle for axes in panels for handle, label in zip(*_legend(axes), strict=True)}
+        order = [label for label in (*labels, *references) if label in handles]
+        figure.legend([handles[label] for label in order], order, loc="outside lower left", ncols=3, fontsize=9.5)
+        return to_svg(figure, "Accuracy against epsilon")
+
+
+def _draw_curve(axes: Axes, task: Task, label: str, number: int, epsilons: Sequence[float]) -> None:
+    curve = task.curves.get(label, {})
+    columns = [(float(place), [100 * value for value in curve.get(one, [])]) for place, one in enumerate(epsilons)]
+    if points := [(place, mean(values) or 0.0, spread(values)) for place, values in columns if values]:
+        draw_points(axes, points, label, look(number))
+
+
+def _draw_reference(axes: Axes, task: Task, label: str, number: int) -> None:
+    height = mean(task.references.get(label, []))
+    if height is not None:
+        colour = look(number)["color"]
+        axes.axhline(100 * height, color=colour, linestyle=_REFERENCE_DASHES, label=f"{label}, claims nothing")
+
+
+def _legend(axes: Axes) -> tuple[list[Artist], list[str]]:
+    handles, labels = axes.get_legend_handles_labels()
+    return handles, [label.removesuffix(", claims nothing") for label in labels]

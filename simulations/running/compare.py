@@ -1,4 +1,4 @@
-"""A comparison: many runs, each result kept as soon as it is there."""
+"""A comparison: many runs, each result kept as soon as it is there, each failure told."""
 
 from __future__ import annotations
 
@@ -6,16 +6,64 @@ import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedcl_distill.errors import FedclDistillError
+from fedcl_distill.errors import FedclDistillError, StorageError
 from fedcl_distill.files import remove
-from simulations.running.failures import Failures
-from simulations.running.performing import perform
-from simulations.running.records import Record, append_record, finished_keys
-from simulations.running.runs import Run, checkpoint_of
-from simulations.running.watch import Silent, Stage, Watcher
-from simulations.running.workers import Worker, Workers, run_in_processes
+from simulations.running.pool import PoolSettings, Worker, run_in_processes
+from simulations.running.progress import Silent, Stage, Watcher
+from simulations.running.runs import Record, Run, append_record, checkpoint_of, finished_keys, perform
+
+_NAMES = ("strategy", "method", "data", "seed")
+
+
+class ComparisonError(FedclDistillError, RuntimeError):
+    """Some runs of a comparison failed; what the others gave is there."""
+
+
+@dataclass
+class Failures:
+    """What went wrong in a comparison.
+
+    Attributes:
+        errors: one for each run that failed.
+    """
+
+    errors: list[FedclDistillError] = field(default_factory=list)
+
+    def take(self, run: Run, error: Exception) -> str:
+        """Keep ``error`` of ``run`` and return a line about it.
+
+        Raises:
+            Exception: ``error`` itself, where the next run could not do better: nothing can be written, or it is a
+                mistake in the program and not in what was asked.
+        """
+        if isinstance(error, StorageError) or not isinstance(error, FedclDistillError):
+            raise error
+        self.errors.append(error)
+        return f"failed: {describe(run)}: {error}"
+
+    def check(self) -> None:
+        """Return if all runs came to their ends.
+
+        Raises:
+            FedclDistillError: the one error that there was.
+            ComparisonError: several runs failed; the message has each reason once.
+        """
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            reasons = Counter(str(error) for error in self.errors)
+            lines = [f"  {count} times: {reason}" for reason, count in reasons.most_common()]
+            raise ComparisonError("\n".join([f"{len(self.errors)} runs failed", *lines]))
+
+
+def describe(run: Run) -> str:
+    """A few words on ``run``, such as "federated strategy=fedavg seed=0"."""
+    settings = run.settings.as_record()
+    return " ".join([run.kind, *(f"{name}={settings[name]}" for name in _NAMES if settings.get(name) is not None)])
+
 
 Perform = Callable[[Run, Watcher, Path], Record]
 Ended = tuple[Run, Record | Exception]
@@ -28,7 +76,7 @@ def compare(
     workers: int = 1,
     *,
     perform: Perform = perform,
-    hired: Sequence[Worker] = (),
+    started: Sequence[Worker] = (),
     failures: Failures | None = None,
 ) -> list[Record]:
     """Do those of ``runs`` that ``results_path`` does not hold yet, and append each result as soon as it is there.
@@ -43,7 +91,7 @@ def compare(
         workers: runs at a time. One runs in this process, with its number of threads; more run in processes of one
             thread each, which changes results by rounding and by nothing else.
         perform: does a run in this process.
-        hired: processes for the runs that were started beforehand, if there are to be several.
+        started: processes for the runs that were started beforehand, if there are to be several.
         failures: takes errors of runs, so that the others go on; its ``check`` raises them. None lets the first error
             end the comparison; finished results stay.
 
@@ -56,7 +104,7 @@ def compare(
     todo = [run for run in runs if run.key not in done]
     with watcher.stage(_describe(todo)) as stage:
         if workers > 1:
-            results = _elsewhere(todo, Workers(folder, workers, reuse=True), watcher, stage, hired)
+            results = _elsewhere(todo, PoolSettings(folder, workers, reuse=True), watcher, stage, started)
         else:
             results = _here(todo, perform, watcher, folder)
         with closing(results):
@@ -88,8 +136,8 @@ def _here(todo: Sequence[Run], perform: Perform, watcher: Watcher, folder: Path)
 
 
 def _elsewhere(
-    todo: Sequence[Run], workers: Workers, watcher: Watcher, stage: Stage, hired: Sequence[Worker]
+    todo: Sequence[Run], workers: PoolSettings, watcher: Watcher, stage: Stage, started: Sequence[Worker]
 ) -> Generator[Ended, None, None]:
-    with closing(run_in_processes(todo, workers, stage, watcher.note, hired)) as outcomes:
+    with closing(run_in_processes(todo, workers, stage, watcher.note, started)) as outcomes:
         for outcome in outcomes:
             yield outcome.run, outcome.error() if outcome.record is None else outcome.record

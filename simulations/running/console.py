@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from simulations.running.watch import Stage, Watcher
-from simulations.tables.formats import seconds
+from simulations.formats import seconds
+from simulations.running.progress import Stage, Watcher
 
 _SECONDS_BETWEEN_LINES = 30.0
 

@@ -58,9 +58,9 @@ def _import_early() -> None:
 def _perform(request: Mapping[str, Any], speaker: _Speaker) -> Mapping[str, Any]:
     import torch
 
-    from simulations.measuring.machine import tune_allocator
-    from simulations.running.interrupts import InsistentInterrupts
-    from simulations.running.performing import perform_named
+    from simulations.costs import tune_allocator
+    from simulations.running.progress import InsistentInterrupts
+    from simulations.running.runs import perform_named
 
     tune_allocator()
     torch.set_num_threads(request["threads"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 
-from simulations.running.records import Record, make_record
-from simulations.running.watch import Silent, Watcher
-from simulations.scenarios.data import load_splits
+from simulations.data import load_splits
+from simulations.running.progress import Silent, Watcher
+from simulations.running.runs import Record, make_record
 from strategies.continual import ContinualResult, ContinualSettings
 
 KIND = "continual"

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from fedcl_distill.data import Splits
+from fedcl_distill.data import LabelledData, Splits
 from fedcl_distill.engine import Budget, ByteBudget, OnProgress, Progress, Size, finished
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.evaluation import Evaluation, find_protocol
+from fedcl_distill.evaluation import Evaluation, evaluate, find_protocol
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import BITS, SyntheticSet, check_bits, encoded_bytes, load, save, save_png
-from simulations.measuring.costs import Meter
-from simulations.running.records import Record, make_record, settings_key
-from simulations.running.watch import Silent, Stage, Watcher
-from simulations.scenarios.data import load_splits
-from simulations.scenarios.judging import judge
+from simulations.costs import Meter
+from simulations.data import load_splits
+from simulations.running.progress import Silent, Stage, Watcher
+from simulations.running.runs import Kind, Record, make_record, settings_key
 
-KIND = "distil"
 _PICTURE_COLUMNS = 10
 _PICTURE_PIXELS, _MAX_IMAGE_PIXELS = 360, 72  # wide as a whole; high, a single image
 
@@ -99,7 +97,7 @@ class DistilSettings:
 
     @property
     def key(self) -> str:
-        return settings_key(KIND, self.as_record())
+        return settings_key(Kind.DISTIL, self.as_record())
 
     def as_record(self) -> dict[str, Any]:
         """JSON values that name the experiment: everything but places on this computer."""
@@ -155,7 +153,7 @@ def run_distil(
         "files": files,
         "class_names": list(synthetic.class_names),
     }
-    return make_record(KIND, settings.as_record(), metrics, time.monotonic() - started)
+    return make_record(Kind.DISTIL, settings.as_record(), metrics, time.monotonic() - started)
 
 
 def _distil(settings: DistilSettings, splits: Splits, stage: Stage, checkpoint: Path | None) -> SyntheticSet:
@@ -210,3 +208,37 @@ def _costs(settings: DistilSettings, synthetic: SyntheticSet) -> dict[str, Any]:
         "privacy": synthetic.provenance.get("privacy"),
         "holds_real_samples": bool(synthetic.provenance.get("holds_real_samples", False)),
     }
+
+
+class Judging(Protocol):
+    """Settings of a judgement; the number of networks and their architecture are the protocol's where None."""
+
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def networks(self) -> int | None: ...
+    @property
+    def architecture(self) -> str | None: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def judge(
+    settings: Judging,
+    synthetic: SyntheticSet,
+    test: LabelledData,
+    on_network: Callable[[int, float], None] | None = None,
+) -> Evaluation:
+    """:func:`~fedcl_distill.evaluation.evaluate` with ``settings``."""
+    return evaluate(
+        synthetic,
+        test,
+        find_protocol(settings.protocol),
+        seed=settings.seed,
+        architecture=None if settings.architecture is None else Architecture.parse(settings.architecture),
+        networks=settings.networks,
+        device=settings.device,
+        on_network=on_network,
+    )

@@ -11,18 +11,15 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import ByteBudget, count_per_class
 from fedcl_distill.engine.size import bytes_of_counts
 from fedcl_distill.parameterizations import Pixels
-from simulations.running.records import Record, append_record, make_record, read_records, settings_key
-from simulations.running.runs import Run
-from simulations.running.watch import Silent, Watcher
-from simulations.running.workers import Outcome, Workers, run_in_processes
-from simulations.scenarios.data import load_splits
-from simulations.scenarios.distil import KIND, DistilSettings
-from simulations.tables.formats import number
+from simulations.data import load_splits
+from simulations.formats import number
+from simulations.running.pool import Outcome, PoolSettings, run_in_processes
+from simulations.running.progress import Silent, Watcher
+from simulations.running.runs import Kind, Record, Run, append_record, make_record, read_records, settings_key
+from simulations.scenarios.distil import DistilSettings
 
 DEFAULT_SECONDS = 600.0
 BASELINE = "random"
-FAILED = f"{KIND}-failed"
-"""Kind of a record that says why a run has no result: its metrics are ``error``, ``reason`` and ``during``."""
 
 
 def with_budget(cells: Iterable[DistilSettings], seconds: float | None = None) -> list[DistilSettings]:
@@ -38,7 +35,7 @@ def with_budget(cells: Iterable[DistilSettings], seconds: float | None = None) -
 def run_table(
     cells: Sequence[DistilSettings],
     results_path: str | os.PathLike[str],
-    workers: Workers,
+    workers: PoolSettings,
     watcher: Watcher | None = None,
     *,
     retry_failed: bool = False,
@@ -46,13 +43,14 @@ def run_table(
     """Run those of ``cells`` that ``results_path`` does not hold yet, each in a fresh process; return the new records.
 
     Each result is appended as soon as it is there. A run that fails becomes a record of kind
-    :data:`FAILED` and stops nothing; it is tried again only with ``retry_failed``.
+    ``distil-failed``, whose metrics are ``error``, ``reason`` and ``during``, and stops nothing; it is tried again
+    only with ``retry_failed``.
     """
     watcher, new = watcher or Silent(), []
     todo = _missing(cells, results_path, retry_failed)
     with (
         watcher.stage(f"{len(todo)} of {len(cells)} cells to do") as stage,
-        closing(run_in_processes([Run(KIND, cell) for cell in todo], workers, stage)) as outcomes,
+        closing(run_in_processes([Run(Kind.DISTIL, cell) for cell in todo], workers, stage)) as outcomes,
     ):
         for record in map(_record, outcomes):
             append_record(results_path, record)
@@ -92,7 +90,7 @@ def records_of_cells(cells: Sequence[DistilSettings], results_path: str | os.Pat
 def _record(outcome: Outcome) -> Record:
     if outcome.record is not None:
         return outcome.record
-    return make_record(FAILED, outcome.run.settings.as_record(), outcome.failure, outcome.seconds)
+    return make_record(Kind.DISTIL_FAILED, outcome.run.settings.as_record(), outcome.failure, outcome.seconds)
 
 
 def _with_seconds(cell: DistilSettings, seconds: float | None) -> DistilSettings:
@@ -109,7 +107,7 @@ def _missing(
 
 
 def _failed_key(cell: DistilSettings) -> str:
-    return settings_key(FAILED, cell.as_record())
+    return settings_key(Kind.DISTIL_FAILED, cell.as_record())
 
 
 def _baseline(cell: DistilSettings, payload: int, train: LabelledData) -> DistilSettings:
@@ -122,6 +120,6 @@ def _baseline(cell: DistilSettings, payload: int, train: LabelledData) -> Distil
 
 def _in_one_line(record: Record) -> str:
     cell, metrics = DistilSettings(**record["settings"]), record["metrics"]
-    if record["kind"] == FAILED:
+    if record["kind"] == Kind.DISTIL_FAILED:
         return f"{cell}: failed, {metrics['error']}: {metrics['reason']}"
     return f"{cell}: {100 * metrics['accuracy']:.1f} % · {metrics['distil_cpu_seconds']:.0f} CPU-s"

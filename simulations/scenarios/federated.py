@@ -12,8 +12,8 @@ from typing import Any
 from simulations.attacks import AttackedSettings
 from simulations.attacks.success import dropped_samples, success_rate
 from simulations.flower.app import central_test_data, client_app, client_parts
-from simulations.running.records import Record, make_record
-from simulations.running.watch import Silent, Stage, Watcher
+from simulations.running.progress import Silent, Stage, Watcher
+from simulations.running.runs import Record, make_record
 from simulations.scenarios.ceilings import CEILINGS, run_ceiling
 from simulations.settings import FederatedSettings
 from strategies.federated import (
@@ -71,7 +71,7 @@ def simulate(
     return result
 
 
-def list_arms() -> list[str]:
+def list_variants() -> list[str]:
     """What ``strategy`` can name here: Flower strategies, and what they are measured against."""
     return [*list_strategies(), *CEILINGS]
 

@@ -7,8 +7,8 @@ import time
 
 from simulations.flower.app import central_test_data
 from simulations.flower.federated_continual_app import KIND, client_app, client_streams
-from simulations.running.records import Record, make_record
-from simulations.running.watch import Silent, Watcher
+from simulations.running.progress import Silent, Watcher
+from simulations.running.runs import Record, make_record
 from simulations.scenarios.federated import quiet_flower
 from simulations.scenarios.federated_continual_ceilings import CEILINGS, run_ceiling
 from simulations.settings import FederatedContinualSettings
@@ -22,7 +22,7 @@ from strategies.federated_continual import (
 from strategies.federated_continual.server import OnStage
 
 
-def list_arms() -> list[str]:
+def list_variants() -> list[str]:
     """What ``strategy`` can name here: strategies, and what they are measured against."""
     return [*STRATEGIES.names(), *CEILINGS]
 

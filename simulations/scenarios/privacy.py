@@ -29,13 +29,10 @@ from fedcl_distill.statistics import (
     with_noise,
 )
 from fedcl_distill.synthetic import check_bits, encoded_bytes, load, save
-from simulations.running.records import Record, make_record, settings_key
-from simulations.running.runs import checkpoint_of
-from simulations.running.watch import Silent, Watcher
-from simulations.scenarios.data import load_splits
-from simulations.scenarios.judging import judge
-
-KIND = "privacy"
+from simulations.data import load_splits
+from simulations.running.progress import Silent, Watcher
+from simulations.running.runs import Kind, Record, checkpoint_of, make_record, settings_key
+from simulations.scenarios.distil import judge
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,7 @@ def run_privacy(
         StorageError: the set could not be written.
     """
     started, watcher = time.monotonic(), watcher or Silent()
-    method, name = settings.method, f"{KIND}-{settings_key(KIND, settings.as_record())}"
+    method, name = settings.method, f"{Kind.PRIVACY}-{settings_key(Kind.PRIVACY, settings.as_record())}"
     splits = load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit)
     with watcher.stage(str(settings)) as stage:
         exact = _exact(splits.train, method.spec, Path(out_dir), settings.device)
@@ -150,14 +147,14 @@ def run_privacy(
         "payload_bytes": encoded_bytes(synthetic, settings.bits, provenance=False),
         "files": {"set": path},
     }
-    return make_record(KIND, settings.as_record(), metrics, time.monotonic() - started)
+    return make_record(Kind.PRIVACY, settings.as_record(), metrics, time.monotonic() - started)
 
 
 def _exact(train: LabelledData, spec: StatisticsSpec, folder: Path, device: str) -> ClassStatistics:
     """Sums of all training data, from the file that an earlier run left, if there is one."""
     data = publicly_scaled(train)
     key = fingerprint(data, spec.settings())
-    path = checkpoint_of(KIND, key[:16], folder)
+    path = checkpoint_of(Kind.PRIVACY, key[:16], folder)
     kept = load_checkpoint(path, key)
     if kept is None:
         exact = class_statistics(data, spec, device=device)

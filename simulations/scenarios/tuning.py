@@ -13,14 +13,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from fedcl_distill.errors import SettingsError
+from fedcl_distill.errors import DivergenceError, SettingsError
 from simulations.attacks import AttackedSettings
 from simulations.running.compare import compare
-from simulations.running.records import Record, append_record, make_record, read_records
-from simulations.running.runs import Run
-from simulations.running.watch import Watcher
-from simulations.scenarios.trial import TRIAL
-from simulations.tables.arms import TUNING
+from simulations.running.progress import Watcher
+from simulations.running.runs import Kind, Record, Run, append_record, make_record, read_records
+from simulations.scenarios.federated import run_federated
+from strategies.federated.collector import QuorumError
+
+
+def run_trial(
+    settings: AttackedSettings, watcher: Watcher | None = None, checkpoint: str | os.PathLike[str] | None = None
+) -> Record:
+    """One candidate's result line; a candidate under which training breaks down has accuracy 0 and a ``failure``.
+
+    Raises:
+        SettingsError, DataError: settings that do not fit each other or the data.
+    """
+    try:
+        record = run_federated(settings, watcher, checkpoint)
+    except (DivergenceError, QuorumError) as error:
+        metrics = {"accuracy": 0.0, "failure": " ".join(str(error).split())}
+        return make_record(Kind.FEDERATED_TRIAL, settings.as_record(), metrics, 0.0)
+    return make_record(Kind.FEDERATED_TRIAL, settings.as_record(), record["metrics"], record["seconds"])
+
 
 DEFAULT_SHARE = 0.2
 
@@ -49,7 +65,7 @@ class Contest:
     def trials(self) -> list[Run]:
         """What has to be run to choose: nothing where there is a single candidate."""
         candidates = self.candidates
-        return [Run(TRIAL, _on_held_out(one)) for one in candidates] if len(candidates) > 1 else []
+        return [Run(Kind.FEDERATED_TRIAL, _on_held_out(one)) for one in candidates] if len(candidates) > 1 else []
 
     def chosen(self, records: Iterable[Record]) -> list[AttackedSettings]:
         """The cells of the best candidate, of equals the first; ``records`` hold the results of all trials."""
@@ -69,14 +85,14 @@ class Contest:
         }
         shared = {name: value for name, value in _on_held_out(best).as_record().items() if name not in self.tuned}
         settings = {**shared, "candidates": [self._values(one) for one, _ in pairs]}
-        return make_record(TUNING, settings, metrics, sum(record["seconds"] for _, record in pairs))
+        return make_record(Kind.FEDERATED_TUNING, settings, metrics, sum(record["seconds"] for _, record in pairs))
 
     def _best(self, records: Iterable[Record]) -> tuple[AttackedSettings, Record]:
         return max(self._with_results(records), key=lambda pair: float(pair[1]["metrics"]["accuracy"]))
 
     def _with_results(self, records: Iterable[Record]) -> list[tuple[AttackedSettings, Record]]:
         by_key = {record["key"]: record for record in records}
-        return [(one, by_key[Run(TRIAL, _on_held_out(one)).key]) for one in self.candidates]
+        return [(one, by_key[Run(Kind.FEDERATED_TRIAL, _on_held_out(one)).key]) for one in self.candidates]
 
     def _values(self, cell: AttackedSettings) -> dict[str, Any]:
         return {name: getattr(cell, name) for name in self.tuned}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from flwr.app import Message, RecordDict
@@ -17,10 +17,11 @@ from flwr.app import Message, RecordDict
 from fedcl_distill.errors import PayloadError
 from fedcl_distill.settings import Count, settings
 from fedcl_distill.synthetic import SyntheticSet
-from strategies.federated.aggregation import AggregatedSets
+from strategies.federated.aggregation import AggregatedSets, SetAggregator
 from strategies.federated.answers import WEIGHTS, ClientReport, unpack_weights
-from strategies.federated.distillation import Distillation, distilled
-from strategies.federated.learner import Ensemble, ensemble_weights, scores
+from strategies.federated.collector import ReplyCollector
+from strategies.federated.distillation import Distillation, DistilRequest, distilled
+from strategies.federated.learner import Ensemble, Learner, ensemble_weights, scores
 from strategies.federated.local_training import LocalTraining, TrainRequest, fit_locally
 from strategies.federated.node import Task
 from strategies.federated.one_shot import OneShot, OneShotUnion
@@ -82,15 +83,24 @@ class OneShotEnsembleServer(OneShotUnion):
     Args:
         train_request: how every node trains its own model.
         weighting: see ``ensemble_weights``.
-        union: further arguments of :class:`OneShotUnion`.
+        request, aggregator, learner, collector: as for :class:`OneShotUnion`.
 
     Attributes:
         synthetic: the union, with the ensemble's probabilities for labels, once the round is over.
         ensemble: the nodes' models, once the round is over.
     """
 
-    def __init__(self, train_request: TrainRequest, *union: Any, weighting: str = "classes") -> None:
-        super().__init__(*union, step=ENSEMBLE)
+    def __init__(
+        self,
+        train_request: TrainRequest,
+        request: DistilRequest,
+        aggregator: SetAggregator,
+        learner: Learner,
+        collector: ReplyCollector,
+        *,
+        weighting: str = "classes",
+    ) -> None:
+        super().__init__(request, aggregator, learner, collector, ENSEMBLE)
         self.train_request = train_request
         self.weighting = weighting
         self.ensemble: Ensemble | None = None

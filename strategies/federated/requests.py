@@ -30,6 +30,7 @@ from fedcl_distill.statistics import (
     spend,
 )
 from fedcl_distill.statistics.fixed_point import Words
+from fedcl_distill.statistics.noisy import errors_kept_back, release_origin
 from fedcl_distill.statistics.sums import shapes_of
 from fedcl_distill.synthetic.container import DEFAULT_LIMITS
 
@@ -277,8 +278,10 @@ class NoisyWordsRequest(_NoisyRequest):
         fixed = self.fixed_point(parties, fewest)
         fixed.guarantee(spec, Domain.of(public))  # what cannot be shall not be paid for
         if budget is not None:
-            spend(budget, public, spec, self.target, source)
-        return fixed.words(class_statistics(public, spec, device=device), source)
+            origin = release_origin(public, spec, self.target, self.precision, device, fixed)
+            spend(budget, public, self.target, source, origin)
+        with errors_kept_back():
+            return fixed.words(class_statistics(public, spec, device=device), source)
 
 
 def config_of(content: RecordDict, key: str = CONFIG) -> ConfigRecord:

@@ -188,7 +188,7 @@ def grouped(owner: str, kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
             raise SettingsError(f"{owner}: {suggest('setting', name, known)}")
     for group, values in inner.items():
         before = arguments.get(group, _default(own[group]))
-        arguments[group] = build_with(owner, parts[group], {**_values(before), **values})
+        arguments[group] = build_with(owner, cast(Any, parts[group]), {**_values(before), **values})
     return arguments
 
 

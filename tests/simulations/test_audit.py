@@ -16,18 +16,14 @@ from fedcl_distill.methods import build_method
 from fedcl_distill.privacy import Guarantee, Mechanism
 from fedcl_distill.synthetic import SyntheticSet, load, save
 from simulations.audit import run as audit_run
-from simulations.audit.game import game_of_record, toss_coins
-from simulations.audit.gradients import GradientSettings, gradient_table, run_gradients
-from simulations.audit.releases import maker_for
+from simulations.audit.game import AuditSettings, game_of_record, maker_for, toss_coins
+from simulations.audit.gradients import GradientSettings, run_gradients
 from simulations.audit.run import audit_saved, run_audit
-from simulations.audit.settings import AuditSettings
-from simulations.audit.tables import audit_tables
 from simulations.cli import app
-from simulations.running.performing import perform
-from simulations.running.records import append_record, read_records
-from simulations.running.runs import Run
-from simulations.running.watch import Silent
-from simulations.scenarios.cross_architecture import SavedSet
+from simulations.running.progress import Silent
+from simulations.running.runs import Run, append_record, perform, read_records
+from simulations.scenarios.saved_sets import SavedSet
+from simulations.tables.audit import audit_tables, gradient_table
 
 _QUICK = AuditSettings(
     candidates=300,

@@ -10,19 +10,19 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import DistributionMatching, GradientMatching, MatchContext
 from fedcl_distill.objectives.trajectories import AllCoordinates, relative_distance
-from simulations.bench.cases import CASES, PLAIN
-from simulations.bench.race import RaceSettings, run_race, seconds_to, table_of_race
-from simulations.bench.racer import plain_loop, presets
-from simulations.bench.run import run_bench
-from simulations.bench.table import table_of_bench
-from simulations.bench.workload import Ticker, Workload
-from simulations.plain.judging import PlainJudge
-from simulations.plain.matching import PlainDM, PlainDSA
-from simulations.plain.network import PlainConvNet
-from simulations.plain.trajectory import plain_trajectory_step
-from simulations.running.fresh_process import ProcessError
-from simulations.running.records import read_records
-from simulations.running.watch import Silent
+from simulations.dev.bench import CASES, PLAIN, Ticker, Workload, run_bench, table_of_bench
+from simulations.dev.reference_loops import PlainConvNet, PlainDM, PlainDSA, PlainJudge, plain_trajectory_step
+from simulations.dev.time_to_accuracy import (
+    TimeToAccuracySettings,
+    plain_loop,
+    presets,
+    run_time_to_accuracy,
+    seconds_to,
+    table_of_times,
+)
+from simulations.running.processes import ProcessError
+from simulations.running.progress import Silent
+from simulations.running.runs import read_records
 
 TINY = Workload(
     data="digits", images_per_class=2, width=8, real_batch_per_class=5, student_steps=2, test_limit=20, repeats=1
@@ -54,7 +54,7 @@ def test_plain_step_has_the_loss_of_the_librarys_objective(digits, monkeypatch, 
     loop = kind(digits.train, 3, width=8, real_batch_per_class=10_000)  # all real samples: no draw can differ
     plain = PlainConvNet(digits.train.sample_shape, 10, 8)
     monkeypatch.setattr(loop, "_network", lambda: plain.requires_grad_(kind is not PlainDM))
-    monkeypatch.setattr("simulations.plain.matching._augmented", lambda draw, images: images)
+    monkeypatch.setattr("simulations.dev.reference_loops._augmented", lambda draw, images: images)
     inputs = loop.images.detach().clone()
     value = loop.step()
     view = MatchContext(library_network(plain, digits.train.sample_shape, 8), unchanged, 0)
@@ -67,7 +67,8 @@ def test_plain_step_has_the_loss_of_the_librarys_objective(digits, monkeypatch, 
 
 def test_plain_trajectory_is_sgd_step_by_step(monkeypatch):
     monkeypatch.setattr(
-        "simulations.plain.trajectory.SiameseAugmentation", lambda: type("Keep", (), {"draw": lambda *_: unchanged})()
+        "simulations.dev.reference_loops.SiameseAugmentation",
+        lambda: type("Keep", (), {"draw": lambda *_: unchanged})(),
     )
     shape, labels = (1, 8, 8), torch.arange(4)
     start, end = PlainConvNet(shape, 4, 4), PlainConvNet(shape, 4, 4)
@@ -129,7 +130,7 @@ def test_impossible_workloads_are_refused(wrong):
         Workload(**wrong)
 
 
-RACE = RaceSettings(
+RACE = TimeToAccuracySettings(
     data="digits",
     images_per_class=1,
     method_settings={"architecture": "convnet:width=16", "steps_per_network": 5},
@@ -158,10 +159,12 @@ def test_a_race_is_run_once_and_tells_who_was_as_accurate_when(tmp_path, monkeyp
                 "accuracy_std": 0.0,
             }
 
-    monkeypatch.setattr("simulations.bench.race._looks", looks)
-    record = run_race(RACE, tmp_path / "results.jsonl", Silent())
-    assert [run_race(RACE, tmp_path / "results.jsonl", Silent())] == list(read_records(tmp_path / "results.jsonl"))
-    assert [row[-1] for row in table_of_race(record).rows] == ["", "", "0.1", "0.2"]
+    monkeypatch.setattr("simulations.dev.time_to_accuracy._looks", looks)
+    record = run_time_to_accuracy(RACE, tmp_path / "results.jsonl", Silent())
+    assert [run_time_to_accuracy(RACE, tmp_path / "results.jsonl", Silent())] == list(
+        read_records(tmp_path / "results.jsonl")
+    )
+    assert [row[-1] for row in table_of_times(record).rows] == ["", "", "0.1", "0.2"]
 
 
 def test_seconds_to_an_accuracy():
@@ -172,10 +175,10 @@ def test_seconds_to_an_accuracy():
 @pytest.mark.parametrize("wrong", [{"plain": "mtt"}, {"budgets": ()}, {"budgets": (3.0, 2.0)}, {"protocol": "none"}])
 def test_impossible_races_are_refused(wrong):
     with pytest.raises(SettingsError):
-        RaceSettings(**wrong)
+        TimeToAccuracySettings(**wrong)
 
 
 def test_a_contestant_that_breaks_says_so(tmp_path):
-    settings = RaceSettings(data="digits", method_settings={"no_such": 1}, budgets=(1.0,), plain_looks=(0.1,))
+    settings = TimeToAccuracySettings(data="digits", method_settings={"no_such": 1}, budgets=(1.0,), plain_looks=(0.1,))
     with pytest.raises(ProcessError, match="no_such"):
-        run_race(settings, tmp_path / "results.jsonl", Silent())
+        run_time_to_accuracy(settings, tmp_path / "results.jsonl", Silent())

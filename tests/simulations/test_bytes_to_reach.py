@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from simulations.running.records import make_record
-from simulations.tables.arms import scenarios
-from simulations.tables.bytes_to_reach import table_of_bytes
+from simulations.running.runs import make_record
+from simulations.tables.federated import table_of_bytes
+from simulations.tables.variants import scenarios
 
 
 def record(strategy, accuracies, bytes_a_round, seed=0, down=None):

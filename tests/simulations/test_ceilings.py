@@ -11,7 +11,7 @@ from simulations.flower.app import client_parts
 from simulations.scenarios.ceilings import CEILINGS
 from simulations.scenarios.federated import run_federated, simulate
 from simulations.scenarios.federated_continual_ceilings import CEILINGS as BOTH
-from simulations.tables.arms import RAW_DATA, REAL_SAMPLES_MARK, scenarios
+from simulations.tables.variants import RAW_DATA, REAL_SAMPLES_MARK, scenarios
 
 
 def _settings(**changes):
@@ -62,7 +62,7 @@ def test_bytes_are_those_of_the_raw_data(strategy):
     assert [one["round"] for one in metrics["rounds"]] == [0, 1]
     assert metrics["rounds"][0]["bytes_up"] == 0
     (scenario,) = scenarios([record], "federated")
-    assert scenario.arms[0].label.endswith(REAL_SAMPLES_MARK)
+    assert scenario.variants[0].label.endswith(REAL_SAMPLES_MARK)
 
 
 def test_reports_know_whose_data_are_handed_over():

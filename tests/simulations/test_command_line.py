@@ -19,9 +19,8 @@ from fedcl_distill.methods import METHODS
 from fedcl_distill.synthetic import load
 from simulations.cli import app
 from simulations.commands import COMMANDS
-from simulations.commands.cells import read_cells
-from simulations.commands.fields import settings_of
-from simulations.running.records import read_records
+from simulations.commands.options import read_cells, settings_of
+from simulations.running.runs import read_records
 
 QUICK = ["--architecture", "convnet:width=8", "--networks", "1", "--images-per-class", "1", "--distil-steps", "2"]
 ROOT = Path(__file__).parent.parent.parent

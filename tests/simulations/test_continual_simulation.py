@@ -8,8 +8,7 @@ import pytest
 
 from fedcl_distill.errors import DataError
 from simulations.running.compare import compare
-from simulations.running.records import read_records
-from simulations.running.runs import Run
+from simulations.running.runs import Run, read_records
 from simulations.scenarios.continual import KIND, run_continual
 from strategies.continual import ContinualSettings
 from watchers import Recording

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from simulations.measuring.costs import Meter
+from simulations.costs import Meter
 
 
 def test_cpu_seconds_are_of_work_and_not_of_waiting() -> None:

@@ -15,10 +15,10 @@ from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
 from fedcl_distill.synthetic import load, save
 from simulations.cli import app
-from simulations.running.records import append_record, make_record, read_records
-from simulations.scenarios import cross_architecture
-from simulations.scenarios.cross_architecture import CrossSettings, compare_architectures, find_sets, score_sets
-from simulations.tables.cross_architecture import cross_tables
+from simulations.running.runs import append_record, make_record, read_records
+from simulations.scenarios import saved_sets
+from simulations.scenarios.saved_sets import CrossSettings, compare_architectures, find_sets, score_sets
+from simulations.tables.comparison import cross_tables
 from watchers import Recording
 
 _CELLS = [CrossSettings(architecture=name, networks=1) for name in ("convnet:width=4", "mlp:width=8")]
@@ -67,7 +67,7 @@ def test_an_architecture_that_cannot_read_the_samples_is_noted(tmp_path, saved) 
 
 def test_scores_train_on_all_real_data_once(tmp_path, saved, monkeypatch) -> None:
     calls = []
-    monkeypatch.setattr(cross_architecture, "real_accuracy", lambda *a, **k: calls.append(1) or 0.9)
+    monkeypatch.setattr(saved_sets, "real_accuracy", lambda *a, **k: calls.append(1) or 0.9)
     results = tmp_path / "r.jsonl"
     records = score_sets(saved, _CELLS, results)
     assert len(calls) == 1

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from simulations.running.records import make_record
-from simulations.tables.arms import scenarios
+from simulations.formats import number
+from simulations.running.runs import make_record
 from simulations.tables.comparison import table_of
-from simulations.tables.formats import number
+from simulations.tables.variants import scenarios
 
 HUGE = 10**400
 
@@ -21,7 +21,7 @@ def test_no_setting_breaks_a_table(kind, name, value):
     records = [make_record(kind, {**settings, **other}, {}, 1.0) for other in ({name: value}, {})]
     (scenario,) = scenarios(records, kind)
     rows = table_of(scenario).rows
-    assert len(rows) == len(scenario.arms) >= 1
+    assert len(rows) == len(scenario.variants) >= 1
 
 
 @pytest.mark.parametrize("value", [HUGE, float("inf"), float("nan"), "1", True, None, [1]])

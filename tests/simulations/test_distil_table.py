@@ -18,12 +18,12 @@ from fedcl_distill.engine.size import bytes_of_counts
 from fedcl_distill.methods import list_methods
 from fedcl_distill.parameterizations import Pixels
 from simulations.cli import app
-from simulations.commands.cells import read_cells
-from simulations.running.records import append_record, make_record, read_records
-from simulations.running.workers import Workers
-from simulations.scenarios.data import load_splits
+from simulations.commands.options import read_cells
+from simulations.data import load_splits
+from simulations.running.pool import PoolSettings
+from simulations.running.runs import Kind, append_record, make_record, read_records
 from simulations.scenarios.distil import DistilSettings
-from simulations.scenarios.distil_table import FAILED, baselines, run_table, with_budget
+from simulations.scenarios.distil_table import baselines, run_table, with_budget
 from stand_ins import replace_worker
 from watchers import Recording
 
@@ -42,11 +42,13 @@ def stand_in(tmp_path, monkeypatch):
 
 
 def test_a_failing_cell_is_a_line_and_stops_nothing(tmp_path):
-    results, workers = tmp_path / "results.jsonl", Workers(tmp_path, count=2)
+    results, workers = tmp_path / "results.jsonl", PoolSettings(tmp_path, count=2)
     new = run_table([_REFUSED, _DM, _CELL], results, workers)
     by_kind = {record["kind"]: [r for r in new if r["kind"] == record["kind"]] for record in new}
-    assert [record["settings"]["method_settings"] for record in by_kind[FAILED]] == [_REFUSED.method_settings]
-    failure = by_kind[FAILED][0]["metrics"]
+    assert [record["settings"]["method_settings"] for record in by_kind[Kind.DISTIL_FAILED]] == [
+        _REFUSED.method_settings
+    ]
+    failure = by_kind[Kind.DISTIL_FAILED][0]["metrics"]
     assert failure["error"] == "SettingsError"
     assert "depth 6" in failure["reason"]
     assert "dm" in failure["during"]
@@ -73,8 +75,8 @@ def test_a_failing_cell_is_a_line_and_stops_nothing(tmp_path):
 def test_a_process_that_ends_without_an_answer_is_a_line_with_the_reason(stand_in, tmp_path, code, error, reason):
     stand_in(code)
     longest = 1.0 if error == "timeout" else None
-    (record,) = run_table([_CELL], tmp_path / "r.jsonl", Workers(tmp_path, longest_seconds=longest))
-    assert record["kind"] == FAILED
+    (record,) = run_table([_CELL], tmp_path / "r.jsonl", PoolSettings(tmp_path, longest_seconds=longest))
+    assert record["kind"] == Kind.DISTIL_FAILED
     assert record["metrics"]["error"] == error
     assert reason in record["metrics"]["reason"]
     assert ("no such thing" in record["metrics"]["traceback"]) == ("raise" in code)
@@ -82,7 +84,7 @@ def test_a_process_that_ends_without_an_answer_is_a_line_with_the_reason(stand_i
 
 def test_what_failed_is_tried_again_only_when_asked(stand_in, tmp_path):
     stand_in("sys.exit(3)")
-    results, workers = tmp_path / "r.jsonl", Workers(tmp_path)
+    results, workers = tmp_path / "r.jsonl", PoolSettings(tmp_path)
     assert len(run_table([_CELL], results, workers)) == 1
     assert run_table([_CELL], results, workers) == []
     assert len(run_table([_CELL], results, workers, retry_failed=True)) == 1
@@ -98,7 +100,7 @@ def test_an_interrupt_ends_the_processes_and_keeps_what_was_done(stand_in, tmp_p
 
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_table([_CELL, _DM], tmp_path / "r.jsonl", Workers(tmp_path), Impatient())
+        run_table([_CELL, _DM], tmp_path / "r.jsonl", PoolSettings(tmp_path), Impatient())
     assert time.monotonic() - started < 20
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
@@ -120,7 +122,7 @@ def test_settings_reach_the_process_whole(stand_in, tmp_path):
         f"pathlib.Path({str(tmp_path / 'request')!r}).write_text(sys.stdin.readline() + os.environ['OMP_NUM_THREADS'])"
     )
     cell = replace(_DM, data_root="/data", seed=3)
-    run_table([cell], tmp_path / "r.jsonl", Workers(tmp_path, threads=2))
+    run_table([cell], tmp_path / "r.jsonl", PoolSettings(tmp_path, threads=2))
     request, threads = (tmp_path / "request").read_text().splitlines()
     assert DistilSettings(**json.loads(request)["settings"]) == cell
     assert json.loads(request)["threads"] == int(threads) == 2

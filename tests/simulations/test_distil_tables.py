@@ -6,12 +6,9 @@ from typing import Any
 
 import pytest
 
-from simulations.running.records import make_record
-from simulations.scenarios.distil_table import FAILED
-from simulations.tables.comparison import Table, without
-from simulations.tables.distil import markdown_page, tables_of
-from simulations.tables.markdown import markdown_table
-from simulations.tables.published import WHOLE_DATA, published
+from simulations.running.runs import Kind, make_record
+from simulations.tables.comparison import Table, markdown_table, without
+from simulations.tables.distil import WHOLE_DATA, markdown_page, published, tables_of
 
 
 def result(method: str, accuracies: list[float], *, payload: int = 8000, samples: int = 10, **settings: Any) -> dict:
@@ -96,7 +93,9 @@ def test_random_samples_stand_beside_a_method_if_no_further_one_fits_its_bytes()
 
 def test_a_failure_is_a_row_at_the_end_and_its_reason_a_note() -> None:
     failed = result("herding", [0.1])
-    failed = make_record(FAILED, failed["settings"], {"error": "DivergenceError", "reason": "loss | NaN"}, 1.0)
+    failed = make_record(
+        Kind.DISTIL_FAILED, failed["settings"], {"error": "DivergenceError", "reason": "loss | NaN"}, 1.0
+    )
     page = markdown_page([failed, result("random", [0.5])])
     (table,) = tables_of([failed, result("random", [0.5])])
     assert [row[2] for row in table.rows] == ["50.0", "failed"]

@@ -6,14 +6,12 @@ import pytest
 
 from fedcl_distill.errors import DivergenceError, SettingsError, StorageError
 from simulations.cli import app
-from simulations.running.compare import compare
-from simulations.running.failures import ComparisonError, Failures
-from simulations.running.records import make_record, read_records
-from simulations.running.runs import Run
-from simulations.running.watch import Silent
-from simulations.scenarios.distil import KIND, DistilSettings
+from simulations.running.compare import ComparisonError, Failures, compare
+from simulations.running.progress import Silent
+from simulations.running.runs import Kind, Run, make_record, read_records
+from simulations.scenarios.distil import DistilSettings
 
-RUNS = [Run(KIND, DistilSettings(seed=seed)) for seed in range(4)]
+RUNS = [Run(Kind.DISTIL, DistilSettings(seed=seed)) for seed in range(4)]
 
 
 class Noting(Silent):

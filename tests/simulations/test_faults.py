@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from simulations.faults import __main__ as faults
-from simulations.faults.attempt import JobError, attempt, outliving
-from simulations.faults.jobs import JOBS, Job, _command
-from simulations.faults.outcome import difference, outcome_of
-from simulations.running.fresh_process import in_fresh_process
-from simulations.running.records import append_record, make_record
+from simulations.dev import faults
+from simulations.dev.faults import JOBS, Job, JobError, _command, attempt, difference, outcome_of, outliving
+from simulations.running.processes import in_fresh_process
+from simulations.running.runs import append_record, make_record
 
 
 def _append(folder: Path, value: float) -> None:
@@ -25,7 +23,7 @@ def _append(folder: Path, value: float) -> None:
 def test_a_distillation_goes_on_from_its_checkpoints_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simulations.faults.jobs._STEPS", 8)
+    monkeypatch.setattr("simulations.dev.faults._STEPS", 8)
     tally = faults.kill_often(JOBS["distil"], kills=3, seed=1, place=tmp_path / "place")
     assert tally.wrong == []
     assert tally.kills == 3
@@ -80,7 +78,7 @@ def test_a_fresh_process_ends_with_the_one_that_started_it(tmp_path: Path) -> No
     assert outliving(folder, 60.0) == []
 
 
-def test_a_job_that_fails_by_itself_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_a_job_that_fails_by_itself_is_told_with_its_log_tail(tmp_path: Path) -> None:
     def work(folder: Path) -> None:
         raise ValueError("no such thing")
 

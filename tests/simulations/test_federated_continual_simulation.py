@@ -11,16 +11,14 @@ import torch
 from fedcl_distill.errors import SettingsError
 from simulations.flower.app import client_parts
 from simulations.flower.federated_continual_app import KIND, client_streams
-from simulations.report.write import render
+from simulations.report.page import render
 from simulations.running.compare import compare
-from simulations.running.performing import perform
-from simulations.running.records import make_record, read_records
-from simulations.running.runs import Run
-from simulations.running.watch import Silent
+from simulations.running.progress import Silent
+from simulations.running.runs import Run, make_record, perform, read_records
 from simulations.scenarios.federated_continual import run_federated_continual
 from simulations.settings import FederatedContinualSettings
-from simulations.tables.arms import REAL_SAMPLES_MARK, scenarios
 from simulations.tables.comparison import table_of
+from simulations.tables.variants import REAL_SAMPLES_MARK, scenarios
 
 
 def _settings(**changes: Any) -> FederatedContinualSettings:
@@ -38,7 +36,7 @@ def _settings(**changes: Any) -> FederatedContinualSettings:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One file with a result of each of these arms, on digits."""
+    """One file with a result of each of these variants, on digits."""
     path = tmp_path_factory.mktemp("runs") / "results.jsonl"
     local = {"rounds": 3, "local_epochs": 5, "local_learning_rate": 0.05}
     cells = [_settings(), _settings(strategy="joint-distilled")]
@@ -74,9 +72,9 @@ def test_ceilings_count_what_sending_the_data_takes(results):
     assert found["joint-distilled"]["memory_counts"] == [5] * 10
 
 
-def test_real_samples_are_marked_and_the_table_has_every_arm(results):
+def test_real_samples_are_marked_and_the_table_has_every_variant(results):
     (scenario,) = scenarios(read_records(results), KIND)
-    labels = {arm.label for arm in scenario.arms}
+    labels = {variant.label for variant in scenario.variants}
     assert labels == {
         f"distilled (random){REAL_SAMPLES_MARK}",
         "fedavg",

@@ -9,9 +9,8 @@ import pytest
 from fedcl_distill.errors import SettingsError
 from federations import quick
 from simulations.running.compare import compare
-from simulations.running.records import read_records
-from simulations.running.runs import Run
-from simulations.running.watch import Silent
+from simulations.running.progress import Silent
+from simulations.running.runs import Run, read_records
 from simulations.scenarios.federated import KIND, run_federated
 from simulations.settings import FederatedSettings
 from watchers import Recording

@@ -10,10 +10,9 @@ from random import Random
 import pytest
 
 from fedcl_distill.errors import DependencyError, SettingsError
-from simulations.fuzz.__main__ import _NAMES, main
-from simulations.fuzz.mutation import mutate_bytes, mutate_json, mutate_tree
-from simulations.fuzz.target import Finding, Target, judge
-from simulations.fuzz.targets import TARGETS
+from simulations.dev.fuzz.__main__ import _NAMES, main
+from simulations.dev.fuzz.fuzzer import Finding, Target, judge, mutate_bytes, mutate_json, mutate_tree
+from simulations.dev.fuzz.targets import TARGETS
 
 RUNS = {"checkpoints": 100, "images": 150}
 MOST = 250
@@ -63,12 +62,12 @@ def test_what_comes_out_that_should_not_is_a_finding() -> None:
 
 
 def test_time_and_memory_are_findings_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulations.fuzz.target.MAX_SECONDS", 0.01)
+    monkeypatch.setattr("simulations.dev.fuzz.fuzzer.MAX_SECONDS", 0.01)
     with pytest.raises(Finding, match="took"):
         judge(Target("slow", list, lambda data: sum(range(10**6)), ()), b"")
     peaks = iter([0, 2**40])
-    monkeypatch.setattr("simulations.fuzz.target._peak", lambda: next(peaks))
-    monkeypatch.setattr("simulations.fuzz.target.MAX_SECONDS", 60.0)
+    monkeypatch.setattr("simulations.dev.fuzz.fuzzer._peak", lambda: next(peaks))
+    monkeypatch.setattr("simulations.dev.fuzz.fuzzer.MAX_SECONDS", 60.0)
     with pytest.raises(Finding, match="took 1048576 MiB"):
         judge(Target("large", list, lambda data: None, ()), b"")
 

@@ -11,9 +11,8 @@ import time
 
 import pytest
 
-from simulations.running.interrupts import InsistentInterrupts
-from simulations.running.records import read_records
-from simulations.running.watch import Silent
+from simulations.running.progress import InsistentInterrupts, Silent
+from simulations.running.runs import read_records
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 

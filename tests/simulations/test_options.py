@@ -11,9 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from fedcl_distill.errors import SettingsError
-from simulations.commands.cells import read_cells
-from simulations.commands.fields import settings_of
-from simulations.commands.options import takes_settings
+from simulations.commands.options import read_cells, settings_of, takes_settings
 from simulations.scenarios.distil import DistilSettings
 from simulations.settings import FederatedSettings
 

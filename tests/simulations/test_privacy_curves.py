@@ -17,9 +17,9 @@ from fedcl_distill.methods.private_statistics import private_statistics
 from fedcl_distill.privacy import publicly_scaled
 from simulations.cli import app
 from simulations.report import write_report
-from simulations.running.records import Record, append_record, make_record, read_records
+from simulations.running.runs import Record, append_record, make_record, read_records
 from simulations.scenarios import privacy as scenario
-from simulations.tables.privacy_curves import NO_NOISE, privacy_table, privacy_tasks
+from simulations.tables.privacy import NO_NOISE, privacy_table, privacy_tasks
 
 _RUNNER = CliRunner()
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from simulations.running.records import make_record
-from simulations.tables.arms import scenarios
+from simulations.running.runs import make_record
 from simulations.tables.comparison import table_of
+from simulations.tables.variants import scenarios
 
 CLAIM = {"epsilon": 4.0, "delta": 1e-5, "seeded": False}
 
@@ -21,7 +21,7 @@ def label_of(*claims: Any) -> str:
         for seed, claim in enumerate(claims)
     ]
     (scenario,) = scenarios(records, "distil")
-    return scenario.arms[0].label
+    return scenario.variants[0].label
 
 
 @pytest.mark.parametrize(

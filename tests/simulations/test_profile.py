@@ -14,14 +14,13 @@ from fedcl_distill.augmentation import SiameseAugmentation
 from fedcl_distill.context import RealSampler
 from fedcl_distill.networks import Architecture
 from fedcl_distill.training import TrainConfig, fit
-from simulations.bench.workload import Ticker, Window, Workload
-from simulations.commands import profile as command
-from simulations.measuring.operations import OperationCounter
-from simulations.profile import measure
-from simulations.profile.cases import CASES
-from simulations.profile.groups import (
+from simulations.cli import app
+from simulations.costs import OperationCounter
+from simulations.dev.bench import Ticker, Window, Workload
+from simulations.dev.profile import (
     AUGMENTATION,
     BACKWARD,
+    CASES,
     CONVOLUTION,
     DATA,
     GROUPS,
@@ -32,10 +31,11 @@ from simulations.profile.groups import (
     OUTSIDE,
     RANGE,
     group_of,
+    measure,
+    ranges,
     seconds_by_group,
 )
-from simulations.profile.ranges import ranges
-from simulations.running.records import read_records
+from simulations.running.runs import read_records
 
 TINY = Workload(
     data="digits", images_per_class=2, width=8, real_batch_per_class=5, student_steps=2, test_limit=20, repeats=1
@@ -164,7 +164,7 @@ def test_every_case_does_all_its_units(digits, case):
 
 
 def test_command_profiles_and_shows_shares(tmp_path, monkeypatch):
-    monkeypatch.setattr("simulations.profile.run.in_fresh_process", lambda _, given, __: measure.measure(**given))
+    monkeypatch.setattr("simulations.dev.profile.in_fresh_process", lambda _, given, __: measure(**given))
     flags = [
         "--data",
         "digits",
@@ -177,7 +177,7 @@ def test_command_profiles_and_shows_shares(tmp_path, monkeypatch):
         "--repeats",
         "1",
     ]
-    said = CliRunner().invoke(command.app, [*flags, "--case", "DM step", "--out", str(tmp_path)])
+    said = CliRunner().invoke(app, ["profile", *flags, "--case", "DM step", "--out", str(tmp_path)])
     assert said.exit_code == 0, said.output
     (found,) = read_records(tmp_path / "results.jsonl")
     metrics = found["metrics"]
@@ -186,7 +186,7 @@ def test_command_profiles_and_shows_shares(tmp_path, monkeypatch):
     assert metrics["shares"][CONVOLUTION] > 0
     assert metrics["operations"] > 0
     assert f"{100 * metrics['shares'][CONVOLUTION]:.0f} %" in said.output
-    assert "unknown case" in str(CliRunner().invoke(command.app, [*flags, "--case", "sorting"]).exception)
+    assert "unknown case" in str(CliRunner().invoke(app, ["profile", *flags, "--case", "sorting"]).exception)
 
 
 def test_names_of_no_group():

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from simulations.running.compare import compare
-from simulations.running.records import (
+from simulations.running.progress import Silent
+from simulations.running.runs import (
+    Run,
     append_record,
     environment,
     finished_keys,
@@ -18,8 +20,6 @@ from simulations.running.records import (
     read_records,
     settings_key,
 )
-from simulations.running.runs import Run
-from simulations.running.watch import Silent
 
 
 def test_a_torn_line_is_passed_over_and_nothing_else_is_lost(tmp_path: Path) -> None:

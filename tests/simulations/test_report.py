@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from simulations.report import write_report
-from simulations.running.records import append_record, make_record
+from simulations.running.runs import append_record, make_record
 
 HOSTILE = '<script>alert("x")</script>'
 

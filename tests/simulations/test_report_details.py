@@ -11,10 +11,8 @@ import pytest
 from fedcl_distill.synthetic.export import encode_png
 from simulations.report import write_drawings, write_report
 from simulations.report.drawing import look
-from simulations.running.records import append_record, make_record
-from simulations.tables.accuracy_matrices import forgotten, seen_so_far
-from simulations.tables.arms import scenarios
-from simulations.tables.series import SIZES, series_along
+from simulations.running.runs import append_record, make_record
+from simulations.tables.variants import SIZES, forgotten, scenarios, seen_so_far, series_along
 
 _HOSTILE = "<script>alert(1)</script><img src=http://x.test/y.png>"
 _VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -262,7 +260,7 @@ def test_sizes_are_one_line_and_so_are_orders_of_classes(tmp_path):
     assert page.text.count("Average accuracy against bytes kept") == 2  # as a title, and for screen readers
     (scenario,) = scenarios(records, "continual")
     (line,) = series_along(scenario, SIZES)
-    assert [len(arm.records) for arm in line.arms] == [2, 2]
+    assert [len(variant.records) for variant in line.variants] == [2, 2]
     assert line.label == "distilled (dm)"
 
 

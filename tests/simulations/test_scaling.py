@@ -11,12 +11,22 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from fedcl_distill.errors import DataError, SettingsError
-from simulations.commands import scaling as command
-from simulations.running.records import make_record, read_records
-from simulations.scaling import measure
-from simulations.scaling.power_law import fit_power_law
-from simulations.scaling.results import laws, sizes_of
-from simulations.scaling.settings import DM_STEP, EPOCH, ROUND, WORKS, Point, ScalingSettings, axes_of
+from simulations.cli import app
+from simulations.dev.scaling import (
+    DM_STEP,
+    EPOCH,
+    ROUND,
+    WORKS,
+    Point,
+    ScalingSettings,
+    axes_of,
+    fit_power_law,
+    laws,
+    measure,
+    random_images,
+    sizes_of,
+)
+from simulations.running.runs import make_record, read_records
 
 TINY = ScalingSettings(
     images_per_class=(1, 2), classes=(2, 3), size=(8,), width=(4, 8), clients=(1, 2), real_batch_per_class=3
@@ -76,10 +86,10 @@ def test_impossible_settings_are_refused(wrong):
 
 def test_every_client_and_class_gets_its_images():
     point = replace(TINY.middle(ROUND), clients=5, images_per_class=3)
-    data = measure.random_images(point)
+    data = random_images(point)
     assert data.class_counts.tolist() == [15, 15]
     assert data.sample_shape == (3, 8, 8)
-    assert measure.random_images(replace(TINY.middle(EPOCH), real_batch_per_class=40)).class_counts.min() == 40
+    assert random_images(replace(TINY.middle(EPOCH), real_batch_per_class=40)).class_counts.min() == 40
 
 
 def test_a_law_goes_by_what_a_step_passes_through_the_network():
@@ -102,20 +112,20 @@ def test_command_measures_draws_and_goes_on_where_it_stopped(tmp_path, monkeypat
 
     def here(work, given, threads):
         asked.append(Point(**given))
-        return measure.measure(**given)
+        return measure(**given)
 
-    monkeypatch.setattr("simulations.scaling.run.in_fresh_process", here)
+    monkeypatch.setattr("simulations.dev.scaling.in_fresh_process", here)
     flags = ["--images-per-class", "1,2", "--classes", "2,3", "--size", "8", "--width", "4,8", "--clients", "1,2"]
     flags += ["--real-batch-per-class", "3", "--out", str(tmp_path)]
-    first = CliRunner().invoke(command.app, [*flags, "--works", f"{DM_STEP},{ROUND}"])
+    first = CliRunner().invoke(app, ["scaling", *flags, "--works", f"{DM_STEP},{ROUND}"])
     assert first.exit_code == 0, first.output
     assert asked == [one for one in TINY.points() if one.work != EPOCH]
     assert all(one["metrics"]["cpu_seconds"][0] > 0 for one in read_records(tmp_path / "results.jsonl"))
-    said = CliRunner().invoke(command.app, flags)
+    said = CliRunner().invoke(app, ["scaling", *flags])
     assert said.exit_code == 0, said.output
     assert len(asked) == len(set(asked)) == len(list(TINY.points()))
     assert all(work in said.output for work in WORKS)
-    drawing = ET.fromstring((tmp_path / command.DRAWING).read_text())
+    drawing = ET.fromstring((tmp_path / "scaling.svg").read_text())
     assert drawing.tag == "{http://www.w3.org/2000/svg}svg"
     (colours,) = (one for one in drawing.iter("{http://www.w3.org/2000/svg}style") if "--series-0" in (one.text or ""))
     assert "prefers-color-scheme" in colours.text

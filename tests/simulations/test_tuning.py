@@ -10,14 +10,12 @@ import torch
 from fedcl_distill.errors import DataError, SettingsError
 from federations import quick
 from simulations.attacks import AttackedSettings
+from simulations.data import held_out, load_splits
 from simulations.flower.app import central_test_data, client_parts
-from simulations.running.records import read_records
-from simulations.running.runs import Run
-from simulations.scenarios.data import held_out, load_splits
-from simulations.scenarios.trial import TRIAL, run_trial
-from simulations.scenarios.tuning import contests, tune
-from simulations.tables.arms import TUNING, scenarios
+from simulations.running.runs import Kind, Run, read_records
+from simulations.scenarios.tuning import contests, run_trial, tune
 from simulations.tables.comparison import table_of
+from simulations.tables.variants import scenarios
 
 
 def _cell(**changes):
@@ -85,10 +83,14 @@ def test_the_best_candidate_on_held_out_data_is_chosen_once(tmp_path):
     assert line["metrics"]["accuracies"] == alone
     assert line["settings"]["candidates"] == [{"local_learning_rate": rate} for rate in rates]
     before = path.read_text()
-    assert [record["kind"] for record in read_records(path)] == [TRIAL, TRIAL, TUNING]
+    assert [record["kind"] for record in read_records(path)] == [
+        Kind.FEDERATED_TRIAL,
+        Kind.FEDERATED_TRIAL,
+        Kind.FEDERATED_TUNING,
+    ]
     assert tune([*cells, lone], ["local_learning_rate"], path)[0] == chosen
     assert path.read_text() == before
-    (scenario,) = scenarios(lines, TUNING)
+    (scenario,) = scenarios(lines, Kind.FEDERATED_TUNING)
     assert table_of(scenario).rows[0][:2] == ("fedavg", "local learning rate 0.1")
 
 
@@ -96,5 +98,5 @@ def test_a_candidate_that_diverges_loses(tmp_path):
     cell = _cell(local_learning_rate=1e30)
     record = run_trial(replace(cell, validation_share=0.2))
     assert record["metrics"]["accuracy"] == 0
-    assert record["key"] == Run(TRIAL, replace(cell, validation_share=0.2)).key
+    assert record["key"] == Run(Kind.FEDERATED_TRIAL, replace(cell, validation_share=0.2)).key
     assert record["metrics"]["failure"]

@@ -12,12 +12,10 @@ from typer.testing import CliRunner
 from fedcl_distill.errors import FedclDistillError, SettingsError, StorageError
 from simulations.cli import app
 from simulations.running.compare import compare
-from simulations.running.performing import perform_named
-from simulations.running.records import read_records
-from simulations.running.runs import Run
-from simulations.running.watch import Silent
-from simulations.running.workers import WorkerError, Workers, _next, hire, run_in_processes
-from simulations.scenarios.distil import KIND, DistilSettings
+from simulations.running.pool import PoolSettings, WorkerError, _next, run_in_processes, start_workers
+from simulations.running.progress import Silent
+from simulations.running.runs import Kind, Run, perform_named, read_records
+from simulations.scenarios.distil import DistilSettings
 from simulations.settings import FederatedSettings
 from stand_ins import replace_worker
 from strategies.continual import ContinualSettings
@@ -95,23 +93,23 @@ def test_every_kind_gives_the_same_results_in_workers_as_here(tmp_path):
 def test_workers_take_one_run_after_another_and_stay_with_their_kind(stand_in, tmp_path):
     stand_in("FAILURE = None" + _ANSWERS)
     runs = [Run(kind, Cell(seed)) for seed in range(3) for kind in ("a", "b")]
-    outcomes = list(run_in_processes(runs, Workers(tmp_path, 2, reuse=True), Silent()))
+    outcomes = list(run_in_processes(runs, PoolSettings(tmp_path, 2, reuse=True), Silent()))
     processes = [outcome.record["metrics"]["pid"] for outcome in outcomes]
     assert len(set(processes)) == 2
     assert {outcome.run for outcome in outcomes} == set(runs)
     assert _next(runs, {"b"}) == 1
     assert _next(runs, {"c"}) == 0
-    fresh = list(run_in_processes(runs[:3], Workers(tmp_path, 2), Silent()))
+    fresh = list(run_in_processes(runs[:3], PoolSettings(tmp_path, 2), Silent()))
     assert len({outcome.record["metrics"]["pid"] for outcome in fresh}) == 3
 
 
 def test_processes_hired_beforehand_do_the_runs_and_end(stand_in, tmp_path):
     stand_in("FAILURE = None" + _ANSWERS)
-    workers = Workers(tmp_path, 2, reuse=True)
-    hired = hire(workers)
-    outcomes = list(run_in_processes([Run("a", Cell(0))], workers, Silent(), hired=hired))
-    assert outcomes[0].record["metrics"]["pid"] in {worker.process.pid for worker in hired}
-    assert all(worker.process.poll() is not None for worker in hired)
+    workers = PoolSettings(tmp_path, 2, reuse=True)
+    started = start_workers(workers)
+    outcomes = list(run_in_processes([Run("a", Cell(0))], workers, Silent(), started=started))
+    assert outcomes[0].record["metrics"]["pid"] in {worker.process.pid for worker in started}
+    assert all(worker.process.poll() is not None for worker in started)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +142,7 @@ def test_a_failing_run_ends_the_comparison_with_its_own_error(stand_in, tmp_path
 def test_a_worker_that_ends_is_told_at_once(stand_in, tmp_path, end, said):
     stand_in(f"sys.stdin.readline(); {end}")
     with pytest.raises(WorkerError, match=said):
-        compare([Run(KIND, _DM), Run(KIND, replace(_DM, seed=1))], tmp_path / "r.jsonl", workers=2)
+        compare([Run(Kind.DISTIL, _DM), Run(Kind.DISTIL, replace(_DM, seed=1))], tmp_path / "r.jsonl", workers=2)
 
 
 def test_an_interrupt_leaves_checkpoints_of_runs_in_workers(tmp_path):
@@ -153,7 +151,7 @@ def test_an_interrupt_leaves_checkpoints_of_runs_in_workers(tmp_path):
             if len(re.findall(r"dm · digits[^|]* [1-9]\d* %", detail)) == 2:
                 raise KeyboardInterrupt
 
-    runs = [Run(KIND, replace(_DM, seed=seed, distil_steps=20_000)) for seed in range(2)]
+    runs = [Run(Kind.DISTIL, replace(_DM, seed=seed, distil_steps=20_000)) for seed in range(2)]
     with pytest.raises(KeyboardInterrupt):
         compare(runs, tmp_path / "r.jsonl", Impatient(), workers=2)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2

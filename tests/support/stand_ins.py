@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simulations.running import workers
+from simulations.running import pool
 
 _ROOT = Path(__file__).parents[2]
 
@@ -17,5 +17,5 @@ def replace_worker(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     lines = ["import json, os, pathlib, signal, sys, time", f"folder = pathlib.Path({str(folder)!r})"]
     lines.append("(folder / 'pid').write_text(str(os.getpid()))")
     (folder / "stand_in_worker.py").write_text("\n".join([*lines, code]))
-    monkeypatch.setattr(workers, "_MODULE", "stand_in_worker")
+    monkeypatch.setattr(pool, "_MODULE", "stand_in_worker")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(_ROOT)]))

@@ -14,7 +14,7 @@ from fedcl_distill.data.labelled import Normalisation
 from fedcl_distill.errors import PayloadError
 from fedcl_distill.parameterizations import Arrays, Pixels, Setting, Shape
 from fedcl_distill.synthetic import SyntheticSet
-from simulations.fuzz.containers import KEY, put_together, take_apart, with_header
+from simulations.dev.fuzz.fuzzer import KEY, put_together, take_apart, with_header
 
 __all__ = ["KEY", "Scaled", "make_set", "put_together", "take_apart", "with_header"]
 

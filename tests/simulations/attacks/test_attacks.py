@@ -15,10 +15,10 @@ from fedcl_distill.statistics import StatisticsSpec, class_statistics, decode_st
 from fedcl_distill.synthetic.container import DEFAULT_LIMITS
 from simulations.attacks import ATTACKS, AttackedSettings, build_attack
 from simulations.attacks.success import success_rate
-from simulations.running.records import make_record
+from simulations.running.runs import make_record
 from simulations.scenarios.federated import KIND, run_federated, simulate
-from simulations.tables.arms import scenarios
-from simulations.tables.poisoning import table_of_attacks
+from simulations.tables.federated import table_of_attacks
+from simulations.tables.variants import scenarios
 from strategies.federated.answers import METRICS, SUMS, ClientReport, pack_payload, unpack_payload
 from strategies.federated.requests import CONFIG, StatisticsRequest
 

@@ -17,7 +17,7 @@ import pytest
 from simulations.attacks.settings import AttackedSettings
 from simulations.flower.processes import FlowerProcesses
 from simulations.flower.under_flower import CHECKPOINT, PROJECT, run_deployed, run_simulated
-from simulations.running.records import Record
+from simulations.running.runs import Record
 from simulations.scenarios.federated import run_federated
 from simulations.settings import FederatedSettings
 

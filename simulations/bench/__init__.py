@@ -1,1 +1,0 @@
-"""The library beside the published loops: seconds, processor rate and memory of the same work, in one run."""

@@ -1,0 +1,72 @@
+"""``fedcl-distill cross-architecture`` and ``robustness``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedcl_distill.files import write_atomically
+from simulations.commands.options import takes_settings
+from simulations.commands.output import DEFAULT_OUT, Out, rich_table, watching
+from simulations.running.console import open_console
+from simulations.running.runs import RESULTS
+from simulations.scenarios.saved_sets import (
+    ARCHITECTURES,
+    CrossSettings,
+    RobustnessSettings,
+    compare_architectures,
+    compare_robustness,
+    find_sets,
+    score_sets,
+)
+from simulations.tables.comparison import cross_tables, markdown_table, table_of_robustness
+
+Sets = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="Saved sets, or folders with results, whose sets are all taken; by default runs/.", show_default=False
+    ),
+]
+WithScores = Annotated[bool, typer.Option("--scores", help="Also the label- and augmentation-robust scores (costly).")]
+Markdown = Annotated[Path | None, typer.Option("--markdown", help="Write the tables there too.", metavar="FILE.md")]
+
+
+@takes_settings(CrossSettings, defaults={"architecture": ARCHITECTURES})
+def cross_architecture(
+    cells: list[CrossSettings],
+    sets: Sets = None,
+    out: Out = DEFAULT_OUT,
+    scores: WithScores = False,
+    markdown: Markdown = None,
+) -> None:
+    """Judge saved sets with several kinds of networks, and score them fairly whatever their labels and augmentation.
+
+    Results that the folder already holds are not computed again.
+    """
+    console, results = open_console(), out / RESULTS
+    paths = find_sets(sets or [out])
+    with watching(console) as watcher:
+        records = compare_architectures(paths, cells, results, watcher)
+        if scores:
+            records += score_sets(paths, cells, results, watcher)
+    tables = cross_tables(records)
+    for table in tables:
+        console.print(rich_table(table))
+    if markdown is not None:
+        write_atomically(markdown, "\n".join(markdown_table(table) for table in tables).encode())
+    console.print(f"[dim]results:[/] {results}", highlight=False, soft_wrap=True)
+
+
+@takes_settings(RobustnessSettings)
+def robustness(cells: list[RobustnessSettings], sets: Sets = None, out: Out = DEFAULT_OUT) -> None:
+    """Attack networks trained on saved sets by PGD, beside networks trained on real data: as accurate, and whole.
+
+    Results that the folder already holds are not computed again.
+    """
+    console, results = open_console(), out / RESULTS
+    with watching(console) as watcher:
+        records = compare_robustness(find_sets(sets or [out]), cells, results, watcher)
+    console.print(rich_table(table_of_robustness(records)))
+    console.print(f"[dim]results:[/] {results}", highlight=False, soft_wrap=True)

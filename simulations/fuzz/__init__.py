@@ -1,4 +1,0 @@
-"""Fuzzing of everything that reads what others wrote: payloads, answers, requests, settings, data files, checkpoints.
-
-``python -m simulations.fuzz TARGET… --seconds N`` mutates inputs and keeps those that reach new code, with Atheris.
-"""

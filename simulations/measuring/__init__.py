@@ -1,1 +1,0 @@
-"""What the machine does, and what work costs on it."""
