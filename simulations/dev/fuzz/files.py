@@ -53,11 +53,11 @@ from simulations.dev.fuzz.fuzzer import (
 from simulations.report.blocks import count_torn_lines
 from simulations.running.runs import append_record, finished_keys, make_record, read_records
 from simulations.scenarios.distil import DistilSettings
+from simulations.settings import FederatedSettings
 from simulations.tables.comparison import table_of
 from simulations.tables.variants import scenarios
 from strategies.continual.settings import ContinualSettings
 from strategies.federated.compression import read_codec
-from strategies.federated.settings import FederatedSettings
 
 _IDX = b"\0\0\x08\x03\0\0\0\x02\0\0\0\x02\0\0\0\x03" + bytes(range(12))
 _CSV = b"age,chol,where,label\n" + b"63,233,a,0\n41,?,b,1\n50,1e2,a,0\n30.5,-2,b,1\n" * 3
