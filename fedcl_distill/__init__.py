@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fedcl_distill.engine import Budget, ByteBudget, Callback, Distiller, Engine, ProgressBar
     from fedcl_distill.evaluation import FAST, FIELD, Evaluation, Protocol, evaluate
     from fedcl_distill.methods import build_method, list_methods
-    from fedcl_distill.networks import Architecture
+    from fedcl_distill.networks import Architecture, as_network, list_architectures, register_network
     from fedcl_distill.synthetic import SyntheticSet, decode, encode, load, save, union
 
 __version__ = "0.1.0"
@@ -43,6 +43,9 @@ _PLACES = {
     "build_method": "methods",
     "list_methods": "methods",
     "Architecture": "networks",
+    "as_network": "networks",
+    "list_architectures": "networks",
+    "register_network": "networks",
     "SyntheticSet": "synthetic",
     "decode": "synthetic",
     "encode": "synthetic",
@@ -67,13 +70,16 @@ __all__ = [
     "Protocol",
     "Splits",
     "SyntheticSet",
+    "as_network",
     "build_method",
     "decode",
     "encode",
     "evaluate",
+    "list_architectures",
     "list_methods",
     "load",
     "load_data",
+    "register_network",
     "save",
     "union",
 ]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.micro_batches import micro_batches
-from fedcl_distill.networks import Architecture, Network, default_architecture
+from fedcl_distill.networks import ArchitectureLike, Network, architecture_for, as_architecture
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.training import TrainConfig, fit, train_config_for
 
@@ -146,7 +146,7 @@ class TeacherLabels:
 
     soft: ClassVar[bool] = True
     temperature: float = 1.0
-    architecture: Architecture | None = None
+    architecture: ArchitectureLike | None = None
     train_config: TrainConfig | None = None
     teachers: int = 1
 
@@ -155,10 +155,9 @@ class TeacherLabels:
             raise SettingsError(f"a temperature must be positive and finite, got {self.temperature}")
         if self.teachers < 1:
             raise SettingsError(f"labels need at least one teacher, got {self.teachers}")
-        if not isinstance(self.architecture, Architecture | None) or not isinstance(
-            self.train_config, TrainConfig | None
-        ):
-            raise SettingsError("a teacher's architecture and train_config are objects; they have no text form")
+        if not isinstance(self.train_config, TrainConfig | None):
+            raise SettingsError("a teacher's train_config is an object; it has no text form")
+        object.__setattr__(self, "architecture", as_architecture(self.architecture))
 
     @property
     def learning_rate(self) -> float | None:
@@ -187,7 +186,7 @@ class TeacherLabels:
     def _train(self, problem: SetupContext, number: int) -> Network:
         real = problem.real
         seed = derive_seed(problem.seed, "teacher", number)
-        architecture = self.architecture or default_architecture(real.sample_shape, _WIDTH)
+        architecture = architecture_for(self.architecture, real.sample_shape, _WIDTH)
         teacher = architecture.build(real.sample_shape, real.num_classes, seed=seed, device=problem.device)
         train_config = self.train_config or train_config_for(real)
         fit(teacher, real.inputs(), real.labels, train_config, seed=seed, keep_going=problem.has_time)

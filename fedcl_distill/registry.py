@@ -246,7 +246,8 @@ def _differs(part: object, one: Any) -> bool:
 def parse(text: str) -> dict[str, Any]:
     """Read ``name``, ``name:value`` or ``name:setting=value,…``; a value in brackets is such a text itself.
 
-    Values are read as JSON where they are that (numbers, true, null, "text"), else as texts. A single value without a
+    Values are read as JSON where they are that (numbers, true, null, "text"), else as texts; ``[a,b]`` is a list of
+    them, and ``[a,]`` one of a single one. A single value without a
     name is the first setting of what is named: ``dirichlet:0.1``.
 
     Raises:
@@ -306,5 +307,9 @@ def _value(text: str) -> Any:
     except (ValueError, RecursionError):
         pass
     if text.startswith("[") and text.endswith("]"):
-        return parse(text[1:-1])
+        inner = text[1:-1].strip()
+        items = list(_split(inner, text))
+        if (len(items) > 1 or inner.endswith(",")) and not any(sign in items[0] for sign in ":="):
+            return [_value(item) for item in items]
+        return parse(inner)
     return text

@@ -7,9 +7,12 @@ alone. That is what makes a resumed run bit-identical without storing any genera
 from __future__ import annotations
 
 import hashlib
+import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -24,12 +27,33 @@ def generator_for(seed: int, *path: str | int, device: str | torch.device = "cpu
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *path))
 
 
+_GLOBAL_GENERATORS = threading.RLock()
+
+
 @contextmanager
 def isolated_rng(seed: int) -> Iterator[None]:
-    """Seed torch's global CPU generator inside the block and put its state back afterwards.
+    """Seed the global generators of torch, NumPy and Python inside the block and put their states back afterwards.
 
-    For code that offers no ``generator`` argument, such as the initialisation inside ``torch.nn`` layers.
+    For code that offers no ``generator`` argument, such as the initialisation inside ``torch.nn`` layers. Of torch it
+    is the CPU's generator, and those of CUDA devices where these are in use. The generators belong to the process:
+    one thread at a time is inside such a block, others wait.
     """
-    with torch.random.fork_rng(devices=[]):
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    with _GLOBAL_GENERATORS, torch.random.fork_rng(devices=devices):
+        of_numpy, of_python = np.random.get_state(), random.getstate()  # noqa: NPY002
         torch.default_generator.manual_seed(seed)
-        yield
+        for device in devices:
+            torch.cuda.default_generators[device].manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(of_numpy)  # noqa: NPY002
+            random.setstate(of_python)
+
+
+def global_states() -> tuple[object, ...]:
+    """The states of the global generators on the CPU, to be compared: a change between two of them tells of a draw."""
+    of_numpy = repr(np.random.get_state(legacy=False))  # noqa: NPY002
+    return torch.get_rng_state().numpy().tobytes(), of_numpy, random.getstate()

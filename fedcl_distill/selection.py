@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.micro_batches import micro_batches
-from fedcl_distill.networks import Architecture, Network, default_architecture
+from fedcl_distill.networks import ArchitectureLike, Network, architecture_for, as_architecture
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.training import TrainConfig, fit, predict, train_config_for
 
@@ -103,11 +103,14 @@ class TrainedEmbedding:
         train_config: how it is trained; None takes :func:`~fedcl_distill.training.train_config_for`.
     """
 
-    architecture: Architecture | None = None
+    architecture: ArchitectureLike | None = None
     train_config: TrainConfig | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "architecture", as_architecture(self.architecture))
+
     def embed(self, real: LabelledData, seed: int) -> Tensor:
-        architecture = self.architecture or default_architecture(real.sample_shape, _WIDTH)
+        architecture = architecture_for(self.architecture, real.sample_shape, _WIDTH)
         network = architecture.build(real.sample_shape, real.num_classes, seed=derive_seed(seed, "weights"))
         fit(network, real.inputs(), real.labels, self.train_config or train_config_for(real), seed=seed)
         return _embed(network, real)
@@ -296,7 +299,7 @@ class Forgetting:
     name: ClassVar[str] = "forgetting"
     epochs: int = 10
     candidates_per_class: int | None = 500
-    architecture: Architecture | None = None
+    architecture: ArchitectureLike | None = None
     learning_rate: float = 0.01
     batch_size: int = 64
 
@@ -305,6 +308,7 @@ class Forgetting:
             raise SettingsError(f"forgetting is seen between passes; it needs at least 2 epochs, got {self.epochs}")
         if self.candidates_per_class is not None and self.candidates_per_class < 1:
             raise SettingsError(f"forgetting needs a candidate of each class, got {self.candidates_per_class}")
+        object.__setattr__(self, "architecture", as_architecture(self.architecture))
 
     def embed(self, real: LabelledData, seed: int) -> Tensor:
         """float32 (n, 1): how often each sample was forgotten; -1 where it was not looked at."""
@@ -331,7 +335,7 @@ class Forgetting:
 
     def _right_after_each_pass(self, data: LabelledData, seed: int) -> Tensor:
         """bool (epochs, n)."""
-        architecture = self.architecture or default_architecture(data.sample_shape, _FORGETTING_WIDTH)
+        architecture = architecture_for(self.architecture, data.sample_shape, _FORGETTING_WIDTH)
         network = architecture.build(data.sample_shape, data.num_classes, seed=derive_seed(seed, "weights"))
         train_config = TrainConfig(1, learning_rate=self.learning_rate, batch_size=self.batch_size, schedule="constant")
         inputs, right = data.inputs(), []

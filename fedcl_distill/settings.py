@@ -197,7 +197,7 @@ def suggest(what: str, given: object, known: Collection[str]) -> str:
 def _is_instance(value: Any, kind: Any) -> bool:
     if kind is Callable or kind is _CALLABLE:
         return callable(value)
-    if not isinstance(kind, type) or kind is object:
+    if not isinstance(kind, type) or kind in (object, Any):
         return True
     if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
         return True

@@ -2,55 +2,96 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import field, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedcl_distill.augmentation import Augmentation, NoAugmentation, augmentation_for
+from fedcl_distill.augmentation import Augmentation, NoAugmentation, Transform, as_augmentation, augmentation_for
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DivergenceError, SettingsError
 from fedcl_distill.micro_batches import micro_batch_size, micro_batches
-from fedcl_distill.networks.base import Network
+from fedcl_distill.networks.base import Learning
+from fedcl_distill.optimisers import Optimiser, Schedule, Scheduled, as_optimiser, as_schedule, build_optimiser
 from fedcl_distill.resampling import check_weights, systematic_resample
-from fedcl_distill.seeding import generator_for
+from fedcl_distill.seeding import derive_seed, generator_for
+from fedcl_distill.settings import Count, Momentum, Natural, NonNegative, Positive, settings
 
 _FUSED = ("cpu", "cuda")
 """Devices where one pass over each weight does a step of SGD, three times as fast where networks are small."""
 
 
-@dataclass(frozen=True)
+@settings
 class TrainConfig:
-    """How to train: plain SGD with momentum, as the field does.
+    """How to train: by default plain SGD with momentum, as the field does.
 
     Attributes:
-        epochs: passes over the training samples.
-        learning_rate, momentum, weight_decay: of SGD.
+        epochs: passes over the training samples; 0 leaves a network as it is.
+        learning_rate, momentum, weight_decay: of SGD; where an ``optimiser`` is given, they stay at their defaults and
+            mean nothing.
         batch_size: samples a step; the last batch of a pass may be smaller.
-        schedule: "constant", "halfway" (×0.1 after half of the epochs) or "cosine" (to 0, step by step).
-        augmentation: drawn anew for every sample of every batch.
+        schedule: what multiplies the learning rate: "constant", "halfway" (×0.1 after half of the epochs), "cosine" (to
+            0, step by step), a registered one, any function of the fraction of the training in [0, 1), or a class of
+            ``torch.optim.lr_scheduler`` (a ``partial`` of one), which is told the end of each epoch.
+        augmentation: drawn anew for every sample of every batch: an augmentation, any callable on a batch (see
+            :class:`~fedcl_distill.augmentation.CallableAugmentation`), or the name of one.
+        optimiser: in place of SGD: any callable that takes parameters, such as ``partial(torch.optim.AdamW, lr=1e-3)``,
+            or a text such as "adam:learning_rate=0.001".
+
+    Raises:
+        SettingsError: on construction, if a value does not fit, or an optimiser is given and settings of SGD as well.
+
+    Example:
+        >>> TrainConfig(epochs=3, optimiser="adam", learning_rate=0.1)
+        Traceback (most recent call last):
+        fedcl_distill.errors.SettingsError: TrainConfig: give optimiser or learning_rate, not both
     """
 
-    epochs: int
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    batch_size: int = 256
-    schedule: str = "halfway"
-    augmentation: Augmentation = field(default_factory=NoAugmentation)
+    epochs: Natural
+    learning_rate: Positive = 0.01
+    momentum: Momentum = 0.9
+    weight_decay: NonNegative = 5e-4
+    batch_size: Count = 256
+    schedule: Schedule | str | Mapping[str, Any] = "halfway"
+    augmentation: Augmentation | Transform | str | Mapping[str, Any] = field(default_factory=NoAugmentation)
+    optimiser: Optimiser | str | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or self.batch_size < 1 or self.learning_rate <= 0:
-            raise SettingsError("a train_config needs epochs ≥ 0, batch_size ≥ 1 and learning_rate > 0")
-        if self.schedule not in ("constant", "halfway", "cosine"):
-            raise SettingsError(f"unknown schedule {self.schedule!r}; known: constant, halfway, cosine")
+        as_schedule(self.schedule)
+        as_augmentation(self.augmentation)
+        if self.optimiser is None:
+            return
+        as_optimiser(self.optimiser)
+        both = [one.name for one in fields(self) if one.name in _OF_SGD and getattr(self, one.name) != one.default]
+        if both:
+            raise SettingsError(f"TrainConfig: give optimiser or {' and '.join(both)}, not both")
+
+    def build_optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of all of ``network``'s weights.
+
+        Raises:
+            SettingsError: the callable fails, or gives no optimiser of them.
+        """
+        parameters = list(network.parameters())
+        if self.optimiser is not None:
+            return build_optimiser(self.optimiser, parameters)
+        return torch.optim.SGD(
+            parameters,
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            fused=parameters[0].device.type in _FUSED,
+        )
+
+
+_OF_SGD = ("learning_rate", "momentum", "weight_decay")
 
 
 def fit(
-    network: Network,
+    network: nn.Module,
     inputs: Tensor,
     labels: Tensor,
     train_config: TrainConfig,
@@ -63,9 +104,10 @@ def fit(
     """Train ``network`` in place and return the mean loss of the last epoch.
 
     Args:
+        network: any module that gives logits; batch norm sees whole batches, dropout draws from ``seed``.
         inputs: float32 (n, …) network inputs, on any device; batches move to the network's.
         labels: int64 (n,) classes, or float32 (n, classes) probabilities.
-        seed: names every draw: batch order and augmentation.
+        seed: names every draw: batch order, augmentation, dropout.
         weights: float (n,), positive: how often a sample is seen, in relation to others; once an epoch in the mean.
             None counts all alike, as equal weights do.
         keep_going: asked after every step; training ends early where it says no.
@@ -81,27 +123,26 @@ def fit(
         check_weights(weights, len(inputs))
     device = next(network.parameters()).device
     inputs, labels = inputs.to(device), labels.to(device)
-    optimiser = torch.optim.SGD(
-        network.parameters(),
-        lr=train_config.learning_rate,
-        momentum=train_config.momentum,
-        weight_decay=train_config.weight_decay,
-        fused=device.type in _FUSED,
-    )
-    network.train()
+    optimiser = train_config.build_optimiser(network)
+    schedule = Scheduled(optimiser, train_config.schedule)
+    augmentation = as_augmentation(train_config.augmentation)
+    learning = Learning(network)
     mean_loss = float("nan")
     steps_per_epoch = -(-len(inputs) // train_config.batch_size)
     for epoch in range(train_config.epochs):
         generator = generator_for(seed, "epoch", epoch)
         total, seen = 0.0, 0
         for position, batch in enumerate(_batches(len(inputs), train_config.batch_size, generator, weights)):
-            _set_rate(optimiser, train_config, epoch, position / steps_per_epoch)
-            total += _step(network, optimiser, inputs[batch], labels[batch], train_config, generator, correct) * len(
-                batch
-            )
+            schedule.at((epoch + position / steps_per_epoch) / train_config.epochs)
+            with learning.step(len(batch), derive_seed(seed, "epoch", epoch, "network", position)):
+                loss = _step(
+                    network, optimiser, inputs[batch], labels[batch], augmentation, generator, correct, learning.whole
+                )
+            total += loss * len(batch)
             seen += len(batch)
             if keep_going is not None and not keep_going():
                 return total / seen
+        schedule.end_epoch()
         mean_loss = total / len(inputs)
         if not mean_loss < float("inf"):
             raise DivergenceError(f"training diverged: loss {mean_loss} in epoch {epoch + 1} of {train_config.epochs}")
@@ -146,19 +187,20 @@ def _batches(count: int, batch_size: int, generator: torch.Generator, weights: T
 
 
 def _step(
-    network: Network,
+    network: nn.Module,
     optimiser: torch.optim.Optimizer,
     inputs: Tensor,
     labels: Tensor,
-    train_config: TrainConfig,
+    augmentation: Augmentation,
     generator: torch.Generator,
     correct: Callable[[], None] | None,
+    whole: bool,
 ) -> float:
     rows = torch.arange(len(inputs))
-    draw = train_config.augmentation.draw(len(inputs), tuple(inputs.shape[1:]), generator)
+    draw = augmentation.draw(len(inputs), tuple(inputs.shape[1:]), generator)
     optimiser.zero_grad(set_to_none=True)
     total = 0.0
-    for part, targets in micro_batches(draw(inputs, rows), labels):
+    for part, targets in micro_batches(draw(inputs, rows), labels, whole=whole):
         loss = F.cross_entropy(network(part), targets, reduction="sum") / len(inputs)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
@@ -166,17 +208,6 @@ def _step(
         correct()
     optimiser.step()
     return total
-
-
-def _set_rate(optimiser: torch.optim.Optimizer, train_config: TrainConfig, epoch: int, within: float) -> None:
-    progress = (epoch + within) / train_config.epochs
-    rate = train_config.learning_rate
-    if train_config.schedule == "halfway" and progress >= 0.5:
-        rate *= 0.1
-    elif train_config.schedule == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * progress))
-    for group in optimiser.param_groups:
-        group["lr"] = rate
 
 
 _MAX_SAMPLES = 200_000  # passes multiplied: four over 50,000 images, a few minutes on a small machine

@@ -4,10 +4,12 @@ from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.core_set import CoreSet
 from fedcl_distill.engine.engine import Distiller, Engine, finished, quantisation_aware
 from fedcl_distill.engine.loop import Callback, Checkpoints, OnProgress, Progress, ProgressBar, Run
-from fedcl_distill.engine.method import SGD, Adam, FromReal, Group, Initial, MethodSpec, Noise, Optimiser
+from fedcl_distill.engine.method import INITS, FromReal, Initial, MethodSpec, Noise, as_init, register_init
 from fedcl_distill.engine.size import AbsentClasses, BitAllocation, ByteBudget, Size, allocate_bits, count_per_class
+from fedcl_distill.optimisers import SGD, Adam, Optimiser
 
 __all__ = [
+    "INITS",
     "SGD",
     "AbsentClasses",
     "Adam",
@@ -20,7 +22,6 @@ __all__ = [
     "Distiller",
     "Engine",
     "FromReal",
-    "Group",
     "Initial",
     "MethodSpec",
     "Noise",
@@ -31,7 +32,9 @@ __all__ = [
     "Run",
     "Size",
     "allocate_bits",
+    "as_init",
     "count_per_class",
     "finished",
     "quantisation_aware",
+    "register_init",
 ]

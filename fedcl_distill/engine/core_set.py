@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,12 +19,14 @@ from fedcl_distill.engine.size import AbsentClasses, Size, count_per_class
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import HardLabels, Labelling, Labels
 from fedcl_distill.parameterizations import Pixels
+from fedcl_distill.registry import describe
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.selection import Criterion, select
+from fedcl_distill.settings import settings
 from fedcl_distill.synthetic import SyntheticSet
 
 
-@dataclass(frozen=True)
+@settings
 class CoreSet:
     """Chooses real samples by a criterion; itself a :class:`Distiller`.
 
@@ -50,6 +53,10 @@ class CoreSet:
     def parameterization(self) -> Pixels:
         return Pixels()
 
+    def settings(self) -> dict[str, Any]:
+        """The parts in their plain form, as :meth:`MethodSpec.settings` has them."""
+        return {"method": self.name, "criterion": describe(self.criterion), "labels": describe(self.labels)}
+
     def distil(
         self,
         real: LabelledData,
@@ -69,14 +76,13 @@ class CoreSet:
         selection = SyntheticSet.of_real(
             real.subset(chosen),
             provenance={
-                "method": self.name,
+                **self.settings(),
                 "data": real.name,
                 "real_counts": real.class_counts.tolist(),
                 "synthetic_counts": counts,
                 "seed": seed,
                 "seconds": round(time.monotonic() - started, 3),
                 "holds_real_samples": True,
-                **self.labels.settings(),
             },
         )
         labelling = self.labels.open(SetupContext(real, derive_seed(seed, "labels"), torch.device(device)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +20,7 @@ from fedcl_distill.engine.method import MethodSpec
 from fedcl_distill.engine.size import AbsentClasses, Size, count_per_class
 from fedcl_distill.labels import Labels
 from fedcl_distill.parameterizations import Parameterization
+from fedcl_distill.settings import settings
 from fedcl_distill.synthetic import SyntheticSet
 
 
@@ -88,7 +89,7 @@ class Distiller(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@settings
 class Engine(MethodSpec):
     """A distillation method, put together from its :class:`MethodSpec`; itself a :class:`Distiller`."""
 
@@ -109,7 +110,7 @@ class Engine(MethodSpec):
         The latest set (or the average of the latest, see ``averaging_start``) is the best so far: every view estimates
         the loss on a new network, so that a small loss says more about the view than about the set.
         """
-        method = replace(self, augmentation=self.augmentation or augmentation_for(real), budget=budget or self.budget)
+        method = replace(self, augmentation=augmentation_for(real, self.augmentation), budget=budget or self.budget)
         started = method.budget.now()
         problem = SetupContext(real, seed, torch.device(device))
         counts = count_per_class(size, real, self.parameterization, absent_classes, soft_labels=self.labels.soft)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,16 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcl_distill.augmentation import NoAugmentation
+from fedcl_distill.augmentation import augmentation_for
 from fedcl_distill.checkpoint import load_checkpoint, restoring, save_checkpoint
 from fedcl_distill.context import RealSampler, SetupContext, SyntheticBatch
 from fedcl_distill.engine.budget import Budget
-from fedcl_distill.engine.method import Group, MethodSpec
-from fedcl_distill.errors import DependencyError, DivergenceError
+from fedcl_distill.engine.method import MethodSpec
+from fedcl_distill.errors import DependencyError, DivergenceError, SettingsError
 from fedcl_distill.files import remove
 from fedcl_distill.labels import Labelling, on_simplex
-from fedcl_distill.network_sources import NetworkSampler
+from fedcl_distill.network_sources import DrawnNetwork, NetworkSampler
+from fedcl_distill.networks import calibrate, keeps_statistics
 from fedcl_distill.objectives import MatchContext
+from fedcl_distill.optimisers import Bounded, Group, build_optimiser
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.synthetic.quantise import rounded
 
@@ -80,7 +83,7 @@ class DistillationState:
     arrays: dict[str, Tensor]
     labels: Tensor
     learned: dict[str, Tensor]
-    optimiser: torch.optim.Optimizer
+    optimiser: Bounded
     supply: NetworkSampler
     step: int = 0
     seconds: float = 0.0
@@ -341,7 +344,12 @@ def prepare(method: MethodSpec, problem: SetupContext, counts: Sequence[int], st
         arrays=arrays,
         labels=labels if method.labels.learning_rate is None else labels.requires_grad_(),
         learned=learned,
-        optimiser=method.optimiser.build(_groups(method, arrays, labels, learned)),
+        optimiser=Bounded(
+            build_optimiser(method.optimiser, _groups(method, arrays, labels, learned)),
+            method.decay_start,
+            method.max_grad_norm,
+            method.max_step,
+        ),
         supply=method.networks.open(until(_NETWORKS_UNTIL, "networks")),
     )
     return Ready(state, classes, samples.to(device), labelling)
@@ -364,6 +372,8 @@ def _groups(method: MethodSpec, arrays: dict[str, Tensor], labels: Tensor, learn
     return groups + [Group((tensor,), rates[name].learning_rate) for name, tensor in learned.items()]
 
 
+_NORM_SAMPLES = 16  # real samples a class for batch norm, as in the code of Zhao et al. 2021
+_NO_SECOND = re.compile("differentiate twice|derivative for .* is not implemented|double backward")
 _MAX_INPUT = 1e6  # in deviations of the real data; norms inside a network would hide that samples ran away
 
 
@@ -417,9 +427,18 @@ class Loop:
         seed = derive_seed(self.seed, "view", index)
         data = self.real.data
         drawn = self.run_.state.supply.draw(index, seed)
-        augmentation = self.method.augmentation or NoAugmentation()
+        self._prepare_networks(drawn, seed)
+        augmentation = augmentation_for(data, self.method.augmentation)
         draw = augmentation.draw(data.num_classes, data.sample_shape, generator_for(seed, "augmentation"))
         return MatchContext(drawn.network, draw, seed, drawn.target_network, index)
+
+    def _prepare_networks(self, drawn: DrawnNetwork, seed: int) -> None:
+        """Both sides are seen in evaluation mode: without dropout, batch norm with the statistics of real samples."""
+        if drawn.target_network is not None:
+            drawn.target_network.eval()
+        if keeps_statistics(drawn.network):
+            calibrate(drawn.network, self.real.draw(_NORM_SAMPLES, derive_seed(seed, "batch norm"))[0])
+        drawn.network.eval()
 
     def _side(self) -> SyntheticBatch:
         state = self.run_.state
@@ -428,14 +447,21 @@ class Loop:
 
     def _step(self, view: MatchContext, target: Any) -> None:
         method, state = self.method, self.run_.state
-        state.optimiser.zero_grad(set_to_none=True)
-        value, size = self._differentiate(view, target)
+        state.optimiser.zero_grad()
+        try:
+            value, size = self._differentiate(view, target)
+        except RuntimeError as error:
+            if not _NO_SECOND.search(str(error)):
+                raise
+            raise SettingsError(
+                f"{method.name} takes second derivatives, which a layer of the network does not have: {error}"
+            ) from error
         if not (abs(value) < math.inf and size < _MAX_INPUT):
             raise DivergenceError(
                 f"{method.name}: loss {value:g}, largest input {size:g} at step {state.step + 1}; "
                 "try a smaller learning rate"
             )
-        method.optimiser.step(state.optimiser, self.run_.progress.fraction)
+        state.optimiser.step(self.run_.progress.fraction)
         self._project()
         state.losses.append(value)
         state.step += 1

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.micro_batches import micro_batches
-from fedcl_distill.networks import Network
 from fedcl_distill.seeding import generator_for
 
 
@@ -44,7 +43,7 @@ class PGD:
     def stride(self) -> float:
         return 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
 
-    def attack(self, network: Network, data: LabelledData, *, seed: int) -> Attacked:
+    def attack(self, network: nn.Module, data: LabelledData, *, seed: int) -> Attacked:
         """Attack ``network`` on every sample of ``data``, with full knowledge of it.
 
         Values stay within the data's range. ``network`` is not changed; its parameters get no gradients.
@@ -71,7 +70,7 @@ class PGD:
         return Attacked(found, survived, tuple(torch.stack(losses).mean(dim=0).tolist()))
 
     def _ascend(
-        self, network: Network, data: LabelledData, unit: Tensor, labels: Tensor, reached: Tensor
+        self, network: nn.Module, data: LabelledData, unit: Tensor, labels: Tensor, reached: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Where ascent from ``reached`` ends; float64 (steps + 1,): summed losses before each step and after all."""
         device = next(network.parameters()).device
@@ -115,6 +114,6 @@ class Attacked:
 
 
 @torch.no_grad()
-def _scores(network: Network, data: LabelledData, unit: Tensor) -> Tensor:
+def _scores(network: nn.Module, data: LabelledData, unit: Tensor) -> Tensor:
     device = next(network.parameters()).device
     return torch.cat([network(data.normalisation.apply(part).to(device)).cpu() for (part,) in micro_batches(unit)])

@@ -13,7 +13,7 @@ import torch
 from fedcl_distill.augmentation import NoAugmentation, augmentation_for
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.networks import Architecture, default_architecture
+from fedcl_distill.networks import Architecture, ArchitectureLike, default_architecture
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import TrainConfig, class_accuracies, fit, predict
@@ -128,7 +128,7 @@ def evaluate(
     protocol: Protocol = FAST,
     *,
     seed: int,
-    architecture: Architecture | None = None,
+    architecture: ArchitectureLike | None = None,
     networks: int | None = None,
     device: str | torch.device = "cpu",
     on_network: Callable[[int, float], None] | None = None,
@@ -141,7 +141,8 @@ def evaluate(
             serve training.
         protocol: how to train.
         seed: fixes weights, batch order and augmentation of every network.
-        architecture: what to train instead of the protocol's network.
+        architecture: what to train instead of the protocol's network: a name, an ``nn.Module`` class or more, see
+            :meth:`~fedcl_distill.networks.Architecture.of`.
         networks: how many, instead of the protocol's number.
         device: where to compute.
         on_network: called with the number of networks done and the last one's accuracy.
@@ -155,12 +156,12 @@ def evaluate(
             f"{test.num_classes} classes, the set has {synthetic.sample_shape} in {synthetic.num_classes}"
         )
     started, test = time.monotonic(), replace(test, normalisation=synthetic.normalisation)
-    architecture = architecture or protocol.architecture_for(test)
+    chosen = protocol.architecture_for(test) if architecture is None else Architecture.of(architecture)
     train_config = protocol.train_config_for(test, len(synthetic))
     accuracies, by_class = [], []
     for index in range(networks or protocol.networks):
         one = derive_seed(seed, "evaluation", index)
-        network = architecture.build(synthetic.sample_shape, synthetic.num_classes, seed=one, device=device)
+        network = chosen.build(synthetic.sample_shape, synthetic.num_classes, seed=one, device=device)
         fit(network, synthetic.inputs(), synthetic.labels, train_config, seed=one)
         predicted = predict(network, test)
         accuracies.append(float((predicted == test.labels).double().mean()))
@@ -171,6 +172,6 @@ def evaluate(
         accuracies=tuple(accuracies),
         class_accuracies=tuple(torch.stack(by_class).mean(dim=0).tolist()),
         protocol=protocol.name,
-        architecture=str(architecture),
+        architecture=str(chosen),
         seconds=time.monotonic() - started,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from fedcl_distill.data import Splits
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.evaluation.evaluate import FAST, Protocol, evaluate
 from fedcl_distill.labels import HardLabels, Labelling, Labels, TeacherLabels
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import Architecture, ArchitectureLike
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.selection import Random, select
@@ -110,7 +110,7 @@ def score(
     seed: int,
     real_hard: float | None = None,
     labels: Labels | None = None,
-    architecture: Architecture | None = None,
+    architecture: ArchitectureLike | None = None,
     networks: int | None = None,
     device: str | torch.device = "cpu",
     on_accuracy: Callable[[str, float], None] | None = None,
@@ -165,13 +165,13 @@ def real_accuracy(
     protocol: Protocol = FAST,
     *,
     seed: int,
-    architecture: Architecture | None = None,
+    architecture: ArchitectureLike | None = None,
     device: str | torch.device = "cpu",
 ) -> float:
     """Test accuracy of the protocol's network after training on all real data, by the train_config for real data."""
-    architecture = architecture or protocol.architecture_for(splits.train)
+    chosen = protocol.architecture_for(splits.train) if architecture is None else Architecture.of(architecture)
     one = derive_seed(seed, "real")
-    network = architecture.build(splits.train.sample_shape, splits.train.num_classes, seed=one, device=device)
+    network = chosen.build(splits.train.sample_shape, splits.train.num_classes, seed=one, device=device)
     fit(network, splits.train.inputs(), splits.train.labels, train_config_for(splits.train), seed=one)
     return accuracy(network, splits.test)
 
@@ -183,7 +183,7 @@ class _Judge:
     splits: Splits
     protocol: Protocol
     seed: int
-    architecture: Architecture | None
+    architecture: ArchitectureLike | None
     device: str | torch.device
 
     def accuracy(self, sets: Sequence[SyntheticSet], *, augment: bool = True) -> float:
@@ -206,9 +206,21 @@ def _labelling(
     synthetic: SyntheticSet, labels: Labels | None, real: LabelledData, seed: int, device: torch.device
 ) -> Labelling:
     if labels is None:
-        temperature = float(synthetic.provenance.get("label_temperature") or 1.0)
-        labels = TeacherLabels(temperature=temperature) if synthetic.labels.ndim == 2 else HardLabels()
+        labels = (
+            TeacherLabels(temperature=_temperature(synthetic.provenance))
+            if synthetic.labels.ndim == 2
+            else HardLabels()
+        )
     return labels.open(SetupContext(real, derive_seed(seed, "labels"), device))
+
+
+def _temperature(provenance: Mapping[str, Any]) -> float:
+    """Of the teacher that labelled a set, or gave the labels that were learned further; 1 if nothing is said."""
+    told = provenance.get("labels")
+    if isinstance(told, Mapping):
+        told = told["start"] if isinstance(told.get("start"), Mapping) else told
+        return float(told.get("temperature", 1.0))
+    return float(provenance.get("label_temperature") or 1.0)  # as sets of version 0.1.0 say it
 
 
 def _random_like(synthetic: SyntheticSet, real: LabelledData, labelling: Labelling, seed: int) -> SyntheticSet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedcl_distill.engine import CoreSet
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_embedding, as_labels
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.selection import ClosestToMean, Embedding, Forgetting, Herding, KCenter, Random
 
 
@@ -53,7 +53,7 @@ def forgetting(
     *,
     epochs: int = 10,
     candidates_per_class: int | None = 500,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     learning_rate: float = 0.01,
     batch_size: int = 64,
     labels: Labels | str | None = None,

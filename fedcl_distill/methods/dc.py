@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from fedcl_distill.augmentation import Augmentation
-from fedcl_distill.engine import SGD, Budget, Engine, Initial
+from fedcl_distill.engine import Budget, Engine, Initial
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
-from fedcl_distill.methods.variants import variant_of, with_objective
+from fedcl_distill.methods.variants import takes_optimiser, variant_of, with_objective
 from fedcl_distill.network_sources import FreshRandom, TrainedOnSynthetic
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import Distance, GradientMatching
 from fedcl_distill.objectives.gradients import as_distance
+from fedcl_distill.optimisers import SGD, Optimiser, as_optimiser
 from fedcl_distill.parameterizations import Parameterization
 
 
+@takes_optimiser("learning_rate", "momentum")
 def dc(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = "none",
     init: Initial | str = "noise",
     parameterization: Parameterization | str | None = None,
     labels: Labels | str | None = None,
+    optimiser: Optimiser | str | None = None,
     learning_rate: float = 0.1,
     momentum: float = 0.5,
     decay_start: float = 1.0,
@@ -46,7 +49,9 @@ def dc(
             "kmeans", "herding" or "k-center".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, "learned" ones or a teacher's ("teacher:temperature=4"); None takes hard ones.
-        learning_rate, momentum, decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.SGD`.
+        optimiser: any callable that takes parameters, in place of SGD with ``learning_rate`` and ``momentum``.
+        learning_rate, momentum: of SGD.
+        decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.MethodSpec`.
         distance: of gradients: "cosine", "squared" or "absolute"; the latter two need other learning rates.
         real_batch_per_class: real samples a class in each view.
         views_per_network, passes_between, network_learning_rate: see
@@ -71,9 +76,9 @@ def dc(
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
         init=as_init(init),
-        optimiser=SGD(
-            learning_rate=learning_rate, momentum=momentum, decay_start=decay_start, max_grad_norm=max_grad_norm
-        ),
+        optimiser=as_optimiser(optimiser or SGD(learning_rate=learning_rate, momentum=momentum)),
+        decay_start=decay_start,
+        max_grad_norm=max_grad_norm,
         budget=budget or Budget(steps=10_000),
         steps_per_network=steps_per_network,
         clamp=clamp,

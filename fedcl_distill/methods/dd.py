@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from fedcl_distill.augmentation import Augmentation
-from fedcl_distill.engine import Adam, Budget, Engine, Initial
+from fedcl_distill.engine import Budget, Engine, Initial
 from fedcl_distill.labels import Labels, LearnedLabels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
+from fedcl_distill.methods.variants import takes_optimiser
 from fedcl_distill.network_sources import FreshRandom
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import (
     FixedBatches,
     LearnedRate,
@@ -16,16 +17,19 @@ from fedcl_distill.objectives import (
     RandomTruncation,
     UnrolledTraining,
 )
+from fedcl_distill.optimisers import Adam, Optimiser, as_optimiser
 from fedcl_distill.parameterizations import FixedPixels, Parameterization
 
 
+@takes_optimiser("learning_rate")
 def dd(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = "none",
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = None,
     labels: Labels | str | None = None,
+    optimiser: Optimiser | str | None = None,
     learning_rate: float = 0.01,
     decay_start: float = 1.0,
     max_grad_norm: float | None = None,
@@ -50,7 +54,9 @@ def dd(
         init: first samples: "random" real ones, "kmeans", "herding", "k-center" or "noise" (the paper's).
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, "learned:learning_rate=0.01" and the like, or a teacher's; None takes hard ones.
-        learning_rate, decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.Adam`. In minutes on a CPU, 0.05
+        optimiser: any callable that takes parameters, in place of Adam with ``learning_rate``.
+        decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.MethodSpec`.
+        learning_rate: of Adam. In minutes on a CPU, 0.05
             gets further than the paper's 0.01.
         inner_steps, inner_epochs, inner_momentum: see :class:`~fedcl_distill.objectives.UnrolledTraining`.
         inner_learning_rate: of every step, before it is learned.
@@ -76,9 +82,9 @@ def dd(
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
         init=as_init(init),
-        optimiser=Adam(
-            learning_rate=learning_rate, decay_start=decay_start, max_grad_norm=max_grad_norm, betas=(0.5, 0.999)
-        ),
+        optimiser=as_optimiser(optimiser or Adam(learning_rate=learning_rate, betas=(0.5, 0.999))),
+        decay_start=decay_start,
+        max_grad_norm=max_grad_norm,
         budget=budget or Budget(steps=2000),
         clamp=clamp,
     )
@@ -86,9 +92,10 @@ def dd(
 
 def label_distillation(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = "none",
     init: Initial | str = "random",
+    optimiser: Optimiser | str | None = None,
     label_learning_rate: float = 0.01,
     decay_start: float = 1.0,
     inner_steps: int = 20,
@@ -107,7 +114,9 @@ def label_distillation(
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: of the real batch; the paper has none.
         init: the samples: "random" real ones (the paper's), "kmeans", "herding", "k-center" or "noise".
-        label_learning_rate, decay_start: of the labels, see :class:`~fedcl_distill.engine.Adam`.
+        optimiser: of the labels, in place of Adam: any callable that takes parameters.
+        label_learning_rate: of Adam.
+        decay_start: see :class:`~fedcl_distill.engine.MethodSpec`.
         inner_steps: on all samples together.
         inner_learning_rate: before it is learned; one for all steps.
         inner_momentum: of the inner SGD.
@@ -128,6 +137,7 @@ def label_distillation(
         parameterization=FixedPixels(),
         labels=LearnedLabels(label_learning_rate),
         init=as_init(init),
-        optimiser=Adam(learning_rate=label_learning_rate, decay_start=decay_start),
+        optimiser=as_optimiser(optimiser or Adam(learning_rate=label_learning_rate)),
+        decay_start=decay_start,
         budget=budget or Budget(steps=1000),
     )

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from fedcl_distill.augmentation import Augmentation
-from fedcl_distill.engine import SGD, Budget, Engine, Initial
+from fedcl_distill.engine import Budget, Engine, Initial
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
+from fedcl_distill.methods.variants import takes_optimiser
 from fedcl_distill.network_sources import FreshRandom
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import DistributionMatching
+from fedcl_distill.optimisers import SGD, Optimiser, as_optimiser
 from fedcl_distill.parameterizations import Parameterization
 
 
+@takes_optimiser("learning_rate", "momentum")
 def dm(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = None,
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = None,
     labels: Labels | str | None = None,
+    optimiser: Optimiser | str | None = None,
     learning_rate: float = 1.0,
     momentum: float = 0.5,
     decay_start: float = 1.0,
@@ -38,7 +42,9 @@ def dm(
             sooner (docs/speed.md), "herding", "k-center" or "noise".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, or a teacher's ("teacher:temperature=4"); None takes hard ones.
-        learning_rate, momentum, decay_start: see :class:`~fedcl_distill.engine.SGD`. The paper takes rate 10 from 100
+        optimiser: any callable that takes parameters, in place of SGD with ``learning_rate`` and ``momentum``.
+        decay_start: see :class:`~fedcl_distill.engine.MethodSpec`.
+        learning_rate, momentum: of SGD. The paper takes rate 10 from 100
             images per class on.
         averaging_start: fraction of the budget from which on iterates are averaged into the result; 1 takes the last.
         real_batch_per_class: real samples a class in each view.
@@ -56,7 +62,8 @@ def dm(
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
         init=as_init(init),
-        optimiser=SGD(learning_rate=learning_rate, momentum=momentum, decay_start=decay_start),
+        optimiser=as_optimiser(optimiser or SGD(learning_rate=learning_rate, momentum=momentum)),
+        decay_start=decay_start,
         budget=budget or Budget(steps=20_000),
         steps_per_network=steps_per_network,
         clamp=clamp,

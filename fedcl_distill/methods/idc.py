@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedcl_distill.augmentation import Augmentation, InSequence, SiameseAugmentation
-from fedcl_distill.engine import SGD, Budget, Engine, Initial
+from fedcl_distill.augmentation import Augmentation, InSequence, Operation, SiameseAugmentation
+from fedcl_distill.engine import Budget, Engine, Initial
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
+from fedcl_distill.methods.variants import takes_optimiser
 from fedcl_distill.network_sources import FreshRandom, PretrainedPool, TrainedOnReal
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import Distance, GradientMatching, HiddenWeights
 from fedcl_distill.objectives.gradients import as_distance
+from fedcl_distill.optimisers import SGD, Optimiser, as_optimiser
 from fedcl_distill.parameterizations import Parameterization
 
 # The authors' rates are for pixels in [0, 1]. In the space of network inputs, that is for values divided by a deviation
@@ -23,13 +25,15 @@ _OTHERWISE = 0.1
 _FULL_RATE_AT = 40
 
 
+@takes_optimiser("learning_rate", "momentum")
 def idc(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = None,
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = "tiles",
     labels: Labels | str | None = None,
+    optimiser: Optimiser | str | None = None,
     learning_rate: float | None = None,
     momentum: float = 0.5,
     decay_start: float = 1.0,
@@ -57,9 +61,11 @@ def idc(
         init: first samples: "random" real ones (the authors'), "kmeans", "herding", "k-center" or "noise".
         parameterization: how samples are stored: "tiles" of factor 2 (the authors' IDC), "pixels" (their IDC-I).
         labels: "hard" ones, "learned" ones or a teacher's ("teacher:temperature=4"); None takes hard ones.
+        optimiser: any callable that takes parameters, in place of SGD with ``learning_rate`` and ``momentum``.
         learning_rate: of SGD; None takes the authors': 0.08 for squared, 0.001 for absolute distances;
             0.1 for others.
-        momentum, decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.SGD`.
+        momentum: of SGD.
+        decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.MethodSpec`.
         distance: of gradients: "squared" (the authors' for colour images), "absolute" (theirs for grey ones), "cosine".
         real_batch_per_class: real samples a class in each view.
         full_rate_at: decoded samples a class for which ``learning_rate`` is meant; see
@@ -92,20 +98,24 @@ def idc(
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
         init=as_init(init),
-        optimiser=SGD(learning_rate=rate, momentum=momentum, decay_start=decay_start, max_grad_norm=max_grad_norm),
+        optimiser=as_optimiser(optimiser or SGD(learning_rate=rate, momentum=momentum)),
+        decay_start=decay_start,
+        max_grad_norm=max_grad_norm,
         budget=budget or Budget(steps=200_000),
         steps_per_network=steps_per_network,
         clamp=clamp,
     )
 
 
+@takes_optimiser("learning_rate", "momentum")
 def accdd(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = None,
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = "tiles",
     labels: Labels | str | None = None,
+    optimiser: Optimiser | str | None = None,
     learning_rate: float | None = None,
     momentum: float = 0.5,
     decay_start: float = 1.0,
@@ -169,8 +179,13 @@ def accdd(
         min_perturbation=min_perturbation,
         max_perturbation=max_perturbation,
     )
-    return replace(engine, name="accdd", networks=replace(networks, start=pool))
+    return replace(
+        engine,
+        name="accdd",
+        networks=replace(networks, start=pool),
+        optimiser=as_optimiser(optimiser or engine.optimiser),
+    )
 
 
-def _all_of(*operations: str) -> InSequence:
+def _all_of(*operations: Operation) -> InSequence:
     return InSequence(tuple(SiameseAugmentation(operations=(name,)) for name in operations))

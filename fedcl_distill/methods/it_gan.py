@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from fedcl_distill.augmentation import Augmentation
-from fedcl_distill.engine import Adam, Budget, Engine, Initial
+from fedcl_distill.engine import Budget, Engine, Initial
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels
+from fedcl_distill.methods.variants import takes_optimiser
 from fedcl_distill.network_sources import FreshRandom
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import DistributionMatching, WithPairs
+from fedcl_distill.optimisers import Adam, Optimiser, as_optimiser
 from fedcl_distill.parameterizations import GeneratorLatents
 
 
+@takes_optimiser("learning_rate")
 def it_gan(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = None,
     init: Initial | str = "random",
     labels: Labels | str | None = None,
     generator: GeneratorLatents | None = None,
+    optimiser: Optimiser | str | None = None,
     learning_rate: float = 0.1,
     decay_start: float = 1.0,
     real_batch_per_class: int = 256,
@@ -37,7 +41,8 @@ def it_gan(
         init: real samples to invert: "random" ones (the paper's), "kmeans", "herding" or "k-center"; or "noise".
         labels: "hard" ones, or a teacher's ("teacher:temperature=4"); None takes hard ones.
         generator: how it is built and trained; None takes the defaults. A budget in seconds gives it a third.
-        learning_rate, decay_start: of Adam on the codes, see :class:`~fedcl_distill.engine.Adam`. Ours, not the
+        optimiser: any callable that takes parameters, in place of Adam with ``learning_rate``.
+        learning_rate, decay_start: of Adam on the codes. Ours, not the
             paper's: 0.05 and 0.2 did alike in 100 steps on Fashion-MNIST.
         real_batch_per_class: real samples a class in each view.
         pair_weight: see :class:`~fedcl_distill.objectives.WithPairs`; 0 leaves pairs out.
@@ -53,7 +58,8 @@ def it_gan(
         parameterization=generator or GeneratorLatents(),
         labels=as_labels(labels),
         init=as_init(init),
-        optimiser=Adam(learning_rate=learning_rate, decay_start=decay_start),
+        optimiser=as_optimiser(optimiser or Adam(learning_rate=learning_rate)),
+        decay_start=decay_start,
         budget=budget or Budget(steps=5_000),
         steps_per_network=steps_per_network,
     )

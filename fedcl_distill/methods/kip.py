@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from fedcl_distill.augmentation import Augmentation
-from fedcl_distill.engine import Adam, Budget, Engine, Initial
+from fedcl_distill.engine import Budget, Engine, Initial
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_augmentation, as_init, as_labels, as_parameterization
+from fedcl_distill.methods.variants import takes_optimiser
 from fedcl_distill.network_sources import NoNetwork
 from fedcl_distill.objectives import FullyConnectedNTK, KernelRidgeRegression, SquaredError
+from fedcl_distill.optimisers import Adam, Optimiser, as_optimiser
 from fedcl_distill.parameterizations import Parameterization
 
 
+@takes_optimiser("learning_rate")
 def kip(
     *,
     kernel_depth: int = 2,
@@ -18,6 +21,7 @@ def kip(
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = None,
     labels: Labels | str | None = None,
+    optimiser: Optimiser | str | None = None,
     learning_rate: float = 0.04,
     decay_start: float = 1.0,
     real_batch_size: int = 5000,
@@ -38,7 +42,9 @@ def kip(
         init: first samples: "random" real ones (the paper's), "kmeans", "herding", "k-center" or "noise".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, "learned:learning_rate=0.04" (the paper's label solve, by gradient), or a teacher's.
-        learning_rate, decay_start: see :class:`~fedcl_distill.engine.Adam`.
+        optimiser: any callable that takes parameters, in place of Adam with ``learning_rate``.
+        learning_rate: of Adam.
+        decay_start: see :class:`~fedcl_distill.engine.MethodSpec`.
         real_batch_size: real samples in each view, of all classes together.
         regularisation: of the ridge regression, relative to the mean of the kernel's diagonal.
         steps_per_network: synthetic steps for each real batch.
@@ -55,7 +61,8 @@ def kip(
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
         init=as_init(init),
-        optimiser=Adam(learning_rate=learning_rate, decay_start=decay_start),
+        optimiser=as_optimiser(optimiser or Adam(learning_rate=learning_rate)),
+        decay_start=decay_start,
         budget=budget or Budget(steps=2000),
         steps_per_network=steps_per_network,
         clamp=clamp,

@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 
 from fedcl_distill.augmentation import Augmentation
-from fedcl_distill.engine import SGD, Budget, Engine, Initial
+from fedcl_distill.engine import Budget, Engine, Initial
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
-from fedcl_distill.methods.variants import variant_of, with_objective
+from fedcl_distill.methods.variants import takes_optimiser, variant_of, with_objective
 from fedcl_distill.network_sources import ExpertTrajectories
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import AllCoordinates, PrunedCoordinates, Tesla, TrajectoryMatching
+from fedcl_distill.optimisers import SGD, Optimiser, as_optimiser
 from fedcl_distill.parameterizations import Parameterization
 
 
+@takes_optimiser("learning_rate", "momentum")
 def mtt(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = None,
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = None,
     labels: Labels | str | None = None,
+    optimiser: Optimiser | str | None = None,
     learning_rate: float = 1000.0,
     momentum: float = 0.5,
     decay_start: float = 1.0,
@@ -59,8 +62,11 @@ def mtt(
         init: first samples: "random" real ones (the paper's), "kmeans", "herding", "k-center" or "noise".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "hard" ones, "learned:learning_rate=0.1" and the like, or a teacher's; None takes hard ones.
-        learning_rate, momentum, decay_start: see :class:`~fedcl_distill.engine.SGD`.
-        max_step: see there; the authors have no such bound and vary the rate from one data set to the next.
+        optimiser: any callable that takes parameters, in place of SGD with ``learning_rate`` and ``momentum``.
+        learning_rate, momentum: of SGD.
+        decay_start: see :class:`~fedcl_distill.engine.MethodSpec`.
+        max_step: see :class:`~fedcl_distill.engine.MethodSpec`; the
+            authors have no such bound and vary the rate from one data set to the next.
         student_steps, student_batch_size, student_learning_rate, student_learning_rate_rate: see
             :class:`~fedcl_distill.objectives.TrajectoryMatching`.
         pruning_threshold: weights whose similarity is below it are left out: see
@@ -99,7 +105,9 @@ def mtt(
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
         init=as_init(init),
-        optimiser=SGD(learning_rate=learning_rate, momentum=momentum, decay_start=decay_start, max_step=max_step),
+        optimiser=as_optimiser(optimiser or SGD(learning_rate=learning_rate, momentum=momentum)),
+        decay_start=decay_start,
+        max_step=max_step,
         budget=budget or Budget(steps=5_000),
         clamp=clamp,
     )

@@ -5,66 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from fedcl_distill.augmentation import Augmentation, NoAugmentation, SiameseAugmentation
-from fedcl_distill.engine import FromReal, Initial, Noise
+from fedcl_distill.augmentation import as_augmentation as as_augmentation
+from fedcl_distill.engine import as_init as as_init
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import HardLabels, Labels, LearnedLabels, TeacherLabels
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
+from fedcl_distill.networks import as_architecture as as_architecture
 from fedcl_distill.parameterizations import as_parameterization as as_parameterization
 from fedcl_distill.selection import (
-    ClosestToMean,
     Embedding,
-    Herding,
     Inputs,
-    KCenter,
-    KMeansCentres,
-    Random,
     TrainedEmbedding,
 )
 from fedcl_distill.specs import read_spec
 
 T = TypeVar("T")
 
-_INITIALS: dict[str, Initial] = {
-    "noise": Noise(),
-    "random": FromReal(Random()),
-    "herding": FromReal(Herding()),
-    "k-center": FromReal(KCenter()),
-    "closest-to-mean": FromReal(ClosestToMean()),
-    "kmeans": FromReal(KMeansCentres()),
-}
-_AUGMENTATIONS: dict[str, Augmentation] = {"none": NoAugmentation(), "dsa": SiameseAugmentation()}
 _EMBEDDINGS: dict[str, Embedding] = {"inputs": Inputs(), "trained": TrainedEmbedding()}
 
 
-def _teacher(temperature: float = 1.0, architecture: str | None = None, teachers: int = 1) -> TeacherLabels:
+def _teacher(
+    temperature: float = 1.0, architecture: ArchitectureLike | None = None, teachers: int = 1
+) -> TeacherLabels:
     return TeacherLabels(temperature, as_architecture(architecture), teachers=teachers)
 
 
 _LABELS: dict[str, Callable[..., Labels]] = {"hard": HardLabels, "learned": LearnedLabels, "teacher": _teacher}
-
-
-def as_architecture(value: Architecture | str | None) -> Architecture | None:
-    """Read ``convnet:width=64`` and the like; None leaves the choice to the data."""
-    return Architecture.parse(value) if isinstance(value, str) else value
-
-
-def as_init(value: Initial | str) -> Initial:
-    """Read noise, random, herding, k-center, closest-to-mean or centres.
-
-    Raises:
-        SettingsError: the name is unknown.
-    """
-    return _named("initial samples", value, _INITIALS) if isinstance(value, str) else value
-
-
-def as_augmentation(value: Augmentation | str | None) -> Augmentation | None:
-    """Read none or dsa (with flips); None leaves the choice to the data.
-
-    Raises:
-        SettingsError: the name is unknown.
-    """
-    return _named("augmentation", value, _AUGMENTATIONS) if isinstance(value, str) else value
 
 
 def as_embedding(value: Embedding | str | None) -> Embedding:

@@ -17,6 +17,7 @@ from fedcl_distill.engine.size import AbsentClasses
 from fedcl_distill.files import remove
 from fedcl_distill.labels import HardLabels, Labels
 from fedcl_distill.methods.private import beside, checked_range, checked_target
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.parameterizations import Parameterization, as_parameterization
 from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY
@@ -140,7 +141,7 @@ def private_statistics(
     dimensions: int = 64,
     kind: str = "direction",
     frequency: float = 4.0,
-    architecture: str | None = None,
+    architecture: ArchitectureLike | None = None,
     augment: bool = True,
     moments: int = 4,
     shares: Shares | None = None,

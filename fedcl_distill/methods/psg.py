@@ -13,18 +13,20 @@ import torch
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.checkpoint import fingerprint
 from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.engine import SGD, Budget, ByteBudget, Callback, Engine, Noise, Size
+from fedcl_distill.engine import Budget, ByteBudget, Callback, Engine, Noise, Size
 from fedcl_distill.engine.size import AbsentClasses
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.files import remove
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation
 from fedcl_distill.methods.private import NOISE, checked_range, checked_target, noise_for
+from fedcl_distill.methods.variants import takes_optimiser
 from fedcl_distill.network_sources import FreshRandom, TrainedOnSynthetic
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import Distance, GradientMatching
 from fedcl_distill.objectives.gradients import as_distance
 from fedcl_distill.objectives.private_gradients import PrivateGradientMatching
+from fedcl_distill.optimisers import SGD, Optimiser, as_optimiser
 from fedcl_distill.parameterizations import GeneratorLatents, Parameterization, as_parameterization
 from fedcl_distill.privacy import Guarantee, PrivacyBudget, PrivacyTarget, Release, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY
@@ -141,6 +143,7 @@ class PrivateSetGeneration:
         return self.target.guarantee(self.clip, sampling_rate=rate, queries=queries, seeded=seeded)
 
 
+@takes_optimiser("learning_rate", "momentum")
 def psg(
     *,
     epsilon: float | None = 10.0,
@@ -148,9 +151,10 @@ def psg(
     clip: float = 0.1,
     expected_batch: int = 256,
     over: Literal["all", "class"] = "class",
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = "none",
     parameterization: Parameterization | str | None = None,
+    optimiser: Optimiser | str | None = None,
     learning_rate: float = 0.1,
     momentum: float = 0.5,
     decay_start: float = 1.0,
@@ -176,9 +180,9 @@ def psg(
         expected_batch: records in a query, in the mean (the authors' 256).
         over: "class" compares the gradients of every class by itself, each with the noise that the whole batch would
             need: a record is in one class alone. "all" compares those of the whole batch.
-        architecture, augmentation, parameterization, learning_rate, momentum, decay_start, distance, views_per_network,
-            passes_between, network_learning_rate, steps_per_network, clamp: as for ``dc``. Several steps a view take
-            fewer queries, and so less noise.
+        architecture, augmentation, parameterization, optimiser, learning_rate, momentum, decay_start, distance,
+            views_per_network, passes_between, network_learning_rate, steps_per_network, clamp: as for ``dc``.
+            Several steps a view take fewer queries, and so less noise.
         public_range: of values that are no pixels of 8 bits, known without the data; they are clamped to it.
         noise_seed: draws noise and batches from this seed, and so guarantees nothing; for tests.
         ledger: from which the run is paid.
@@ -198,7 +202,8 @@ def psg(
         init=Noise(),
         augmentation=augmented,
         parameterization=as_parameterization(parameterization),
-        optimiser=SGD(learning_rate=learning_rate, momentum=momentum, decay_start=decay_start),
+        optimiser=as_optimiser(optimiser or SGD(learning_rate=learning_rate, momentum=momentum)),
+        decay_start=decay_start,
         budget=budget or Budget(steps=10_000),
         steps_per_network=steps_per_network,
         clamp=clamp,

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from fedcl_distill.augmentation import Augmentation
-from fedcl_distill.engine import Adam, Budget, Engine, Initial
+from fedcl_distill.engine import Budget, Engine, Initial
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
+from fedcl_distill.methods.variants import takes_optimiser
 from fedcl_distill.network_sources import FreshEnsemble
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import KernelRidgeRegression, NetworkFeatures, PlattScaling
+from fedcl_distill.optimisers import Adam, Optimiser, as_optimiser
 from fedcl_distill.parameterizations import Parameterization
 
 _LAST_WEIGHT_VARIANCE, _LAST_BIAS_VARIANCE = 2.0, 0.01  # of the linear layer on top of the random features
 
 
+@takes_optimiser("learning_rate")
 def rfad(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = "none",
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = None,
     labels: Labels | str | None = "learned:learning_rate=0.005",
+    optimiser: Optimiser | str | None = None,
     learning_rate: float = 0.02,
     decay_start: float = 0.0,
     real_batch_size: int = 5120,
@@ -45,6 +49,7 @@ def rfad(
         init: first samples: "random" real ones (the paper's), "kmeans", "herding", "k-center" or "noise".
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
         labels: "learned:learning_rate=0.005" and the like, "hard" ones, or a teacher's.
+        optimiser: any callable that takes parameters, in place of Adam with ``learning_rate``.
         learning_rate, decay_start: of Adam, falling along a cosine from this fraction of the budget on.
         real_batch_size: real samples in each view, of all classes together.
         regularisation: of the ridge regression, relative to the mean of the kernel's diagonal.
@@ -63,7 +68,8 @@ def rfad(
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
         init=as_init(init),
-        optimiser=Adam(learning_rate=learning_rate, decay_start=decay_start),
+        optimiser=as_optimiser(optimiser or Adam(learning_rate=learning_rate)),
+        decay_start=decay_start,
         budget=budget or Budget(steps=4000),
         steps_per_network=steps_per_network,
         clamp=clamp,

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from fedcl_distill.augmentation import Augmentation
-from fedcl_distill.engine import Adam, Budget, Engine, Initial
+from fedcl_distill.engine import Budget, Engine, Initial
 from fedcl_distill.labels import Labels
 from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
+from fedcl_distill.methods.variants import takes_optimiser
 from fedcl_distill.network_sources import FreshRandom
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.objectives import FixedRate, NoTruncation, RandomBatches, RandomTruncation, UnrolledTraining
+from fedcl_distill.optimisers import Adam, Optimiser, as_optimiser
 from fedcl_distill.parameterizations import Parameterization
 
 
+@takes_optimiser("learning_rate")
 def rtp(
     *,
-    architecture: Architecture | str | None = None,
+    architecture: ArchitectureLike | None = None,
     augmentation: Augmentation | str | None = "none",
     init: Initial | str = "random",
     parameterization: Parameterization | str | None = "addressing",
     labels: Labels | str | None = None,
+    optimiser: Optimiser | str | None = None,
     learning_rate: float = 0.01,
     decay_start: float = 1.0,
     max_grad_norm: float | None = 2.0,
@@ -47,7 +51,9 @@ def rtp(
         parameterization: how samples are stored; "addressing:bases=16" and the like, or "pixels" for the paper's
             unrolled training alone.
         labels: "hard" ones, "learned:learning_rate=0.01" and the like, or a teacher's; None takes hard ones.
-        learning_rate, decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.Adam`.
+        optimiser: any callable that takes parameters, in place of Adam with ``learning_rate``.
+        learning_rate: of Adam.
+        decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.MethodSpec`.
         inner_steps, inner_momentum: see :class:`~fedcl_distill.objectives.UnrolledTraining`.
         inner_batch_size: decoded samples an inner step; None takes all.
         inner_learning_rate: of every inner step; not learned.
@@ -73,7 +79,9 @@ def rtp(
         parameterization=as_parameterization(parameterization),
         labels=as_labels(labels),
         init=as_init(init),
-        optimiser=Adam(learning_rate=learning_rate, decay_start=decay_start, max_grad_norm=max_grad_norm),
+        optimiser=as_optimiser(optimiser or Adam(learning_rate=learning_rate)),
+        decay_start=decay_start,
+        max_grad_norm=max_grad_norm,
         budget=budget or Budget(steps=2000),
         clamp=clamp,
     )

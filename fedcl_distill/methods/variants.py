@@ -6,11 +6,33 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 from fedcl_distill.engine import Engine
+from fedcl_distill.errors import SettingsError
 
 P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def takes_optimiser(*shortcuts: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Say that a preset's setting ``optimiser`` stands in place of its settings ``shortcuts``.
+
+    Raises:
+        SettingsError: on a call of the preset that gives both.
+    """
+
+    def decorate(preset: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(preset)
+        def build(*args: P.args, **given: P.kwargs) -> T:
+            both = [name for name in shortcuts if name in given]
+            if both and given.get("optimiser") is not None:
+                raise SettingsError(f"{preset.__name__}: give optimiser or {' and '.join(both)}, not both")
+            return preset(*args, **given)
+
+        return build
+
+    return decorate
 
 
 def variant_of(

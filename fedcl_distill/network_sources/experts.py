@@ -25,6 +25,7 @@ from fedcl_distill.files import write_atomically
 from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler
 from fedcl_distill.network_sources.simple import digest_of
 from fedcl_distill.networks import Architecture, Network, default_architecture
+from fedcl_distill.registry import describe
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.training import TrainConfig, fit
 
@@ -188,7 +189,7 @@ class ExpertTrajectories:
             "expert_learning_rate": self.learning_rate,
             "expert_momentum": self.momentum,
             "expert_batch_size": self.batch_size,
-            "expert_augmentation": None if self.augmentation is None else self.augmentation.settings(),
+            "expert_augmentation": describe(self.augmentation),
             "expert_seed": self.seed,
         }
 
@@ -246,7 +247,7 @@ class Experts:
             weight_decay=0.0,
             batch_size=source.batch_size,
             schedule="constant",
-            augmentation=source.augmentation or augmentation_for(real),
+            augmentation=augmentation_for(real, source.augmentation),
         )
         template = architecture.build(real.sample_shape, real.num_classes, seed=0, device=problem.device)
         length = source.samples_per_snapshot or len(real)

@@ -16,6 +16,7 @@ from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler
 from fedcl_distill.network_sources.simple import perturbed
 from fedcl_distill.networks import Architecture, Network, default_architecture
+from fedcl_distill.registry import describe
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.training import TrainConfig, fit, train_config_for
 
@@ -162,7 +163,7 @@ class PretrainedPool:
             "pool_momentum": self.momentum,
             "pool_weight_decay": self.weight_decay,
             "pool_batch_size": self.batch_size,
-            "pool_augmentation": None if self.augmentation is None else self.augmentation.settings(),
+            "pool_augmentation": describe(self.augmentation),
             "perturbation": [self.min_perturbation, self.max_perturbation],
         }
 
@@ -197,7 +198,7 @@ class _Sampler(NetworkSampler):
             weight_decay=source.weight_decay,
             batch_size=source.batch_size,
             schedule="constant",
-            augmentation=source.augmentation or augmentation_for(self._problem.real),
+            augmentation=augmentation_for(self._problem.real, source.augmentation),
         )
 
 

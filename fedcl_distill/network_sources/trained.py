@@ -19,6 +19,7 @@ from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler, Net
 from fedcl_distill.network_sources.pools import Episode
 from fedcl_distill.network_sources.simple import FreshRandom
 from fedcl_distill.networks import Architecture, Network
+from fedcl_distill.registry import describe
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.training import TrainConfig, fit
 
@@ -77,7 +78,7 @@ class TrainedOnReal:
             "network_weight_decay": self.weight_decay,
             "network_batch_size": self.batch_size,
             "network_cutmix": self.cutmix_probability,
-            "network_augmentation": None if self.augmentation is None else self.augmentation.settings(),
+            "network_augmentation": describe(self.augmentation),
         }
 
 
@@ -85,7 +86,7 @@ class _Sampler(NetworkSampler):
     def __init__(self, problem: SetupContext, source: TrainedOnReal) -> None:
         self._real, self._device, self._source = problem.real, problem.device, source
         self._episode = Episode(source.start.open(problem))
-        self._augmentation = source.augmentation or augmentation_for(problem.real)
+        self._augmentation = augmentation_for(problem.real, source.augmentation)
         self._momentum: list[Tensor] = []
 
     def draw(self, index: int, seed: int) -> DrawnNetwork:
@@ -217,7 +218,7 @@ class TrainedOnSynthetic:
             "network_momentum": self.momentum,
             "network_weight_decay": self.weight_decay,
             "network_batch_size": self.batch_size,
-            "network_augmentation": None if self.augmentation is None else self.augmentation.settings(),
+            "network_augmentation": describe(self.augmentation),
         }
 
     def loops(self, synthetic: SyntheticBatch) -> tuple[int, int]:
@@ -231,7 +232,7 @@ class _TrainedOnSyntheticSampler(NetworkSampler):
     def __init__(self, problem: SetupContext, source: TrainedOnSynthetic) -> None:
         self._source = source
         self._episode = Episode(source.start.open(problem))
-        self._augmentation = source.augmentation or augmentation_for(problem.real)
+        self._augmentation = augmentation_for(problem.real, source.augmentation)
 
     def draw(self, index: int, seed: int) -> DrawnNetwork:
         return DrawnNetwork(self._episode.network(index, seed))
@@ -320,7 +321,7 @@ class WatchedTraining:
             "architecture": str(self.architecture or "default"),
             "network_learning_rate": self.learning_rate,
             "network_batch_size": self.batch_size,
-            "network_augmentation": None if self.augmentation is None else self.augmentation.settings(),
+            "network_augmentation": describe(self.augmentation),
             "queries_per_class": self.queries_per_class,
             "watched_window": self.window,
             "watched_settled": self.settled,

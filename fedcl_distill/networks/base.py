@@ -2,13 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.registry import Registry
+from fedcl_distill.seeding import isolated_rng
 
 PRECISIONS = ("float32", "bfloat16")
+
+B = TypeVar("B", bound=Callable[..., nn.Module])
+
+NETWORKS: Registry[nn.Module] = Registry("network", "fedcl_distill.networks")
+"""Builders of networks by name; packages add theirs by entry points of the group ``fedcl_distill.networks``."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Where a module has what methods look at, by the dotted names of its submodules; see :func:`as_network`."""
+
+    embedding: str | None = None
+    head: str | None = None
+    stages: tuple[str, ...] = ()
+
+
+def register_network(
+    name: str, *, embedding: str | None = None, head: str | None = None, stages: Sequence[str] = ()
+) -> Callable[[B], B]:
+    """A decorator that registers a network by name: in Python, on command lines, on clients and in memories.
+
+    What it decorates is an ``nn.Module`` class, or a function that returns a module. It is given, by name, those of
+    these that its signature has: ``num_classes`` (or ``n_classes``); ``sample_shape`` (or ``input_shape``), (channels,
+    height, width) or (features,); ``in_channels`` (or ``num_channels``, ``in_chans``); ``in_features``, the number of
+    all values of a sample. Its other parameters are options: ``"mine:width=8"``.
+
+    Args:
+        name: without blanks and none of ``: , = [ ]``.
+        embedding, head, stages: submodules, where they cannot be found; see :func:`as_network`.
+
+    Example:
+        >>> from torch import nn
+        >>> @register_network("tiny")
+        ... class Tiny(nn.Sequential):
+        ...     def __init__(self, in_features: int, num_classes: int, width: int = 16) -> None:
+        ...         super().__init__(
+        ...             nn.Flatten(), nn.Linear(in_features, width), nn.ReLU(), nn.Linear(width, num_classes)
+        ...         )
+        >>> from fedcl_distill import Architecture
+        >>> Architecture.of("tiny:width=4").build((1, 8, 8), 10, seed=0).embedding_size
+        4
+    """
+    return NETWORKS.register(name, points=Points(embedding, head, tuple(stages)))
 
 
 class Network(nn.Module):
@@ -17,26 +68,35 @@ class Network(nn.Module):
     Attributes:
         body: the stages, one after the other: maps inputs (n, channels, height, width) or (n, features) to the last
             stage's output.
-        classifier: linear map of embeddings to class scores.
+        embedding_size, num_classes: numbers that an embedding and the logits of a sample have.
+        classifier: linear map of embeddings to logits.
         precision: "float32", or "bfloat16" for convolutions and products of the stages with 8 bits of mantissa, from
-            and to float32: weights, embeddings, scores and all gradients of weights stay float32. Processors that
+            and to float32: weights, embeddings, logits and all gradients of weights stay float32. Processors that
             have such instructions (AVX512-BF16, AMX, GPUs) then pass ConvNets half again as fast; others are slower.
             For first derivatives: those of gradient and trajectory matching are differences that 8 bits make coarse.
+        draws_at_random: in training mode it draws random numbers, as dropout does.
     """
 
     precision: str = "float32"
+    draws_at_random: bool = False
 
     def __init__(self, stages: Sequence[nn.Module], embedding_size: int, num_classes: int) -> None:
         super().__init__()
         self.body = nn.Sequential(*stages)
         self.embedding_size = embedding_size
-        self.classifier = nn.Linear(embedding_size, num_classes)
+        self.num_classes = num_classes
+        self.classifier: nn.Module = nn.Linear(embedding_size, num_classes)
 
     def embed(self, inputs: Tensor) -> Tensor:
         """float32 (n, embedding_size): what the classifier sees (the penultimate layer)."""
         with self._computing(inputs):
             embedding: Tensor = self.body(inputs).flatten(1)
         return embedding.to(inputs.dtype)
+
+    def embed_and_classify(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 (n, embedding_size) embeddings and (n, classes) logits, in one pass."""
+        embedding = self.embed(inputs)
+        return embedding, self.classifier(embedding)
 
     def stages(self, inputs: Tensor) -> list[Tensor]:
         """float32 (n, …) output of every stage, not flattened; the last, flattened, is the embedding."""
@@ -49,12 +109,92 @@ class Network(nn.Module):
         return outputs
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """float32 (n, classes): unnormalised class scores."""
-        scores: Tensor = self.classifier(self.embed(inputs))
-        return scores
+        """float32 (n, classes): logits."""
+        logits: Tensor = self.classifier(self.embed(inputs))
+        return logits
 
     def _computing(self, inputs: Tensor) -> AbstractContextManager[object]:
         if self.precision == "float32":
             return nullcontext()
         # Without the cache: it would keep the first cast of a weight while the weight goes on learning.
         return torch.autocast(inputs.device.type, torch.bfloat16, cache_enabled=False)
+
+
+class Learning:
+    """How any module takes training steps; it is in training mode from here on.
+
+    Attributes:
+        whole: a batch must not be cut into parts: batch norm makes a sample see all others.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network.train()
+        modules = list(network.modules())
+        self.whole = any(isinstance(module, _BatchNorm) for module in modules)
+        self._norms = [module for module in modules if _keeps(module)]
+        self._random = getattr(network, "draws_at_random", False) or any(isinstance(m, _DropoutNd) for m in modules)
+
+    def step(self, samples: int, seed: int) -> AbstractContextManager[object]:
+        """One step on so many samples.
+
+        Dropout draws from ``seed``, and the global generators are left as they were. A batch of a single sample has no
+        statistics: there, batch norm takes its running ones.
+        """
+        if self._norms:
+            self._network.train()
+            for module in self._norms if samples == 1 else ():
+                module.eval()
+        return isolated_rng(seed) if self._random else nullcontext()
+
+
+def keeps_statistics(network: nn.Module) -> bool:
+    """Whether it has running statistics beside its weights, as batch norm does."""
+    return any(_keeps(module) for module in network.modules())
+
+
+def check_weights_alone(network: nn.Module, what: str) -> None:
+    """Return if training ``network`` changes its weights and nothing else.
+
+    Raises:
+        SettingsError: it has batch norm, whose running statistics training changes as well; ``what`` needs it not to.
+    """
+    if keeps_statistics(network):
+        raise SettingsError(
+            f"{what} differentiates or replays training, in which weights are all that changes; batch norm keeps "
+            "running statistics beside them: use instance norm or group norm, or another method"
+        )
+
+
+@torch.no_grad()
+def calibrate(network: nn.Module, inputs: Tensor) -> None:
+    """Evaluation mode, with running statistics of batch norm as they are over ``inputs`` (n, …), in place.
+
+    So gradient matching has it (Zhao et al. 2021, their code): norms are fixed maps, each sample is seen by itself, and
+    both sides are seen alike. Fewer than two samples leave the statistics as they are.
+    """
+    network.eval()
+    norms: list[Any] = [module for module in network.modules() if _keeps(module)]
+    if not norms or len(inputs) < 2:
+        return
+    with _whole_batches(norms):
+        network(inputs)
+
+
+@contextmanager
+def _whole_batches(norms: Sequence[Any]) -> Iterator[None]:
+    """Norms forget their statistics and then keep those of the next batch."""
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = 1.0
+        norm.train()
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+
+
+def _keeps(module: nn.Module) -> bool:
+    return getattr(module, "running_mean", None) is not None

@@ -10,11 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.networks.base import Network
+from fedcl_distill.networks.base import NETWORKS, Network
 from fedcl_distill.networks.layers import Convolution, InstanceNorm, NormReluPool
+from fedcl_distill.settings import Count
 
 
-def convnet(sample_shape: tuple[int, ...], num_classes: int, *, width: int = 128, depth: int | None = None) -> Network:
+@NETWORKS.register("convnet", images_only=True)
+def convnet(
+    sample_shape: tuple[int, ...], num_classes: int, *, width: Count = 128, depth: Count | None = None
+) -> Network:
     """Blocks of 3×3 convolution, instance norm, ReLU and 2×2 average pooling, then a linear classifier.
 
     A 28×28 grey image is padded to 32×32 by the first convolution, as in the authors' code. ``depth`` defaults to 3,
@@ -42,13 +46,15 @@ def convnet(sample_shape: tuple[int, ...], num_classes: int, *, width: int = 128
     return Network(stages, channels * size[0] * size[1], num_classes)
 
 
-def mlp(sample_shape: tuple[int, ...], num_classes: int, *, width: int = 128, depth: int = 2) -> Network:
+@NETWORKS.register("mlp")
+def mlp(sample_shape: tuple[int, ...], num_classes: int, *, width: Count = 128, depth: Count = 2) -> Network:
     """``depth`` hidden layers of ``width`` units with ReLU; images are flattened."""
     sizes = [math.prod(sample_shape)] + [width] * depth
     stages = [nn.Sequential(nn.Flatten(), nn.Linear(inputs, outputs), nn.ReLU()) for inputs, outputs in pairwise(sizes)]
     return Network(stages, width, num_classes)
 
 
+@NETWORKS.register("lenet", images_only=True)
 def lenet(sample_shape: tuple[int, ...], num_classes: int) -> Network:
     """Two 5×5 convolutions with pooling, then dense layers of 120 and 84 units.
 
@@ -70,7 +76,8 @@ def lenet(sample_shape: tuple[int, ...], num_classes: int) -> Network:
     return Network(stages, 84, num_classes)
 
 
-def resnet18(sample_shape: tuple[int, ...], num_classes: int, *, width: int = 64) -> Network:
+@NETWORKS.register("resnet18", images_only=True)
+def resnet18(sample_shape: tuple[int, ...], num_classes: int, *, width: Count = 64) -> Network:
     """A 3×3 stem without pooling, four stages of two residual blocks, global average pooling.
 
     Instance norm instead of batch norm: a handful of synthetic samples gives no usable batch statistics.
@@ -110,6 +117,7 @@ _WIDTHS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 _MIN_SIDE = 2  # at a single pixel, instance norm leaves nothing of the signal
 
 
+@NETWORKS.register("vgg11", images_only=True)
 def vgg11(sample_shape: tuple[int, ...], num_classes: int) -> Network:
     """Eight 3×3 convolutions with instance norm and ReLU in five groups, 2×2 max pooling, then a linear classifier.
 
@@ -143,6 +151,7 @@ def vgg11(sample_shape: tuple[int, ...], num_classes: int) -> Network:
 _SMALLEST = 8
 
 
+@NETWORKS.register("alexnet", images_only=True)
 def alexnet(sample_shape: tuple[int, ...], num_classes: int) -> Network:
     """Five convolutions with ReLU, three of them followed by 2×2 max pooling, then a linear classifier.
 

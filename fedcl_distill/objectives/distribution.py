@@ -70,10 +70,10 @@ class DistributionMatching(Objective[ClassMeans]):
 
     def _seen(self, view: MatchContext, inputs: Tensor) -> Tensor:
         """float32 (n, …): embeddings and, beside them, scores scaled so that squares carry their weight."""
-        embeddings = view.network.embed(inputs)
         if self.logits_weight == 0:
-            return embeddings
-        return torch.cat([embeddings, math.sqrt(self.logits_weight) * view.network.classifier(embeddings)], dim=1)
+            return view.network.embed(inputs)
+        embeddings, logits = view.network.embed_and_classify(inputs)
+        return torch.cat([embeddings, math.sqrt(self.logits_weight) * logits], dim=1)
 
 
 def distances_of_means(

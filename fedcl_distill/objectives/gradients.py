@@ -46,7 +46,9 @@ class HiddenWeights:
     name: ClassVar[str] = "hidden weights"
 
     def of(self, network: Network) -> dict[str, Tensor]:
-        return {name: one for name, one in AllWeights().of(network).items() if not name.startswith("classifier.")}
+        known = {id(one) for one in network.classifier.parameters()}
+        above = {name for name, one in network.named_parameters() if id(one) in known}
+        return {name: one for name, one in AllWeights().of(network).items() if name not in above}
 
 
 class Distance(Protocol):

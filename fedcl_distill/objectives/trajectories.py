@@ -12,6 +12,7 @@ from torch import Tensor
 from fedcl_distill.augmentation import Augmentation, augmentation_for
 from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.networks import check_weights_alone
 from fedcl_distill.objectives.base import Learned, MatchContext, Objective
 from fedcl_distill.objectives.inner_training import (
     InnerTraining,
@@ -24,6 +25,7 @@ from fedcl_distill.objectives.inner_training import (
     weights_of,
     with_derivatives,
 )
+from fedcl_distill.registry import describe
 
 
 class Coordinates(Protocol):
@@ -274,7 +276,7 @@ class TrajectoryMatching(Objective[Segment]):
             "student_batch_size": self.batch_size,
             "student_learning_rate": self.learning_rate,
             "student_learning_rate_rate": self.learning_rate_rate,
-            "student_augmentation": None if self.augmentation is None else self.augmentation.settings(),
+            "student_augmentation": describe(self.augmentation),
             **self.coordinates.settings(),
             **self.gradient.settings(),
         }
@@ -284,7 +286,8 @@ class TrajectoryMatching(Objective[Segment]):
 
     def target(self, view: MatchContext, real: RealSampler) -> Segment:
         assert view.target_network is not None, "the engine pairs this objective with a source that gives goals"
-        augmentation = self.augmentation or augmentation_for(real.data)
+        check_weights_alone(view.network, "trajectory matching")
+        augmentation = augmentation_for(real.data, self.augmentation)
         return Segment(weights_of(view.network), weights_of(view.target_network), augmentation)
 
     def losses(self, view: MatchContext, target: Segment, synthetic: SyntheticBatch) -> Iterator[Tensor]:

@@ -16,9 +16,10 @@ from fedcl_distill.augmentation import Augmentation, NoAugmentation
 from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.micro_batches import micro_batches
-from fedcl_distill.networks import Network
+from fedcl_distill.networks import Network, check_weights_alone
 from fedcl_distill.objectives.base import Learned, MatchContext, Objective
 from fedcl_distill.objectives.inner_training import Batch, InnerTraining, Student, Weights, weights_of
+from fedcl_distill.registry import describe
 from fedcl_distill.seeding import generator_for
 
 
@@ -313,7 +314,7 @@ class UnrolledTraining(Objective[RealBatch]):
             "inner_steps": self.steps,
             "inner_epochs": self.epochs,
             "inner_momentum": self.momentum,
-            "inner_augmentation": self.augmentation.settings(),
+            "inner_augmentation": describe(self.augmentation),
             "real_batch_size": self.real_batch_size,
             **self.batches.settings(),
             **self.rates.settings(),
@@ -322,6 +323,7 @@ class UnrolledTraining(Objective[RealBatch]):
 
     @torch.no_grad()
     def target(self, view: MatchContext, real: RealSampler) -> RealBatch:
+        check_weights_alone(view.network, "unrolled training")
         inputs, classes = real.batch(self.real_batch_size, view.seed)
         return RealBatch(view.augment(inputs, classes), classes)
 

@@ -203,7 +203,8 @@ class StatisticsDistiller:
     Attributes:
         init: "moments" starts from what the statistics tell of the samples themselves, "noise" from white noise.
         parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
-        learning_rate, momentum, decay_start: see :class:`~fedcl_distill.engine.SGD`.
+        learning_rate, momentum: of SGD.
+        decay_start: see :class:`~fedcl_distill.engine.MethodSpec`.
         steps_per_network: synthetic steps in each view before the next one's turn.
         clamp: keep pixels inside the data's value range.
         held_out: so many views are not matched, but tell when to stop: where their mismatch no longer falls, the run
@@ -274,7 +275,8 @@ class StatisticsDistiller:
             augmentation=NoAugmentation(),  # views have their own
             parameterization=as_parameterization(self.parameterization),
             init=init,
-            optimiser=SGD(learning_rate=self.learning_rate, momentum=self.momentum, decay_start=self.decay_start),
+            optimiser=SGD(self.learning_rate, self.momentum),
+            decay_start=self.decay_start,
             budget=budget or Budget(steps=2_000),
             steps_per_network=self.steps_per_network,
             clamp=self.clamp,

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from fedcl_distill.augmentation import Draw, NoAugmentation, augmentation_for
 from fedcl_distill.data.labelled import LabelledData, Normalisation
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, Architecture, Network, default_architecture
+from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, Architecture, ArchitectureLike, Network, default_architecture
 from fedcl_distill.parameterizations.base import check_integer, enlarge
 from fedcl_distill.seeding import derive_seed, generator_for
 
@@ -83,8 +83,9 @@ class StatisticsSpec:
     Attributes:
         seed: of everything drawn, in [0, 2**63).
         views: how many, at least 2.
-        architecture: of the networks, as text for ``Architecture.parse``; None takes a ConvNet for images and an MLP
-            for features, of width 32. The classifier on top is not used.
+        architecture: of the networks, a registered one, kept as text; None takes a ConvNet for images and an MLP for
+            features, of width 32. The classifier on top is not used. Batch norm and dropout do nothing: the networks
+            are in evaluation mode and have seen no data.
         kind: "mean" sums embeddings, as DM compares them (Zhao and Bilen 2023, equation 6). "direction" sums the same
             scaled to length 1, so that what one sample adds is bounded. "characteristic" sums
             cosines and sines of random projections of embeddings of length 1 (Rahimi and Recht 2007; compare Wang et
@@ -107,7 +108,7 @@ class StatisticsSpec:
 
     seed: int = 0
     views: int = 50
-    architecture: str | None = None
+    architecture: ArchitectureLike | None = None
     kind: str = MEAN
     dimensions: int = 512
     frequency: float = 4.0
@@ -129,15 +130,18 @@ class StatisticsSpec:
         if type(self.augment) is not bool:
             raise SettingsError(f"statistics: augment must be true or false, got {self.augment!r}")
         if self.architecture is not None:
-            if not isinstance(self.architecture, str) or len(self.architecture) > _LONGEST_TEXT:
+            architecture = Architecture.of(self.architecture)
+            text = self.architecture if isinstance(self.architecture, str) else architecture.text
+            if len(text) > _LONGEST_TEXT:
                 raise SettingsError("statistics: architecture must be a short text such as 'convnet:width=32'")
-            DEFAULT_NETWORK_LIMITS.check_options(Architecture.parse(self.architecture))
+            DEFAULT_NETWORK_LIMITS.check_options(architecture)
+            object.__setattr__(self, "architecture", text)
 
     def architecture_for(self, sample_shape: tuple[int, ...]) -> Architecture:
         """Of the networks that look at samples of this shape."""
         if self.architecture is None:
             return default_architecture(sample_shape, _WIDTH)
-        return Architecture.parse(self.architecture)
+        return _architecture(str(self.architecture))
 
     def settings(self) -> dict[str, Any]:
         """All fields, as JSON values."""
@@ -155,6 +159,12 @@ class StatisticsSpec:
         if unknown:
             raise SettingsError(f"statistics have no setting {', '.join(unknown[:5])}; they have: {', '.join(known)}")
         return cls(**settings)
+
+
+@cache
+def _architecture(text: str) -> Architecture:
+    """Kept, for what trials showed of a network is kept with it."""
+    return Architecture.parse(text)
 
 
 def _check_number(name: str, value: object, most: float) -> None:
@@ -203,7 +213,7 @@ def feature_map(spec: StatisticsSpec, domain: Domain, view: int, device: torch.d
     augmentation = augmentation_for(nothing) if spec.augment else NoAugmentation()
     projection = _projection(spec, network.embedding_size, derive_seed(seed, "projection"))
     return FeatureMap(
-        network=network.to(device).requires_grad_(False),
+        network=network.to(device).requires_grad_(False).eval(),
         augment=augmentation.draw(domain.num_classes, domain.sample_shape, generator_for(seed, "augmentation")),
         projection=None if projection is None else projection.to(device),
         kind=spec.kind,

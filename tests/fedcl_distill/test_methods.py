@@ -3,11 +3,12 @@
 import pytest
 
 from fedcl_distill.augmentation import NoAugmentation
-from fedcl_distill.engine import Engine, FromReal, Noise
+from fedcl_distill.engine import SGD, Engine, FromReal, Noise
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import METHODS, build_method, dm
 from fedcl_distill.network_sources import FreshRandom
 from fedcl_distill.networks import Architecture
+from fedcl_distill.objectives import DistributionMatching
 from fedcl_distill.selection import Herding
 
 
@@ -15,11 +16,10 @@ def test_dm_has_the_settings_of_its_paper() -> None:
     engine = build_method("dm")
     assert isinstance(engine, Engine)
     settings = engine.settings()
-    assert settings["learning_rate"] == 1.0
-    assert settings["momentum"] == 0.5
-    assert settings["real_batch_per_class"] == 256
-    assert settings["steps_per_network"] == 1
-    assert settings["init"] == "real (random)"
+    assert engine.optimiser == SGD(learning_rate=1.0, momentum=0.5)
+    assert engine.objective == DistributionMatching(real_batch_per_class=256)
+    assert engine.steps_per_network == 1
+    assert (settings["method"], settings["init"]) == ("dm", "random")
     assert engine.budget.steps == 20_000
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from fedcl_distill.augmentation import InSequence, NoAugmentation, SiameseAugmentation
+from fedcl_distill.augmentation import InSequence, NoAugmentation, SiameseAugmentation, as_augmentation
+from fedcl_distill.registry import describe
 
 COLOUR, CUTOUT = (SiameseAugmentation(operations=(name,)) for name in ("color", "cutout"))
 
@@ -31,4 +32,5 @@ def test_no_parts_leave_samples_as_they_are() -> None:
 
 
 def test_settings_name_all_parts() -> None:
-    assert InSequence((COLOUR, CUTOUT)).settings() == {"augmentation": [COLOUR.settings(), CUTOUT.settings()]}
+    both = InSequence((COLOUR, CUTOUT))
+    assert as_augmentation(describe(both)) == both

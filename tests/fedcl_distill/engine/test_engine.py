@@ -17,7 +17,6 @@ from fedcl_distill.engine import (
     ByteBudget,
     Engine,
     FromReal,
-    Group,
     Noise,
     OnProgress,
     count_per_class,
@@ -25,6 +24,7 @@ from fedcl_distill.engine import (
 from fedcl_distill.errors import CheckpointError, DataError, DivergenceError, SettingsError
 from fedcl_distill.methods import build_method, dm
 from fedcl_distill.networks import Architecture
+from fedcl_distill.optimisers import Bounded, Group, build_optimiser
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.selection import Random
 from fedcl_distill.synthetic import SyntheticSet, encode
@@ -143,13 +143,13 @@ def test_divergence_is_told() -> None:
 
 
 def test_the_optimiser_is_momentum_sgd_with_a_cosine_end() -> None:
-    settings = SGD(learning_rate=2.0, momentum=0.5, decay_start=0.5)
     parameter, slower = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
-    optimiser = settings.build([Group((parameter,)), Group((slower,), learning_rate=0.5)])
+    groups = [Group((parameter,)), Group((slower,), learning_rate=0.5)]
+    optimiser = Bounded(build_optimiser(SGD(learning_rate=2.0, momentum=0.5), groups), decay_start=0.5)
     rates = []
     for progress in (0.0, 0.5, 0.75, 1.0):
-        settings.step(optimiser, progress)
-        rates.append([group["lr"] for group in optimiser.param_groups])
+        optimiser.step(progress)
+        rates.append([group["lr"] for group in optimiser.inner.param_groups])
     assert rates == [pytest.approx([full, full / 4]) for full in (2.0, 2.0, 1.0, 0.0)]
 
 

@@ -65,7 +65,7 @@ class OneHotLearned:
 
 
 def pull(**changes: Any) -> Engine:
-    engine = Engine("pull", Pull(), NoNetwork(), Noise(), Budget(steps=1), optimiser=SGD(learning_rate=0.5, momentum=0))
+    engine = Engine(Pull(), NoNetwork(), Noise(), Budget(steps=1), optimiser=SGD(learning_rate=0.5, momentum=0))
     return replace(engine, **changes)
 
 
@@ -165,19 +165,19 @@ def test_adam_resumes_with_its_moments(tmp_path: Path) -> None:
 def test_the_gradient_norm_is_bounded() -> None:
     data = blobs(per_class=4)
     before = pull().distil(data, 1, seed=0, budget=Budget(steps=0)).inputs()
-    optimiser = SGD(learning_rate=1.0, momentum=0, max_grad_norm=0.1)
-    after = pull(optimiser=optimiser).distil(data, 1, seed=0).inputs()
+    plain = SGD(learning_rate=1.0, momentum=0)
+    after = pull(optimiser=plain, max_grad_norm=0.1).distil(data, 1, seed=0).inputs()
     assert float((after - before).norm()) == pytest.approx(0.1, rel=1e-4)
 
 
 def test_a_step_is_bounded_in_the_root_mean_square() -> None:
     data = blobs(per_class=4)
     before = pull().distil(data, 1, seed=0, budget=Budget(steps=0)).inputs()
-    optimiser = SGD(learning_rate=1.0, momentum=0, max_step=0.25)
-    after = pull(optimiser=optimiser).distil(data, 1, seed=0).inputs()
+    plain = SGD(learning_rate=1.0, momentum=0)
+    after = pull(optimiser=plain, max_step=0.25).distil(data, 1, seed=0).inputs()
     assert float((after - before).square().mean().sqrt()) == pytest.approx(0.25, rel=1e-4)
-    unbounded = SGD(learning_rate=1.0, momentum=0, max_step=100.0)
-    torch.testing.assert_close(pull(optimiser=unbounded).distil(data, 1, seed=0).inputs(), torch.ones_like(before))
+    unbounded = pull(optimiser=plain, max_step=100.0).distil(data, 1, seed=0).inputs()
+    torch.testing.assert_close(unbounded, torch.ones_like(before))
 
 
 class NeedsGoal(DistributionMatching):

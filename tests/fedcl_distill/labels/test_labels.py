@@ -103,7 +103,7 @@ def test_the_default_teacher_suits_the_data(shape: tuple[int, ...]) -> None:
         lambda: TeacherLabels(temperature=0.0),
         lambda: TeacherLabels(temperature=float("inf")),
         lambda: TeacherLabels(teachers=0),
-        lambda: TeacherLabels(architecture="mlp"),  # type: ignore[arg-type]
+        lambda: TeacherLabels(architecture="mlpp"),
         lambda: LearnedLabels(0.0),
         lambda: LearnedLabels(0.1, start="teacher"),  # type: ignore[arg-type]
         lambda: LearnedLabels(0.1, start=LearnedLabels(0.1)),
@@ -125,7 +125,7 @@ def test_teacher_labels_are_those_of_the_final_samples_and_survive_storage() -> 
     read = decode(encode(result, bits=8))
     torch.testing.assert_close(read.labels, result.labels, atol=0.01, rtol=0)
     assert evaluate(read, data, replace(FAST, networks=1), seed=0, architecture=MLP).mean > 0.9
-    assert result.provenance["label_temperature"] == 4.0
+    assert result.provenance["labels"]["temperature"] == 4.0
 
 
 class TowardsUniform(Objective[None]):
@@ -146,7 +146,6 @@ class TowardsUniform(Objective[None]):
 
 def learning(labels: LearnedLabels, steps: int) -> Tensor:
     engine = Engine(
-        "towards uniform",
         TowardsUniform(),
         NoNetwork(),
         FromReal(Random()),

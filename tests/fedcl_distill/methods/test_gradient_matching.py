@@ -13,12 +13,13 @@ import torch
 from builders import blobs
 from fedcl_distill.augmentation import Augmentation, InSequence, NoAugmentation
 from fedcl_distill.data import LabelledData
-from fedcl_distill.engine import Budget, Callback, Engine, Run
+from fedcl_distill.engine import SGD, Budget, Callback, Engine, Run
 from fedcl_distill.methods.dc import dc, dcc, dsa
 from fedcl_distill.methods.idc import accdd, idc
 from fedcl_distill.network_sources import FreshRandom, PretrainedPool, TrainedOnReal, TrainedOnSynthetic
 from fedcl_distill.objectives import CosineDistance, GradientMatching, HiddenWeights, SquaredDistance
 from fedcl_distill.parameterizations import Pixels, Tiles
+from fedcl_distill.registry import describe
 from stopping import StopAt
 
 CONVNET = "convnet:width=4,depth=2"
@@ -49,7 +50,7 @@ def losses_of(engine: Engine, data: LabelledData, steps: int) -> list[float]:
 
 
 def _operations(augmentation: Augmentation) -> list[str]:
-    return [part["dsa_operations"] for part in augmentation.settings()["augmentation"]]
+    return [name for part in describe(augmentation)["parts"] for name in part["operations"]]
 
 
 def test_dc_dsa_and_dcc_differ_in_augmentation_start_and_what_is_averaged() -> None:
@@ -58,8 +59,8 @@ def test_dc_dsa_and_dcc_differ_in_augmentation_start_and_what_is_averaged() -> N
     assert dc().augmentation == NoAugmentation()
     assert dsa().augmentation is None  # what suits the data
     assert replace(dcc(), name="dsa", objective=dsa().objective) == dsa()
-    assert [preset().settings()["init"] for preset in (dc, dsa, dcc)] == ["noise"] + 2 * ["real (random)"]
-    assert all(preset().settings()["learning_rate"] == 0.1 for preset in (dc, dsa, dcc))
+    assert [preset().settings()["init"] for preset in (dc, dsa, dcc)] == ["noise"] + 2 * ["random"]
+    assert all(preset().optimiser == SGD(learning_rate=0.1, momentum=0.5) for preset in (dc, dsa, dcc))
     networks = dc().networks
     assert isinstance(networks, TrainedOnSynthetic)
     assert (networks.views_per_network, networks.passes_between, networks.learning_rate) == (None, None, 0.01)

@@ -41,7 +41,7 @@ def test_it_is_distribution_matching_of_codes() -> None:
     assert it_gan(pair_weight=0).objective == DistributionMatching(256)
     assert engine.parameterization == GeneratorLatents()
     assert isinstance(engine.optimiser, Adam)
-    assert engine.settings()["init"] == "real (random)"
+    assert engine.settings()["init"] == "random"
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 12)])

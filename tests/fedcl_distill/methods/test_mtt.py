@@ -12,11 +12,13 @@ import torch
 
 from builders import blobs
 from fedcl_distill.data import LabelledData
-from fedcl_distill.engine import Budget, Callback, Engine, Run
+from fedcl_distill.engine import SGD, Budget, Callback, Engine, FromReal, Run
 from fedcl_distill.labels import LearnedLabels
 from fedcl_distill.methods.mtt import mtt, mtt_pruned, tesla
+from fedcl_distill.network_sources import ExpertTrajectories
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import PrunedCoordinates, Tesla, TrajectoryMatching, Unrolled
+from fedcl_distill.selection import Random
 from stopping import StopAt
 
 SMALL: dict[str, Any] = {
@@ -48,18 +50,12 @@ def losses_of(engine: Engine, data: LabelledData, steps: int) -> list[float]:
 
 
 def test_optimisers_are_those_of_the_authors_code() -> None:
-    settings = mtt().settings()
-    expected = {
-        "learning_rate": 1000.0,
-        "momentum": 0.5,
-        "student_learning_rate": 0.01,
-        "student_learning_rate_rate": 1e-5,
-        "expert_runs": 100,
-        "expert_learning_rate": 0.01,
-        "expert_momentum": 0.0,
-        "init": "real (random)",
-    }
-    assert {key: settings[key] for key in expected} == expected
+    engine = mtt()
+    assert engine.optimiser == SGD(learning_rate=1000.0, momentum=0.5)
+    assert engine.objective == TrajectoryMatching(steps=10, learning_rate=0.01, learning_rate_rate=1e-5)
+    assert isinstance(engine.networks, ExpertTrajectories)
+    assert (engine.networks.runs, engine.networks.learning_rate, engine.networks.momentum) == (100, 0.01, 0.0)
+    assert engine.init == FromReal(Random())
 
 
 def test_presets_differ_in_one_part_each() -> None:

@@ -94,7 +94,8 @@ def test_fresh_networks_differ_from_view_to_view() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "match"), [("vgg", "unknown network"), ("convnet:width=x", "key=integer"), ("mlp:kernel=3", "no option")]
+    ("text", "match"),
+    [("vgg", "unknown network"), ("convnet:width=x", "whole number"), ("mlp:kernel=3", "unknown option")],
 )
 def test_bad_names_are_refused(text: str, match: str) -> None:
     with pytest.raises(SettingsError, match=match):

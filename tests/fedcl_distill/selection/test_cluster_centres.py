@@ -113,7 +113,7 @@ def test_methods_start_from_kmeans_by_name(digits: Splits) -> None:
     chosen = select(digits.train, [2] * 10, KMeansCentres(), seed=derive_seed(0, "initial"))
     method = build_method("dm", architecture="convnet:width=8", init="kmeans")
     start = method.distil(digits.train, 2, seed=0, budget=Budget(steps=0))
-    assert start.provenance["init"] == "real (kmeans)"
+    assert start.provenance["init"] == "kmeans"
     assert torch.equal(start.arrays["pixels"], digits.train.inputs(chosen))
     assert torch.equal(start.labels, digits.train.labels[chosen])
 

@@ -197,7 +197,7 @@ def test_held_out_views_end_a_run_where_they_fit_best(data):
     objective = StatisticsMatching(statistics, 5)
     stopping = HeldOutViews(objective, Pixels(), torch.arange(3).repeat_interleave(2), every=5, patience=2)
     watching = _Mismatches(objective)
-    engine = Engine("statistics", objective, NoNetwork(), FromMoments(statistics), Budget(steps=400), NoAugmentation())
+    engine = Engine(objective, NoNetwork(), FromMoments(statistics), Budget(steps=400), NoAugmentation())
     synthetic = engine.distil(statistics.as_blank_data(), 2, seed=0, callbacks=[stopping, watching])
     assert 10 < synthetic.provenance["steps"] < 400  # one view is fitted at the cost of the others
     assert stopping.mismatches == pytest.approx(watching.found[4::5])
