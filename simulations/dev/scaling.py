@@ -246,19 +246,20 @@ def _do(point: Point, data: LabelledData, tick: Tick) -> int:
 
 def _rounds(point: Point, data: LabelledData, tick: Tick) -> None:
     from simulations.scenarios.federated import quiet_flower  # here, because Flower takes seconds to import
-    from strategies.federated import FederatedSettings, InProcessGrid, make_client_app, run_server
+    from strategies.federated import FedAvg, InProcessGrid, make_client_app, run_server
 
     per_class = torch.arange(len(data)).view(point.classes, -1)[:, : point.images_per_class * point.clients]
     parts = [data.subset(rows.flatten()) for rows in torch.split(per_class, point.images_per_class, dim=1)]
-    settings = FederatedSettings(
-        strategy="fedavg",
-        rounds=point.repeats + 1,
-        clients=point.clients,
-        architecture=f"convnet:width={point.width}",
-    )
     app = make_client_app(lambda context: parts[int(context.node_config["partition-id"])])
     with quiet_flower(), InProcessGrid(app, point.clients) as grid:
-        run_server(grid, settings, parts[0], lambda _: tick())
+        run_server(
+            grid,
+            FedAvg(),
+            test=parts[0],
+            rounds=point.repeats + 1,
+            network=f"convnet:width={point.width}",
+            on_round=lambda _: tick(),
+        )
 
 
 _MEASURED = ("work", "ipc", "classes", "size", "width", "clients", "CPU-seconds", "memory")

@@ -30,7 +30,7 @@ from strategies.continual.memory import as_bytes, as_tensor
 from strategies.federated.aggregation import AggregatedSets
 
 
-class Keeper(Protocol):
+class ServerMemory(Protocol):
     """Something that is kept, and counted."""
 
     @property
@@ -45,7 +45,7 @@ class Keeper(Protocol):
         ...
 
 
-class Nothing:
+class NoMemory:
     """The model is all there is."""
 
     bytes_kept = 0

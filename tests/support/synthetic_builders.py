@@ -12,7 +12,7 @@ from torch import Tensor
 from fedcl_distill.context import SetupContext
 from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import PayloadError
-from fedcl_distill.parameterizations import Arrays, Pixels, Setting, Shape
+from fedcl_distill.parameterizations import Arrays, Pixels, Shape
 from fedcl_distill.synthetic import SyntheticSet
 from simulations.dev.fuzz.fuzzer import KEY, put_together, take_apart, with_header
 
@@ -59,9 +59,6 @@ class Scaled:
     name: ClassVar[str] = "scaled"
     pixel_arrays: ClassVar[frozenset[str]] = frozenset()
     frozen: ClassVar[frozenset[str]] = frozenset({"gain"})
-
-    def settings(self) -> dict[str, Setting]:
-        return {"factor": self.factor}
 
     def decoded_counts(self, counts: Sequence[int], sample_shape: Shape) -> list[int]:
         return list(counts)

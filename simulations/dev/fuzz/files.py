@@ -25,9 +25,9 @@ from fedcl_distill.engine import Budget, Callback
 from fedcl_distill.engine.loop import Run
 from fedcl_distill.errors import CheckpointError, DataError, FedclDistillError, PayloadError, SettingsError
 from fedcl_distill.methods import build_method
-from fedcl_distill.methods.parts import as_parameterization
 from fedcl_distill.network_sources.experts import OnDisk
 from fedcl_distill.networks import Architecture
+from fedcl_distill.parameterizations import PARAMETERIZATIONS
 from fedcl_distill.statistics import (
     ClassStatistics,
     StatisticsSpec,
@@ -53,11 +53,11 @@ from simulations.dev.fuzz.fuzzer import (
 from simulations.report.blocks import count_torn_lines
 from simulations.running.runs import append_record, finished_keys, make_record, read_records
 from simulations.scenarios.distil import DistilSettings
+from simulations.settings import FederatedSettings
 from simulations.tables.comparison import table_of
 from simulations.tables.variants import scenarios
 from strategies.continual.settings import ContinualSettings
 from strategies.federated.compression import read_codec
-from strategies.federated.settings import FederatedSettings
 
 _IDX = b"\0\0\x08\x03\0\0\0\x02\0\0\0\x02\0\0\0\x03" + bytes(range(12))
 _CSV = b"age,chol,where,label\n" + b"63,233,a,0\n41,?,b,1\n50,1e2,a,0\n30.5,-2,b,1\n" * 3
@@ -235,7 +235,7 @@ _NAMES: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "a": (Architecture.parse, ("convnet:width=64", "mlp:width=8,precision=bfloat16", "resnet18", "vgg11")),
     "p": (parse_partitioner, ("iid", "dirichlet:0.1", "classes:2", "natural")),
     "c": (read_codec, ("plain", "topk:fraction=0.01,error_feedback=true", "quantised:bits=4,bucket=8")),
-    "s": (as_parameterization, ("pixels", "tiles:factor=2", "addressing:bases=2,scale=1", "low-rank:rank=null")),
+    "s": (PARAMETERIZATIONS.build, ("pixels", "tiles:factor=2", "addressing:bases=2,scale=1", "low-rank:rank=null")),
 }
 _MAX_BUILT = 64
 

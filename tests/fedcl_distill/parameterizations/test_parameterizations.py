@@ -28,6 +28,7 @@ from fedcl_distill.parameterizations import (
     stored_settings,
 )
 from fedcl_distill.parameterizations.base import enlarge, enlarging, shrink
+from fedcl_distill.registry import describe, to_text
 from fedcl_distill.synthetic import SyntheticSet, decode, encode, encoded_bytes, payload_bytes
 from synthetic_builders import make_set
 
@@ -78,8 +79,8 @@ def test_no_more_values_are_stored_than_by_as_many_pixels_and_shapes_agree(
 
 @pytest.mark.parametrize("how", KINDS, ids=str)
 def test_settings_rebuild_the_parameterization(how: Parameterization) -> None:
-    assert build_parameterization(how.name, how.settings()) == how
-    assert PARAMETERIZATIONS[how.name] is type(how)
+    assert PARAMETERIZATIONS.build(describe(how)) == how
+    assert PARAMETERIZATIONS.build(to_text(describe(how))) == how
 
 
 @pytest.mark.parametrize("how", KINDS, ids=str)
@@ -267,6 +268,8 @@ def test_what_cannot_be_stored_so_is_refused_with_a_reason(
         ("low-rank", {"rank": False}),
         ("low-rank", {"rank": 10**9}),
         ("low-rank", {"unknown": 1}),
+        ("low-rank", {"": 1}),
+        ("low-rank", {"rank": 10**400}),
     ],
 )
 def test_hostile_settings_are_refused(name: str, bad: dict[str, int]) -> None:

@@ -123,13 +123,13 @@ def test_tiles_decode_to_more_samples(statistics):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"init": "random"}, "moments, noise"),
+        ({"init": "random"}, "'moments', 'noise'"),
         ({"parameterization": "generator"}, "real samples"),
         ({"learning_rate": "high"}, "learning_rate"),
         ({"momentum": 1.5}, "momentum"),
         ({"steps_per_network": 0}, "steps_per_network"),
         ({"clamp": 1}, "clamp"),
-        ({"method": "dm"}, "no setting method; they have: init"),
+        ({"method": "dm"}, "unknown setting 'method'"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message, statistics):

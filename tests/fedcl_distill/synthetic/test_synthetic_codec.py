@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -33,11 +33,12 @@ QUICK = settings(max_examples=60, deadline=None)
 
 
 @pytest.fixture
-def scaled(monkeypatch: pytest.MonkeyPatch) -> SyntheticSet:
+def scaled() -> Iterator[SyntheticSet]:
     """A set of two arrays, one of them constant, under a parameterization with a setting."""
-    monkeypatch.setitem(PARAMETERIZATIONS, Scaled.name, Scaled)
+    PARAMETERIZATIONS.register(Scaled.name)(Scaled)
     pixels = make_set((3, 3, 2, 5), classes=3)
-    return replace(pixels, arrays=Scaled(0.5).start(pixels.inputs()), parameterization=Scaled(0.5))
+    yield replace(pixels, arrays=Scaled(0.5).start(pixels.inputs()), parameterization=Scaled(0.5))
+    PARAMETERIZATIONS.unregister(Scaled.name)
 
 
 def assert_same_but_for_values(one: SyntheticSet, other: SyntheticSet) -> None:

@@ -154,7 +154,7 @@ CRAFTED = {
     "packed bits": (put("metadata", "bits", 4), "shapes for"),
     "unknown parameterization": (put("metadata", "store", "os.system"), "unknown parameterization"),
     "number as parameterization": (put("metadata", "store", 1), "must be a string"),
-    "unknown setting": (put("metadata", "settings", {"a": 1}), "does not take these settings"),
+    "unknown setting": (put("metadata", "settings", {"a": 1}), "unknown setting"),
     "nested setting": (put("metadata", "settings", {"a": [1]}), "must be a single value"),
     "settings list": (put("metadata", "settings", [1]), "must be an object"),
     "no classes": (put("metadata", "classes", 0), "number of classes"),
