@@ -33,6 +33,7 @@ from fedcl_distill.networks import (
     as_architecture,
     check_weights_alone,
 )
+from fedcl_distill.registry import describe
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Count, Momentum, Positive, settings
 from fedcl_distill.training import TrainConfig, fit
@@ -191,12 +192,14 @@ class ExpertTrajectories(NetworkSource):
         """
         experts = Experts.of(problem, self)
         lengths = [0] * self.runs
-        for run, number in self._order():
+        total = sum(1 for _ in self._order())
+        for done, (run, number) in enumerate(self._order(), start=1):
             if not experts.has(run, number):
                 if lengths[0] >= self.segment and not problem.has_time():
                     break
                 experts.snapshot(run, number)
             lengths[run] = number
+            problem.report(done, total, "experts")
         return _ExpertSampler(self, experts, lengths)
 
     def _order(self) -> Iterator[tuple[int, int]]:
@@ -242,7 +245,8 @@ class Experts:
         check_weights_alone(template, "an expert trajectory")
         length = source.samples_per_snapshot or len(real)
         size = sum(parameter.numel() for parameter in template.parameters())
-        store = store_for(source.cache, kind_of_expert(real, seed, f"{architecture} {train_config} {length}"), size)
+        kind = kind_of_expert(real, seed, f"{architecture} {describe(train_config)} {length}")
+        store = store_for(source.cache, kind, size)
         return cls(problem, train_config, length, seed, template.requires_grad_(False), architecture, store)
 
     def has(self, run: int, number: int) -> bool:

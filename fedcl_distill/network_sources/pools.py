@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -37,11 +38,16 @@ class Pretrained:
 
 
 def pretrained_pair(
-    problem: SetupContext, architecture: Architecture, train_config: TrainConfig, index: int
+    problem: SetupContext,
+    architecture: Architecture,
+    train_config: TrainConfig,
+    index: int,
+    keep_going: Callable[[], bool] | None = None,
 ) -> Pretrained:
     """Network number ``index`` of the problem's pool, trained by ``train_config``.
 
-    Where there is no more time, training ends after the step under way, so that there is one step at least.
+    Where ``keep_going``, or without it the problem, says that there is no more time, training ends after the step under
+    way, so that there is one step at least.
 
     Raises:
         DivergenceError: the loss stopped being finite.
@@ -49,7 +55,7 @@ def pretrained_pair(
     real, seed = problem.real, derive_seed(problem.seed, "pretrained", index)
     initial = architecture.build(real.sample_shape, real.num_classes, seed=seed, device=problem.device)
     trained = copy.deepcopy(initial)
-    fit(trained, real.inputs(), real.labels, train_config, seed=seed, keep_going=problem.has_time)
+    fit(trained, real.inputs(), real.labels, train_config, seed=seed, keep_going=keep_going or problem.has_time)
     trained.zero_grad(set_to_none=True)
     return Pretrained(initial.requires_grad_(False), trained.requires_grad_(False))
 
@@ -62,9 +68,10 @@ def pretrained_pool(
     Raises:
         DivergenceError: the loss of one stopped being finite.
     """
-    pool = [pretrained_pair(problem, architecture, train_config, 0)]
+    keep_going = problem.counting(count * train_config.steps(len(problem.real)), "networks")
+    pool = [pretrained_pair(problem, architecture, train_config, 0, keep_going)]
     while len(pool) < count and problem.has_time():
-        pool.append(pretrained_pair(problem, architecture, train_config, len(pool)))
+        pool.append(pretrained_pair(problem, architecture, train_config, len(pool), keep_going))
     return pool
 
 

@@ -32,9 +32,6 @@ class Pull(Objective[None]):
     needs_network: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = True
 
-    def settings(self) -> dict[str, Any]:
-        return {"objective": "pull"}
-
     def learned(self) -> dict[str, Learned]:
         return {"number": Learned(torch.tensor(1.0), learning_rate=0.25)}
 

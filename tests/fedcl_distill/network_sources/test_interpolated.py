@@ -86,6 +86,8 @@ def test_ncfm_falls_and_resumes_to_the_same_bits(stop: int, tmp_path: Path) -> N
     resumed = method.distil(data, 1, seed=0, budget=budget, checkpoint=path)
     assert len(whole) == 12  # four tiles in each stored image
     assert torch.equal(resumed.inputs(), whole.inputs())
+    assert whole.provenance["objective"]["name"] == "with-cross-entropy"
+    assert whole.provenance["objective"]["inner"]["name"] == "characteristic-function"
     assert whole.provenance["objective"] == describe(method.objective)
 
 
