@@ -135,11 +135,8 @@ def test_parts_combine_freely_or_say_why_not(name: str, parameterization: str, l
     try:
         method = quick(name, **parts)
     except SettingsError as error:
-        assert (
-            "goes by classes alone" in str(error)
-            or "cannot be learned" in str(error)
-            or "no pixels that could be clamped" in str(error)
-        )  # noqa: PT017
+        reasons = ("goes by classes alone", "no pixels that could be clamped")
+        assert any(reason in str(error) for reason in reasons)  # noqa: PT017
         return
     synthetic = method.distil(data, 1, seed=0, budget=Budget(steps=1))
     assert len(synthetic) >= 2
