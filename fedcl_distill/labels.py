@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
@@ -188,18 +188,21 @@ class TeacherLabels:
         Raises:
             DivergenceError: a teacher's loss stopped being finite.
         """
-        teachers = [self._train(problem, 0)]
+        train_config = self.train_config or train_config_for(problem.real)
+        keep_going = problem.counting(self.teachers * train_config.steps(len(problem.real)), "teachers")
+        teachers = [self._train(problem, train_config, 0, keep_going)]
         while len(teachers) < self.teachers and problem.has_time():
-            teachers.append(self._train(problem, len(teachers)))
+            teachers.append(self._train(problem, train_config, len(teachers), keep_going))
         return _Taught(teachers, self.temperature)
 
-    def _train(self, problem: SetupContext, number: int) -> Network:
+    def _train(
+        self, problem: SetupContext, train_config: TrainConfig, number: int, keep_going: Callable[[], bool]
+    ) -> Network:
         real = problem.real
         seed = derive_seed(problem.seed, "teacher", number)
         architecture = architecture_for(self.architecture, real.sample_shape, _WIDTH)
         teacher = architecture.build(real.sample_shape, real.num_classes, seed=seed, device=problem.device)
-        train_config = self.train_config or train_config_for(real)
-        fit(teacher, real.inputs(), real.labels, train_config, seed=seed, keep_going=problem.has_time)
+        fit(teacher, real.inputs(), real.labels, train_config, seed=seed, keep_going=keep_going)
         return teacher.eval().requires_grad_(False)
 
 

@@ -23,8 +23,8 @@ from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization
 from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY
 from fedcl_distill.registry import Plain
-from fedcl_distill.settings import Count, Natural, NonNegative, Positive, Range
-from fedcl_distill.statistics import Domain, NoisyStatistics, Shares, StatisticsDistiller, StatisticsSpec, release
+from fedcl_distill.settings import Count, Natural, NonNegative, Positive, Range, checked
+from fedcl_distill.statistics import NoisyStatistics, Shares, StatisticsDistiller, StatisticsSpec, release
 from fedcl_distill.statistics.noisy import kept_release, release_origin
 from fedcl_distill.synthetic import SyntheticSet
 
@@ -56,12 +56,13 @@ class PrivateStatistics:
     def parameterization(self) -> Parameterization:
         return PARAMETERIZATIONS.build(self.distiller.parameterization)
 
+    @checked
     def distil(
         self,
         real: LabelledData,
         size: Size,
         *,
-        seed: int,
+        seed: int = 0,
         budget: Budget | None = None,
         device: str | torch.device = "cpu",
         callbacks: Sequence[Callback] = (),
@@ -99,7 +100,7 @@ class PrivateStatistics:
             return self.release(data, noise, device=device)
         origin = release_origin(data, self.spec, self.target, self.shares, device)
         make = partial(self.release, data, noise, device=device)
-        return kept_release(kept, origin, self.spec, Domain.of(data), self.shares, make)
+        return kept_release(kept, origin, self.spec, data.spec, self.shares, make)
 
     def release(
         self, data: LabelledData, noise: NoiseSource, *, part: str = "", device: str | torch.device = "cpu"

@@ -29,8 +29,7 @@ from fedcl_distill.parameterizations import PARAMETERIZATIONS, GeneratorLatents,
 from fedcl_distill.privacy import Guarantee, PrivacyBudget, PrivacyTarget, Release, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY
 from fedcl_distill.registry import Plain
-from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive, Range
-from fedcl_distill.statistics import Domain
+from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive, Range, checked
 from fedcl_distill.synthetic import SyntheticSet
 
 
@@ -76,12 +75,13 @@ class PrivateSetGeneration:
     def labels(self) -> Labels:
         return self.engine.labels
 
+    @checked
     def distil(
         self,
         real: LabelledData,
         size: Size,
         *,
-        seed: int,
+        seed: int = 0,
         budget: Budget | None = None,
         device: str | torch.device = "cpu",
         callbacks: Sequence[Callback] = (),
@@ -228,12 +228,11 @@ def psg(
 
 def _blank(data: LabelledData, size: Size) -> LabelledData:
     """Data of this kind, of which nothing but the number of records follows from those of ``data``."""
-    domain = Domain.of(data)
     if isinstance(size, ByteBudget):  # no class can get more than all bytes hold
         most = 8 * size.total_bytes // (size.bits * math.prod(data.sample_shape))
-        return domain.blank([max(1, min(len(data), most))] * data.num_classes)
+        return LabelledData.blank(data.spec, [max(1, min(len(data), most))] * data.num_classes, "statistics")
     counts = [size] * data.num_classes if isinstance(size, int) else [int(count) for count in size]
-    return domain.blank([max(count, 1) for count in counts])
+    return LabelledData.blank(data.spec, [max(count, 1) for count in counts], "statistics")
 
 
 def _provenance(synthetic: SyntheticSet, real: LabelledData, guarantee: Guarantee | None) -> dict[str, object]:

@@ -23,7 +23,7 @@ from fedcl_distill.objectives.distribution import ClassMeans, distances_of_means
 from fedcl_distill.parameterizations import PARAMETERIZATIONS, GeneratorLatents, Parameterization
 from fedcl_distill.registry import Plain, build_with
 from fedcl_distill.seeding import generator_for
-from fedcl_distill.settings import Count, Fraction, Momentum, Natural, Range, settings
+from fedcl_distill.settings import Count, Fraction, Momentum, Natural, Range, checked, settings
 from fedcl_distill.statistics.spec import FeatureMap, coarse, coarse_shape, feature_map, fine, from_products
 from fedcl_distill.statistics.sums import FEATURES, MOMENTS, SAMPLES, ClassStatistics
 from fedcl_distill.synthetic import SyntheticSet
@@ -241,12 +241,13 @@ class StatisticsDistiller:
         if isinstance(PARAMETERIZATIONS.build(self.parameterization), GeneratorLatents):
             raise SettingsError("a generator learns from real samples, of which statistics hold none")
 
+    @checked
     def distil(
         self,
         statistics: ClassStatistics,
         size: Size,
         *,
-        seed: int,
+        seed: int = 0,
         budget: Budget | None = None,
         device: str | torch.device = "cpu",
         callbacks: Sequence[Callback] = (),

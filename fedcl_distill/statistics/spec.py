@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -13,57 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Draw, NoAugmentation, augmentation_for
-from fedcl_distill.data.labelled import LabelledData, Normalisation
+from fedcl_distill.data.spec import DataSpec
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, Architecture, ArchitectureLike, Network, default_architecture
 from fedcl_distill.parameterizations.base import enlarge
 from fedcl_distill.registry import build_with
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Range, settings
-
-
-@dataclass(frozen=True)
-class Domain:
-    """What kind of data statistics are about: everything of :class:`LabelledData` but the samples.
-
-    Attributes:
-        sample_shape: (channels, height, width) or (features,).
-        class_names, normalisation, value_range, allow_hflip: as in :class:`LabelledData`.
-    """
-
-    sample_shape: tuple[int, ...]
-    class_names: tuple[str, ...]
-    normalisation: Normalisation
-    value_range: tuple[float, float] = (0.0, 1.0)
-    allow_hflip: bool = True
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    @classmethod
-    def of(cls, data: LabelledData) -> Domain:
-        """The domain of ``data``."""
-        return cls(data.sample_shape, data.class_names, data.normalisation, data.value_range, data.allow_hflip)
-
-    def blank(self, counts: Sequence[int]) -> LabelledData:
-        """Data of this kind with so many samples a class, none of which says anything: all are the same zeros.
-
-        They stand where only the kind of data and their counts are asked for; a single one takes up memory.
-        """
-        total = sum(counts)
-        dtype = torch.uint8 if len(self.sample_shape) == 3 else torch.float32
-        zeros = torch.zeros((1, *self.sample_shape), dtype=dtype).expand(total, *self.sample_shape)
-        return LabelledData(
-            samples=zeros,
-            labels=torch.arange(self.num_classes).repeat_interleave(torch.tensor(counts)),
-            class_names=self.class_names,
-            normalisation=self.normalisation,
-            value_range=self.value_range,
-            name="statistics",
-            allow_hflip=self.allow_hflip,
-        )
-
 
 MEAN: Literal["mean"] = "mean"
 DIRECTION: Literal["direction"] = "direction"
@@ -185,7 +141,7 @@ class FeatureMap:
         return F.normalize(features, dim=1) if self.kind == DIRECTION else features
 
 
-def feature_map(spec: StatisticsSpec, domain: Domain, view: int, device: torch.device) -> FeatureMap:
+def feature_map(spec: StatisticsSpec, domain: DataSpec, view: int, device: torch.device) -> FeatureMap:
     """The view of this number: the same for all parties.
 
     Raises:
@@ -194,8 +150,7 @@ def feature_map(spec: StatisticsSpec, domain: Domain, view: int, device: torch.d
     seed = derive_seed(spec.seed, "statistics", view)
     architecture = spec.architecture_for(domain.sample_shape)
     network = architecture.build(domain.sample_shape, domain.num_classes, seed=derive_seed(seed, "network"))
-    nothing = domain.blank([0] * domain.num_classes)
-    augmentation = augmentation_for(nothing) if spec.augment else NoAugmentation()
+    augmentation = augmentation_for(domain) if spec.augment else NoAugmentation()
     projection = _projection(spec, network.embedding_size, derive_seed(seed, "projection"))
     return FeatureMap(
         network=network.to(device).requires_grad_(False).eval(),
@@ -213,7 +168,7 @@ def _projection(spec: StatisticsSpec, embedding: int, seed: int) -> Tensor | Non
     return torch.randn(spec.dimensions, embedding, generator=generator_for(seed)) / math.sqrt(spec.dimensions)
 
 
-def feature_dimensions(spec: StatisticsSpec, domain: Domain) -> int:
+def feature_dimensions(spec: StatisticsSpec, domain: DataSpec) -> int:
     """Numbers a class in each view.
 
     Raises:
@@ -231,7 +186,7 @@ def _feature_dimensions(spec: StatisticsSpec, sample_shape: tuple[int, ...]) -> 
     return min(spec.dimensions, embedding) or embedding
 
 
-def coarse_shape(spec: StatisticsSpec, domain: Domain) -> tuple[int, ...] | None:
+def coarse_shape(spec: StatisticsSpec, domain: DataSpec) -> tuple[int, ...] | None:
     """Shape of what second moments are taken of; None where there are none."""
     shape = domain.sample_shape
     if spec.moments == 0:

@@ -135,8 +135,9 @@ def test_parts_combine_freely_or_say_why_not(name: str, parameterization: str, l
     try:
         method = quick(name, **parts)
     except SettingsError as error:
-        reasons = ("goes by classes alone", "no pixels that could be clamped")
-        assert any(reason in str(error) for reason in reasons)  # noqa: PT017
+        reasons = ("goes by classes alone", "cannot be learned", "no pixels that could be clamped")
+        if not any(reason in str(error) for reason in reasons):
+            raise
         return
     synthetic = method.distil(data, 1, seed=0, budget=Budget(steps=1))
     assert len(synthetic) >= 2

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays as numpy_arrays
 from safetensors.numpy import load as safetensors_load
 from safetensors.numpy import save as safetensors_save
 
-from fedcl_distill.data.labelled import Normalisation
+from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError, PayloadError, SettingsError
 from fedcl_distill.parameterizations import PARAMETERIZATIONS, Shape
 from fedcl_distill.synthetic import (
@@ -281,8 +281,7 @@ def test_the_name_of_the_labels_is_taken():
         {"labels": torch.zeros(3, 2)},
         TwoFeatures(),
         torch.tensor([0, 0, 1]),
-        ("0", "1"),
-        Normalisation((0.0, 0.0), (1.0, 1.0)),
+        DataSpec((2,), ("0", "1"), Normalisation((0.0, 0.0), (1.0, 1.0))),
     )
     with pytest.raises(DataError, match="no stored array may be called 'labels'"):
         encode(one)
