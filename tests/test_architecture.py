@@ -1,106 +1,86 @@
-"""Truth: the import statements themselves. No module and no package of strategies or simulations is in a cycle."""
+"""How the code is laid out: three floors whose imports point down, packages without cycles, tools outside the wheel."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-TOPS = ("strategies", "simulations")
-NOT_YET = ("simulations.dev.",)
-"""Developer tools that still are in a cycle: to be shortened."""
+ROOT = Path(__file__).parents[1]
+FLOORS = ("fedcl_distill", "strategies", "simulations")
+STRATEGIES = ("federated", "continual", "federated_continual")
+NAMES_OF_FLOORS_ABOVE = {"fedcl_distill/flower.py", "fedcl_distill/avalanche.py"}
+"""Modules that offer names of the floor above, which they import when they are asked for one."""
 
 
-def modules(top: str) -> dict[str, Path]:
-    """Paths by dotted name; a package goes by its own name."""
-    found = {}
-    for path in sorted((ROOT / top).rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+def _imports(file: Path) -> Iterator[str]:
+    """Modules that ``file`` imports, anywhere in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def _neighbours(package: Path) -> dict[str, set[str]]:
+    """What each part of ``package``, a module or a package in it, imports of the others."""
+    parts = {file.stem if file.parent == package else file.relative_to(package).parts[0] for file in _files(package)}
+    dotted = ".".join(package.relative_to(ROOT).parts) + "."
+    found: dict[str, set[str]] = {part: set() for part in parts}
+    for file in _files(package):
+        part = file.stem if file.parent == package else file.relative_to(package).parts[0]
+        wanted = (name.removeprefix(dotted).split(".")[0] for name in _imports(file) if name.startswith(dotted))
+        found[part] |= {one for one in wanted if one in parts and one != part}
     return found
 
 
-def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
-    """Which of ``known`` the module imports, also inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-    return {one for one in found & known.keys() if one != name}
+def _files(package: Path) -> list[Path]:
+    return sorted(package.rglob("*.py"))
 
 
-def cycle_in(graph: dict[str, set[str]]) -> list[str]:
-    """The names of one cycle; empty where there is none."""
-    done: set[str] = set()
-    for start in sorted(graph):
-        path, stack = [], [(start, iter(sorted(graph[start])))]
-        path.append(start)
-        while stack:
-            rest = stack[-1][1]
-            following = next(rest, None)
-            if following is None:
-                stack.pop()
-                done.add(path.pop())
-            elif following in path:
-                return [*path[path.index(following) :], following]
-            elif following not in done and following in graph:
-                path.append(following)
-                stack.append((following, iter(sorted(graph[following]))))
-    return []
+def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    seen, waiting = set[str](), [start]
+    while waiting:
+        for one in graph[waiting.pop()] - seen:
+            seen.add(one)
+            waiting.append(one)
+    return seen
 
 
-def module_graph(top: str) -> dict[str, set[str]]:
-    known = modules(top)
-    packages = {name for name, path in known.items() if path.name == "__init__.py"}
-    graph = {name: imports(name, path, known) for name, path in known.items()}
-    # What a package's __init__ offers is imported from its modules: importing a package stands for none of them.
-    return {name: {one for one in found if one not in packages} for name, found in graph.items()}
+@pytest.mark.parametrize("floor", range(len(FLOORS)))
+def test_imports_point_down(floor: int) -> None:
+    above = FLOORS[floor + 1 :]
+    for file in _files(ROOT / FLOORS[floor]):
+        if str(file.relative_to(ROOT)) not in NAMES_OF_FLOORS_ABOVE:
+            assert not [name for name in _imports(file) if name.split(".")[0] in above], file
 
 
-def package_graph(top: str) -> dict[str, set[str]]:
-    """Packages side by side: which imports from which; what is above or below one another is one."""
-    graph: dict[str, set[str]] = {}
-    known = modules(top)
-    packages = {name for name, path in known.items() if path.name == "__init__.py" and name != top}
-
-    def owner(name: str) -> str | None:
-        while name and name not in packages:
-            name = name.rpartition(".")[0]
-        return name or None
-
-    for name, path in known.items():
-        own = owner(name)
-        if own is None:
-            continue
-        for one in imports(name, path, known):
-            other = owner(one)
-            if other and not (own + ".").startswith(other + ".") and not (other + ".").startswith(own + "."):
-                graph.setdefault(own, set()).add(other)
-                graph.setdefault(other, set())
-    return graph
+def test_packages_of_simulations_have_no_cycles() -> None:
+    graph = _neighbours(ROOT / "simulations")
+    assert {one for one in graph if one in _reachable(graph, one)} == set()
 
 
-def test_a_cycle_is_found() -> None:
-    assert cycle_in({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": set()}) == ["a", "b", "c", "a"]
-    assert cycle_in({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+@pytest.mark.parametrize("package", ["strategies", *(f"strategies/{one}" for one in STRATEGIES)])
+def test_modules_and_packages_of_strategies_have_no_cycles(package: str) -> None:
+    graph = _neighbours(ROOT / package)
+    assert len(graph) > 3
+    assert {one for one in graph if one in _reachable(graph, one)} == set()
 
 
-@pytest.mark.parametrize("top", TOPS)
-def test_modules_import_in_one_direction(top: str) -> None:
-    assert len(module_graph(top)) > 20
-    graph = module_graph(top)
-    assert cycle_in({name: found for name, found in graph.items() if not name.startswith(NOT_YET)}) == []
+def test_nothing_outside_imports_the_tools_of_developers() -> None:
+    for file in (file for floor in FLOORS for file in _files(ROOT / floor)):
+        if ROOT / "simulations" / "dev" not in file.parents:
+            assert not [name for name in _imports(file) if name.startswith("simulations.dev")], file
 
 
-@pytest.mark.parametrize("top", TOPS)
-def test_packages_import_in_one_direction(top: str) -> None:
-    assert cycle_in(package_graph(top)) == []
-
-
-def test_strategies_know_nothing_of_simulations() -> None:
-    for name, path in modules("strategies").items():
-        assert not imports(name, path, modules("simulations")), name
+def test_the_wheel_holds_the_three_floors_and_no_tools_of_developers() -> None:
+    wheel = pytest.importorskip("hatchling.builders.wheel")
+    held = {one.distribution_path for one in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}
+    wanted = {str(file.relative_to(ROOT)) for floor in FLOORS for file in _files(ROOT / floor)}
+    assert {name for name in held if name.endswith(".py")} == {
+        name for name in wanted if not name.startswith("simulations/dev/")
+    }
+    assert {"simulations/report/page.html.j2", "simulations/report/style.css", "fedcl_distill/py.typed"} <= held

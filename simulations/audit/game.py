@@ -295,7 +295,7 @@ def _some(data: LabelledData, seed: int) -> LabelledData:
 
 def _joined(one: LabelledData, other: LabelledData) -> LabelledData:
     samples, labels = torch.cat([one.samples, other.samples]), torch.cat([one.labels, other.labels])
-    return LabelledData(samples, labels, one.class_names, one.normalisation, one.value_range, one.name, one.allow_hflip)
+    return LabelledData(samples, labels, one.spec, one.name)
 
 
 CONFIDENCE, PIXELS, FEATURES = "confidence", "pixels", "features"

@@ -222,7 +222,7 @@ class SetAggregator:
 
     def _merge(self, weighted: Iterable[tuple[Answer[SyntheticSet], WeightedSet]]) -> AggregatedSets:
         assert self.merging is not None
-        partitions, present = list[int](), torch.zeros(len(self.expectation.class_names), dtype=torch.int64)
+        partitions, present = list[int](), torch.zeros(len(self.expectation.spec.class_names), dtype=torch.int64)
         for answer, one in weighted:
             self.merging.add(one)
             partitions.append(answer.facts.partition)

@@ -120,9 +120,7 @@ def without_content(like: LabelledData, per_class: int) -> LabelledData:
     """Data of the kind of ``like`` that say nothing: ``per_class`` samples of each class, all values the smallest."""
     labels = torch.arange(like.num_classes).repeat_interleave(per_class)
     samples = torch.full((len(labels), *like.sample_shape), like.value_range[0])
-    return LabelledData(
-        samples, labels, like.class_names, like.normalisation, like.value_range, "nothing", like.allow_hflip
-    )
+    return LabelledData(samples, labels, like.spec, "nothing")
 
 
 class DynaFedServer(ValidatedFedAvg):

@@ -13,7 +13,6 @@ from fedcl_distill.seeding import derive_seed
 from fedcl_distill.settings import Count, Range, settings
 from fedcl_distill.statistics import (
     ClassStatistics,
-    Domain,
     RobustSum,
     StatisticsDistiller,
     StatisticsExpectation,
@@ -132,7 +131,7 @@ class FederatedStatistics(FederatedStrategy):
 
     def expectation(self, context: ServerContext) -> StatisticsExpectation:
         """What sums must be."""
-        return StatisticsExpectation(self.spec(context.seed), Domain.of(context.test), context.slack)
+        return StatisticsExpectation(self.spec(context.seed), context.test.spec, context.slack)
 
     def _distil(self, context: ServerContext) -> _Distil:
         budget = Budget.if_given(self.steps, self.seconds)

@@ -94,8 +94,8 @@ class OneShot(Distillation, FederatedStrategy):
         """
         test = context.test
         room = room_for(self.request(test, context.seed), self.method, test.sample_shape, test.num_classes)
-        expectation = Expectation.like(
-            test, slack=context.slack, max_samples=room.samples, max_samples_per_class=room.samples_per_class
+        expectation = Expectation(
+            test.spec, slack=context.slack, max_samples=room.samples, max_samples_per_class=room.samples_per_class
         )
         judge = self._judge
         seed = derive_seed(context.seed, "defence")
@@ -106,7 +106,7 @@ class OneShot(Distillation, FederatedStrategy):
     def _tree(self, context: ServerContext) -> MergeTree:
         seconds = None if self.merge_steps else self.seconds
         budget = Budget.if_given(self.merge_steps or self.steps, seconds)
-        merger = Merger(self._merging_by, self.merge_to, budget, context.device, context.test.allow_hflip)
+        merger = Merger(self._merging_by, self.merge_to, budget, context.device)
         return MergeTree(merger, self.merge_at * context.test.num_classes, derive_seed(context.seed, "merging"))
 
     @property

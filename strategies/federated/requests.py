@@ -7,7 +7,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Self, TypeVar
 
 import torch
@@ -19,7 +19,6 @@ from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, pub
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import (
     ClassStatistics,
-    Domain,
     FixedPoint,
     NoisyFixedPoint,
     NoisyStatistics,
@@ -159,7 +158,7 @@ class Request:
 
     def with_normalisation(self, data: LabelledData) -> LabelledData:
         """``data``, normalised as the server asks: a node that measured its own would speak another language."""
-        return replace(data, normalisation=Normalisation(self.mean, self.std))
+        return data.with_spec(normalisation=Normalisation(self.mean, self.std))
 
     def seed_for(self, server_round: int, partition: int) -> int:
         """The seed of one node in one round, the same wherever and in whatever order nodes run."""
@@ -184,7 +183,7 @@ class StatisticsRequest(Request):
 
     def check_size(self, data: LabelledData) -> None:
         """Return if the sums have no more values than could be sent; SettingsError if they have."""
-        shapes = shapes_of(self.specification, Domain.of(data))
+        shapes = shapes_of(self.specification, data.spec)
         values = data.num_classes * sum(views * dimensions for views, dimensions in shapes.values())
         if values > DEFAULT_LIMITS.max_values:
             raise SettingsError(f"statistics of {values:,} values, at most {DEFAULT_LIMITS.max_values:,} are sent")
@@ -276,7 +275,7 @@ class NoisyWordsRequest(_NoisyRequest):
         """Do as asked, if the node's budget covers it; PrivacyError if not."""
         public, spec, source = self.public(data), self.specification, NoiseSource.fresh()
         fixed = self.fixed_point(parties, fewest)
-        fixed.guarantee(spec, Domain.of(public))  # what cannot be shall not be paid for
+        fixed.guarantee(spec, public.spec)  # what cannot be shall not be paid for
         if budget is not None:
             origin = release_origin(public, spec, self.target, self.precision, device, fixed)
             spend(budget, public, self.target, source, origin)

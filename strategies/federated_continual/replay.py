@@ -128,11 +128,14 @@ class _Kept:
 
 
 @dataclass(frozen=True)
-class _Recalled:
+class _Recalled(Memory):
     """A memory as it was when training began, which takes nothing in: rounds of one stage repeat one experience."""
 
     held: SyntheticSet
-    bytes_kept: int = 0
+
+    @property
+    def bytes_kept(self) -> int:
+        return 0
 
     def add(self, data: LabelledData) -> None:
         pass

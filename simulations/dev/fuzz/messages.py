@@ -16,7 +16,6 @@ from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.statistics import (
-    Domain,
     Shares,
     StatisticsExpectation,
     StatisticsSpec,
@@ -77,12 +76,12 @@ def _network() -> Network:
 
 @cache
 def _gathering() -> SetAggregator:
-    return SetAggregator(Expectation.like(features(), max_samples=100, max_samples_per_class=50), LIMITS)
+    return SetAggregator(Expectation(features().spec, max_samples=100, max_samples_per_class=50), LIMITS)
 
 
 @cache
 def _first() -> StatisticsServer:
-    expectation = StatisticsExpectation(_SPEC, Domain.of(features()))
+    expectation = StatisticsExpectation(_SPEC, features().spec)
     return StatisticsServer(None, expectation, None, None, None)  # type: ignore[arg-type]
 
 

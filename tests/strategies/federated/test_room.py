@@ -49,7 +49,7 @@ def test_honest_answers_have_room(way: dict[str, Any], node: Any) -> None:
     distiller = build_method(asked.method, **asked.method_settings)
     answer = distiller.distil(node, asked.size, seed=0, budget=Budget(steps=0), absent_classes="skip")
     received = decode(encode(answer, 32), room.limits)
-    Expectation.like(node, max_samples=room.samples, max_samples_per_class=room.samples_per_class).check(received)
+    Expectation(node.spec, max_samples=room.samples, max_samples_per_class=room.samples_per_class).check(received)
 
 
 def test_pixels_with_hard_labels_have_exactly_what_was_asked_for() -> None:
