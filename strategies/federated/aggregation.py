@@ -200,6 +200,7 @@ class SetAggregator:
         merging: a new, empty tree for sets that shall not all be held; None keeps every sample.
         defence: judges the sets, all of which it must hold at once; None believes every valid one.
         client_share: the most, in (0, 1], that one client's samples may weigh of a class; 1 for no bound.
+        disjoint: whether no real record is at two clients; privacy guarantees add up otherwise.
     """
 
     expectation: Expectation
@@ -208,6 +209,7 @@ class SetAggregator:
     merging: MergeTree | None = None
     defence: Defence | None = None
     client_share: float = 1.0
+    disjoint: bool = False
 
     def gather(self, collector: ReplyCollector, server_round: int, replies: Iterable[Message]) -> AggregatedSets:
         """One set of all answers that are valid and believed, in the order of partitions.
@@ -229,7 +231,7 @@ class SetAggregator:
 
     def unite(self, answers: list[Answer[SyntheticSet]]) -> AggregatedSets:
         """All samples of ``answers``, at least one, in their order."""
-        whole = weighted_union(self._weigh(answers))
+        whole = weighted_union(self._weigh(answers), disjoint=self.disjoint)
         present = torch.stack([answer.value.class_counts > 0 for answer in answers]).sum(dim=0)
         return AggregatedSets(
             whole.synthetic,
@@ -284,6 +286,7 @@ class GatherOptions:
         size_exponent: a client's set counts as the number of its real samples to this power; 0: as its samples.
         defence: judges sets before they are used, such as "agreement" or "agreement:tolerance=0.6"; "" believes all.
         client_share: the most, in (0, 1], that one client may count for of any class.
+        disjoint_clients: whether you state that no record is at two clients; privacy guarantees add up otherwise.
 
     Raises:
         SettingsError: on construction, if a number is out of range.
@@ -296,6 +299,7 @@ class GatherOptions:
     size_exponent: float = 0.0
     defence: str = ""
     client_share: float = 1.0
+    disjoint_clients: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.merge_to <= self.merge_at or self.merge_at < 1:
@@ -320,7 +324,8 @@ def gathering_for(settings: FederatedSettings, options: GatherOptions, test: Lab
     )
     tree = _tree(settings, options, test) if options.merge_to else None
     defence = read_defence(options.defence, derive_seed(settings.seed, "defence"), settings.device)
-    return SetAggregator(expectation, room.limits, options.size_exponent, tree, defence, options.client_share)
+    how = options.size_exponent, tree, defence, options.client_share, options.disjoint_clients
+    return SetAggregator(expectation, room.limits, *how)
 
 
 def _tree(settings: FederatedSettings, options: GatherOptions, test: LabelledData) -> MergeTree:
@@ -328,5 +333,5 @@ def _tree(settings: FederatedSettings, options: GatherOptions, test: LabelledDat
     distiller = build_method(options.merge_method or settings.method, **(settings.method_settings if own else {}))
     seconds = None if options.merge_steps else settings.distil_seconds
     budget = Budget.if_given(options.merge_steps or settings.distil_steps, seconds)
-    merger = Merger(distiller, options.merge_to, budget, settings.device, test.allow_hflip)
+    merger = Merger(distiller, options.merge_to, budget, settings.device, test.allow_hflip, options.disjoint_clients)
     return MergeTree(merger, options.merge_at * test.num_classes, derive_seed(settings.seed, "merging"))

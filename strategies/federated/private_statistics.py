@@ -12,7 +12,7 @@ from flwr.app import RecordDict
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.privacy import NoiseSource, PrivacyTarget, publicly_scaled
+from fedcl_distill.privacy import NoiseSource, PrivacyTarget, for_group, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY, Guarantee, check_target
 from fedcl_distill.statistics import (
     ClassStatistics,
@@ -46,11 +46,14 @@ class PrivacyOptions:
         trust: "node": every node adds noise to its own sums and trusts no one. "server": nodes send exact sums, and
             the server adds noise once to the total; all trust it, and get less noise for the same ε. "nodes": every
             node adds a share of that noise under secure aggregation, and trusts the others to do so, but no server.
+        disjoint_clients: whether you state that no record is at two nodes. Otherwise one may be at all of them, and the
+            guarantee is what holds then.
     """
 
     epsilon: float = 0.0
     delta: float = 1e-5
     trust: str = NODE
+    disjoint_clients: bool = False
 
     def __post_init__(self) -> None:
         if self.trust not in (NODE, NODES, SERVER):
@@ -74,13 +77,15 @@ class NodeNoiseStatistics(FederatedStatistics):
         distil: Distil,
         learner: Learner,
         collector: ReplyCollector,
+        disjoint: bool = False,
     ) -> None:
+        self.disjoint = disjoint
         self.noisy_expectation = expectation
         self.noisy: NoisyStatistics | None = None
         super().__init__(request, expectation.plain, distil, learner, collector)
 
     def _added(self, values: Sequence[NoisyStatistics]) -> ClassStatistics:  # type: ignore[override]
-        self.noisy = add_up_noisy(values)
+        self.noisy = add_up_noisy(values, disjoint=self.disjoint)
         return self.noisy.as_statistics()
 
     def _distilled(self, statistics: ClassStatistics) -> SyntheticSet:
@@ -112,11 +117,12 @@ def private_statistics_first(
     if options.trust == NODE:
         noise = {"epsilon": options.epsilon, "delta": options.delta, "shares": asdict(Shares())}
         request = plain.request.extended(PrivateStatisticsRequest, **noise)
-        return NodeNoiseStatistics(request, expectation, plain.distil, learner, collector)
+        return NodeNoiseStatistics(request, expectation, plain.distil, learner, collector, options.disjoint_clients)
 
     def distil(exact: ClassStatistics) -> SyntheticSet:
         noisy = with_noise(exact, options.target, Shares(), NoiseSource.fresh())
-        return guaranteed(plain.distil(noisy.as_statistics()), noisy.guarantee)
+        claim = of_total(noisy.guarantee, 1 if options.disjoint_clients else len(collector.partitions))
+        return guaranteed(plain.distil(noisy.as_statistics()), claim)
 
     return FederatedStatistics(plain.request, plain.expectation, distil, learner, collector)
 
@@ -128,6 +134,11 @@ def scaled_for(settings: FederatedSettings, test: LabelledData) -> LabelledData:
         SettingsError: they are to be, and such data have no public scale.
     """
     return publicly_scaled(test) if settings.strategy_settings.get("epsilon") else test
+
+
+def of_total(guarantee: Guarantee | None, copies: int) -> Guarantee | None:
+    """Of one noisy total in which a record may be so many times, once for each node that holds it."""
+    return None if guarantee is None else for_group(guarantee, max(copies, 1))
 
 
 def guaranteed(synthetic: SyntheticSet, guarantee: Guarantee | None) -> SyntheticSet:

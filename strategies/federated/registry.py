@@ -246,7 +246,9 @@ def statistics_first(
         return private_statistics_first(settings, plan.test, spec, distiller, privacy, plan.learner, plan.collector)
     plain = FederatedStatistics.of(settings, plan.test, spec, distiller, plan.learner, plan.collector, adding.add_up)
     if privacy.epsilon:
-        return PrivateSecureStatistics.protecting(plain, privacy.target, options, timeout)
+        return PrivateSecureStatistics.protecting(
+            plain, privacy.target, options, timeout, disjoint=privacy.disjoint_clients
+        )
     return SecureStatistics.securing(plain, options, timeout) if options.secure else plain
 
 

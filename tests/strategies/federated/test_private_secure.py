@@ -30,6 +30,7 @@ PRIVATE = {
     "secure": True,
     "trust": "nodes",
     "epsilon": 4.0,
+    "disjoint_clients": True,
     "max_samples": 200,
 }
 
