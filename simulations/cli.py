@@ -14,6 +14,7 @@ try:
 except ImportError as error:
     sys.exit(f"the command line needs {error.name}: pip install 'fedcl-distill[all]'")
 
+from fedcl_distill._imports import check_floors
 from simulations.commands import COMMANDS
 
 _USER_ERROR, _INTERRUPTED = 2, 130
@@ -45,6 +46,7 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         warnings.filterwarnings("ignore", message="no QP solver found")  # Avalanche imports one; nothing here uses it
         try:
+            check_floors()
             return super().invoke(ctx)
         except KeyboardInterrupt:
             _say("interrupted; what was finished is saved, the same command goes on from there")

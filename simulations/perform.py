@@ -49,7 +49,7 @@ def perform(
         return run_continual(stream, watcher, checkpoint(stream))
     if kind == "federated-continual":
         from simulations.scenarios.federated_continual import run_federated_continual
-        from strategies.federated_continual import FederatedContinualSettings
+        from simulations.settings import FederatedContinualSettings
 
         both = FederatedContinualSettings(**settings)
         return run_federated_continual(both, watcher, checkpoint(both))

@@ -17,7 +17,7 @@ from types import TracebackType
 from fedcl_distill.errors import DependencyError, FedclDistillError
 from simulations.flower.credentials import LOOPBACK
 from simulations.running import supervisor
-from simulations.running.processes import stop_with_children
+from simulations.running.processes import child_environment, stop_with_children
 
 _START_SECONDS = 60.0
 _TAIL = 2000  # characters of a log in an error message
@@ -117,7 +117,7 @@ class FlowerProcesses:
         """This process's environment, with Flower kept from the network, from our home and from installing things."""
         programs = str(Path(sys.executable).parent)
         return {
-            **os.environ,
+            **child_environment(),
             "PATH": programs + os.pathsep + os.environ.get("PATH", ""),
             "FLWR_HOME": str(self.home),
             "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",

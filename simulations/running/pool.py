@@ -7,7 +7,6 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcl_distill.errors import FedclDistillError
-from simulations.running.processes import stop_with_children, thread_environment
+from simulations.running.processes import python_module, stop_with_children, thread_environment
 from simulations.running.progress import Stage
 from simulations.running.runs import Record, Run
 
@@ -147,7 +146,7 @@ class Worker:
         self._stopped_for_time = False
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process; see close
         self.process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE],
+            python_module(_MODULE),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

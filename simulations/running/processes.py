@@ -24,10 +24,23 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 _STOP_SECONDS = 10.0
 
 
-def thread_environment(threads: int) -> Mapping[str, str]:
-    """Our environment with so many threads, and with this code found wherever the process starts."""
+def python_module(module: str, *arguments: str) -> list[str]:
+    """The command that runs one of our modules, whatever lies in the folder where the process starts.
+
+    Without ``-P``, a file ``strategies.py`` or a folder ``simulations`` there would be imported in place of ours.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def child_environment() -> dict[str, str]:
+    """Our environment for a child: this code is found before anything else, wherever the process starts."""
     path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)), "PYTHONPATH": path}
+    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """:func:`child_environment` with so many threads."""
+    return {**child_environment(), **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
 
 
 def end_with_starter() -> None:
@@ -81,7 +94,7 @@ def answers(work: str, arguments: Mapping[str, Any], threads: int) -> Generator[
     """The same for a function that yields answers, each as soon as it is there. Closing it ends the process."""
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE],
+            python_module(_MODULE),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

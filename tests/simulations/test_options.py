@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from fedcl_distill.errors import SettingsError
 from simulations.commands.options import read_cells, settings_of, takes_settings
 from simulations.scenarios.distil import DistilSettings
-from strategies.federated import FederatedSettings
+from simulations.settings import FederatedSettings
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 
 from fedcl_distill.errors import DependencyError, FedclDistillError, SettingsError
 from fedcl_distill.files import append_line
+from simulations.running.processes import child_environment, python_module
 
 _NAMES = (
     *("sets", "statistics", "answers", "requests", "updates", "settings", "names"),
@@ -51,8 +51,8 @@ def fuzz(name: str, folder: Path, seconds: int, seed: int) -> dict[str, Any]:
     counts, log, started = folder / f"{name}.json", folder / f"{name}.log", time.monotonic()
     counts.unlink(missing_ok=True)
     with log.open("wb") as output, _temporary_folder() as scratch:
-        command = [sys.executable, "-m", "simulations.dev.fuzz.fuzzer", name, str(folder), str(seconds), str(seed)]
-        environment = {**os.environ, "TMPDIR": scratch}
+        command = python_module("simulations.dev.fuzz.fuzzer", name, str(folder), str(seconds), str(seed))
+        environment = {**child_environment(), "TMPDIR": scratch}
         status = subprocess.call(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     covered = [int(number) for number in _COVERAGE.findall(log.read_bytes())] or [0]
     record = {

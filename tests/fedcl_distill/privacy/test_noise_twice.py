@@ -17,7 +17,7 @@ from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
 from fedcl_distill.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from fedcl_distill.context import RealSampler
-from fedcl_distill.data.labelled import LabelledData, Normalisation
+from fedcl_distill.data import LabelledData, Normalisation
 from fedcl_distill.engine import Budget, Callback, Run
 from fedcl_distill.errors import CheckpointError, PrivacyError, SettingsError
 from fedcl_distill.methods.private_statistics import PrivateStatistics, private_statistics
@@ -226,7 +226,7 @@ def test_psg_started_again_otherwise_takes_no_old_noise(tmp_path: Path, change: 
         {"normalisation": Normalisation((0.1,), (2.0,))},
         {"class_names": ("a", "b", "z")},
         {"value_range": (-1.0, 3.0)},
-        {"allow_hflip": False},
+        {"allow_hflip": not DATA.spec.allow_hflip},
     ],
 )
 def test_a_checkpoint_of_the_same_samples_on_another_scale_is_another_run(
@@ -236,13 +236,13 @@ def test_a_checkpoint_of_the_same_samples_on_another_scale_is_another_run(
     save_checkpoint(path, fingerprint(DATA, "run"), {"step": 1})
     assert load_checkpoint(path, fingerprint(DATA, "run")) == {"step": 1}
     with pytest.raises(CheckpointError, match="scale"):
-        load_checkpoint(path, fingerprint(replace(DATA, **other), "run"))
+        load_checkpoint(path, fingerprint(DATA.with_spec(**other), "run"))
 
 
 def test_what_cannot_be_released_costs_nothing_and_sees_nothing(tmp_path: Path) -> None:
     """Inputs that overflow for some records only once told which, for an ε that was never spent on it."""
     ledger = PrivacyBudget(tmp_path / "ledger", 4.0, 1e-5)
-    tiny = replace(DATA, normalisation=Normalisation((0.5,), (4e-39,)))
+    tiny = DATA.with_spec(normalisation=Normalisation((0.5,), (4e-39,)))
     for data, target in ((tiny, HIGH), (DATA, PrivacyTarget(1e-300))):
         with pytest.raises(SettingsError):
             release(data, SPEC, target, budget=ledger)

@@ -14,8 +14,9 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.privacy import PrivacyBudget, PrivacyTarget, epsilon_of, guarantee_of
 from fedcl_distill.statistics import decode_noisy
 from fedcl_distill.synthetic import Limits
-from federations import quick
-from strategies.federated import FederatedSettings, InProcessGrid, make_client_app, run_server
+from federations import quick, serve
+from simulations.settings import FederatedSettings
+from strategies.federated import InProcessGrid, make_client_app
 from strategies.federated.answers import SUMS, unpack_payload
 from strategies.federated.client import partition_of
 from strategies.federated.collector import QuorumError
@@ -50,7 +51,7 @@ def app_of(one: FederatedSettings, **more: object) -> ClientApp:
 
 def run(one: FederatedSettings, app: ClientApp):
     with InProcessGrid(app, nodes=one.clients) as grid:
-        return run_server(grid, one, TEST)
+        return serve(grid, one, TEST)
 
 
 @pytest.mark.parametrize("trust", ["node", "server"])
@@ -140,7 +141,7 @@ def test_settings_that_cannot_be_private(own: dict[str, object]) -> None:
 def test_feature_vectors_have_no_public_scale() -> None:
     one = settings(architecture="mlp:width=4")
     with pytest.raises(SettingsError, match="would reveal them"), InProcessGrid(app_of(one), nodes=2) as grid:
-        run_server(grid, one, blobs((6,)))
+        serve(grid, one, blobs((6,)))
 
 
 @pytest.mark.parametrize("trust", ["node", "server"])
@@ -149,7 +150,5 @@ def test_unless_stated_a_record_may_be_at_every_node(trust: str) -> None:
     found = guarantee_of(run(one, app_of(one)).synthetic.provenance)
     assert found is not None
     single = PrivacyTarget(5.0).guarantee(1.0).mechanism
-    copies = (
-        [single] * 2 if trust == "node" else [dataclasses.replace(single, noise_multiplier=single.noise_multiplier / 2)]
-    )
-    assert found.epsilon == pytest.approx(epsilon_of(copies, 1e-5), abs=0.02)
+    halved = dataclasses.replace(single, noise_multiplier=single.noise_multiplier / 2)
+    assert found.epsilon == pytest.approx(epsilon_of([single] * 2 if trust == "node" else [halved], 1e-5), abs=0.02)
