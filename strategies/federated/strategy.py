@@ -18,7 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -34,6 +34,8 @@ from strategies.federated.collector import ReplyCollector
 from strategies.federated.learner import Learner
 from strategies.federated.node import Task
 from strategies.federated.state import State
+
+B = TypeVar("B", bound=Callable[..., Any])
 
 Work = Callable[[Task], RecordDict]
 """What a node makes of a request: the content of its answer."""
@@ -102,10 +104,12 @@ class FederatedStrategy(ABC):
     """Base of all strategies: a frozen dataclass of settings that knows both sides of the conversation.
 
     Attributes:
+        name: under which it is registered.
         client_steps: what nodes are asked by this strategy. Every node that has the strategy registered answers them.
         needs_model: whether rounds begin with a global model, so that a run may begin with a given one.
     """
 
+    name: ClassVar[str] = ""
     client_steps: ClassVar[tuple[ClientStep, ...]] = ()
     needs_model: ClassVar[bool] = False
 
@@ -124,6 +128,17 @@ class FederatedStrategy(ABC):
 
 class StrategyRegistry(Registry[FederatedStrategy]):
     """Settings of a strategy's parts (``local.epochs``) go by their own names in plain form: ``epochs``."""
+
+    def register(self, name: str, **facts: Any) -> Callable[[B], B]:
+        """As any register; the class learns its name, which is that of its plain form."""
+        keep = super().register(name, **facts)
+
+        def named(build: B) -> B:
+            if isinstance(build, type):
+                build.name = name  # type: ignore[attr-defined]
+            return keep(build)
+
+        return named
 
     def build(self, value: FederatedStrategy | str | Mapping[str, Any], /, **more: Any) -> FederatedStrategy:
         if isinstance(value, str):
@@ -178,7 +193,9 @@ def grouped(owner: str, kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     inner: dict[str, dict[str, Any]] = {}
     for name, value in given.items():
-        if name in own or not name:
+        if name in parts and isinstance(value, Mapping):
+            inner.setdefault(name, {}).update({key: one for key, one in value.items() if key != "name"})
+        elif name in own or not name:
             arguments[name] = _none_if_empty(own.get(name), value)
         elif name in place:
             group, field = place[name]
