@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,10 +19,12 @@ from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.loop import Callback, Checkpoints, Forecast, Loop, Run, fake_quantize, prepare
 from fedcl_distill.engine.method import MethodSpec
 from fedcl_distill.engine.size import AbsentClasses, Size, count_per_class
+from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import Labels
 from fedcl_distill.parameterizations import Parameterization
 from fedcl_distill.settings import checked, settings
 from fedcl_distill.synthetic import SyntheticSet
+from fedcl_distill.synthetic.quantise import check_bits
 
 
 def finished(synthetic: SyntheticSet) -> SyntheticSet:
@@ -39,6 +41,7 @@ def finished(synthetic: SyntheticSet) -> SyntheticSet:
     return synthetic
 
 
+@runtime_checkable
 class Distiller(Protocol):
     """Turns real data into a small set that stands for them."""
 
@@ -145,6 +148,10 @@ class Engine(MethodSpec):
             provenance={**origin, **summary},
         )
 
+    def with_bits(self, bits: int) -> Engine:
+        """This method for a payload of ``bits``; see :func:`quantisation_aware`."""
+        return replace(self, bits=bits)
+
     def _origin(self, real: LabelledData, counts: list[int], seed: int) -> dict[str, Any]:
         return {
             **self.settings(),
@@ -158,12 +165,20 @@ class Engine(MethodSpec):
 def quantisation_aware(distiller: Distiller, bits: int) -> Distiller:
     """``distiller``, whose every step sees what it stores rounded to ``bits``, as its payload will be.
 
-    A core set stays as it is: it has no steps that could mind.
+    A core set stays as it is: it has no steps that could mind. A distiller of one's own does this by a method
+    ``with_bits(bits)``.
 
     Raises:
-        SettingsError: ``bits`` is no depth of the codec.
+        SettingsError: ``bits`` is no depth of the codec, or the distiller has no such method.
     """
-    return replace(distiller, bits=bits) if isinstance(distiller, Engine) else distiller
+    check_bits(bits)
+    with_bits: Callable[[int], Distiller] | None = getattr(distiller, "with_bits", None)
+    if with_bits is None:
+        raise SettingsError(
+            f"{distiller.name} cannot take the rounding of its payload into account: {type(distiller).__name__} has no "
+            "method with_bits(bits)"
+        )
+    return with_bits(bits)
 
 
 def _report(hooks: Sequence[Callback], done: int, total: int, what: str) -> None:
