@@ -15,7 +15,18 @@ from fedcl_distill._imports import import_lazily
 
 if TYPE_CHECKING:
     from fedcl_distill.augmentation import register_augmentation
-    from fedcl_distill.data import LabelledData, Normalisation, Splits
+    from fedcl_distill.data import (
+        DataSpec,
+        FrameEncoder,
+        LabelledData,
+        Normalisation,
+        Splits,
+        as_labelled,
+        from_arrays,
+        from_dataframe,
+        from_dataset,
+        partition,
+    )
     from fedcl_distill.data import load as load_data
     from fedcl_distill.engine import Budget, ByteBudget, Callback, Distiller, Engine, ProgressBar
     from fedcl_distill.evaluation import FAST, FIELD, Evaluation, Protocol, evaluate
@@ -35,6 +46,13 @@ _PLACES = {
     "Normalisation": "data",
     "Splits": "data",
     "load_data": "data:load",
+    "DataSpec": "data",
+    "FrameEncoder": "data",
+    "as_labelled": "data",
+    "from_arrays": "data",
+    "from_dataframe": "data",
+    "from_dataset": "data",
+    "partition": "data",
     "Budget": "engine",
     "ByteBudget": "engine",
     "Callback": "engine",
@@ -76,9 +94,11 @@ __all__ = [
     "Budget",
     "ByteBudget",
     "Callback",
+    "DataSpec",
     "Distiller",
     "Engine",
     "Evaluation",
+    "FrameEncoder",
     "LabelledData",
     "MatchContext",
     "Normalisation",
@@ -87,15 +107,20 @@ __all__ = [
     "Protocol",
     "Splits",
     "SyntheticSet",
+    "as_labelled",
     "as_network",
     "build_method",
     "decode",
     "encode",
     "evaluate",
+    "from_arrays",
+    "from_dataframe",
+    "from_dataset",
     "list_architectures",
     "list_methods",
     "load",
     "load_data",
+    "partition",
     "register_augmentation",
     "register_labels",
     "register_method",

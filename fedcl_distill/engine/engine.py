@@ -14,6 +14,7 @@ from torch import Tensor
 from fedcl_distill.augmentation import augmentation_for
 from fedcl_distill.checkpoint import fingerprint
 from fedcl_distill.context import RealSampler, SetupContext, as_device
+from fedcl_distill.data.dataset import DataLike, as_labelled
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.loop import Callback, Checkpoints, Forecast, Loop, Run, fake_quantize, prepare
@@ -62,7 +63,7 @@ class Distiller(Protocol):
 
     def distil(
         self,
-        real: LabelledData,
+        real: DataLike,
         size: Size,
         *,
         seed: int = 0,
@@ -75,7 +76,8 @@ class Distiller(Protocol):
         """Distil ``real``.
 
         Args:
-            real: the data.
+            real: the data: :class:`~fedcl_distill.data.LabelledData`, or whatever
+                :func:`~fedcl_distill.data.as_labelled` reads, such as a torch ``Dataset`` or a pair (X, y).
             size: samples a class, a count for every class, or a :class:`ByteBudget`.
             seed: fixes the result (same machine, device and thread count, budget in steps).
             budget: steps or seconds; None takes the method's own. A selection needs none and ignores it.
@@ -100,7 +102,7 @@ class Engine(MethodSpec):
     @checked
     def distil(
         self,
-        real: LabelledData,
+        real: DataLike,
         size: Size,
         *,
         seed: int = 0,
@@ -115,6 +117,7 @@ class Engine(MethodSpec):
         The latest set (or the average of the latest, see ``averaging_start``) is the best so far: every view estimates
         the loss on a new network, so that a small loss says more about the view than about the set.
         """
+        real = as_labelled(real)
         method = replace(self, augmentation=augmentation_for(real, self.augmentation), budget=budget or self.budget)
         started = method.budget.now()
         hooks = [*callbacks, Forecast(self.name, chosen=budget is not None)]

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 
+from fedcl_distill.data.dataset import DataLike, as_labelled
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, Callback, Size
 from fedcl_distill.engine.size import AbsentClasses
@@ -63,7 +64,7 @@ class PrivateStatistics:
     @checked
     def distil(
         self,
-        real: LabelledData,
+        real: DataLike,
         size: Size,
         *,
         seed: int = 0,
@@ -79,6 +80,7 @@ class PrivateStatistics:
         on with that where it resumes: records are asked once. The file goes with the checkpoint. Classes and counts
         are what the noisy release says of them.
         """
+        real = as_labelled(real)
         data = publicly_scaled(real, value_range=self.public_range)
         keeps = checkpoint is not None and self.target is not None and self.noise_seed is None
         kept = beside(checkpoint, ".release") if checkpoint is not None and keeps else None

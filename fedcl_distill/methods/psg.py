@@ -12,6 +12,7 @@ import torch
 
 from fedcl_distill.augmentation import Augmentation, Transform, as_augmentation
 from fedcl_distill.checkpoint import fingerprint
+from fedcl_distill.data.dataset import DataLike, as_labelled
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, ByteBudget, Callback, Engine, Noise, Size
 from fedcl_distill.engine.size import AbsentClasses
@@ -80,7 +81,7 @@ class PrivateSetGeneration:
     @checked
     def distil(
         self,
-        real: LabelledData,
+        real: DataLike,
         size: Size,
         *,
         seed: int = 0,
@@ -101,6 +102,7 @@ class PrivateSetGeneration:
             PrivacyError: the ledger does not cover it.
             DependencyError: dp-accounting is not installed.
         """
+        real = as_labelled(real)
         data, budget = publicly_scaled(real, value_range=self.public_range), budget or self.engine.budget
         blank = _blank(data, size)
         rate = min(1.0, self.expected_batch / len(data))
