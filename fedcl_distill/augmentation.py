@@ -451,7 +451,7 @@ def augmentation_for(
 ) -> Augmentation:
     """What ``given`` means for ``data``; without it DSA for images, nothing for feature vectors.
 
-    DSA does not flip where a mirrored image is another class.
+    DSA flips only where a mirrored image keeps its class.
     """
     spec = spec_of(data)
     if given is not None:

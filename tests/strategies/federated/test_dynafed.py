@@ -90,7 +90,7 @@ def test_on_digits_divided_unevenly_it_is_ahead_once_there_is_a_set(digits):
 def test_views_are_pieces_of_the_path():
     train, _ = data_and_test()
     path = _path(train)
-    supply = GivenTrajectory(path, 2).open(SetupContext(train, 0, torch.device("cpu")))
+    supply = GivenTrajectory(path, 2).prepare(SetupContext(train, 0, torch.device("cpu")))
     starts = set()
     for seed in range(20):
         drawn = supply.draw(0, seed)
