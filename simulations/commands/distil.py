@@ -21,8 +21,14 @@ from simulations.scenarios.distil_table import DEFAULT_SECONDS, baselines, recor
 from simulations.tables.comparison import without
 from simulations.tables.distil import markdown_page, tables_of
 
+DEFAULT_STEPS = 500  # minutes for DM on small images; the methods' own numbers, up to 20,000, take hours
+_MAIN = (
+    *("data", "train_limit", "method", "method_settings", "images_per_class", "byte_budget"),
+    *("distil_steps", "distil_seconds", "protocol", "device", "seed"),
+)
 
-@takes_settings(DistilSettings)
+
+@takes_settings(DistilSettings, main=_MAIN, steps=DEFAULT_STEPS)
 def distil(cells: list[DistilSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1) -> None:
     """Distil a data set, save what is to be sent, and judge exactly that on real test data.
 
@@ -68,7 +74,7 @@ RandomToo = Annotated[
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try cells again that failed in an earlier call.")]
 
 
-@takes_settings(DistilSettings, helps=_HELPS, defaults=_DEFAULTS)
+@takes_settings(DistilSettings, main=_MAIN, helps=_HELPS, defaults=_DEFAULTS)
 def distil_table(
     cells: list[DistilSettings],
     out: Out = DEFAULT_OUT,

@@ -39,6 +39,12 @@ Tune = Annotated[
     ),
 ]
 
+DEFAULT_STEPS = 200  # of every client: minutes in all on small images
+_MAIN = (
+    *("strategy", "strategy_settings", "rounds", "data", "clients", "partition", "method", "method_settings"),
+    *("images_per_class", "distil_steps", "distil_seconds", "device", "seed"),
+)
+_MAIN_OF_BOTH = (*_MAIN, "stream", "scenario", "experiences", "memory_images_per_class")
 _HELPS = {
     "strategy": f"One of {', '.join(federated_strategies())}.",
     "strategy_settings": "What the strategy shall do in its own way, such as mu=0.1; topk.fraction=0.1 is for topk.",
@@ -50,7 +56,7 @@ _HELPS = {
 }
 
 
-@takes_settings(AttackedSettings, helps=_HELPS)
+@takes_settings(AttackedSettings, main=_MAIN, helps=_HELPS, steps=DEFAULT_STEPS)
 def federated(
     cells: list[AttackedSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1, tune: Tune = None
 ) -> None:
@@ -86,7 +92,7 @@ _FEDERATED_CONTINUAL_HELPS = {
 }
 
 
-@takes_settings(FederatedContinualSettings, helps=_FEDERATED_CONTINUAL_HELPS)
+@takes_settings(FederatedContinualSettings, main=_MAIN_OF_BOTH, helps=_FEDERATED_CONTINUAL_HELPS, steps=DEFAULT_STEPS)
 def federated_continual(
     cells: list[FederatedContinualSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1
 ) -> None:

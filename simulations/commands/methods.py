@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import METHODS, Method, list_methods
-from simulations.commands.options import explained, introduction
+from simulations.commands.fields import explained, introduction
 from simulations.formats import ABSENT
 from simulations.running.console import open_console
 

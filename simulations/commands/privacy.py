@@ -65,6 +65,10 @@ def privacy(cells: list[PrivacySettings], out: Out = DEFAULT_OUT, beside: With =
     failures.check()
 
 
+_MAIN = (
+    *("data", "candidates", "releases", "strategy", "federated", "method", "method_settings", "images_per_class"),
+    *("distil_steps", "device", "seed"),
+)
 Sets = Annotated[
     list[Path] | None,
     typer.Argument(help="Saved sets to attack, in place of releases made for the audit.", show_default=False),
@@ -88,7 +92,7 @@ Gradients = Annotated[
 Markdown = Annotated[Path | None, typer.Option("--markdown", help="Write the tables there too.", metavar="FILE.md")]
 
 
-@takes_settings(AuditSettings)
+@takes_settings(AuditSettings, main=_MAIN)
 def audit(
     cells: list[AuditSettings],
     sets: Sets = None,

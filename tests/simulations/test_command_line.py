@@ -19,7 +19,8 @@ from fedcl_distill.methods import METHODS
 from fedcl_distill.synthetic import load
 from simulations.cli import app
 from simulations.commands import COMMANDS
-from simulations.commands.options import read_cells, settings_of
+from simulations.commands.fields import settings_of
+from simulations.commands.options import read_cells
 from simulations.running.runs import read_records
 
 QUICK = ["--architecture", "convnet:width=8", "--networks", "1", "--images-per-class", "1", "--distil-steps", "2"]
@@ -134,8 +135,8 @@ def test_a_file_gives_settings_and_flags_go_first(tmp_path: Path) -> None:
     file.write_text('size = [1, 2]\ndeep = true\nextra = {a = 1, b = "x"}\n')
     cells = read_cells(Example, file, {"size": None, "names": None, "deep": None, "extra": None})
     assert [(one.size, one.deep, one.extra) for one in cells] == [(n, True, {"a": 1, "b": "x"}) for n in (1, 2)]
-    assert [one.size for one in read_cells(Example, file, {"size": [7]})] == [7]
-    assert settings_of(Example)[0].help == "Of it, in pixels."
+    assert [one.size for one in read_cells(Example, file, {"size": ["7"]})] == [7]
+    assert settings_of(Example)["size"].help == "Of it, in pixels."
 
 
 @pytest.mark.parametrize(
