@@ -34,6 +34,7 @@ from fedcl_distill.data.files import (
 from fedcl_distill.data.labelled import Normalisation, Splits
 from fedcl_distill.data.tables import load_heart
 from fedcl_distill.errors import DataError
+from fedcl_distill.settings import suggest
 
 ENVIRONMENT_VARIABLE = "FEDCL_DISTILL_DATA"
 
@@ -281,7 +282,7 @@ def _load_path(name: str, roots: list[Path]) -> Splits:
         if place.is_dir():
             return load_image_folder(place)
     searched = ", ".join(str(place) for place in places)
-    raise DataError(f"no data set {name!r}: known are {', '.join(_LOADERS)}; searched {searched}")
+    raise DataError(f"{suggest('data set', name, _LOADERS)}; searched {searched}")
 
 
 def _plain(name: str) -> str:

@@ -15,7 +15,7 @@ from fedcl_distill.checkpoint import fingerprint
 from fedcl_distill.context import RealSampler, SetupContext
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine.budget import Budget
-from fedcl_distill.engine.loop import Callback, Checkpoints, Loop, Run, fake_quantize, prepare
+from fedcl_distill.engine.loop import Callback, Checkpoints, Loop, Run, fake_quantize, observers, prepare
 from fedcl_distill.engine.method import MethodSpec
 from fedcl_distill.engine.size import AbsentClasses, Size, count_per_class
 from fedcl_distill.labels import Labels
@@ -117,7 +117,7 @@ class Engine(MethodSpec):
         ready = prepare(method, problem, counts, started)
         origin = method._origin(real, counts, seed)
         run = Run(ready.state, method.budget, lambda: fingerprint(real, origin))
-        hooks = list(callbacks)
+        hooks = [*callbacks, *observers()]
         if checkpoint is not None:
             hooks.append(Checkpoints(checkpoint))
             run.state.load(checkpoint, run.fingerprint)

@@ -11,7 +11,16 @@ import typer
 from fedcl_distill.files import write_atomically
 from fedcl_distill.methods import list_methods
 from simulations.commands.options import takes_settings
-from simulations.commands.output import DEFAULT_OUT, Out, WorkerCount, records_of, rich_table, show_results, watching
+from simulations.commands.output import (
+    DEFAULT_OUT,
+    Out,
+    WorkerCount,
+    records_of,
+    rich_table,
+    say_where,
+    show_results,
+    watching,
+)
 from simulations.running.compare import Failures, compare
 from simulations.running.console import open_console
 from simulations.running.pool import PoolSettings
@@ -40,7 +49,7 @@ def distil(cells: list[DistilSettings], out: Out = DEFAULT_OUT, workers: WorkerC
     with watching(console) as watcher:
         compare(runs, results, watcher, workers, failures=failures)
     show_results(console, records_of(results, runs), Kind.DISTIL, results)
-    console.print(f"[dim]sets and pictures:[/] {out / 'sets'}", highlight=False, soft_wrap=True)
+    say_where(console, "sets and pictures", out / "sets")
     failures.check()
 
 
@@ -104,5 +113,5 @@ def distil_table(
         console.print(rich_table(without(table, "family")))
     if markdown is not None:
         write_atomically(markdown, markdown_page(records).encode())
-        console.print(f"[dim]table:[/] {markdown}", highlight=False, soft_wrap=True)
-    console.print(f"[dim]results:[/] {results}", highlight=False, soft_wrap=True)
+        say_where(console, "table", markdown)
+    say_where(console, "results", results)

@@ -12,6 +12,7 @@ from simulations.commands.output import (
     DEFAULT_OUT,
     Out,
     WorkerCount,
+    check_names,
     records_of,
     rich_table,
     show_results,
@@ -65,6 +66,7 @@ def federated(
     Repeat a setting to compare, for instance: --method dm --method random --seed 0 --seed 1.
     Results that the folder already holds are not computed again; an interrupted run goes on from its last round.
     """
+    check_names("strategy", (cell.strategy for cell in cells), federated_strategies())
     console, results, choices, failures = open_console(), out / RESULTS, list[Record](), Failures()
     with watching(console) as watcher:
         if tune:
@@ -101,6 +103,7 @@ def federated_continual(
     Repeat a setting to compare, for instance: --stream same --stream shuffled --strategy distilled --strategy fedavg.
     Results that the folder already holds are not computed again; a run that was ended goes on from its last stage.
     """
+    check_names("strategy", (cell.strategy for cell in cells), federated_continual_strategies())
     console, results, runs = open_console(), out / RESULTS, [Run(Kind.FEDERATED_CONTINUAL, cell) for cell in cells]
     failures = Failures()
     with watching(console) as watcher:

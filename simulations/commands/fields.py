@@ -186,11 +186,17 @@ _NONE_IN_WORDS = (
 
 def _for_flags(text: str, names: Iterable[str]) -> str:
     """``text`` with flags in place of fields and without words that only Python knows."""
+    text = with_flags(text, names)
+    for pattern, words in _NONE_IN_WORDS:
+        text = re.sub(pattern, words, text)
+    return text
+
+
+def with_flags(text: str, names: Iterable[str]) -> str:
+    """``text`` with flags in place of those ``names`` that are no words of English, such as ``images_per_class``."""
     for name in names:
         if "_" in name:
             text = re.sub(rf"\b{name}\b", "--" + name.replace("_", "-"), text)
-    for pattern, words in _NONE_IN_WORDS:
-        text = re.sub(pattern, words, text)
     return text
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import METHODS, Method, list_methods
+from fedcl_distill.settings import suggest
 from simulations.commands.fields import explained, introduction
 from simulations.formats import ABSENT
 from simulations.running.console import open_console
@@ -35,7 +36,7 @@ def methods(name: Name = None) -> None:
     elif name in METHODS:
         _show(console, METHODS[name])
     else:
-        raise SettingsError(f"unknown method {name!r}; known: {', '.join(list_methods())}")
+        raise SettingsError(suggest("method", name, list_methods()))
 
 
 def _list(console: Console) -> None:

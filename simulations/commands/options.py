@@ -21,7 +21,7 @@ import typer
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.registry import parse
 from fedcl_distill.settings import suggest
-from simulations.commands.fields import Setting, read_table, settings_of
+from simulations.commands.fields import Setting, read_table, settings_of, with_flags
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ def read_cells(
             **told,
             **_flagged(given, told),
         }
-        for cell in _combine(kind, values, known, together):
+        for cell in _combine(kind, values, known, together, by_flags=file is None):
             cells.setdefault(json.dumps(dataclasses.asdict(cell), sort_keys=True, default=str), cell)  # type: ignore[call-overload]
     return list(cells.values())
 
@@ -206,7 +206,12 @@ def _read_together(names: Any, known: Mapping[str, Setting], source: str) -> lis
 
 
 def _combine(
-    kind: type[T], values: Mapping[str, list[Any]], known: Mapping[str, Setting], together: Sequence[str]
+    kind: type[T],
+    values: Mapping[str, list[Any]],
+    known: Mapping[str, Setting],
+    together: Sequence[str],
+    *,
+    by_flags: bool,
 ) -> Iterator[T]:
     missing = [setting.flag for setting in known.values() if setting.required and setting.name not in values]
     if missing:
@@ -219,7 +224,15 @@ def _combine(
         for table, owner in _OWNERS.items():
             if table in known and (table in chosen or ":" in str(chosen.get(owner, ""))):
                 chosen |= _owned(table, owner, chosen, known[owner].default)
-        yield kind(**chosen)
+        yield _made(kind, chosen, known if by_flags else ())
+
+
+def _made(kind: type[T], chosen: Mapping[str, Any], flags: Iterable[str]) -> T:
+    """The settings object; what it refuses is told with the flags of fields that ``flags`` names."""
+    try:
+        return kind(**chosen)
+    except SettingsError as error:
+        raise SettingsError(with_flags(str(error), flags)) from error
 
 
 def _owned(table: str, owner: str, chosen: Mapping[str, Any], default: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from simulations.audit.game import AuditSettings
 from simulations.audit.gradients import GradientSettings, run_gradients
 from simulations.audit.run import audit_saved, saved_record
 from simulations.commands.options import takes_settings
-from simulations.commands.output import DEFAULT_OUT, Out, WorkerCount, rich_table, watching
+from simulations.commands.output import DEFAULT_OUT, Out, WorkerCount, rich_table, say_where, watching
 from simulations.report.drawing import drawing_of_curves, drawing_of_privacy, standalone
 from simulations.running.compare import Failures, compare
 from simulations.running.console import open_console
@@ -60,8 +60,8 @@ def privacy(cells: list[PrivacySettings], out: Out = DEFAULT_OUT, beside: With =
         console.print(rich_table(privacy_table(task)))
     if drawing is not None and tasks:
         write_atomically(drawing, standalone(drawing_of_privacy(tasks)).encode())
-        console.print(f"[dim]drawing:[/] {drawing}", highlight=False, soft_wrap=True)
-    console.print(f"[dim]results:[/] {results}", highlight=False, soft_wrap=True)
+        say_where(console, "drawing", drawing)
+    say_where(console, "results", results)
     failures.check()
 
 
@@ -124,8 +124,8 @@ def audit(
     if markdown is not None:
         write_atomically(markdown, markdown_page(records).encode())
     for drawing in _write_drawings(records, out / "audits"):
-        console.print(f"[dim]curves:[/] {drawing}", highlight=False, soft_wrap=True)
-    console.print(f"[dim]results:[/] {results}", highlight=False, soft_wrap=True)
+        say_where(console, "curves", drawing)
+    say_where(console, "results", results)
     failures.check()
 
 

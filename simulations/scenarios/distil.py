@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from fedcl_distill.data import LabelledData, Splits
-from fedcl_distill.engine import Budget, ByteBudget, OnProgress, Progress, Size, finished
+from fedcl_distill.engine import Budget, ByteBudget, Size, finished
 from fedcl_distill.evaluation import Evaluation, evaluate, find_protocol
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
@@ -18,6 +18,7 @@ from fedcl_distill.settings import Count, Natural, NonNegative, settings
 from fedcl_distill.synthetic import BITS, SyntheticSet, encoded_bytes, load, save, save_png
 from simulations.costs import Meter
 from simulations.data import load_splits
+from simulations.distillations import ShownDistillation
 from simulations.names import Bits, MethodName, ProtocolName
 from simulations.running.progress import Silent, Stage, Watcher
 from simulations.running.runs import Kind, Record, make_record, settings_key
@@ -130,9 +131,9 @@ def run_distil(
     started, watcher, folder = time.monotonic(), watcher or Silent(), Path(out_dir)
     splits = load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit)
     checkpoint = folder / "checkpoints" / f"{settings.key}.pt" if checkpoints else None
-    with watcher.stage(str(settings)) as stage:
+    with watcher.stage(str(settings)):
         meter = Meter(settings.device)
-        synthetic = _distil(settings, splits, stage, checkpoint)
+        synthetic = _distil(settings, splits, watcher, checkpoint)
         distillation = meter.cost()
     files = _save(settings, synthetic, folder)
     with watcher.stage(f"judging {settings}") as stage:
@@ -151,17 +152,14 @@ def run_distil(
     return make_record(Kind.DISTIL, settings.as_record(), metrics, time.monotonic() - started)
 
 
-def _distil(settings: DistilSettings, splits: Splits, stage: Stage, checkpoint: Path | None) -> SyntheticSet:
-    def report(now: Progress) -> None:
-        stage.update(now.fraction, f"step {now.step:,} · {now.rate:.1f}/s · loss {now.loss:.4g}")
-
+def _distil(settings: DistilSettings, splits: Splits, watcher: Watcher, checkpoint: Path | None) -> SyntheticSet:
     distilled = build_method(settings.method, **settings.method_settings).distil(
         splits.train,
         settings.size,
         seed=settings.seed,
         budget=settings.budget,
         device=settings.device,
-        callbacks=[OnProgress(report)],
+        callbacks=[ShownDistillation(watcher, "distilling")],
         checkpoint=checkpoint,
     )
     return finished(distilled)
