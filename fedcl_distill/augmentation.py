@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedcl_distill.data.labelled import LabelledData, Normalisation
+from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.data.spec import DataSpec, Normalisation, spec_of
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.registry import Registry, parse, qualified_name
 from fedcl_distill.seeding import generator_for
@@ -446,17 +447,18 @@ def _shortest(plain: Mapping[str, Any]) -> Any:
 
 
 def augmentation_for(
-    data: LabelledData, given: Augmentation | Transform | str | Mapping[str, Any] | None = None
+    data: DataSpec | LabelledData, given: Augmentation | Transform | str | Mapping[str, Any] | None = None
 ) -> Augmentation:
     """What ``given`` means for ``data``; without it DSA for images, nothing for feature vectors.
 
-    DSA does not flip where a mirrored image is another class.
+    DSA flips only where a mirrored image keeps its class.
     """
+    spec = spec_of(data)
     if given is not None:
-        return _on_pixels_of(as_augmentation(given), data.normalisation)
-    if not data.is_image:
+        return _on_pixels_of(as_augmentation(given), spec.normalisation)
+    if not spec.is_image:
         return NoAugmentation()
-    if data.allow_hflip:
+    if spec.allow_hflip:
         return SiameseAugmentation()
     return SiameseAugmentation(operations=tuple(name for name in OPERATIONS if name != "flip"))
 

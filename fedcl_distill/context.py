@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.errors import SettingsError
 from fedcl_distill.seeding import generator_for
 
 
@@ -95,6 +96,7 @@ class SetupContext:
         real: the data to distil.
         seed: names every draw below it; the same problem prepares the same things.
         device: where to compute.
+        report: told of preparation as it goes on: what is done, of how much, and what it is ("networks").
         has_time: whether an expensive preparation (teachers, pools, experts, generators) may go on, so that a budget in
             seconds leaves time to distil; always True for a budget in steps. Each must do the least that is usable even
             where it may not.
@@ -104,3 +106,44 @@ class SetupContext:
     seed: int
     device: torch.device
     has_time: Callable[[], bool] = lambda: True
+    report: Callable[[int, int, str], None] = lambda done, total, what: None
+
+    def counting(self, total: int, what: str) -> Callable[[], bool]:
+        """To be called after every step of a training that prepares ``what``, of about ``total`` steps.
+
+        It reports the step and says whether there is time to go on, as ``keep_going`` of
+        :func:`~fedcl_distill.training.fit` should.
+        """
+        done = 0
+
+        def keep_going() -> bool:
+            nonlocal done
+            done += 1
+            self.report(done, max(total, done), what)
+            return self.has_time()
+
+        return keep_going
+
+
+def as_device(device: str | torch.device) -> torch.device:
+    """The device that ``device`` names; "auto" is a GPU (CUDA, else MPS) where torch finds one, else the CPU.
+
+    Raises:
+        SettingsError: there is no such device, or not on this machine.
+
+    Example:
+        >>> as_device("cpu")
+        device(type='cpu')
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise SettingsError(f"unknown device {device!r}; give 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(found.type)
+    if count is not None and (found.index or 0) >= count:
+        raise SettingsError(
+            f"device {str(device)!r} is not there: torch finds {count} of type {found.type!r}; take 'auto' or 'cpu'"
+        )
+    return found

@@ -293,6 +293,7 @@ def train(problem: SetupContext, shapes: Mapping[str, tuple[int, ...]], embeddin
         error = (generate(weights, codes) - real).square().mean()
         _minimise(adam, how.reconstruction * error - discriminator(generated, labels).mean())
         step += 1
+        problem.report(step, how.steps, "generator")
         decay = min(how.average, step / (step + 10))  # early weights must not linger
         for average, tensor in zip(averaged, free, strict=True):
             average.lerp_(tensor.detach(), 1 - decay)

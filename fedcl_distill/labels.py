@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,7 +14,9 @@ from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import ArchitectureLike, Network, architecture_for, as_architecture
+from fedcl_distill.registry import Plain, Registry, parse
 from fedcl_distill.seeding import derive_seed
+from fedcl_distill.settings import Count, Positive, settings, suggest
 from fedcl_distill.training import TrainConfig, fit, train_config_for
 
 
@@ -30,6 +32,7 @@ class Labelling:
         return labels
 
 
+@runtime_checkable
 class Labels(Protocol):
     """Settings of a labelling; itself without state.
 
@@ -48,9 +51,37 @@ class Labels(Protocol):
         """Prepare the labelling of one run, such as a teacher."""
         ...
 
-    def settings(self) -> dict[str, Any]:
-        """What provenance records, as JSON values."""
-        ...
+
+LABELS: Registry[Labels] = Registry("labels", "fedcl_distill.labels", Labels)
+register_labels = LABELS.register
+
+
+def label_names(*, learned: bool) -> list[str]:
+    """Names of labels, sorted; without those that are ``learned``, as registering says, where nothing reads them."""
+    return sorted(entry.name for entry in LABELS if learned or not entry.facts.get("learned"))
+
+
+def build_labels(value: Labels | Plain, *, learned: bool) -> Labels:
+    """The labels that ``value`` is or describes, such as "teacher:temperature=4".
+
+    Args:
+        value: an object, a text or a mapping.
+        learned: whether labels can be learned: the objective reads them (:attr:`Objective.reads_labels`).
+
+    Raises:
+        SettingsError: the name or a setting is unknown, or the labels are learned where nothing reads them.
+    """
+    if isinstance(value, str | Mapping):
+        name = str((parse(value) if isinstance(value, str) else value).get("name"))
+        known = label_names(learned=learned)
+        if name not in LABELS:
+            raise SettingsError(suggest("labels", name, known))
+        if name not in known:
+            raise SettingsError(
+                f"labels {name!r} cannot be learned by what takes no steps or goes by classes alone; "
+                f"known here: {', '.join(known)}"
+            )
+    return LABELS.build(value)
 
 
 def on_simplex(rows: Tensor) -> Tensor:
@@ -63,7 +94,8 @@ def on_simplex(rows: Tensor) -> Tensor:
     return (rows - threshold).clamp(min=0)
 
 
-@dataclass(frozen=True)
+@register_labels("hard")
+@settings
 class HardLabels:
     """Each sample keeps the class it was made for."""
 
@@ -76,11 +108,9 @@ class HardLabels:
     def open(self, problem: SetupContext) -> Labelling:
         return Labelling()
 
-    def settings(self) -> dict[str, Any]:
-        return {"labels": "hard"}
 
-
-@dataclass(frozen=True)
+@register_labels("learned", learned=True)
+@settings
 class LearnedLabels:
     """Each sample has a probability for every class, which is learned.
 
@@ -88,7 +118,7 @@ class LearnedLabels:
     projects labels onto the probability simplex after every step, so that any trainer can use the result.
 
     Attributes:
-        learning_rate: of the labels, by the optimiser that learns the samples; what suits hangs on the objective.
+        learning_rate: of the labels, by the optimiser that learns the samples; what suits depends on the objective.
         start: what labels are before the first step: one-hot by default, or a teacher's (Cui et al. 2023, TESLA).
 
     Raises:
@@ -96,21 +126,15 @@ class LearnedLabels:
     """
 
     soft: ClassVar[bool] = True
-    learning_rate: float
-    start: Labels = field(default_factory=HardLabels)
+    learning_rate: Positive = 0.01
+    start: Annotated[Labels, LABELS] = field(default_factory=HardLabels)
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise SettingsError(f"learned labels need a positive learning rate, got {self.learning_rate}")
-        if not hasattr(self.start, "open") or self.start.learning_rate is not None:
-            raise SettingsError("learned labels start from hard ones or a teacher's")
+        if self.start.learning_rate is not None:
+            raise SettingsError("LearnedLabels: start must be hard labels or a teacher's, got learned ones")
 
     def open(self, problem: SetupContext) -> Labelling:
         return _Learned(self.start.open(problem), problem.real.num_classes)
-
-    def settings(self) -> dict[str, Any]:
-        start = self.start.settings()
-        return {**start, "labels": f"learned from {start['labels']}", "label_learning_rate": self.learning_rate}
 
 
 class _Learned(Labelling):
@@ -125,7 +149,8 @@ class _Learned(Labelling):
 _WIDTH = 64
 
 
-@dataclass(frozen=True)
+@register_labels("teacher")
+@settings
 class TeacherLabels:
     """The class probabilities of a teacher, softened by a temperature (Hinton et al. 2015, equation 1).
 
@@ -145,18 +170,12 @@ class TeacherLabels:
     """
 
     soft: ClassVar[bool] = True
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     architecture: ArchitectureLike | None = None
     train_config: TrainConfig | None = None
-    teachers: int = 1
+    teachers: Count = 1
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
-            raise SettingsError(f"a temperature must be positive and finite, got {self.temperature}")
-        if self.teachers < 1:
-            raise SettingsError(f"labels need at least one teacher, got {self.teachers}")
-        if not isinstance(self.train_config, TrainConfig | None):
-            raise SettingsError("a teacher's train_config is an object; it has no text form")
         object.__setattr__(self, "architecture", as_architecture(self.architecture))
 
     @property
@@ -169,27 +188,21 @@ class TeacherLabels:
         Raises:
             DivergenceError: a teacher's loss stopped being finite.
         """
-        teachers = [self._train(problem, 0)]
+        train_config = self.train_config or train_config_for(problem.real)
+        keep_going = problem.counting(self.teachers * train_config.steps(len(problem.real)), "teachers")
+        teachers = [self._train(problem, train_config, 0, keep_going)]
         while len(teachers) < self.teachers and problem.has_time():
-            teachers.append(self._train(problem, len(teachers)))
+            teachers.append(self._train(problem, train_config, len(teachers), keep_going))
         return _Taught(teachers, self.temperature)
 
-    def settings(self) -> dict[str, Any]:
-        return {
-            "labels": "teacher",
-            "label_temperature": self.temperature,
-            "label_teachers": self.teachers,
-            "label_teacher": str(self.architecture or "default"),
-            "label_teacher_epochs": None if self.train_config is None else self.train_config.epochs,
-        }
-
-    def _train(self, problem: SetupContext, number: int) -> Network:
+    def _train(
+        self, problem: SetupContext, train_config: TrainConfig, number: int, keep_going: Callable[[], bool]
+    ) -> Network:
         real = problem.real
         seed = derive_seed(problem.seed, "teacher", number)
         architecture = architecture_for(self.architecture, real.sample_shape, _WIDTH)
         teacher = architecture.build(real.sample_shape, real.num_classes, seed=seed, device=problem.device)
-        train_config = self.train_config or train_config_for(real)
-        fit(teacher, real.inputs(), real.labels, train_config, seed=seed, keep_going=problem.has_time)
+        fit(teacher, real.inputs(), real.labels, train_config, seed=seed, keep_going=keep_going)
         return teacher.eval().requires_grad_(False)
 
 
@@ -219,4 +232,15 @@ def softened(scores: Tensor, temperature: float) -> Tensor:
     return ((scores - highest) / temperature).softmax(dim=1)
 
 
-__all__ = ["HardLabels", "Labelling", "Labels", "LearnedLabels", "TeacherLabels", "on_simplex"]
+__all__ = [
+    "LABELS",
+    "HardLabels",
+    "Labelling",
+    "Labels",
+    "LearnedLabels",
+    "TeacherLabels",
+    "build_labels",
+    "label_names",
+    "on_simplex",
+    "register_labels",
+]

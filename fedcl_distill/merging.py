@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -81,14 +81,12 @@ class Merger:
         per_class: samples of each class that is present, or as many as there are.
         budget: of each distillation; None takes the distiller's own.
         device: where to compute.
-        allow_hflip: whether an image seen in a mirror keeps its class; augmentation asks.
     """
 
     distiller: Distiller
     per_class: int
     budget: Budget | None = None
     device: str = "cpu"
-    allow_hflip: bool = True
 
     def __post_init__(self) -> None:
         if self.per_class < 1:
@@ -104,7 +102,7 @@ class Merger:
         whole = weighted_union(parts)
         synthetic = finished(
             self.distiller.distil(
-                replace(whole.as_labelled_data(seed), allow_hflip=self.allow_hflip),
+                whole.as_labelled_data(seed),
                 self.per_class,
                 seed=seed,
                 budget=self.budget,
@@ -113,7 +111,7 @@ class Merger:
             )
         )
         # What it was distilled from may have had a wider range than real data.
-        plain = union([replace(synthetic, value_range=whole.synthetic.value_range)], whole.synthetic.provenance)
+        plain = union([synthetic.with_spec(value_range=whole.synthetic.value_range)], whole.synthetic.provenance)
         labels = plain.hard_labels
         share = whole.class_weights / labels.bincount(minlength=plain.num_classes).clamp(min=1)
         return WeightedSet(plain, share[labels])

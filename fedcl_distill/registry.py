@@ -9,23 +9,32 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import inspect
 import json
 import logging
 import os
+import sys
+import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from importlib.metadata import entry_points
-from typing import Any, Generic, TypeVar
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.settings import suggest
+from fedcl_distill.settings import hints_of, suggest
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Callable[..., Any])
 
+Plain = str | Mapping[str, Any]
+"""The plain form of a part: a text, or a mapping with a ``name``."""
+
 PLUGINS_VARIABLE = "FEDCL_DISTILL_PLUGINS"
-"""Environment variable with modules to import, separated by commas, beside the entry points of installed packages."""
+"""Environment variable with modules (``package.module``) or files (``path/to/mine.py``) to import, separated by commas,
+beside the entry points of installed packages. Worker processes inherit it."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,7 +78,7 @@ class Registry(Generic[T]):
         """A decorator that registers a class or function under ``name``; the last one registered counts.
 
         Args:
-            name: in Python, on command lines, in files and messages.
+            name: in Python, on command lines, in files and messages. A class that has no ``name`` of its own gets it.
             facts: what tables and help texts say of it.
         """
         if not name or any(sign in name for sign in ":,=[] "):
@@ -77,9 +86,15 @@ class Registry(Generic[T]):
 
         def keep(build: B) -> B:
             self._entries[name] = Entry(name, build, facts)
+            if isinstance(build, type) and "name" not in vars(build) and "name" not in fields_of(build):
+                build.name = name  # type: ignore[attr-defined]
             return build
 
         return keep
+
+    def unregister(self, name: str) -> None:
+        """Forget the entry called ``name``; SettingsError if there is none."""
+        del self._entries[self[name].name]
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -118,20 +133,32 @@ class Registry(Generic[T]):
             more: settings beside those of ``value``.
 
         Raises:
-            SettingsError: the name or a setting is unknown, a value does not fit, or the object is no such part.
+            SettingsError: the name or a setting is unknown, a value does not fit, the object is no such part, or it has
+                its settings already and ``more`` are given.
         """
-        if isinstance(value, str):
-            value = parse(value)
-        if not isinstance(value, Mapping):
-            if not isinstance(value, self.accepts):
+        plain: T | Mapping[str, Any] = self._read(value) if isinstance(value, str) else value
+        if not isinstance(plain, Mapping):
+            if isinstance(plain, type) or not isinstance(plain, self.accepts):
                 raise SettingsError(
                     f"{value!r} is no {self.kind}; give an object, or one of: {', '.join(self.names())}"
                 )
-            return value
-        given = {**value, **more}
+            if more:
+                raise SettingsError(f"{value!r} has its settings already; {', '.join(more)} cannot be set")
+            return plain
+        given = {**plain, **more}
         name = given.pop("name", None)
         entry = self[str(name)]
         return build_with(f"{self.kind} {entry.name!r}", entry.build, given)
+
+    def _read(self, text: str) -> dict[str, Any]:
+        """Read text, in which a value without a name is the first setting."""
+        plain = parse(text)
+        if "" in plain:
+            known = self.settings_of(plain["name"])
+            if not known:
+                raise SettingsError(f"{self.kind} {plain['name']!r} has no settings, got {plain['']!r}")
+            plain[next(iter(known))] = plain.pop("")
+        return plain
 
     def name_of(self, builder: object) -> str | None:
         """The name under which ``builder``, a class or function, is registered; None if it is not."""
@@ -147,13 +174,13 @@ class Registry(Generic[T]):
             if point.name in self._entries:
                 continue
             try:
-                build = point.load()
+                build = point.load()  # which may register itself
+                if point.name not in self._entries:
+                    self.register(point.name)(build)
             except Exception:  # somebody else's package; one that is broken must not stop the others
                 _LOG.exception(
                     "%s %r of package %s cannot be loaded and is left out", self.kind, point.name, point.dist
                 )
-                continue
-            self._entries.setdefault(point.name, Entry(point.name, build, {}))
 
 
 @functools.cache
@@ -163,35 +190,64 @@ def load_plugins() -> None:
     Raises:
         SettingsError: one cannot be imported: whoever set the variable wants it.
     """
-    for module in filter(None, os.environ.get(PLUGINS_VARIABLE, "").split(",")):
+    for module in filter(None, map(str.strip, os.environ.get(PLUGINS_VARIABLE, "").split(","))):
         try:
-            importlib.import_module(module.strip())
-        except ImportError as error:
+            _import_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
+        except (ImportError, OSError) as error:
             raise SettingsError(f"{PLUGINS_VARIABLE} names {module!r}, which cannot be imported: {error}") from error
 
 
+def _import_file(path: Path) -> None:
+    """Import the file at ``path`` under its own name, unless a module of that name is there already."""
+    if path.stem in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+
+
 def build_with(owner: str, build: Callable[..., T], given: Mapping[str, Any]) -> T:
-    """``build(**given)``; a positional value stands under ``""``.
+    """``build(**given)``.
+
+    A text or mapping for a setting whose annotation names a register, ``Annotated[Distance, DISTANCES]``, is built
+    there first.
 
     Raises:
         SettingsError: a setting is unknown, missing, or does not fit; the message begins with ``owner``.
     """
     known = parameters_of(build)
     given = dict(given)
-    if "" in given:
-        if not known:
-            raise SettingsError(f"{owner} has no settings, got {given['']!r}")
-        given[next(iter(known))] = given.pop("")
     takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in inspect.signature(build).parameters.values())
     for name in given:
         if name not in known and not takes_any:
             raise SettingsError(f"{owner}: {suggest('setting', name, known)}")
     try:
+        registries = {name: _registry_in(hint) for name, hint in hints_of(build).items()} if given else {}
+        for name, value in given.items():
+            registry = registries.get(name)
+            if registry is not None and isinstance(value, str | Mapping):
+                given[name] = registry.build(value)
         return build(**given)
     except SettingsError:
         raise
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{owner} does not take these settings: {error}") from error
+
+
+def _registry_in(hint: Any) -> Registry[Any] | None:
+    """The register that an annotation names, alone or in a union."""
+    if get_origin(hint) is Annotated:
+        return next((one for one in get_args(hint)[1:] if isinstance(one, Registry)), None)
+    if get_origin(hint) in (Union, types.UnionType):
+        return next(filter(None, map(_registry_in, get_args(hint))), None)
+    return None
 
 
 def parameters_of(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -210,6 +266,8 @@ def describe(part: object) -> Any:
     """
     if part is None or isinstance(part, bool | int | float | str):
         return part
+    if isinstance(part, Integral | Real):  # of NumPy
+        return int(part) if isinstance(part, Integral) else float(part)
     if isinstance(part, Mapping):
         return {str(key): describe(value) for key, value in part.items()}
     if isinstance(part, tuple | list | set | frozenset):
@@ -220,11 +278,22 @@ def describe(part: object) -> Any:
     if callable(own) and not isinstance(part, type):
         return own()
     if is_dataclass(part) and not isinstance(part, type):
-        name = getattr(part, "name", None)
-        name = name if isinstance(name, str) else type(part).__name__
         changed = {one.name: describe(getattr(part, one.name)) for one in fields(part) if _differs(part, one)}
-        return {"name": name, **changed} if changed else name
+        return {"name": name_of(part), **changed} if changed else name_of(part)
+    if not isinstance(part, type) and isinstance(getattr(part, "name", None), str):
+        return name_of(part)
     return qualified_name(part)
+
+
+def name_of(part: object) -> str:
+    """What messages and provenance call ``part``: its ``name``, which registering gives a class, or its class's."""
+    name = getattr(part, "name", None)
+    return name if isinstance(name, str) else type(part).__name__
+
+
+def fields_of(build: object) -> list[str]:
+    """Names of the fields of a dataclass; none for anything else."""
+    return [one.name for one in fields(build)] if is_dataclass(build) else []  # type: ignore[arg-type]
 
 
 def qualified_name(part: object) -> str:

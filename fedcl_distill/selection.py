@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from dataclasses import field
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.errors import SettingsError
 from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import ArchitectureLike, Network, architecture_for, as_architecture
+from fedcl_distill.registry import Registry
 from fedcl_distill.seeding import derive_seed, generator_for
+from fedcl_distill.settings import Count, Natural, Positive, Range, settings
 from fedcl_distill.training import TrainConfig, fit, predict, train_config_for
 
 
+@runtime_checkable
 class Criterion(Protocol):
     """Chooses samples of one class."""
 
@@ -31,6 +33,10 @@ class Criterion(Protocol):
     def choose(self, embeddings: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """int64 (count,): distinct positions in ``embeddings`` (m, d) of one class, m ≥ count ≥ 1, best first."""
         ...
+
+
+SELECTIONS: Registry[Criterion] = Registry("selection", "fedcl_distill.selections", Criterion)
+register_selection = SELECTIONS.register
 
 
 def select(real: LabelledData, counts: Sequence[int], criterion: Criterion, *, seed: int) -> Tensor:
@@ -48,6 +54,7 @@ _WIDTH = 64
 _PART = 1024  # samples that are float32 at a time
 
 
+@runtime_checkable
 class Embedding(Protocol):
     """Maps every sample of a data set to a vector."""
 
@@ -56,7 +63,11 @@ class Embedding(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+EMBEDDINGS: Registry[Embedding] = Registry("embedding", "fedcl_distill.embeddings", Embedding)
+
+
+@EMBEDDINGS.register("inputs")
+@settings
 class Inputs:
     """The normalised samples themselves, flattened: no network, no training."""
 
@@ -64,7 +75,8 @@ class Inputs:
         return real.inputs().flatten(1)
 
 
-@dataclass(frozen=True)
+@EMBEDDINGS.register("thumbnails")
+@settings
 class Thumbnails:
     """Images averaged down to a few pixels, flattened; samples that are no images as they are.
 
@@ -77,11 +89,7 @@ class Thumbnails:
         SettingsError: on construction, if ``side`` is below 1.
     """
 
-    side: int = 8
-
-    def __post_init__(self) -> None:
-        if self.side < 1:
-            raise SettingsError(f"thumbnails need a side of at least 1, got {self.side}")
+    side: Count = 8
 
     def embed(self, real: LabelledData, seed: int) -> Tensor:
         parts = (slice(start, start + _PART) for start in range(0, len(real), _PART))
@@ -94,7 +102,8 @@ class Thumbnails:
         return F.adaptive_avg_pool2d(inputs, (height, width))
 
 
-@dataclass(frozen=True)
+@EMBEDDINGS.register("trained")
+@settings
 class TrainedEmbedding:
     """The penultimate layer of a network trained on the data itself, as the papers' herding uses.
 
@@ -122,11 +131,12 @@ def _embed(network: Network, real: LabelledData) -> Tensor:
     return torch.cat([network.embed(part) for (part,) in micro_batches(real.inputs())])
 
 
-@dataclass(frozen=True)
+@register_selection("random")
+@settings
 class Random:
     """Uniformly random samples."""
 
-    name: ClassVar[str] = "random"
+    name: ClassVar[str]
 
     def embed(self, real: LabelledData, seed: int) -> Tensor:
         return torch.empty(len(real), 0)
@@ -135,12 +145,13 @@ class Random:
         return torch.randperm(len(embeddings), generator=generator)[:count]
 
 
-@dataclass(frozen=True)
+@register_selection("herding")
+@settings
 class Herding:
     """Greedily keeps the mean of the chosen close to the mean of all (Welling 2009; Rebuffi et al. 2017)."""
 
-    name: ClassVar[str] = "herding"
-    embedding: Embedding = field(default_factory=Inputs)
+    name: ClassVar[str]
+    embedding: Annotated[Embedding, EMBEDDINGS] = field(default_factory=Inputs)
 
     def embed(self, real: LabelledData, seed: int) -> Tensor:
         return self.embedding.embed(real, seed)
@@ -159,15 +170,16 @@ class Herding:
         return torch.tensor(chosen)
 
 
-@dataclass(frozen=True)
+@register_selection("closest-to-mean")
+@settings
 class ClosestToMean:
     """The samples nearest to the mean of their class, each by itself (as some continual-learning memories do).
 
     Unlike herding it does not look at what was chosen already, so that several samples may be much alike.
     """
 
-    name: ClassVar[str] = "closest-to-mean"
-    embedding: Embedding = field(default_factory=Inputs)
+    name: ClassVar[str]
+    embedding: Annotated[Embedding, EMBEDDINGS] = field(default_factory=Inputs)
 
     def embed(self, real: LabelledData, seed: int) -> Tensor:
         return self.embedding.embed(real, seed)
@@ -177,15 +189,16 @@ class ClosestToMean:
         return distances.argsort(stable=True)[:count]
 
 
-@dataclass(frozen=True)
+@register_selection("k-center")
+@settings
 class KCenter:
     """Greedily covers the class: each sample is the farthest from those chosen (Sener and Savarese 2018).
 
     Starts from the sample closest to the mean, so that the result does not hang on a random first pick.
     """
 
-    name: ClassVar[str] = "k-center"
-    embedding: Embedding = field(default_factory=Inputs)
+    name: ClassVar[str]
+    embedding: Annotated[Embedding, EMBEDDINGS] = field(default_factory=Inputs)
 
     def embed(self, real: LabelledData, seed: int) -> Tensor:
         return self.embedding.embed(real, seed)
@@ -200,7 +213,8 @@ class KCenter:
         return torch.tensor(chosen)
 
 
-@dataclass(frozen=True)
+@register_selection("kmeans")
+@settings
 class KMeansCentres:
     """One sample for each of as many clusters as samples are wanted, the one nearest to its centre.
 
@@ -217,13 +231,9 @@ class KMeansCentres:
         SettingsError: on construction, if the number of iterations is negative.
     """
 
-    name: ClassVar[str] = "kmeans"
-    embedding: Embedding = field(default_factory=Thumbnails)
-    iterations: int = 15
-
-    def __post_init__(self) -> None:
-        if self.iterations < 0:
-            raise SettingsError(f"k-means needs iterations ≥ 0, got {self.iterations}")
+    name: ClassVar[str]
+    embedding: Annotated[Embedding, EMBEDDINGS] = field(default_factory=Thumbnails)
+    iterations: Natural = 15
 
     def embed(self, real: LabelledData, seed: int) -> Tensor:
         return self.embedding.embed(real, seed)
@@ -277,7 +287,8 @@ _FORGETTING_WIDTH = 32
 _NEVER_LOOKED_AT = -1.0
 
 
-@dataclass(frozen=True)
+@register_selection("forgetting")
+@settings
 class Forgetting:
     """Prefers samples that a network in training forgets most often.
 
@@ -286,7 +297,7 @@ class Forgetting:
     most (Toneva et al. 2019, who look at each sample whenever it is in a batch). Ties are broken at random.
 
     Attributes:
-        epochs: passes over the candidates.
+        epochs: passes over the candidates, at least 2: forgetting is seen between passes.
         candidates_per_class: random samples of each class that are looked at, so that a large data set takes minutes on
             a CPU; None looks at all. Others are chosen only where candidates run out.
         architecture: of the network; None takes a ConvNet for images and an MLP for features, of width 32.
@@ -296,18 +307,14 @@ class Forgetting:
         SettingsError: on construction, if a number is out of range.
     """
 
-    name: ClassVar[str] = "forgetting"
-    epochs: int = 10
-    candidates_per_class: int | None = 500
+    name: ClassVar[str]
+    epochs: Annotated[int, Range(ge=2)] = 10
+    candidates_per_class: Count | None = 500
     architecture: ArchitectureLike | None = None
-    learning_rate: float = 0.01
-    batch_size: int = 64
+    learning_rate: Positive = 0.01
+    batch_size: Count = 64
 
     def __post_init__(self) -> None:
-        if self.epochs < 2:
-            raise SettingsError(f"forgetting is seen between passes; it needs at least 2 epochs, got {self.epochs}")
-        if self.candidates_per_class is not None and self.candidates_per_class < 1:
-            raise SettingsError(f"forgetting needs a candidate of each class, got {self.candidates_per_class}")
         object.__setattr__(self, "architecture", as_architecture(self.architecture))
 
     def embed(self, real: LabelledData, seed: int) -> Tensor:
@@ -356,6 +363,8 @@ def forgetting_scores(right: Tensor) -> Tensor:
 
 
 __all__ = [
+    "EMBEDDINGS",
+    "SELECTIONS",
     "ClosestToMean",
     "Criterion",
     "Embedding",
@@ -367,5 +376,6 @@ __all__ = [
     "Random",
     "Thumbnails",
     "TrainedEmbedding",
+    "register_selection",
     "select",
 ]

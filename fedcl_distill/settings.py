@@ -22,6 +22,7 @@ from typing import (
     get_args,
     get_origin,
     get_type_hints,
+    overload,
 )
 
 from fedcl_distill.errors import SettingsError
@@ -47,7 +48,7 @@ class Range:
 
     def __contains__(self, value: float) -> bool:
         return (
-            math.isfinite(value)
+            _is_finite(value)
             and (self.ge is None or value >= self.ge)
             and (self.gt is None or value > self.gt)
             and (self.le is None or value <= self.le)
@@ -73,6 +74,13 @@ class Known:
         return text.partition(":")[0].strip() in self.names()
 
 
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
+
+
 Count = Annotated[int, Range(ge=1)]
 """A whole number of things, at least one."""
 Natural = Annotated[int, Range(ge=0)]
@@ -86,12 +94,17 @@ Momentum = Annotated[float, Range(ge=0, lt=1)]
 """A decay in [0, 1)."""
 
 
+@overload
+def settings(cls: type[T]) -> type[T]: ...
+@overload
+def settings(*, eq: bool = True) -> Callable[[type[T]], type[T]]: ...
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def settings(cls: type[T]) -> type[T]:
+def settings(cls: type[T] | None = None, *, eq: bool = True) -> type[T] | Callable[[type[T]], type[T]]:
     """A frozen dataclass that checks every field against its annotation before its own ``__post_init__``.
 
     Numbers may carry a :class:`Range` (``Annotated[int, Range(ge=1)]``, or :data:`Count` for short), choices are
-    ``Literal``, parts are classes or runtime-checkable protocols. Nothing is converted.
+    ``Literal``, parts are classes or runtime-checkable protocols. Nothing is converted. With ``eq=False`` objects are
+    equal to themselves alone, for fields that hold tensors.
 
     Raises:
         SettingsError: on construction; it names the field, the value and what is allowed.
@@ -104,6 +117,12 @@ def settings(cls: type[T]) -> type[T]:
         Traceback (most recent call last):
         fedcl_distill.errors.SettingsError: Pool: networks must be a whole number at least 1, got 0
     """
+    if cls is None:
+        return functools.partial(_settings, eq=eq)
+    return _settings(cls, eq=eq)
+
+
+def _settings(cls: type[T], *, eq: bool) -> type[T]:
     own_check = cls.__dict__.get("__post_init__")
 
     def check(self: Any) -> None:
@@ -117,7 +136,7 @@ def settings(cls: type[T]) -> type[T]:
                 inherited()
 
     cls.__post_init__ = check  # type: ignore[attr-defined]
-    return dataclass(frozen=True)(cls)
+    return dataclass(frozen=True, eq=eq)(cls)
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
@@ -127,12 +146,14 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
         SettingsError: on a call; it names the argument, the value and what is allowed.
     """
     signature = inspect.signature(function)
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         hints = hints_of(function)
+        named = {name for name in hints if signature.parameters[name].kind not in variable}
         given = signature.bind(*args, **kwargs).arguments
-        check_values(function.__name__, {name: hints[name] for name in given if name in hints}, given)
+        check_values(function.__name__, {name: hints[name] for name in given if name in named}, given)
         return function(*args, **kwargs)
 
     return call
@@ -184,6 +205,8 @@ def allows(hint: Any, value: Any) -> bool:
         return any(allows(one, value) for one in args)
     if origin is Literal:
         return any(value == one and type(value) is type(one) for one in args)
+    if hint is Any:
+        return True
     if hint is None or hint is type(None):
         return value is None
     if hint is bool:
@@ -218,9 +241,9 @@ def allowed(hint: Any) -> str:
 
 def suggest(what: str, given: object, known: Collection[str]) -> str:
     """A message that ``given`` is no known ``what``: the nearest name, then all of them."""
-    close = get_close_matches(str(given), known, n=1, cutoff=0.5)
+    close = get_close_matches(str(given)[:_MAX_SHOWN], known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"unknown {what} {given!r}; {hint}known: {', '.join(sorted(known)) or 'none'}"
+    return f"unknown {what} {_shown(given)}; {hint}known: {', '.join(sorted(known)) or 'none'}"
 
 
 def _is_instance(value: Any, kind: Any) -> bool:

@@ -69,6 +69,10 @@ class TrainConfig:
         if both:
             raise SettingsError(f"TrainConfig: give optimiser or {' and '.join(both)}, not both")
 
+    def steps(self, samples: int) -> int:
+        """Steps of training on so many samples."""
+        return self.epochs * -(-samples // self.batch_size)
+
     def build_optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
         """The optimiser of all of ``network``'s weights.
 

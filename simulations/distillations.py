@@ -18,32 +18,44 @@ def watch_distillations(watcher: Watcher) -> AbstractContextManager[None]:
 
 
 class ShownDistillation(Callback):
-    """Shows a distillation as a stage of its own; what takes long is estimated once, in a line that stays.
+    """Shows preparation and steps of a distillation as stages; what takes long is estimated once, in a line that stays.
 
     Args:
-        watcher: to show it.
-        name: of the stage.
+        watcher: to show them.
+        name: of the stage with the steps.
     """
 
     def __init__(self, watcher: Watcher, name: str) -> None:
         self._watcher, self._name = watcher, name
-        self._open = ExitStack()
+        self._open, self._shown = ExitStack(), ""
         self._stage: Stage | None = None
         self._told = False
 
-    def on_start(self, run: Run) -> None:
-        self._stage = self._open.enter_context(self._watcher.stage(self._name))
+    def on_prepare(self, done: int, total: int, what: str) -> None:
+        self._enter(f"preparing {what}").update(done / max(total, 1), f"{done:,} of {total:,}")
 
     def on_step(self, run: Run) -> None:
         now = run.progress
-        assert self._stage is not None
-        self._stage.update(now.fraction, steps_text(now))
+        self._enter(self._name).update(now.fraction, steps_text(now))
         if not self._told and now.seconds >= _ESTIMATED_AFTER_SECONDS and now.step >= _ESTIMATED_AFTER_STEPS:
             self._told = True
             if now.remaining_seconds >= _WORTH_TELLING:
                 self._watcher.note(estimate(now))
 
+    def on_abort(self) -> None:
+        self._leave()
+
     def on_end(self, run: Run) -> None:
+        self._leave()
+
+    def _enter(self, name: str) -> Stage:
+        if self._stage is None or self._shown != name:
+            self._leave()
+            self._stage, self._shown = self._open.enter_context(self._watcher.stage(name)), name
+        return self._stage
+
+    def _leave(self) -> None:
+        self._stage = None
         self._open.close()
 
 

@@ -59,7 +59,7 @@ def _perform(kind: str, settings: Mapping[str, Any], watcher: Watcher, folder: P
         return run_continual(stream, watcher, checkpoint(stream))
     if kind == "federated-continual":
         from simulations.scenarios.federated_continual import run_federated_continual
-        from strategies.federated_continual import FederatedContinualSettings
+        from simulations.settings import FederatedContinualSettings
 
         both = FederatedContinualSettings(**settings)
         return run_federated_continual(both, watcher, checkpoint(both))

@@ -2,7 +2,7 @@
 
 from fedcl_distill.data.dataset import from_dataset
 from fedcl_distill.data.files import load_image_folder, load_npz, read_idx
-from fedcl_distill.data.labelled import LabelledData, Normalisation, Splits
+from fedcl_distill.data.labelled import LabelledData, Splits
 from fedcl_distill.data.partition import (
     IID,
     ClassesPerClient,
@@ -14,11 +14,13 @@ from fedcl_distill.data.partition import (
     partition,
 )
 from fedcl_distill.data.sources import list_sources, load, load_digits
+from fedcl_distill.data.spec import DataSpec, Normalisation, spec_of
 from fedcl_distill.data.tables import load_csv
 
 __all__ = [
     "IID",
     "ClassesPerClient",
+    "DataSpec",
     "Dirichlet",
     "FlowerDatasetsPartitioner",
     "LabelledData",
@@ -36,4 +38,5 @@ __all__ = [
     "parse_partitioner",
     "partition",
     "read_idx",
+    "spec_of",
 ]

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.data.files import is_pil_image, pixel_normalisation, pixels_of
-from fedcl_distill.data.labelled import LabelledData, Normalisation
+from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.errors import DataError
 
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedcl_distill._imports import require
-from fedcl_distill.data.labelled import LabelledData, Normalisation, Splits
+from fedcl_distill.data.labelled import LabelledData, Splits
+from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.seeding import generator_for
 
@@ -83,7 +84,7 @@ def image_splits(
     name: str,
     class_names: Sequence[str] | None = None,
     normalisation: Normalisation | None = None,
-    allow_hflip: bool = True,
+    allow_hflip: bool = False,
 ) -> Splits:
     """Build splits from uint8 images (n, channels, height, width).
 
@@ -100,10 +101,8 @@ def image_splits(
         raise DataError(f"{name}: training and test images differ in shape (channels, height, width): {shapes}")
     names = tuple(class_names or (str(c) for c in range(int(train[1].max()) + 1)))
     measured = normalisation or pixel_normalisation(train[0])
-    return Splits(
-        train=LabelledData(*train, names, measured, name=name, allow_hflip=allow_hflip),
-        test=LabelledData(*test, names, measured, name=f"{name} (test)", allow_hflip=allow_hflip),
-    )
+    spec = DataSpec(tuple(train[0].shape[1:]), names, measured, allow_hflip=allow_hflip)
+    return Splits(train=LabelledData(*train, spec, name), test=LabelledData(*test, spec, f"{name} (test)"))
 
 
 def pixel_normalisation(pixels: Tensor) -> Normalisation:
@@ -268,7 +267,7 @@ def load_npz(
     normalisation: Normalisation | None = None,
     validation: Validation = "unused",
     name: str | None = None,
-    allow_hflip: bool = True,
+    allow_hflip: bool = False,
 ) -> Splits:
     """Load ``{train,val,test}_images`` and ``{train,val,test}_labels`` from an npz file.
 
@@ -280,7 +279,7 @@ def load_npz(
         validation: what to do with ``val_*``: nothing, add it to the training data, or test on it in place of
             the test data (to choose settings without looking at the test data).
         name: default the name of the file without its suffix.
-        allow_hflip: whether a mirrored image keeps its class.
+        allow_hflip: whether a mirrored image keeps its class; augmentation mirrors images only then.
 
     Raises:
         DataError: no such file, a damaged one, one with pickled objects, missing arrays, wrong shapes or

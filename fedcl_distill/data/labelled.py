@@ -5,63 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError
 
 
 @dataclass(frozen=True)
-class Normalisation:
-    """Per-channel (or per-feature) mean and standard deviation, in unit values (pixels in [0, 1], raw features)."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std):
-            raise DataError(f"normalisation has {len(self.mean)} means but {len(self.std)} standard deviations")
-        if not all(0 < value < float("inf") for value in self.std):
-            raise DataError(f"normalisation needs positive, finite standard deviations, got {self.std}")
-        if not all(abs(value) < float("inf") for value in self.mean):
-            raise DataError(f"normalisation needs finite means, got {self.mean}")
-
-    def apply(self, unit: Tensor) -> Tensor:
-        """Map unit values, float (n, channels, height, width) or (n, features), to what a network reads."""
-        mean, std = self._broadcast(unit)
-        return (unit - mean).div_(std)
-
-    def invert(self, inputs: Tensor) -> Tensor:
-        """Map network inputs back to unit values; the inverse of :meth:`apply`."""
-        mean, std = self._broadcast(inputs)
-        return inputs * std + mean
-
-    def _broadcast(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        shape = (1, -1) + (1,) * (like.ndim - 2)
-        return like.new_tensor(self.mean).view(shape), like.new_tensor(self.std).view(shape)
-
-    @classmethod
-    def of(cls, unit: Tensor, *, min_std: float = 1e-6) -> Normalisation:
-        """Measure the normalisation of ``unit``, float (n, channels, …): a constant channel gets deviation 1."""
-        flat = unit.double().transpose(0, 1).flatten(1)
-        std = flat.std(dim=1, correction=0)
-        std = torch.where(std < min_std, torch.ones_like(std), std)
-        return cls(tuple(flat.mean(dim=1).tolist()), tuple(std.tolist()))
-
-
-@dataclass(frozen=True)
 class LabelledData:
-    """Labelled samples in memory.
+    """Labelled samples in memory, with a :class:`DataSpec` that says what they look like.
 
     Attributes:
         samples: uint8 images (n, channels, height, width), or float32 (n, features) or float32 images in unit values.
         labels: int64 (n,), each in [0, number of class names).
-        class_names: one name a class; defines the number of classes, also of those without a sample here.
-        normalisation: what maps unit values to network inputs; subsets and test data share the training data's.
-        value_range: smallest and largest unit value that a sample may take; (0, 1) for uint8 images.
+        spec: shape, classes, normalisation, range and whether images may be mirrored; subsets and test data share the
+            training data's. Its fields are attributes here too (``data.class_names``).
         name: what reports call the data.
-        allow_hflip: whether an image seen in a mirror keeps its class (not so for digits); augmentation asks.
         groups: int64 (n,) natural groups (a hospital, a writer) for natural partitions, if the data have them.
         group_names: one name a group.
 
@@ -71,22 +33,18 @@ class LabelledData:
 
     samples: Tensor
     labels: Tensor
-    class_names: tuple[str, ...]
-    normalisation: Normalisation
-    value_range: tuple[float, float] = (0.0, 1.0)
+    spec: DataSpec
     name: str = "data"
-    allow_hflip: bool = True
     groups: Tensor | None = None
     group_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_samples(self.samples, self.value_range, self.name)
-        _check_labels(self.labels, len(self.samples), len(self.class_names), self.name)
-        channels = self.samples.shape[1]
-        if len(self.normalisation.mean) != channels:
+        _check_samples(self.samples, self.spec.value_range, self.name)
+        if self.sample_shape != tuple(self.spec.sample_shape):
             raise DataError(
-                f"{self.name}: normalisation for {len(self.normalisation.mean)} channels, samples have {channels}"
+                f"{self.name}: samples of shape {self.sample_shape}, its spec says {self.spec.sample_shape}"
             )
+        _check_labels(self.labels, len(self.samples), self.num_classes, self.name)
         if self.groups is not None:
             _check_labels(self.groups, len(self.samples), len(self.group_names), f"{self.name} (groups)")
 
@@ -99,8 +57,24 @@ class LabelledData:
         return tuple(self.samples.shape[1:])
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.spec.class_names
+
+    @property
+    def normalisation(self) -> Normalisation:
+        return self.spec.normalisation
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        return self.spec.value_range
+
+    @property
+    def allow_hflip(self) -> bool:
+        return self.spec.allow_hflip
+
+    @property
     def num_classes(self) -> int:
-        return len(self.class_names)
+        return self.spec.num_classes
 
     @property
     def sample_bytes(self) -> int:
@@ -140,6 +114,26 @@ class LabelledData:
             name=self.name if name is None else name,
         )
 
+    def with_spec(self, **changes: Any) -> LabelledData:
+        """The same samples under a spec with these fields changed, such as ``normalisation`` or ``allow_hflip``."""
+        return replace(self, spec=replace(self.spec, **changes))
+
+    @classmethod
+    def blank(cls, spec: DataSpec, counts: Sequence[int], name: str = "blank") -> LabelledData:
+        """Data of this kind with so many samples of each class, none of which says anything: all are one constant.
+
+        They stand where only the kind of data and their counts are asked for; a single sample takes up memory.
+        """
+        low, high = spec.value_range
+        eight_bits = spec.is_image and (low, high) == (0, 1)
+        constant = torch.zeros((1, *spec.sample_shape), dtype=torch.uint8 if eight_bits else torch.float32)
+        return cls(
+            samples=(constant + min(max(0, low), high)).to(constant.dtype).expand(sum(counts), *spec.sample_shape),
+            labels=torch.arange(spec.num_classes).repeat_interleave(torch.tensor(counts)),
+            spec=spec,
+            name=name,
+        )
+
     def require_every_class(self) -> None:
         """Raise DataError if a class has no sample."""
         absent = [self.class_names[c] for c in (self.class_counts == 0).nonzero().flatten().tolist()]
@@ -156,12 +150,14 @@ class LabelledData:
         normalisation: Normalisation | None = None,
         value_range: tuple[float, float] | None = None,
         name: str = "data",
-        allow_hflip: bool = True,
+        allow_hflip: bool = False,
+        feature_names: Sequence[str] = (),
     ) -> LabelledData:
         """Build from tensors, measuring what is not given.
 
         Grey images may come as (n, height, width). Class names default to "0", "1", … up to the largest label; the
         normalisation is measured on these samples; the range of float samples is their smallest and largest value.
+        Images are not mirrored unless ``allow_hflip`` says that a mirrored image keeps its class.
 
         Raises:
             DataError: as for the class itself, and where there is no sample to measure from.
@@ -179,15 +175,15 @@ class LabelledData:
         unit = samples.float() / 255 if samples.dtype == torch.uint8 else samples
         if value_range is None:
             value_range = (0.0, 1.0) if samples.dtype == torch.uint8 else (float(unit.min()), float(unit.max()))
-        return cls(
-            samples=samples,
-            labels=labels,
+        spec = DataSpec(
+            sample_shape=tuple(samples.shape[1:]),
             class_names=tuple(class_names),
             normalisation=normalisation or Normalisation.of(unit),
             value_range=value_range,
-            name=name,
             allow_hflip=allow_hflip,
+            feature_names=tuple(feature_names),
         )
+        return cls(samples, labels, spec, name)
 
 
 @dataclass(frozen=True)
@@ -229,6 +225,6 @@ def _check_labels(labels: Tensor, count: int, classes: int, name: str) -> None:
     if labels.dtype != torch.int64:
         raise DataError(f"{name}: labels must be int64, got {labels.dtype}")
     if classes == 0:
-        raise DataError(f"{name}: there are no classes")
+        raise DataError(f"{name}: there are no groups")
     if count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise DataError(f"{name}: labels span [{int(labels.min())}, {int(labels.max())}], expected [0, {classes - 1}]")

@@ -31,7 +31,8 @@ from fedcl_distill.data.files import (
     read_idx_pairs,
     stratified_split,
 )
-from fedcl_distill.data.labelled import Normalisation, Splits
+from fedcl_distill.data.labelled import Splits
+from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.data.tables import load_heart
 from fedcl_distill.errors import DataError
 from fedcl_distill.settings import suggest
@@ -72,7 +73,6 @@ def load_digits() -> Splits:
         (images[test], labels[test]),
         name="digits",
         class_names=[str(digit) for digit in range(10)],
-        allow_hflip=False,
     )
 
 
@@ -112,7 +112,7 @@ class TorchvisionSet:
     files: tuple[str, ...] = ()
     normalisation: Normalisation | None = None
     other_folders: tuple[Path, ...] = ()
-    allow_hflip: bool = True
+    allow_hflip: bool = False
 
 
 TORCHVISION_SETS = (
@@ -122,7 +122,6 @@ TORCHVISION_SETS = (
         class_names.DIGITS,
         "MNIST/raw",
         normalisation=Normalisation((0.1307,), (0.3081,)),
-        allow_hflip=False,
     ),
     TorchvisionSet(
         "fashion-mnist",
@@ -131,6 +130,7 @@ TORCHVISION_SETS = (
         "FashionMNIST/raw",
         normalisation=Normalisation((0.2861,), (0.3530,)),
         other_folders=(_FASHION_MNIST_OF_DEBIAN,),
+        allow_hflip=True,
     ),
     TorchvisionSet(
         "cifar10",
@@ -139,9 +139,10 @@ TORCHVISION_SETS = (
         "cifar-10-batches-py",
         ("batches.meta",),
         Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        allow_hflip=True,
     ),
-    TorchvisionSet("cifar100", "CIFAR100", class_names.CIFAR100, "cifar-100-python", ("meta",)),
-    TorchvisionSet("svhn", "SVHN", class_names.DIGITS, ".", ("train_32x32.mat", "test_32x32.mat"), allow_hflip=False),
+    TorchvisionSet("cifar100", "CIFAR100", class_names.CIFAR100, "cifar-100-python", ("meta",), allow_hflip=True),
+    TorchvisionSet("svhn", "SVHN", class_names.DIGITS, ".", ("train_32x32.mat", "test_32x32.mat")),
 )
 
 

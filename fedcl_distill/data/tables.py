@@ -6,14 +6,15 @@ import csv
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fedcl_distill.data.files import stratified_split
-from fedcl_distill.data.labelled import LabelledData, Normalisation, Splits
+from fedcl_distill.data.labelled import LabelledData, Splits
+from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError, SettingsError
 
 Column = str | int
@@ -149,15 +150,13 @@ def table_splits(
     values = torch.where(raw.isnan(), _medians(raw[train]), raw)
     values[:, raw[train].isnan().all(dim=0)] = 0
     samples = values.float()
-    normalisation = Normalisation.of(samples[train])
+    spec = DataSpec(tuple(samples.shape[1:]), classes, Normalisation.of(samples[train]))
 
     def part(rows: Tensor, known_values: Tensor, suffix: str) -> LabelledData:
         return LabelledData(
             samples=samples[rows],
             labels=labels[rows],
-            class_names=classes,
-            normalisation=normalisation,
-            value_range=(float(known_values.min()), float(known_values.max())),
+            spec=replace(spec, value_range=(float(known_values.min()), float(known_values.max()))),
             name=name + suffix,
             groups=None if groups is None else groups[rows],
             group_names=group_names,

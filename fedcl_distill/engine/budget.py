@@ -5,39 +5,41 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.settings import Count, Natural, NonNegative, settings
 
 _PATIENCE = 2  # windows
 
 
-@dataclass(frozen=True)
+@settings
 class Budget:
-    """Optimisation steps or seconds (start-up included); at least one of them.
+    """Optimisation steps or seconds (preparation included); at least one of them.
 
     Only a budget of steps is reproducible bit by bit: how many steps fit into a second is the machine's affair.
 
     Attributes:
         steps: optimisation steps.
-        seconds: by ``clock``.
+        seconds: by ``clock``. Preparation (generators, teachers, networks that train on the real data) counts, and gets
+            half of them at most: it then does less than a budget of steps would let it, and at least one step of each.
         clock: "wall", or "cpu": seconds of all threads of this process, which hang less on what else the machine
             does.
+        plateau: ends the run earlier, once the mean loss of two successive windows of so many steps is no lower than
+            that of any window before; None goes on.
+
+    Raises:
+        SettingsError: on construction, if a value is out of range or there are neither steps nor seconds.
     """
 
-    steps: int | None = None
-    seconds: float | None = None
+    steps: Natural | None = None
+    seconds: NonNegative | None = None
     clock: Literal["wall", "cpu"] = "wall"
-    plateau: int | None = None
+    plateau: Count | None = None
 
     def __post_init__(self) -> None:
         if self.steps is None and self.seconds is None:
             raise SettingsError("a budget needs steps or seconds")
-        if (self.steps is not None and self.steps < 0) or (self.seconds is not None and self.seconds < 0):
-            raise SettingsError(f"a budget cannot be negative: {self}")
-        if self.plateau is not None and self.plateau < 1:
-            raise SettingsError(f"a plateau is at least one step wide, got {self.plateau}")
 
     def now(self) -> float:
         """The clock's reading, in seconds; only differences mean anything."""

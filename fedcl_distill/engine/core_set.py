@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcl_distill.context import SetupContext
+from fedcl_distill.context import SetupContext, as_device
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.loop import Callback
@@ -22,7 +22,7 @@ from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.registry import describe
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.selection import Criterion, select
-from fedcl_distill.settings import settings
+from fedcl_distill.settings import checked, settings
 from fedcl_distill.synthetic import SyntheticSet
 
 
@@ -57,12 +57,13 @@ class CoreSet:
         """The parts in their plain form, as :meth:`MethodSpec.settings` has them."""
         return {"method": self.name, "criterion": describe(self.criterion), "labels": describe(self.labels)}
 
+    @checked
     def distil(
         self,
         real: LabelledData,
         size: Size,
         *,
-        seed: int,
+        seed: int = 0,
         budget: Budget | None = None,
         device: str | torch.device = "cpu",
         callbacks: Sequence[Callback] = (),
@@ -85,8 +86,8 @@ class CoreSet:
                 "holds_real_samples": True,
             },
         )
-        labelling = self.labels.open(SetupContext(real, derive_seed(seed, "labels"), torch.device(device)))
-        return replace(selection, labels=_relabelled(labelling, selection, torch.device(device)))
+        labelling = self.labels.open(SetupContext(real, derive_seed(seed, "labels"), as_device(device)))
+        return replace(selection, labels=_relabelled(labelling, selection, as_device(device)))
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -12,15 +13,15 @@ from torch import Tensor
 
 from fedcl_distill.augmentation import augmentation_for
 from fedcl_distill.checkpoint import fingerprint
-from fedcl_distill.context import RealSampler, SetupContext
+from fedcl_distill.context import RealSampler, SetupContext, as_device
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine.budget import Budget
-from fedcl_distill.engine.loop import Callback, Checkpoints, Loop, Run, fake_quantize, observers, prepare
+from fedcl_distill.engine.loop import Callback, Checkpoints, Forecast, Loop, Run, fake_quantize, observers, prepare
 from fedcl_distill.engine.method import MethodSpec
 from fedcl_distill.engine.size import AbsentClasses, Size, count_per_class
 from fedcl_distill.labels import Labels
 from fedcl_distill.parameterizations import Parameterization
-from fedcl_distill.settings import settings
+from fedcl_distill.settings import checked, settings
 from fedcl_distill.synthetic import SyntheticSet
 
 
@@ -61,7 +62,7 @@ class Distiller(Protocol):
         real: LabelledData,
         size: Size,
         *,
-        seed: int,
+        seed: int = 0,
         budget: Budget | None = None,
         device: str | torch.device = "cpu",
         callbacks: Sequence[Callback] = (),
@@ -75,14 +76,14 @@ class Distiller(Protocol):
             size: samples a class, a count for every class, or a :class:`ByteBudget`.
             seed: fixes the result (same machine, device and thread count, budget in steps).
             budget: steps or seconds; None takes the method's own. A selection needs none and ignores it.
-            device: where to compute; the result is on the CPU.
+            device: where to compute, or "auto" for a GPU where there is one; the result is on the CPU.
             callbacks: progress, recording and the like.
             checkpoint: file to continue from if it is there and to save to now and then; removed when done.
             absent_classes: what to do about a class without samples: "error", or "skip" it (clients, experiences).
 
         Raises:
             DataError: a class without samples, or more.
-            SettingsError: a size, or a part of the method, that does not fit the data.
+            SettingsError: an argument is not of its type, or a size or a part of the method does not fit the data.
             DivergenceError: the loss stopped being finite.
             CheckpointError: ``checkpoint`` is damaged or belongs to another run.
         """
@@ -93,12 +94,13 @@ class Distiller(Protocol):
 class Engine(MethodSpec):
     """A distillation method, put together from its :class:`MethodSpec`; itself a :class:`Distiller`."""
 
+    @checked
     def distil(
         self,
         real: LabelledData,
         size: Size,
         *,
-        seed: int,
+        seed: int = 0,
         budget: Budget | None = None,
         device: str | torch.device = "cpu",
         callbacks: Sequence[Callback] = (),
@@ -112,12 +114,17 @@ class Engine(MethodSpec):
         """
         method = replace(self, augmentation=augmentation_for(real, self.augmentation), budget=budget or self.budget)
         started = method.budget.now()
-        problem = SetupContext(real, seed, torch.device(device))
+        hooks = [*callbacks, *observers(), Forecast(self.name, chosen=budget is not None)]
+        problem = SetupContext(real, seed, as_device(device), report=partial(_report, hooks))
         counts = count_per_class(size, real, self.parameterization, absent_classes, soft_labels=self.labels.soft)
-        ready = prepare(method, problem, counts, started)
+        try:
+            ready = prepare(method, problem, counts, started)
+        except BaseException:
+            for hook in hooks:
+                hook.on_abort()
+            raise
         origin = method._origin(real, counts, seed)
         run = Run(ready.state, method.budget, lambda: fingerprint(real, origin))
-        hooks = [*callbacks, *observers()]
         if checkpoint is not None:
             hooks.append(Checkpoints(checkpoint))
             run.state.load(checkpoint, run.fingerprint)
@@ -134,9 +141,7 @@ class Engine(MethodSpec):
             arrays=_on_cpu(arrays),
             parameterization=self.parameterization,
             labels=labels.detach().cpu(),
-            class_names=real.class_names,
-            normalisation=real.normalisation,
-            value_range=real.value_range,
+            spec=real.spec,
             provenance={**origin, **summary},
         )
 
@@ -159,6 +164,11 @@ def quantisation_aware(distiller: Distiller, bits: int) -> Distiller:
         SettingsError: ``bits`` is no depth of the codec.
     """
     return replace(distiller, bits=bits) if isinstance(distiller, Engine) else distiller
+
+
+def _report(hooks: Sequence[Callback], done: int, total: int, what: str) -> None:
+    for hook in hooks:
+        hook.on_prepare(done, total, what)
 
 
 def _on_cpu(arrays: dict[str, Tensor]) -> dict[str, Tensor]:

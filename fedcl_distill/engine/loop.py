@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -214,6 +215,15 @@ class Run:
 class Callback:
     """Hooks of a run; each does nothing unless overridden."""
 
+    def on_prepare(self, done: int, total: int, what: str) -> None:
+        """While parts prepare themselves: ``done`` of about ``total`` steps of ``what``, such as "networks".
+
+        Preparation precedes ``on_start``, or goes on before the first step of a run.
+        """
+
+    def on_abort(self) -> None:
+        """When preparation failed or was interrupted, before ``on_start``."""
+
     def on_start(self, run: Run) -> None:
         """Before the first step, after a checkpoint was loaded."""
 
@@ -295,18 +305,77 @@ class ProgressBar(Callback):
             raise DependencyError("the progress bar needs rich: pip install 'fedcl-distill[report]'") from error
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"))
         self._bar = Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn())
+        self._description, self._prepares = description, False
         self._task = self._bar.add_task(description, total=1.0, detail="")
+
+    def on_prepare(self, done: int, total: int, what: str) -> None:
+        self._bar.start()
+        self._prepares = True
+        self._bar.update(self._task, description=f"preparing {what}", completed=done / total, detail=f"{done}/{total}")
+
+    def on_abort(self) -> None:
+        self._bar.stop()
 
     def on_start(self, run: Run) -> None:
         self._bar.start()
 
     def on_step(self, run: Run) -> None:
         now = run.progress
+        if self._prepares:
+            self._prepares = False
+            self._bar.reset(self._task, description=self._description)
         detail = f"step {now.step} · {now.rate:.1f}/s · loss {now.loss:.4g}"
         self._bar.update(self._task, completed=now.fraction, detail=detail)
 
     def on_end(self, run: Run) -> None:
         self._bar.stop()
+
+
+_LOG = logging.getLogger("fedcl_distill")
+_WATCHED_SECONDS, _LONG_SECONDS = 2.0, 600.0
+
+
+class Forecast(Callback):
+    """Logs once, after two seconds of steps, how long a budget of steps will take.
+
+    Args:
+        name: of the method.
+        chosen: whether whoever runs it chose the budget; if not, more than ten minutes are worth a warning.
+    """
+
+    def __init__(self, name: str, *, chosen: bool) -> None:
+        self._name, self._chosen = name, chosen
+        self._since: tuple[float, int] | None = None
+        self._told = False
+
+    def on_step(self, run: Run) -> None:
+        now, step, budget = time.monotonic(), run.state.step, run.budget
+        if self._since is None:  # after the first step, which may have prepared networks
+            self._since = now, step
+        began, first = self._since
+        if self._told or budget.steps is None or now - began < _WATCHED_SECONDS or step == first:
+            return
+        self._told = True
+        rate = (step - first) / (now - began)
+        left = (budget.steps - step) / rate
+        if budget.seconds is not None:
+            left = min(left, budget.seconds - run.state.seconds)
+        level = logging.WARNING if left > _LONG_SECONDS and not self._chosen else logging.INFO
+        advice = "" if self._chosen else "; budget=Budget(seconds=300), for instance, ends it earlier"
+        text = "%s: step %d of %d at %.1f a second, about %s to go%s"
+        _LOG.log(level, text, self._name, step, budget.steps, rate, duration(left), advice)
+
+
+def duration(seconds: float) -> str:
+    """``seconds`` as people say it.
+
+    Example:
+        >>> duration(9900)
+        '2 h 45 min'
+    """
+    minutes, whole = divmod(round(max(seconds, 0.0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes >= 10 else f"{60 * minutes + whole} s"
 
 
 def fake_quantize(arrays: Mapping[str, Tensor], bits: int) -> dict[str, Tensor]:
@@ -373,7 +442,7 @@ def prepare(method: MethodSpec, problem: SetupContext, counts: Sequence[int], st
             method.max_grad_norm,
             method.max_step,
         ),
-        supply=method.networks.open(until(_NETWORKS_UNTIL, "networks")),
+        supply=method.networks.prepare(until(_NETWORKS_UNTIL, "networks")),
     )
     return Ready(state, classes, samples.to(device), labelling)
 
@@ -432,12 +501,14 @@ class Loop:
                 if within == self.method.steps_per_network - 1:
                     with torch.no_grad():
                         side = self._side().detached()
-                    state.supply.learn(index, view.seed, side)
+                    state.supply.update(index, view.seed, side)
                 state.seconds = before + self.method.budget.now() - started
                 if self.method.averaging_start < 1 and run.progress.fraction >= self.method.averaging_start:
                     state.count_in()
                 for hook in hooks:
                     hook.on_step(run)
+            if not state.step:
+                _LOG.warning("%s: %s allows no step; samples stay as they started", self.method.name, run.budget)
         except KeyboardInterrupt:
             return True
         finally:

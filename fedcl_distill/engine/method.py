@@ -19,7 +19,7 @@ from fedcl_distill.network_sources import FreshRandom, NetworkSource, NoNetwork
 from fedcl_distill.objectives import Objective
 from fedcl_distill.optimisers import SGD, Optimiser
 from fedcl_distill.parameterizations import Parameterization, Pixels
-from fedcl_distill.registry import Registry, describe
+from fedcl_distill.registry import Registry, describe, name_of
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.selection import ClosestToMean, Criterion, Herding, KCenter, KMeansCentres, Random, select
 from fedcl_distill.settings import Count, Fraction, Positive, settings
@@ -122,12 +122,6 @@ def check_compatible(
         raise SettingsError(
             f"parameterization {parameterization.name!r} stores no pixels that could be clamped to the value range"
         )
-
-
-def name_of(part: object) -> str:
-    """What provenance calls ``part``."""
-    plain = describe(part)
-    return plain if isinstance(plain, str) else str(plain["name"])
 
 
 _PARTS = ("objective", "networks", "augmentation", "parameterization", "labels", "init", "optimiser")

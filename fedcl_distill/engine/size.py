@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.data.spec import DataSpec, spec_of
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.parameterizations import Parameterization, Pixels, Tiles
 from fedcl_distill.synthetic import SyntheticSet, encoded_bytes
@@ -66,7 +67,7 @@ def count_per_class(
 
 def counts_within_bytes(
     budget: ByteBudget,
-    real: LabelledData,
+    spec: DataSpec | LabelledData,
     parameterization: Parameterization,
     available: Sequence[int],
     *,
@@ -74,14 +75,16 @@ def counts_within_bytes(
 ) -> list[int]:
     """Samples of each class: as many as fit into the budget, spread evenly, at most ``available`` of each.
 
-    Found by bisection: the encoded size grows with the number of samples. ``real`` gives shape and classes.
+    Found by bisection: the encoded size grows with the number of samples. ``spec`` may be data that carry one.
 
     Raises:
         SettingsError: the budget does not hold a single sample.
     """
 
     def size_of(samples: int) -> int:
-        return encoded_bytes(_blank(real, parameterization, _spread(samples, available), soft_labels), budget.bits)
+        return encoded_bytes(
+            _blank(spec_of(spec), parameterization, _spread(samples, available), soft_labels), budget.bits
+        )
 
     low, high = 0, sum(available)
     while low < high:
@@ -92,13 +95,16 @@ def counts_within_bytes(
             high = middle - 1
     if low == 0:
         one = size_of(1)
-        raise SettingsError(f"{budget.total_bytes} bytes hold no sample of {real.name}: a single one takes {one} bytes")
+        shape = spec_of(spec).sample_shape
+        raise SettingsError(
+            f"{budget.total_bytes} bytes hold no sample of shape {shape}: a single one takes {one} bytes"
+        )
     return _spread(low, available)
 
 
 def bytes_of_counts(
     counts: Sequence[int],
-    like: LabelledData,
+    spec: DataSpec | LabelledData,
     bits: int,
     parameterization: Parameterization | None = None,
     *,
@@ -106,9 +112,9 @@ def bytes_of_counts(
 ) -> int:
     """Exact size of so many whole samples of each class, with ``bits`` a value and without provenance.
 
-    ``parameterization`` says how they are stored; None takes pixels.
+    ``spec`` may be data that carry one; ``parameterization`` says how samples are stored; None takes pixels.
     """
-    return encoded_bytes(_blank(like, parameterization or Pixels(), counts, soft_labels), bits)
+    return encoded_bytes(_blank(spec_of(spec), parameterization or Pixels(), counts, soft_labels), bits)
 
 
 def _or_nothing(size_of: Callable[[int], int], samples: int) -> int:
@@ -129,16 +135,13 @@ def _spread(total: int, available: Sequence[int]) -> list[int]:
     return counts
 
 
-def _blank(
-    real: LabelledData, parameterization: Parameterization, counts: Sequence[int], soft_labels: bool
-) -> SyntheticSet:
-    decoded = torch.tensor(parameterization.decoded_counts(counts, real.sample_shape))
+def _blank(spec: DataSpec, parameterization: Parameterization, counts: Sequence[int], soft: bool) -> SyntheticSet:
+    decoded = torch.tensor(parameterization.decoded_counts(counts, spec.sample_shape))
     labels = torch.repeat_interleave(torch.arange(len(counts)), decoded)
-    if soft_labels:
-        labels = torch.nn.functional.one_hot(labels, real.num_classes).float()
-    shapes = parameterization.shapes(counts, real.sample_shape)
-    zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
-    return SyntheticSet(zeros, parameterization, labels, real.class_names, real.normalisation, real.value_range)
+    if soft:
+        labels = torch.nn.functional.one_hot(labels, spec.num_classes).float()
+    shapes = parameterization.shapes(counts, spec.sample_shape)
+    return SyntheticSet({name: torch.zeros(shape) for name, shape in shapes.items()}, parameterization, labels, spec)
 
 
 @dataclass(frozen=True)

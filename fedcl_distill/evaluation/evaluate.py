@@ -155,7 +155,7 @@ def evaluate(
             f"{test.name} cannot test this set: {len(test)} samples of shape {test.sample_shape} in "
             f"{test.num_classes} classes, the set has {synthetic.sample_shape} in {synthetic.num_classes}"
         )
-    started, test = time.monotonic(), replace(test, normalisation=synthetic.normalisation)
+    started, test = time.monotonic(), test.with_spec(normalisation=synthetic.normalisation)
     chosen = protocol.architecture_for(test) if architecture is None else Architecture.of(architecture)
     train_config = protocol.train_config_for(test, len(synthetic))
     accuracies, by_class = [], []

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from fedcl_distill._imports import require
 from fedcl_distill.checkpoint import fingerprint, load_checkpoint, restoring, save_checkpoint
-from fedcl_distill.data.labelled import LabelledData, Normalisation
+from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.registry import Registry
 
@@ -111,9 +112,7 @@ class Backbone:
         return LabelledData(
             samples=found,
             labels=data.labels,
-            class_names=data.class_names,
-            normalisation=Normalisation((0.0,) * size, (1.0,) * size),
-            value_range=ends,
+            spec=DataSpec((size,), data.class_names, Normalisation((0.0,) * size, (1.0,) * size), ends),
             name=f"{data.name} ({self.name})",
             groups=data.groups,
             group_names=data.group_names,

@@ -11,14 +11,30 @@ from fedcl_distill.methods.it_gan import it_gan
 from fedcl_distill.methods.kip import kip
 from fedcl_distill.methods.mtt import mtt, mtt_pruned, tesla
 from fedcl_distill.methods.ncfm import ncfm
-from fedcl_distill.methods.registry import METHODS, Method, build_method, known_settings, list_methods
+from fedcl_distill.methods.private_statistics import private_statistics
+from fedcl_distill.methods.psg import psg
+from fedcl_distill.methods.registry import (
+    CORE_SET,
+    METHODS,
+    Method,
+    all_methods,
+    build_method,
+    known_settings,
+    list_methods,
+    register_method,
+    takes_optimiser,
+    variant_of,
+    with_objective,
+)
 from fedcl_distill.methods.rfad import rfad
 from fedcl_distill.methods.rtp import rtp
 
 __all__ = [
+    "CORE_SET",
     "METHODS",
     "Method",
     "accdd",
+    "all_methods",
     "build_method",
     "cafe",
     "closest_to_mean",
@@ -40,8 +56,14 @@ __all__ = [
     "mtt",
     "mtt_pruned",
     "ncfm",
+    "private_statistics",
+    "psg",
     "random",
+    "register_method",
     "rfad",
     "rtp",
+    "takes_optimiser",
     "tesla",
+    "variant_of",
+    "with_objective",
 ]

@@ -2,40 +2,49 @@
 
 from __future__ import annotations
 
-from fedcl_distill.augmentation import Augmentation
-from fedcl_distill.engine import Budget, Engine, Initial
-from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
-from fedcl_distill.methods.variants import takes_optimiser
+from typing import Annotated
+
+from fedcl_distill.augmentation import Augmentation, Transform, as_augmentation
+from fedcl_distill.engine import Budget, Engine, Initial, as_init
+from fedcl_distill.labels import Labels, build_labels
+from fedcl_distill.methods.registry import register_method, takes_optimiser
 from fedcl_distill.network_sources import WatchedTraining
-from fedcl_distill.networks import ArchitectureLike
+from fedcl_distill.networks import ArchitectureLike, as_architecture
 from fedcl_distill.objectives import LayerMeans
 from fedcl_distill.optimisers import SGD, Optimiser, as_optimiser
-from fedcl_distill.parameterizations import Parameterization
+from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization
+from fedcl_distill.registry import Plain
+from fedcl_distill.settings import Count, Fraction, Momentum, NonNegative, Positive, Range
 
 
+@register_method(
+    "cafe",
+    family="distribution matching",
+    paper="Wang et al. 2022, CAFE: Learning to Condense Dataset by Aligning Features",
+    choose_when="features of every layer shall agree, not of the last alone; it needs networks that learn from the set",
+)
 @takes_optimiser("learning_rate", "momentum")
 def cafe(
     *,
     architecture: ArchitectureLike | None = None,
-    augmentation: Augmentation | str | None = "none",
-    init: Initial | str = "noise",
-    parameterization: Parameterization | str | None = None,
-    labels: Labels | str | None = None,
-    optimiser: Optimiser | str | None = None,
-    learning_rate: float = 0.1,
-    momentum: float = 0.5,
-    decay_start: float = 0.6,
-    max_grad_norm: float | None = None,
-    real_batch_per_class: int = 256,
-    shallow_weight: float = 0.1,
-    deep_weight: float = 1.0,
-    discriminative_weight: float = 0.01,
-    network_learning_rate: float = 0.01,
-    queries_per_class: int = 128,
-    max_views: int = 50,
-    max_epochs: int = 50,
-    steps_per_network: int = 1,
+    augmentation: Augmentation | Transform | Plain | None = "none",
+    init: Initial | Plain = "noise",
+    parameterization: Parameterization | Plain = "pixels",
+    labels: Labels | Plain = "hard",
+    optimiser: Optimiser | Plain | None = None,
+    learning_rate: Positive = 0.1,
+    momentum: Momentum = 0.5,
+    decay_start: Fraction = 0.6,
+    max_grad_norm: Positive | None = None,
+    real_batch_per_class: Count = 256,
+    shallow_weight: NonNegative = 0.1,
+    deep_weight: NonNegative = 1.0,
+    discriminative_weight: NonNegative = 0.01,
+    network_learning_rate: Positive = 0.01,
+    queries_per_class: Count = 128,
+    max_views: Annotated[int, Range(ge=2)] = 50,
+    max_epochs: Count = 50,
+    steps_per_network: Count = 1,
     clamp: bool = False,
     budget: Budget | None = None,
 ) -> Engine:
@@ -48,8 +57,8 @@ def cafe(
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: on both sides and in training; "none" is CAFE, "dsa" (or None: what suits the data) CAFE+DSA.
         init: first samples: "noise" (the authors' code), or "random" real ones, which get further in few steps.
-        parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
-        labels: "hard" ones, or a teacher's ("teacher:temperature=4"); None takes hard ones.
+        parameterization: how samples are stored, such as "tiles:factor=2".
+        labels: "hard" ones, or a teacher's ("teacher:temperature=4").
         optimiser: any callable that takes parameters, in place of SGD with ``learning_rate`` and ``momentum``.
         learning_rate, momentum: of SGD.
         decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.MethodSpec`.
@@ -74,8 +83,8 @@ def cafe(
             max_epochs=max_epochs,
         ),
         augmentation=augmented,
-        parameterization=as_parameterization(parameterization),
-        labels=as_labels(labels),
+        parameterization=PARAMETERIZATIONS.build(parameterization),
+        labels=build_labels(labels, learned=LayerMeans.reads_labels),
         init=as_init(init),
         optimiser=as_optimiser(optimiser or SGD(learning_rate=learning_rate, momentum=momentum)),
         decay_start=decay_start,

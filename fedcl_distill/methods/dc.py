@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
-from fedcl_distill.augmentation import Augmentation
-from fedcl_distill.engine import Budget, Engine, Initial
-from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
-from fedcl_distill.methods.variants import takes_optimiser, variant_of, with_objective
+from fedcl_distill.augmentation import Augmentation, Transform, as_augmentation
+from fedcl_distill.engine import Budget, Engine, Initial, as_init
+from fedcl_distill.labels import Labels, build_labels
+from fedcl_distill.methods.registry import (
+    SECOND_DERIVATIVES,
+    register_method,
+    takes_optimiser,
+    variant_of,
+    with_objective,
+)
 from fedcl_distill.network_sources import FreshRandom, TrainedOnSynthetic
-from fedcl_distill.networks import ArchitectureLike
-from fedcl_distill.objectives import Distance, GradientMatching
-from fedcl_distill.objectives.gradients import as_distance
+from fedcl_distill.networks import ArchitectureLike, as_architecture
+from fedcl_distill.objectives import DISTANCES, Distance, GradientMatching
 from fedcl_distill.optimisers import SGD, Optimiser, as_optimiser
-from fedcl_distill.parameterizations import Parameterization
+from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization
+from fedcl_distill.registry import Plain
+from fedcl_distill.settings import Count, Fraction, Momentum, Natural, Positive
 
 
+@register_method(
+    "dc",
+    family="gradient matching",
+    paper="Zhao et al. 2021, Dataset Condensation with Gradient Matching",
+    choose_when="as the classic that every paper compares with; dsa is the better choice",
+    needs=(SECOND_DERIVATIVES,),
+)
 @takes_optimiser("learning_rate", "momentum")
 def dc(
     *,
     architecture: ArchitectureLike | None = None,
-    augmentation: Augmentation | str | None = "none",
-    init: Initial | str = "noise",
-    parameterization: Parameterization | str | None = None,
-    labels: Labels | str | None = None,
-    optimiser: Optimiser | str | None = None,
-    learning_rate: float = 0.1,
-    momentum: float = 0.5,
-    decay_start: float = 1.0,
-    max_grad_norm: float | None = None,
-    distance: Distance | str = "cosine",
-    real_batch_per_class: int = 256,
-    views_per_network: int | None = None,
-    passes_between: int | None = None,
-    network_learning_rate: float = 0.01,
-    steps_per_network: int = 1,
+    augmentation: Augmentation | Transform | Plain | None = "none",
+    init: Initial | Plain = "noise",
+    parameterization: Parameterization | Plain = "pixels",
+    labels: Labels | Plain = "hard",
+    optimiser: Optimiser | Plain | None = None,
+    learning_rate: Positive = 0.1,
+    momentum: Momentum = 0.5,
+    decay_start: Fraction = 1.0,
+    max_grad_norm: Positive | None = None,
+    distance: Distance | Plain = "cosine",
+    real_batch_per_class: Count = 256,
+    views_per_network: Count | None = None,
+    passes_between: Natural | None = None,
+    network_learning_rate: Positive = 0.01,
+    steps_per_network: Count = 1,
     clamp: bool = False,
     budget: Budget | None = None,
 ) -> Engine:
@@ -47,8 +60,8 @@ def dc(
             for digits.
         init: first samples: "noise" (the authors'), "random" real ones, which suit short runs better,
             "kmeans", "herding" or "k-center".
-        parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
-        labels: "hard" ones, "learned" ones or a teacher's ("teacher:temperature=4"); None takes hard ones.
+        parameterization: how samples are stored, such as "tiles:factor=2".
+        labels: "hard" ones, "learned" ones or a teacher's ("teacher:temperature=4").
         optimiser: any callable that takes parameters, in place of SGD with ``learning_rate`` and ``momentum``.
         learning_rate, momentum: of SGD.
         decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.MethodSpec`.
@@ -64,7 +77,7 @@ def dc(
     augmented = as_augmentation(augmentation)
     return Engine(
         name="dc",
-        objective=GradientMatching(distance=as_distance(distance), real_batch_per_class=real_batch_per_class),
+        objective=GradientMatching(distance=DISTANCES.build(distance), real_batch_per_class=real_batch_per_class),
         networks=TrainedOnSynthetic(
             start=FreshRandom(as_architecture(architecture)),
             views_per_network=views_per_network,
@@ -73,8 +86,8 @@ def dc(
             augmentation=augmented,
         ),
         augmentation=augmented,
-        parameterization=as_parameterization(parameterization),
-        labels=as_labels(labels),
+        parameterization=PARAMETERIZATIONS.build(parameterization),
+        labels=build_labels(labels, learned=GradientMatching.reads_labels),
         init=as_init(init),
         optimiser=as_optimiser(optimiser or SGD(learning_rate=learning_rate, momentum=momentum)),
         decay_start=decay_start,
@@ -85,12 +98,26 @@ def dc(
     )
 
 
+@register_method(
+    "dsa",
+    family="gradient matching",
+    paper="Zhao and Bilen 2021, Dataset Condensation with Differentiable Siamese Augmentation",
+    choose_when="whoever trains on the set will augment it, and you have hours of CPU or a GPU",
+    needs=(SECOND_DERIVATIVES,),
+)
 @variant_of(dc, augmentation=None, init="random")
 def dsa(engine: Engine) -> Engine:
     """DC with the same random augmentation on both sides (Zhao and Bilen 2021), from real samples."""
     return with_objective(engine, "dsa")
 
 
+@register_method(
+    "dcc",
+    family="gradient matching",
+    paper="Lee et al. 2022, Dataset Condensation with Contrastive Signals",
+    choose_when="classes look alike: it matches what tells them apart",
+    needs=(SECOND_DERIVATIVES,),
+)
 @variant_of(dc, augmentation=None, init="random")
 def dcc(engine: Engine) -> Engine:
     """DSA on the mean gradient of all classes, which keeps what tells them apart (Lee et al. 2022; their DSAC).

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from fedcl_distill.augmentation import Augmentation
-from fedcl_distill.engine import Budget, Engine, Initial
-from fedcl_distill.labels import Labels, LearnedLabels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
-from fedcl_distill.methods.variants import takes_optimiser
+from fedcl_distill.augmentation import Augmentation, Transform, as_augmentation
+from fedcl_distill.engine import Budget, Engine, Initial, as_init
+from fedcl_distill.labels import Labels, LearnedLabels, build_labels
+from fedcl_distill.methods.registry import REAL_SAMPLES, SECOND_DERIVATIVES, register_method, takes_optimiser
 from fedcl_distill.network_sources import FreshRandom
-from fedcl_distill.networks import ArchitectureLike
+from fedcl_distill.networks import ArchitectureLike, as_architecture
 from fedcl_distill.objectives import (
     FixedBatches,
     LearnedRate,
@@ -18,27 +17,36 @@ from fedcl_distill.objectives import (
     UnrolledTraining,
 )
 from fedcl_distill.optimisers import Adam, Optimiser, as_optimiser
-from fedcl_distill.parameterizations import FixedPixels, Parameterization
+from fedcl_distill.parameterizations import PARAMETERIZATIONS, FixedPixels, Parameterization
+from fedcl_distill.registry import Plain
+from fedcl_distill.settings import Count, Fraction, Momentum, Positive
 
 
+@register_method(
+    "dd",
+    family="performance matching",
+    paper="Wang et al. 2018, Dataset Distillation",
+    choose_when="whoever trains on the set will follow the same schedule of few steps, with the learned rates",
+    needs=(SECOND_DERIVATIVES, "memory that grows with the inner steps"),
+)
 @takes_optimiser("learning_rate")
 def dd(
     *,
     architecture: ArchitectureLike | None = None,
-    augmentation: Augmentation | str | None = "none",
-    init: Initial | str = "random",
-    parameterization: Parameterization | str | None = None,
-    labels: Labels | str | None = None,
-    optimiser: Optimiser | str | None = None,
-    learning_rate: float = 0.01,
-    decay_start: float = 1.0,
-    max_grad_norm: float | None = None,
-    inner_steps: int = 10,
-    inner_epochs: int = 3,
-    inner_learning_rate: float = 0.02,
-    inner_momentum: float = 0.0,
-    truncation_window: int | None = None,
-    real_batch_size: int = 1024,
+    augmentation: Augmentation | Transform | Plain | None = "none",
+    init: Initial | Plain = "random",
+    parameterization: Parameterization | Plain = "pixels",
+    labels: Labels | Plain = "hard",
+    optimiser: Optimiser | Plain | None = None,
+    learning_rate: Positive = 0.01,
+    decay_start: Fraction = 1.0,
+    max_grad_norm: Positive | None = None,
+    inner_steps: Count = 10,
+    inner_epochs: Count = 3,
+    inner_learning_rate: Positive = 0.02,
+    inner_momentum: Momentum = 0.0,
+    truncation_window: Count | None = None,
+    real_batch_size: Count = 1024,
     clamp: bool = False,
     budget: Budget | None = None,
 ) -> Engine:
@@ -52,8 +60,8 @@ def dd(
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: of the real batch; the paper has none.
         init: first samples: "random" real ones, "kmeans", "herding", "k-center" or "noise" (the paper's).
-        parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
-        labels: "hard" ones, "learned:learning_rate=0.01" and the like, or a teacher's; None takes hard ones.
+        parameterization: how samples are stored, such as "tiles:factor=2".
+        labels: "hard" ones, "learned:learning_rate=0.01" and the like, or a teacher's.
         optimiser: any callable that takes parameters, in place of Adam with ``learning_rate``.
         decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.MethodSpec`.
         learning_rate: of Adam. In minutes on a CPU, 0.05
@@ -79,8 +87,8 @@ def dd(
         ),
         networks=FreshRandom(as_architecture(architecture)),
         augmentation=as_augmentation(augmentation),
-        parameterization=as_parameterization(parameterization),
-        labels=as_labels(labels),
+        parameterization=PARAMETERIZATIONS.build(parameterization),
+        labels=build_labels(labels, learned=UnrolledTraining.reads_labels),
         init=as_init(init),
         optimiser=as_optimiser(optimiser or Adam(learning_rate=learning_rate, betas=(0.5, 0.999))),
         decay_start=decay_start,
@@ -90,18 +98,25 @@ def dd(
     )
 
 
+@register_method(
+    "label-distillation",
+    family="performance matching",
+    paper="Bohdal et al. 2020, Flexible Dataset Distillation: Learn Labels Instead of Images",
+    choose_when="samples are given (public ones, say) and only their labels may carry knowledge",
+    needs=(SECOND_DERIVATIVES, REAL_SAMPLES, "memory that grows with the inner steps"),
+)
 def label_distillation(
     *,
     architecture: ArchitectureLike | None = None,
-    augmentation: Augmentation | str | None = "none",
-    init: Initial | str = "random",
-    optimiser: Optimiser | str | None = None,
-    label_learning_rate: float = 0.01,
-    decay_start: float = 1.0,
-    inner_steps: int = 20,
-    inner_learning_rate: float = 0.02,
-    inner_momentum: float = 0.9,
-    real_batch_size: int = 1024,
+    augmentation: Augmentation | Transform | Plain | None = "none",
+    init: Initial | Plain = "random",
+    optimiser: Optimiser | Plain | None = None,
+    label_learning_rate: Positive = 0.01,
+    decay_start: Fraction = 1.0,
+    inner_steps: Count = 20,
+    inner_learning_rate: Positive = 0.02,
+    inner_momentum: Momentum = 0.9,
+    real_batch_size: Count = 1024,
     budget: Budget | None = None,
 ) -> Engine:
     """Samples stay as they are, and their labels are learned, such that training on them does well on real data.

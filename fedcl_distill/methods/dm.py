@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-from fedcl_distill.augmentation import Augmentation
-from fedcl_distill.engine import Budget, Engine, Initial
-from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
-from fedcl_distill.methods.variants import takes_optimiser
+from fedcl_distill.augmentation import Augmentation, Transform, as_augmentation
+from fedcl_distill.engine import Budget, Engine, Initial, as_init
+from fedcl_distill.labels import Labels, build_labels
+from fedcl_distill.methods.registry import register_method, takes_optimiser
 from fedcl_distill.network_sources import FreshRandom
-from fedcl_distill.networks import ArchitectureLike
+from fedcl_distill.networks import ArchitectureLike, as_architecture
 from fedcl_distill.objectives import DistributionMatching
 from fedcl_distill.optimisers import SGD, Optimiser, as_optimiser
-from fedcl_distill.parameterizations import Parameterization
+from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization
+from fedcl_distill.registry import Plain
+from fedcl_distill.settings import Count, Fraction, Momentum, NonNegative, Positive
 
 
+@register_method(
+    "dm",
+    family="distribution matching",
+    paper="Zhao and Bilen 2023, Dataset Condensation with Distribution Matching",
+    choose_when="you train ConvNets and have minutes of CPU: cheap steps, scales to many samples",
+)
 @takes_optimiser("learning_rate", "momentum")
 def dm(
     *,
     architecture: ArchitectureLike | None = None,
-    augmentation: Augmentation | str | None = None,
-    init: Initial | str = "random",
-    parameterization: Parameterization | str | None = None,
-    labels: Labels | str | None = None,
-    optimiser: Optimiser | str | None = None,
-    learning_rate: float = 1.0,
-    momentum: float = 0.5,
-    decay_start: float = 1.0,
-    averaging_start: float = 1.0,
-    real_batch_per_class: int = 256,
-    logits_weight: float = 0.0,
-    steps_per_network: int = 1,
+    augmentation: Augmentation | Transform | Plain | None = None,
+    init: Initial | Plain = "random",
+    parameterization: Parameterization | Plain = "pixels",
+    labels: Labels | Plain = "hard",
+    optimiser: Optimiser | Plain | None = None,
+    learning_rate: Positive = 1.0,
+    momentum: Momentum = 0.5,
+    decay_start: Fraction = 1.0,
+    averaging_start: Fraction = 1.0,
+    real_batch_per_class: Count = 256,
+    logits_weight: NonNegative = 0.0,
+    steps_per_network: Count = 1,
     clamp: bool = False,
     budget: Budget | None = None,
 ) -> Engine:
@@ -40,8 +47,8 @@ def dm(
         augmentation: on both sides; None takes DSA for images, without flips for digits.
         init: first samples: "random" real ones (the paper's), "kmeans" of clusters (k-means), which get there
             sooner (docs/speed.md), "herding", "k-center" or "noise".
-        parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
-        labels: "hard" ones, or a teacher's ("teacher:temperature=4"); None takes hard ones.
+        parameterization: how samples are stored, such as "tiles:factor=2".
+        labels: "hard" ones, or a teacher's ("teacher:temperature=4").
         optimiser: any callable that takes parameters, in place of SGD with ``learning_rate`` and ``momentum``.
         decay_start: see :class:`~fedcl_distill.engine.MethodSpec`.
         learning_rate, momentum: of SGD. The paper takes rate 10 from 100
@@ -59,8 +66,8 @@ def dm(
         objective=DistributionMatching(real_batch_per_class, logits_weight),
         networks=FreshRandom(as_architecture(architecture)),
         augmentation=as_augmentation(augmentation),
-        parameterization=as_parameterization(parameterization),
-        labels=as_labels(labels),
+        parameterization=PARAMETERIZATIONS.build(parameterization),
+        labels=build_labels(labels, learned=DistributionMatching.reads_labels),
         init=as_init(init),
         optimiser=as_optimiser(optimiser or SGD(learning_rate=learning_rate, momentum=momentum)),
         decay_start=decay_start,

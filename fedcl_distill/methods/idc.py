@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedcl_distill.augmentation import Augmentation, InSequence, Operation, SiameseAugmentation
-from fedcl_distill.engine import Budget, Engine, Initial
-from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
-from fedcl_distill.methods.variants import takes_optimiser
+from fedcl_distill.augmentation import (
+    Augmentation,
+    InSequence,
+    Operation,
+    SiameseAugmentation,
+    Transform,
+    as_augmentation,
+)
+from fedcl_distill.engine import Budget, Engine, Initial, as_init
+from fedcl_distill.labels import Labels, build_labels
+from fedcl_distill.methods.registry import REAL_TRAINING, SECOND_DERIVATIVES, register_method, takes_optimiser
 from fedcl_distill.network_sources import FreshRandom, PretrainedPool, TrainedOnReal
-from fedcl_distill.networks import ArchitectureLike
-from fedcl_distill.objectives import Distance, GradientMatching, HiddenWeights
-from fedcl_distill.objectives.gradients import as_distance
+from fedcl_distill.networks import ArchitectureLike, as_architecture
+from fedcl_distill.objectives import DISTANCES, Distance, GradientMatching, HiddenWeights
 from fedcl_distill.optimisers import SGD, Optimiser, as_optimiser
-from fedcl_distill.parameterizations import Parameterization
+from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization
+from fedcl_distill.registry import Plain, name_of
+from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive
 
 # The authors' rates are for pixels in [0, 1]. In the space of network inputs, that is for values divided by a deviation
 # of about 0.25 (CIFAR, squared) or 0.3 (MNIST, absolute), the same steps take their rate over its square.
@@ -25,27 +32,34 @@ _OTHERWISE = 0.1
 _FULL_RATE_AT = 40
 
 
+@register_method(
+    "idc",
+    family="gradient matching",
+    paper="Kim et al. 2022, Dataset Condensation via Efficient Synthetic-Data Parameterization",
+    choose_when="bytes are few: four samples in the room of one, matched on networks that learn from real data",
+    needs=(SECOND_DERIVATIVES, REAL_TRAINING),
+)
 @takes_optimiser("learning_rate", "momentum")
 def idc(
     *,
     architecture: ArchitectureLike | None = None,
-    augmentation: Augmentation | str | None = None,
-    init: Initial | str = "random",
-    parameterization: Parameterization | str | None = "tiles",
-    labels: Labels | str | None = None,
-    optimiser: Optimiser | str | None = None,
-    learning_rate: float | None = None,
-    momentum: float = 0.5,
-    decay_start: float = 1.0,
-    max_grad_norm: float | None = None,
-    distance: Distance | str = "squared",
-    real_batch_per_class: int = 64,
-    full_rate_at: int | None = _FULL_RATE_AT,
-    views_per_network: int = 100,
-    samples_between: int = 500,
-    network_learning_rate: float = 0.01,
-    cutmix_probability: float = 0.5,
-    steps_per_network: int = 1,
+    augmentation: Augmentation | Transform | Plain | None = None,
+    init: Initial | Plain = "random",
+    parameterization: Parameterization | Plain = "tiles",
+    labels: Labels | Plain = "hard",
+    optimiser: Optimiser | Plain | None = None,
+    learning_rate: Positive | None = None,
+    momentum: Momentum = 0.5,
+    decay_start: Fraction = 1.0,
+    max_grad_norm: Positive | None = None,
+    distance: Distance | Plain = "squared",
+    real_batch_per_class: Count = 64,
+    full_rate_at: Count | None = _FULL_RATE_AT,
+    views_per_network: Count = 100,
+    samples_between: Natural = 500,
+    network_learning_rate: Positive = 0.01,
+    cutmix_probability: Fraction = 0.5,
+    steps_per_network: Count = 1,
     clamp: bool = True,
     budget: Budget | None = None,
 ) -> Engine:
@@ -60,7 +74,7 @@ def idc(
             the other, and no cutout when networks learn, whose batches are mixed. "none" where samples are features.
         init: first samples: "random" real ones (the authors'), "kmeans", "herding", "k-center" or "noise".
         parameterization: how samples are stored: "tiles" of factor 2 (the authors' IDC), "pixels" (their IDC-I).
-        labels: "hard" ones, "learned" ones or a teacher's ("teacher:temperature=4"); None takes hard ones.
+        labels: "hard" ones, "learned" ones or a teacher's ("teacher:temperature=4").
         optimiser: any callable that takes parameters, in place of SGD with ``learning_rate`` and ``momentum``.
         learning_rate: of SGD; None takes the authors': 0.08 for squared, 0.001 for absolute distances;
             0.1 for others.
@@ -76,8 +90,8 @@ def idc(
         clamp: keep pixels inside the data's value range.
         budget: where a call gives none.
     """
-    measure = as_distance(distance)
-    rate = _IDC_RATES.get(measure.name, _OTHERWISE) if learning_rate is None else learning_rate
+    measure = DISTANCES.build(distance)
+    rate = _IDC_RATES.get(name_of(measure), _OTHERWISE) if learning_rate is None else learning_rate
     return Engine(
         name="idc",
         objective=GradientMatching(
@@ -95,8 +109,8 @@ def idc(
             augmentation=_all_of("color", "crop") if augmentation is None else as_augmentation(augmentation),
         ),
         augmentation=_all_of("color", "crop", "cutout") if augmentation is None else as_augmentation(augmentation),
-        parameterization=as_parameterization(parameterization),
-        labels=as_labels(labels),
+        parameterization=PARAMETERIZATIONS.build(parameterization),
+        labels=build_labels(labels, learned=GradientMatching.reads_labels),
         init=as_init(init),
         optimiser=as_optimiser(optimiser or SGD(learning_rate=rate, momentum=momentum)),
         decay_start=decay_start,
@@ -107,31 +121,38 @@ def idc(
     )
 
 
+@register_method(
+    "accdd",
+    family="gradient matching",
+    paper="Zhang et al. 2023, Accelerating Dataset Distillation via Model Augmentation",
+    choose_when="as idc, with networks trained once and perturbed instead of trained again and again",
+    needs=(SECOND_DERIVATIVES, REAL_TRAINING),
+)
 @takes_optimiser("learning_rate", "momentum")
 def accdd(
     *,
     architecture: ArchitectureLike | None = None,
-    augmentation: Augmentation | str | None = None,
-    init: Initial | str = "random",
-    parameterization: Parameterization | str | None = "tiles",
-    labels: Labels | str | None = None,
-    optimiser: Optimiser | str | None = None,
-    learning_rate: float | None = None,
-    momentum: float = 0.5,
-    decay_start: float = 1.0,
-    max_grad_norm: float | None = None,
-    distance: Distance | str = "squared",
-    real_batch_per_class: int = 64,
-    full_rate_at: int | None = _FULL_RATE_AT,
-    views_per_network: int = 100,
-    samples_between: int = 500,
-    network_learning_rate: float = 0.01,
-    cutmix_probability: float = 0.5,
-    pool_networks: int = 5,
-    pool_epochs: int = 2,
-    min_perturbation: float = 0.01,
-    max_perturbation: float = 0.09,
-    steps_per_network: int = 1,
+    augmentation: Augmentation | Transform | Plain | None = None,
+    init: Initial | Plain = "random",
+    parameterization: Parameterization | Plain = "tiles",
+    labels: Labels | Plain = "hard",
+    optimiser: Optimiser | Plain | None = None,
+    learning_rate: Positive | None = None,
+    momentum: Momentum = 0.5,
+    decay_start: Fraction = 1.0,
+    max_grad_norm: Positive | None = None,
+    distance: Distance | Plain = "squared",
+    real_batch_per_class: Count = 64,
+    full_rate_at: Count | None = _FULL_RATE_AT,
+    views_per_network: Count = 100,
+    samples_between: Natural = 500,
+    network_learning_rate: Positive = 0.01,
+    cutmix_probability: Fraction = 0.5,
+    pool_networks: Count = 5,
+    pool_epochs: Natural = 2,
+    min_perturbation: NonNegative = 0.01,
+    max_perturbation: NonNegative = 0.09,
+    steps_per_network: Count = 1,
     clamp: bool = True,
     budget: Budget | None = None,
 ) -> Engine:
@@ -146,8 +167,8 @@ def accdd(
 
     The others are those of :func:`idc`.
     """
-    measure = as_distance(distance)
-    rate = _ACCDD_RATES.get(measure.name, _OTHERWISE) if learning_rate is None else learning_rate
+    measure = DISTANCES.build(distance)
+    rate = _ACCDD_RATES.get(name_of(measure), _OTHERWISE) if learning_rate is None else learning_rate
     engine = idc(
         architecture=architecture,
         augmentation=augmentation,

@@ -4,44 +4,59 @@ from __future__ import annotations
 
 import os
 
-from fedcl_distill.augmentation import Augmentation
-from fedcl_distill.engine import Budget, Engine, Initial
-from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
-from fedcl_distill.methods.variants import takes_optimiser, variant_of, with_objective
+from fedcl_distill.augmentation import Augmentation, Transform, as_augmentation
+from fedcl_distill.engine import Budget, Engine, Initial, as_init
+from fedcl_distill.labels import Labels, build_labels
+from fedcl_distill.methods.registry import (
+    REAL_TRAINING,
+    SECOND_DERIVATIVES,
+    register_method,
+    takes_optimiser,
+    variant_of,
+    with_objective,
+)
 from fedcl_distill.network_sources import ExpertTrajectories
-from fedcl_distill.networks import ArchitectureLike
+from fedcl_distill.networks import ArchitectureLike, as_architecture
 from fedcl_distill.objectives import AllCoordinates, PrunedCoordinates, Tesla, TrajectoryMatching
 from fedcl_distill.optimisers import SGD, Optimiser, as_optimiser
-from fedcl_distill.parameterizations import Parameterization
+from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization
+from fedcl_distill.registry import Plain
+from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive
 
 
+@register_method(
+    "mtt",
+    family="trajectory matching",
+    paper="Cazenavette et al. 2022, Dataset Distillation by Matching Training Trajectories",
+    choose_when="you can train experts for long (once, they are cached), and have memory",
+    needs=(SECOND_DERIVATIVES, REAL_TRAINING, "memory that grows with the student's steps"),
+)
 @takes_optimiser("learning_rate", "momentum")
 def mtt(
     *,
     architecture: ArchitectureLike | None = None,
-    augmentation: Augmentation | str | None = None,
-    init: Initial | str = "random",
-    parameterization: Parameterization | str | None = None,
-    labels: Labels | str | None = None,
-    optimiser: Optimiser | str | None = None,
-    learning_rate: float = 1000.0,
-    momentum: float = 0.5,
-    decay_start: float = 1.0,
-    max_step: float | None = 0.1,
-    student_steps: int = 10,
-    student_batch_size: int | None = None,
-    student_learning_rate: float = 0.01,
-    student_learning_rate_rate: float = 1e-5,
-    pruning_threshold: float | None = None,
-    expert_runs: int = 100,
-    expert_latest_start: int = 8,
-    expert_segment: int = 2,
-    expert_samples_per_snapshot: int | None = 2048,
-    expert_learning_rate: float = 0.01,
-    expert_momentum: float = 0.0,
-    expert_batch_size: int = 64,
-    expert_seed: int | None = None,
+    augmentation: Augmentation | Transform | Plain | None = None,
+    init: Initial | Plain = "random",
+    parameterization: Parameterization | Plain = "pixels",
+    labels: Labels | Plain = "hard",
+    optimiser: Optimiser | Plain | None = None,
+    learning_rate: Positive = 1000.0,
+    momentum: Momentum = 0.5,
+    decay_start: Fraction = 1.0,
+    max_step: Positive | None = 0.1,
+    student_steps: Count = 10,
+    student_batch_size: Count | None = None,
+    student_learning_rate: Positive = 0.01,
+    student_learning_rate_rate: NonNegative = 1e-5,
+    pruning_threshold: Fraction | None = None,
+    expert_runs: Count = 100,
+    expert_latest_start: Count = 8,
+    expert_segment: Count = 2,
+    expert_samples_per_snapshot: Count | None = 2048,
+    expert_learning_rate: Positive = 0.01,
+    expert_momentum: Momentum = 0.0,
+    expert_batch_size: Count = 64,
+    expert_seed: Natural | None = None,
     expert_cache: str | os.PathLike[str] | None = None,
     clamp: bool = False,
     budget: Budget | None = None,
@@ -60,8 +75,8 @@ def mtt(
         architecture: of experts and students; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: of the experts' and the students' batches; None takes DSA for images, without flips for digits.
         init: first samples: "random" real ones (the paper's), "kmeans", "herding", "k-center" or "noise".
-        parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
-        labels: "hard" ones, "learned:learning_rate=0.1" and the like, or a teacher's; None takes hard ones.
+        parameterization: how samples are stored, such as "tiles:factor=2".
+        labels: "hard" ones, "learned:learning_rate=0.1" and the like, or a teacher's.
         optimiser: any callable that takes parameters, in place of SGD with ``learning_rate`` and ``momentum``.
         learning_rate, momentum: of SGD.
         decay_start: see :class:`~fedcl_distill.engine.MethodSpec`.
@@ -102,8 +117,8 @@ def mtt(
             cache=expert_cache,
         ),
         augmentation=augmented,
-        parameterization=as_parameterization(parameterization),
-        labels=as_labels(labels),
+        parameterization=PARAMETERIZATIONS.build(parameterization),
+        labels=build_labels(labels, learned=TrajectoryMatching.reads_labels),
         init=as_init(init),
         optimiser=as_optimiser(optimiser or SGD(learning_rate=learning_rate, momentum=momentum)),
         decay_start=decay_start,
@@ -113,12 +128,26 @@ def mtt(
     )
 
 
+@register_method(
+    "mtt-pruned",
+    family="trajectory matching",
+    paper="Li et al. 2022, Dataset Distillation Using Parameter Pruning",
+    choose_when="as mtt, where some weights cannot be matched by so few samples",
+    needs=(SECOND_DERIVATIVES, REAL_TRAINING, "memory that grows with the student's steps"),
+)
 @variant_of(mtt, pruning_threshold=0.1)
 def mtt_pruned(engine: Engine) -> Engine:
     """MTT on the weights that the student can match (Li et al. 2022, Dataset distillation using parameter pruning)."""
     return with_objective(engine, "mtt-pruned")
 
 
+@register_method(
+    "tesla",
+    family="trajectory matching",
+    paper="Cui et al. 2023, Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory",
+    choose_when="as mtt, with many classes or many steps of the student",
+    needs=(SECOND_DERIVATIVES, REAL_TRAINING),
+)
 @variant_of(mtt)
 def tesla(engine: Engine) -> Engine:
     """MTT by a gradient whose memory is constant in the student's steps (Cui et al. 2023).

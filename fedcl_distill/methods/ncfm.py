@@ -2,42 +2,50 @@
 
 from __future__ import annotations
 
-from fedcl_distill.augmentation import Augmentation, NoAugmentation, SiameseAugmentation
-from fedcl_distill.engine import Budget, Engine, Initial
-from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
-from fedcl_distill.methods.variants import takes_optimiser
+from fedcl_distill.augmentation import Augmentation, NoAugmentation, SiameseAugmentation, Transform, as_augmentation
+from fedcl_distill.engine import Budget, Engine, Initial, as_init
+from fedcl_distill.labels import Labels, build_labels
+from fedcl_distill.methods.registry import REAL_TRAINING, register_method, takes_optimiser
 from fedcl_distill.network_sources import Interpolated
-from fedcl_distill.networks import ArchitectureLike
+from fedcl_distill.networks import ArchitectureLike, as_architecture
 from fedcl_distill.objectives import CharacteristicFunction, WithCrossEntropy
 from fedcl_distill.optimisers import Adam, Optimiser, as_optimiser
-from fedcl_distill.parameterizations import Parameterization
+from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization
+from fedcl_distill.registry import Plain
+from fedcl_distill.settings import Count, Fraction, NonNegative, Positive
 from fedcl_distill.training import TrainConfig
 
 _AUGMENTATION = SiameseAugmentation(operations=("color", "crop", "cutout"))
 
 
+@register_method(
+    "ncfm",
+    family="distribution matching",
+    paper="Wang et al. 2025, Dataset Distillation with Neural Characteristic Function",
+    choose_when="means say too little of a class: it compares whole distributions, and needs a sum over the data",
+    needs=(REAL_TRAINING,),
+)
 @takes_optimiser("learning_rate", "weight_decay")
 def ncfm(
     *,
     architecture: ArchitectureLike | None = None,
-    augmentation: Augmentation | str | None = _AUGMENTATION,
-    init: Initial | str = "random",
-    parameterization: Parameterization | str | None = "tiles:factor=2",
-    labels: Labels | str | None = None,
-    optimiser: Optimiser | str | None = None,
-    learning_rate: float = 0.01,
-    weight_decay: float = 5e-4,
-    decay_start: float = 0.5,
-    frequencies: int = 4096,
-    amplitude_weight: float = 0.5,
-    phase_weight: float = 0.5,
-    real_batch_per_class: int = 1024,
-    cross_entropy_weight: float = 1.0,
-    pretrained_networks: int = 20,
-    pretraining_epochs: int = 60,
-    pretraining_learning_rate: float = 0.01,
-    steps_per_network: int = 1,
+    augmentation: Augmentation | Transform | Plain | None = _AUGMENTATION,
+    init: Initial | Plain = "random",
+    parameterization: Parameterization | Plain = "tiles:factor=2",
+    labels: Labels | Plain = "hard",
+    optimiser: Optimiser | Plain | None = None,
+    learning_rate: Positive = 0.01,
+    weight_decay: NonNegative = 5e-4,
+    decay_start: Fraction = 0.5,
+    frequencies: Count = 4096,
+    amplitude_weight: NonNegative = 0.5,
+    phase_weight: NonNegative = 0.5,
+    real_batch_per_class: Count = 1024,
+    cross_entropy_weight: NonNegative = 1.0,
+    pretrained_networks: Count = 20,
+    pretraining_epochs: Count = 60,
+    pretraining_learning_rate: Positive = 0.01,
+    steps_per_network: Count = 1,
     clamp: bool = True,
     budget: Budget | None = None,
 ) -> Engine:
@@ -52,8 +60,7 @@ def ncfm(
         augmentation: on both sides: colour, crop and cutout in the authors' code. Feature vectors need "none".
         init: first samples: "random" real ones (the paper's), "kmeans", "herding", "k-center" or "noise".
         parameterization: how samples are stored; four images in each stored one. Feature vectors need "pixels".
-        labels: "hard" ones, or a teacher's ("teacher:temperature=4"), as the paper optionally does; None takes
-            hard ones.
+        labels: "hard" ones, or a teacher's ("teacher:temperature=4"), as the paper optionally does.
         optimiser: any callable that takes parameters, in place of Adam with ``learning_rate`` and ``weight_decay``.
         decay_start: see :class:`~fedcl_distill.engine.MethodSpec`.
         learning_rate, weight_decay: of Adam. For a few hundred steps take
@@ -73,6 +80,7 @@ def ncfm(
         phase_weight=phase_weight,
         real_batch_per_class=real_batch_per_class,
     )
+    objective = WithCrossEntropy(matching, cross_entropy_weight) if cross_entropy_weight else matching
     augmented = as_augmentation(augmentation)
     train_config = TrainConfig(
         epochs=pretraining_epochs,
@@ -83,11 +91,11 @@ def ncfm(
     )
     return Engine(
         name="ncfm",
-        objective=WithCrossEntropy(matching, cross_entropy_weight) if cross_entropy_weight else matching,
+        objective=objective,
         networks=Interpolated(as_architecture(architecture), pretrained_networks, train_config),
         augmentation=augmented,
-        parameterization=as_parameterization(parameterization),
-        labels=as_labels(labels),
+        parameterization=PARAMETERIZATIONS.build(parameterization),
+        labels=build_labels(labels, learned=objective.reads_labels),
         init=as_init(init),
         optimiser=as_optimiser(optimiser or Adam(learning_rate=learning_rate, weight_decay=weight_decay)),
         decay_start=decay_start,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 
@@ -17,11 +17,14 @@ from fedcl_distill.engine.size import AbsentClasses
 from fedcl_distill.files import remove
 from fedcl_distill.labels import HardLabels, Labels
 from fedcl_distill.methods.private import beside, checked_range, checked_target
+from fedcl_distill.methods.registry import register_method
 from fedcl_distill.networks import ArchitectureLike
-from fedcl_distill.parameterizations import Parameterization, as_parameterization
+from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization
 from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY
-from fedcl_distill.statistics import Domain, NoisyStatistics, Shares, StatisticsDistiller, StatisticsSpec, release
+from fedcl_distill.registry import Plain
+from fedcl_distill.settings import Count, Natural, NonNegative, Positive, Range, checked
+from fedcl_distill.statistics import NoisyStatistics, Shares, StatisticsDistiller, StatisticsSpec, release
 from fedcl_distill.statistics.noisy import kept_release, release_origin
 from fedcl_distill.synthetic import SyntheticSet
 
@@ -51,14 +54,15 @@ class PrivateStatistics:
 
     @property
     def parameterization(self) -> Parameterization:
-        return as_parameterization(self.distiller.parameterization)
+        return PARAMETERIZATIONS.build(self.distiller.parameterization)
 
+    @checked
     def distil(
         self,
         real: LabelledData,
         size: Size,
         *,
-        seed: int,
+        seed: int = 0,
         budget: Budget | None = None,
         device: str | torch.device = "cpu",
         callbacks: Sequence[Callback] = (),
@@ -96,7 +100,7 @@ class PrivateStatistics:
             return self.release(data, noise, device=device)
         origin = release_origin(data, self.spec, self.target, self.shares, device)
         make = partial(self.release, data, noise, device=device)
-        return kept_release(kept, origin, self.spec, Domain.of(data), self.shares, make)
+        return kept_release(kept, origin, self.spec, data.spec, self.shares, make)
 
     def release(
         self, data: LabelledData, noise: NoiseSource, *, part: str = "", device: str | torch.device = "cpu"
@@ -133,25 +137,31 @@ class PrivateStatistics:
         return replace(synthetic, provenance={**synthetic.provenance, "method": self.name, **guarantee})
 
 
+@register_method(
+    "private-statistics",
+    family="differentially private",
+    paper="distribution matching (Zhao and Bilen 2023) on one noisy release (Dwork et al. 2006)",
+    choose_when="records must be protected and classes have thousands of them: one noisy sum, then anything you like",
+)
 def private_statistics(
     *,
-    epsilon: float | None = 1.0,
-    delta: float = 1e-5,
-    views: int = 20,
-    dimensions: int = 64,
-    kind: str = "direction",
-    frequency: float = 4.0,
+    epsilon: NonNegative | None = 1.0,
+    delta: Annotated[float, Range(gt=0, lt=1)] = 1e-5,
+    views: Annotated[int, Range(ge=2)] = 20,
+    dimensions: Natural = 64,
+    kind: Literal["mean", "direction", "characteristic"] = "direction",
+    frequency: Positive = 4.0,
     architecture: ArchitectureLike | None = None,
     augment: bool = True,
-    moments: int = 4,
+    moments: Natural = 4,
     shares: Shares | None = None,
-    init: str = "moments",
-    parameterization: str | None = None,
-    learning_rate: float = 30.0,
-    steps_per_network: int = 1,
-    statistics_seed: int = 0,
+    init: Literal["moments", "noise"] = "moments",
+    parameterization: Parameterization | Plain = "pixels",
+    learning_rate: Positive = 30.0,
+    steps_per_network: Count = 1,
+    statistics_seed: Natural = 0,
     public_range: Sequence[float] | None = None,
-    noise_seed: int | None = None,
+    noise_seed: Natural | None = None,
     ledger: PrivacyBudget | None = None,
 ) -> PrivateStatistics:
     """Class-wise sums and counts with Gaussian noise, once; then distribution matching with these sums.

@@ -6,11 +6,11 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 
-from fedcl_distill.augmentation import Augmentation
+from fedcl_distill.augmentation import Augmentation, Transform, as_augmentation
 from fedcl_distill.checkpoint import fingerprint
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, ByteBudget, Callback, Engine, Noise, Size
@@ -18,19 +18,18 @@ from fedcl_distill.engine.size import AbsentClasses
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.files import remove
 from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation
 from fedcl_distill.methods.private import NOISE, checked_range, checked_target, noise_for
-from fedcl_distill.methods.variants import takes_optimiser
+from fedcl_distill.methods.registry import SECOND_DERIVATIVES, register_method, takes_optimiser
 from fedcl_distill.network_sources import FreshRandom, TrainedOnSynthetic
-from fedcl_distill.networks import ArchitectureLike
-from fedcl_distill.objectives import Distance, GradientMatching
-from fedcl_distill.objectives.gradients import as_distance
+from fedcl_distill.networks import ArchitectureLike, as_architecture
+from fedcl_distill.objectives import DISTANCES, Distance, GradientMatching
 from fedcl_distill.objectives.private_gradients import PrivateGradientMatching
 from fedcl_distill.optimisers import SGD, Optimiser, as_optimiser
-from fedcl_distill.parameterizations import GeneratorLatents, Parameterization, as_parameterization
+from fedcl_distill.parameterizations import PARAMETERIZATIONS, GeneratorLatents, Parameterization
 from fedcl_distill.privacy import Guarantee, PrivacyBudget, PrivacyTarget, Release, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY
-from fedcl_distill.statistics import Domain
+from fedcl_distill.registry import Plain
+from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive, Range, checked
 from fedcl_distill.synthetic import SyntheticSet
 
 
@@ -76,12 +75,13 @@ class PrivateSetGeneration:
     def labels(self) -> Labels:
         return self.engine.labels
 
+    @checked
     def distil(
         self,
         real: LabelledData,
         size: Size,
         *,
-        seed: int,
+        seed: int = 0,
         budget: Budget | None = None,
         device: str | torch.device = "cpu",
         callbacks: Sequence[Callback] = (),
@@ -143,29 +143,36 @@ class PrivateSetGeneration:
         return self.target.guarantee(self.clip, sampling_rate=rate, queries=queries, seeded=seeded)
 
 
+@register_method(
+    "psg",
+    family="differentially private",
+    paper="Chen et al. 2022, Private Set Generation with Discriminative Information",
+    choose_when="records must be protected, and you want the published method; it takes many steps",
+    needs=(SECOND_DERIVATIVES,),
+)
 @takes_optimiser("learning_rate", "momentum")
 def psg(
     *,
-    epsilon: float | None = 10.0,
-    delta: float = 1e-5,
-    clip: float = 0.1,
-    expected_batch: int = 256,
+    epsilon: NonNegative | None = 10.0,
+    delta: Annotated[float, Range(gt=0, lt=1)] = 1e-5,
+    clip: Positive = 0.1,
+    expected_batch: Count = 256,
     over: Literal["all", "class"] = "class",
     architecture: ArchitectureLike | None = None,
-    augmentation: Augmentation | str | None = "none",
-    parameterization: Parameterization | str | None = None,
-    optimiser: Optimiser | str | None = None,
-    learning_rate: float = 0.1,
-    momentum: float = 0.5,
-    decay_start: float = 1.0,
-    distance: Distance | str = "cosine",
-    views_per_network: int | None = None,
-    passes_between: int | None = None,
-    network_learning_rate: float = 0.01,
-    steps_per_network: int = 1,
+    augmentation: Augmentation | Transform | Plain | None = "none",
+    parameterization: Parameterization | Plain = "pixels",
+    optimiser: Optimiser | Plain | None = None,
+    learning_rate: Positive = 0.1,
+    momentum: Momentum = 0.5,
+    decay_start: Fraction = 1.0,
+    distance: Distance | Plain = "cosine",
+    views_per_network: Count | None = None,
+    passes_between: Natural | None = None,
+    network_learning_rate: Positive = 0.01,
+    steps_per_network: Count = 1,
     clamp: bool = False,
     public_range: Sequence[float] | None = None,
-    noise_seed: int | None = None,
+    noise_seed: Natural | None = None,
     ledger: PrivacyBudget | None = None,
     budget: Budget | None = None,
 ) -> PrivateSetGeneration:
@@ -191,7 +198,7 @@ def psg(
     augmented = as_augmentation(augmentation)
     engine = Engine(
         name="psg",
-        objective=GradientMatching(distance=as_distance(distance), over=over),
+        objective=GradientMatching(distance=DISTANCES.build(distance), over=over),
         networks=TrainedOnSynthetic(
             start=FreshRandom(as_architecture(architecture)),
             views_per_network=views_per_network,
@@ -201,7 +208,7 @@ def psg(
         ),
         init=Noise(),
         augmentation=augmented,
-        parameterization=as_parameterization(parameterization),
+        parameterization=PARAMETERIZATIONS.build(parameterization),
         optimiser=as_optimiser(optimiser or SGD(learning_rate=learning_rate, momentum=momentum)),
         decay_start=decay_start,
         budget=budget or Budget(steps=10_000),
@@ -221,12 +228,11 @@ def psg(
 
 def _blank(data: LabelledData, size: Size) -> LabelledData:
     """Data of this kind, of which nothing but the number of records follows from those of ``data``."""
-    domain = Domain.of(data)
     if isinstance(size, ByteBudget):  # no class can get more than all bytes hold
         most = 8 * size.total_bytes // (size.bits * math.prod(data.sample_shape))
-        return domain.blank([max(1, min(len(data), most))] * data.num_classes)
+        return LabelledData.blank(data.spec, [max(1, min(len(data), most))] * data.num_classes, "statistics")
     counts = [size] * data.num_classes if isinstance(size, int) else [int(count) for count in size]
-    return domain.blank([max(count, 1) for count in counts])
+    return LabelledData.blank(data.spec, [max(count, 1) for count in counts], "statistics")
 
 
 def _provenance(synthetic: SyntheticSet, real: LabelledData, guarantee: Guarantee | None) -> dict[str, object]:

@@ -1,38 +1,66 @@
-"""Every method by name, with what a user must know to choose one."""
+"""Every method by name, with what a user must know to choose one; and how a preset is made of another."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ParamSpec, TypeVar
 
-from fedcl_distill.engine import Distiller
+from fedcl_distill.engine import Distiller, Engine
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.methods.cafe import cafe
-from fedcl_distill.methods.core_sets import closest_to_mean, forgetting, herding, k_center, random
-from fedcl_distill.methods.dc import dc, dcc, dsa
-from fedcl_distill.methods.dd import dd, label_distillation
-from fedcl_distill.methods.dm import dm
-from fedcl_distill.methods.frepo import frepo
-from fedcl_distill.methods.idc import accdd, idc
-from fedcl_distill.methods.it_gan import it_gan
-from fedcl_distill.methods.kip import kip
-from fedcl_distill.methods.mtt import mtt, mtt_pruned, tesla
-from fedcl_distill.methods.ncfm import ncfm
-from fedcl_distill.methods.private_statistics import private_statistics
-from fedcl_distill.methods.psg import psg
-from fedcl_distill.methods.rfad import rfad
-from fedcl_distill.methods.rtp import rtp
+from fedcl_distill.labels import label_names
+from fedcl_distill.registry import Entry, Plain, Registry
+from fedcl_distill.settings import checked, hints_of
 
-_DOUBLE = "double backward"
-_REAL_TRAINING = "training on the real data"
-_REAL_SAMPLES = "real samples in the result"
+P = ParamSpec("P")
+T = TypeVar("T")
+D = TypeVar("D", bound=Distiller)
+
+METHODS: Registry[Distiller] = Registry("method", "fedcl_distill.methods", Distiller)
+
+CORE_SET = "core set"
+"""The family of methods that choose real samples."""
+SECOND_DERIVATIVES = "double backward"
+REAL_TRAINING = "training on the real data"
+REAL_SAMPLES = "real samples in the result"
+
+
+def register_method(
+    name: str, *, family: str = "other", paper: str = "-", choose_when: str = "-", needs: tuple[str, ...] = ()
+) -> Callable[[Callable[P, D]], Callable[P, D]]:
+    """A decorator that registers a preset: a function of settings that returns a :class:`Distiller`.
+
+    The preset then works by name wherever a method is named, and checks its arguments against its annotations.
+
+    Args:
+        name: in Python, on command lines, in files and messages.
+        family, paper, choose_when, needs: see :class:`Method`.
+
+    Raises:
+        SettingsError: ``name`` is empty or holds one of : , = [ ] or a blank.
+
+    Example:
+        >>> from fedcl_distill.objectives import DistributionMatching
+        >>> @register_method("my-dm", choose_when="you like large batches")
+        ... def my_dm(*, real_batch_per_class: int = 1024) -> Engine:
+        ...     return Engine(name="my-dm", objective=DistributionMatching(real_batch_per_class))
+        >>> build_method("my-dm:real_batch_per_class=64").objective
+        DistributionMatching(real_batch_per_class=64, logits_weight=0.0)
+    """
+
+    def keep(preset: Callable[P, D]) -> Callable[P, D]:
+        kept = preset if isinstance(preset, type) else checked(preset)
+        METHODS.register(name, family=family, paper=paper, choose_when=choose_when, needs=needs)(kept)
+        return kept
+
+    return keep
 
 
 @dataclass(frozen=True)
 class Method:
-    """A named method.
+    """What is known of a registered method.
 
     Attributes:
         name: what command lines and results call it.
@@ -47,223 +75,47 @@ class Method:
 
     name: str
     preset: Callable[..., Distiller]
-    family: str
-    paper: str
-    choose_when: str
+    family: str = "other"
+    paper: str = "-"
+    choose_when: str = "-"
     needs: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, entry: Entry[Distiller]) -> Method:
+        """What is known of a registered entry."""
+        return cls(entry.name, entry.build, **entry.facts)
 
-_DISTRIBUTION = (
-    Method(
-        "dm",
-        dm,
-        "distribution matching",
-        "Zhao and Bilen 2023, Dataset Condensation with Distribution Matching",
-        "you train ConvNets and have minutes of CPU: cheap steps, scales to many samples",
-    ),
-    Method(
-        "cafe",
-        cafe,
-        "distribution matching",
-        "Wang et al. 2022, CAFE: Learning to Condense Dataset by Aligning Features",
-        "features of every layer shall agree, not of the last alone; it needs networks that learn from the set",
-    ),
-    Method(
-        "ncfm",
-        ncfm,
-        "distribution matching",
-        "Wang et al. 2025, Dataset Distillation with Neural Characteristic Function",
-        "means say too little of a class: it compares whole distributions, and what it needs of the data is a sum",
-        (_REAL_TRAINING,),
-    ),
-)
-_GRADIENTS = (
-    Method(
-        "dc",
-        dc,
-        "gradient matching",
-        "Zhao et al. 2021, Dataset Condensation with Gradient Matching",
-        "as the classic that every paper compares with; dsa is the better choice",
-        (_DOUBLE,),
-    ),
-    Method(
-        "dsa",
-        dsa,
-        "gradient matching",
-        "Zhao and Bilen 2021, Dataset Condensation with Differentiable Siamese Augmentation",
-        "whoever trains on the set will augment it, and you have hours of CPU or a GPU",
-        (_DOUBLE,),
-    ),
-    Method(
-        "dcc",
-        dcc,
-        "gradient matching",
-        "Lee et al. 2022, Dataset Condensation with Contrastive Signals",
-        "classes look alike: it matches what tells them apart",
-        (_DOUBLE,),
-    ),
-    Method(
-        "idc",
-        idc,
-        "gradient matching",
-        "Kim et al. 2022, Dataset Condensation via Efficient Synthetic-Data Parameterization",
-        "bytes are few: four samples in the room of one, matched on networks that learn from real data",
-        (_DOUBLE, _REAL_TRAINING),
-    ),
-    Method(
-        "accdd",
-        accdd,
-        "gradient matching",
-        "Zhang et al. 2023, Accelerating Dataset Distillation via Model Augmentation",
-        "as idc, with networks trained once and perturbed instead of trained again and again",
-        (_DOUBLE, _REAL_TRAINING),
-    ),
-)
-_TRAJECTORIES = (
-    Method(
-        "mtt",
-        mtt,
-        "trajectory matching",
-        "Cazenavette et al. 2022, Dataset Distillation by Matching Training Trajectories",
-        "you can train experts for long (once, they are cached), and have memory",
-        (_DOUBLE, _REAL_TRAINING, "memory that grows with the student's steps"),
-    ),
-    Method(
-        "mtt-pruned",
-        mtt_pruned,
-        "trajectory matching",
-        "Li et al. 2022, Dataset Distillation Using Parameter Pruning",
-        "as mtt, where some weights cannot be matched by so few samples",
-        (_DOUBLE, _REAL_TRAINING, "memory that grows with the student's steps"),
-    ),
-    Method(
-        "tesla",
-        tesla,
-        "trajectory matching",
-        "Cui et al. 2023, Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory",
-        "as mtt, with many classes or many steps of the student",
-        (_DOUBLE, _REAL_TRAINING),
-    ),
-)
-_PERFORMANCE = (
-    Method(
-        "frepo",
-        frepo,
-        "performance matching",
-        "Zhou et al. 2022, Dataset Distillation using Neural Feature Regression",
-        "you have some minutes and few samples a class: no second derivatives, learned labels",
-    ),
-    Method(
-        "rfad",
-        rfad,
-        "performance matching",
-        "Loo et al. 2022, Efficient Dataset Distillation using Random Feature Approximation",
-        "the result shall serve kernel regression, or networks nobody trained",
-        ("memory that grows with the real batch",),
-    ),
-    Method(
-        "kip",
-        kip,
-        "performance matching",
-        "Nguyen et al. 2021, Dataset Meta-Learning from Kernel Ridge-Regression",
-        "the result shall serve kernel regression or an MLP; features rather than images; steps of milliseconds",
-    ),
-    Method(
-        "dd",
-        dd,
-        "performance matching",
-        "Wang et al. 2018, Dataset Distillation",
-        "whoever trains on the set will follow the same schedule of few steps, with the learned rates",
-        (_DOUBLE, "memory that grows with the inner steps"),
-    ),
-    Method(
-        "label-distillation",
-        label_distillation,
-        "performance matching",
-        "Bohdal et al. 2020, Flexible Dataset Distillation: Learn Labels Instead of Images",
-        "samples are given (public ones, say) and only their labels may carry knowledge",
-        (_DOUBLE, _REAL_SAMPLES, "memory that grows with the inner steps"),
-    ),
-    Method(
-        "rtp",
-        rtp,
-        "performance matching",
-        "Deng and Russakovsky 2022, Remember the Past: Distilling Datasets into Addressable Memories",
-        "bytes are very few and time is plenty: classes share what they are made of",
-        (_DOUBLE, "memory that grows with the inner steps"),
-    ),
-)
-_GENERATIVE = (
-    Method(
-        "it-gan",
-        it_gan,
-        "generative",
-        "Zhao and Bilen 2022, Synthesizing Informative Training Samples with GAN",
-        "samples shall look like data, or many share one generator whose weights are paid once",
-        (_REAL_TRAINING,),
-    ),
-)
-_PRIVATE = (
-    Method(
-        "private-statistics",
-        private_statistics,
-        "differentially private",
-        "distribution matching (Zhao and Bilen 2023) on one noisy release (Dwork et al. 2006)",
-        "records must be protected and classes have thousands of them: one noisy sum, then anything you like",
-    ),
-    Method(
-        "psg",
-        psg,
-        "differentially private",
-        "Chen et al. 2022, Private Set Generation with Discriminative Information",
-        "records must be protected, and you want the published method; it takes many steps",
-        (_DOUBLE,),
-    ),
-)
-_CORE_SETS = (
-    Method("random", random, "core set", "-", "as the baseline of every comparison", (_REAL_SAMPLES,)),
-    Method(
-        "herding",
-        herding,
-        "core set",
-        "Welling 2009; Rebuffi et al. 2017 (iCaRL)",
-        "you may keep real samples and want one or a few typical ones",
-        (_REAL_SAMPLES,),
-    ),
-    Method(
-        "k-center",
-        k_center,
-        "core set",
-        "Sener and Savarese 2018",
-        "you may keep real samples and want to cover rare ones",
-        (_REAL_SAMPLES,),
-    ),
-    Method(
-        "closest-to-mean",
-        closest_to_mean,
-        "core set",
-        "the simplest of the baselines in Castro et al. 2018 and others",
-        "you may keep real samples and want the most typical ones only",
-        (_REAL_SAMPLES,),
-    ),
-    Method(
-        "forgetting",
-        forgetting,
-        "core set",
-        "Toneva et al. 2019, An Empirical Study of Example Forgetting",
-        "you may keep many real samples and want the hard ones; with few it is worse than random",
-        (_REAL_SAMPLES, _REAL_TRAINING),
-    ),
-)
-CATALOGUE = (*_DISTRIBUTION, *_GRADIENTS, *_TRAJECTORIES, *_PERFORMANCE, *_GENERATIVE, *_PRIVATE, *_CORE_SETS)
+    @classmethod
+    def named(cls, name: str) -> Method:
+        """The method called ``name``; SettingsError if there is none."""
+        return cls.of(METHODS[name])
 
+    @property
+    def settings(self) -> dict[str, inspect.Parameter]:
+        """The settings that it takes."""
+        return METHODS.settings_of(self.name)
 
-METHODS = {method.name: method for method in CATALOGUE}
+    @property
+    def labels(self) -> list[str]:
+        """Names of the labels that it takes as a setting; none where it has no such setting."""
+        if "labels" not in self.settings:
+            return []
+        if any(one.default is one.empty for one in self.settings.values()):
+            return label_names(learned=True)  # what it would refuse shows once it is built
+        objective = getattr(self.preset(), "objective", None)
+        return label_names(learned=getattr(objective, "reads_labels", False))
 
 
 def list_methods() -> list[str]:
-    """Names of all methods."""
-    return sorted(METHODS)
+    """Names of all methods, sorted."""
+    return METHODS.names()
+
+
+def all_methods() -> list[Method]:
+    """What is known of every method: family by family, core sets last."""
+    methods = [Method.of(entry) for entry in METHODS]
+    families = list(dict.fromkeys(method.family for method in methods))
+    return sorted(methods, key=lambda one: (one.family == CORE_SET, families.index(one.family)))
 
 
 def known_settings(name: str) -> list[str]:
@@ -272,21 +124,84 @@ def known_settings(name: str) -> list[str]:
     Raises:
         SettingsError: there is no such method.
     """
-    if name not in METHODS:
-        raise SettingsError(f"unknown method {name!r}; known: {', '.join(list_methods())}")
-    return list(inspect.signature(METHODS[name].preset).parameters)
+    return list(METHODS.settings_of(name))
 
 
-def build_method(name: str, **settings: Any) -> Distiller:
-    """The method called ``name``, with ``settings`` in place of its defaults.
+def build_method(method: Distiller | Plain, /, **settings: Any) -> Distiller:
+    """The method that ``method`` is or names, with ``settings`` in place of its defaults.
+
+    Args:
+        method: a name (``"dm"``), a text with settings (``"dm:steps_per_network=5"``), a mapping
+            (``{"name": "dm", "steps_per_network": 5}``), or an object, which is returned.
+        settings: of the preset, see ``fedcl-distill methods NAME``.
 
     Raises:
-        SettingsError: the method or a setting is unknown, or settings do not fit together.
+        SettingsError: the method or a setting is unknown, a value is out of range, or settings do not fit together.
+
+    Example:
+        >>> build_method("dm", real_batch_per_class=0)
+        Traceback (most recent call last):
+        fedcl_distill.errors.SettingsError: dm: real_batch_per_class must be a whole number at least 1, got 0
     """
-    known = known_settings(name)
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise SettingsError(
-            f"method {name!r} has no setting {', '.join(unknown)}; it has: {', '.join(known) or 'none'}"
-        )
-    return METHODS[name].preset(**settings)
+    return METHODS.build(method, **settings)
+
+
+def takes_optimiser(*shortcuts: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Say that a preset's setting ``optimiser`` stands in place of its settings ``shortcuts``.
+
+    Raises:
+        SettingsError: on a call of the preset that gives both.
+    """
+
+    def decorate(preset: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(preset)
+        def build(*args: P.args, **given: P.kwargs) -> T:
+            both = [name for name in shortcuts if name in given]
+            if both and given.get("optimiser") is not None:
+                raise SettingsError(f"{preset.__name__}: give optimiser or {' and '.join(both)}, not both")
+            return preset(*args, **given)
+
+        return build
+
+    return decorate
+
+
+def variant_of(
+    preset: Callable[P, Engine], **defaults: Any
+) -> Callable[[Callable[[Engine], Engine]], Callable[P, Engine]]:
+    """Make a preset with the settings of ``preset``, other ``defaults``, and an engine that the function changes.
+
+    What it says is exactly how two papers differ. Register it like any other preset.
+
+    Raises:
+        TypeError: ``preset`` has no setting of such a name.
+
+    Example:
+        >>> from fedcl_distill.methods import dm
+        >>> @variant_of(dm, logits_weight=1.0)
+        ... def feddm(engine: Engine) -> Engine:
+        ...     return with_objective(engine, "feddm")
+        >>> feddm().objective.logits_weight
+        1.0
+    """
+    signature = inspect.signature(preset)
+    signature.bind_partial(**defaults)
+    parameters = [one.replace(default=defaults.get(name, one.default)) for name, one in signature.parameters.items()]
+
+    def decorate(change: Callable[[Engine], Engine]) -> Callable[P, Engine]:
+        @functools.wraps(change)
+        def build(*args: P.args, **settings: P.kwargs) -> Engine:
+            return change(preset(*args, **{**defaults, **settings}))
+
+        build.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        build.__annotations__ = dict(hints_of(preset))
+        _, args, explained = (inspect.getdoc(preset) or "").partition("Args:")
+        build.__doc__ = f"{inspect.getdoc(change)}\n\n{args}{explained}"
+        return build
+
+    return decorate
+
+
+def with_objective(engine: Engine, name: str, **changes: Any) -> Engine:
+    """``engine`` under another name, and with other settings of its objective."""
+    return replace(engine, name=name, objective=replace(engine.objective, **changes))  # type: ignore[type-var]

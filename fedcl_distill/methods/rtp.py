@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from fedcl_distill.augmentation import Augmentation
-from fedcl_distill.engine import Budget, Engine, Initial
-from fedcl_distill.labels import Labels
-from fedcl_distill.methods.parts import as_architecture, as_augmentation, as_init, as_labels, as_parameterization
-from fedcl_distill.methods.variants import takes_optimiser
+from fedcl_distill.augmentation import Augmentation, Transform, as_augmentation
+from fedcl_distill.engine import Budget, Engine, Initial, as_init
+from fedcl_distill.labels import Labels, build_labels
+from fedcl_distill.methods.registry import SECOND_DERIVATIVES, register_method, takes_optimiser
 from fedcl_distill.network_sources import FreshRandom
-from fedcl_distill.networks import ArchitectureLike
+from fedcl_distill.networks import ArchitectureLike, as_architecture
 from fedcl_distill.objectives import FixedRate, NoTruncation, RandomBatches, RandomTruncation, UnrolledTraining
 from fedcl_distill.optimisers import Adam, Optimiser, as_optimiser
-from fedcl_distill.parameterizations import Parameterization
+from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization
+from fedcl_distill.registry import Plain
+from fedcl_distill.settings import Count, Fraction, Momentum, Positive
 
 
+@register_method(
+    "rtp",
+    family="performance matching",
+    paper="Deng and Russakovsky 2022, Remember the Past: Distilling Datasets into Addressable Memories",
+    choose_when="bytes are very few and time is plenty: classes share what they are made of",
+    needs=(SECOND_DERIVATIVES, "memory that grows with the inner steps"),
+)
 @takes_optimiser("learning_rate")
 def rtp(
     *,
     architecture: ArchitectureLike | None = None,
-    augmentation: Augmentation | str | None = "none",
-    init: Initial | str = "random",
-    parameterization: Parameterization | str | None = "addressing",
-    labels: Labels | str | None = None,
-    optimiser: Optimiser | str | None = None,
-    learning_rate: float = 0.01,
-    decay_start: float = 1.0,
-    max_grad_norm: float | None = 2.0,
-    inner_steps: int = 20,
-    inner_batch_size: int | None = 64,
-    inner_learning_rate: float = 0.01,
-    inner_momentum: float = 0.9,
-    truncation_window: int | None = None,
-    real_batch_size: int = 640,
+    augmentation: Augmentation | Transform | Plain | None = "none",
+    init: Initial | Plain = "random",
+    parameterization: Parameterization | Plain = "addressing",
+    labels: Labels | Plain = "hard",
+    optimiser: Optimiser | Plain | None = None,
+    learning_rate: Positive = 0.01,
+    decay_start: Fraction = 1.0,
+    max_grad_norm: Positive | None = 2.0,
+    inner_steps: Count = 20,
+    inner_batch_size: Count | None = 64,
+    inner_learning_rate: Positive = 0.01,
+    inner_momentum: Momentum = 0.9,
+    truncation_window: Count | None = None,
+    real_batch_size: Count = 640,
     clamp: bool = False,
     budget: Budget | None = None,
 ) -> Engine:
@@ -46,11 +54,11 @@ def rtp(
     Args:
         architecture: of the networks; None takes ConvNet-3 of width 128 (an MLP for features).
         augmentation: of the real batch; the paper has none.
-        initial: what bases and addresses first approximate: "random" real samples, "kmeans", "herding",
+        init: what bases and addresses first approximate: "random" real samples, "kmeans", "herding",
             "k-center" or "noise".
         parameterization: how samples are stored; "addressing:bases=16" and the like, or "pixels" for the paper's
             unrolled training alone.
-        labels: "hard" ones, "learned:learning_rate=0.01" and the like, or a teacher's; None takes hard ones.
+        labels: "hard" ones, "learned:learning_rate=0.01" and the like, or a teacher's.
         optimiser: any callable that takes parameters, in place of Adam with ``learning_rate``.
         learning_rate: of Adam.
         decay_start, max_grad_norm: see :class:`~fedcl_distill.engine.MethodSpec`.
@@ -76,8 +84,8 @@ def rtp(
         ),
         networks=FreshRandom(as_architecture(architecture)),
         augmentation=as_augmentation(augmentation),
-        parameterization=as_parameterization(parameterization),
-        labels=as_labels(labels),
+        parameterization=PARAMETERIZATIONS.build(parameterization),
+        labels=build_labels(labels, learned=UnrolledTraining.reads_labels),
         init=as_init(init),
         optimiser=as_optimiser(optimiser or Adam(learning_rate=learning_rate)),
         decay_start=decay_start,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from fedcl_distill.context import SetupContext, SyntheticBatch
 from fedcl_distill.networks import Network
+from fedcl_distill.registry import describe
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,14 @@ class NetworkSampler:
     """Hands out the networks of one run. Every hook but :meth:`draw` does nothing unless overridden.
 
     To resume a run exactly, what :meth:`draw` returns must follow from its arguments, the problem and :meth:`state`
-    alone, and asking again for the same view must give the same network as long as :meth:`learn` was not called.
+    alone, and asking again for the same view must give the same network as long as :meth:`update` was not called.
     """
 
     def draw(self, index: int, seed: int) -> DrawnNetwork:
         """The network of view number ``index``, whose random draws are named by ``seed``."""
         raise NotImplementedError
 
-    def learn(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
+    def update(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
         """After the last step of view ``index``: let networks learn from the synthetic samples as they are now."""
 
     def state(self) -> dict[str, Any]:
@@ -39,19 +41,19 @@ class NetworkSampler:
         """Go on from what :meth:`state` returned."""
 
 
-class NetworkSource(Protocol):
-    """Settings of a supply; itself without state.
+class NetworkSource(ABC):
+    """Which networks; itself without state, so that :func:`~fedcl_distill.registry.describe` says all of it.
 
     Attributes:
-        gives_target: what it draws has a goal.
+        gives_target: what it draws has a target network.
     """
 
-    gives_target: ClassVar[bool]
+    gives_target: ClassVar[bool] = False
 
-    def open(self, problem: SetupContext) -> NetworkSampler:
-        """Prepare the networks for one run."""
-        ...
+    @abstractmethod
+    def prepare(self, problem: SetupContext) -> NetworkSampler:
+        """The networks of one run."""
 
     def settings(self) -> dict[str, Any]:
         """What provenance records, as JSON values."""
-        ...
+        return {"networks": describe(self)}

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedcl_distill.augmentation import Augmentation, augmentation_for
 from fedcl_distill.checkpoint import fingerprint
@@ -22,11 +22,20 @@ from fedcl_distill.context import SetupContext
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.files import write_atomically
-from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler
+from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler, NetworkSource
 from fedcl_distill.network_sources.simple import digest_of
-from fedcl_distill.networks import Architecture, Network, default_architecture
+from fedcl_distill.networks import (
+    Architecture,
+    ArchitectureLike,
+    Network,
+    adapted,
+    architecture_for,
+    as_architecture,
+    check_weights_alone,
+)
 from fedcl_distill.registry import describe
 from fedcl_distill.seeding import derive_seed, generator_for
+from fedcl_distill.settings import Count, Momentum, Positive, settings
 from fedcl_distill.training import TrainConfig, fit
 
 _LOG = logging.getLogger(__name__)
@@ -127,8 +136,8 @@ def _digest(weights: Tensor) -> str:
     return hashlib.sha256(weights.contiguous().numpy().data).hexdigest()
 
 
-@dataclass(frozen=True)
-class ExpertTrajectories:
+@settings
+class ExpertTrajectories(NetworkSource):
     """Networks on the way of a training on the real data, each with where it is after more of it.
 
     An expert's path is a row of snapshots of its weights: number 0 before training, one more after every
@@ -159,41 +168,22 @@ class ExpertTrajectories:
     """
 
     gives_target: ClassVar[bool] = True
-    architecture: Architecture | None = None
-    runs: int = 100
-    latest_start: int = 25
-    segment: int = 3
-    samples_per_snapshot: int | None = None
-    learning_rate: float = 0.01
-    momentum: float = 0.0
-    batch_size: int = 256
+    architecture: ArchitectureLike | None = None
+    runs: Count = 100
+    latest_start: Count = 25
+    segment: Count = 3
+    samples_per_snapshot: Count | None = None
+    learning_rate: Positive = 0.01
+    momentum: Momentum = 0.0
+    batch_size: Count = 256
     augmentation: Augmentation | None = None
     seed: int | None = None
-    cache: str | os.PathLike[str] | None = field(default=None, compare=False)
+    cache: str | os.PathLike[str] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        least = min(self.runs, self.latest_start, self.segment, self.batch_size)
-        if least < 1 or (self.samples_per_snapshot is not None and self.samples_per_snapshot < 1):
-            raise SettingsError("experts need at least one run, start, snapshot a segment, sample a batch and snapshot")
-        if self.learning_rate <= 0 or not 0 <= self.momentum < 1:
-            raise SettingsError("experts need a positive learning rate and a momentum in [0, 1)")
+        object.__setattr__(self, "architecture", as_architecture(self.architecture))
 
-    def settings(self) -> dict[str, Any]:
-        return {
-            "networks": "expert trajectories",
-            "architecture": str(self.architecture or "default"),
-            "expert_runs": self.runs,
-            "expert_latest_start": self.latest_start,
-            "expert_segment": self.segment,
-            "expert_samples_per_snapshot": self.samples_per_snapshot,
-            "expert_learning_rate": self.learning_rate,
-            "expert_momentum": self.momentum,
-            "expert_batch_size": self.batch_size,
-            "expert_augmentation": describe(self.augmentation),
-            "expert_seed": self.seed,
-        }
-
-    def open(self, problem: SetupContext) -> NetworkSampler:
+    def prepare(self, problem: SetupContext) -> NetworkSampler:
         """Train the experts, or find them in the cache.
 
         Raises:
@@ -202,12 +192,14 @@ class ExpertTrajectories:
         """
         experts = Experts.of(problem, self)
         lengths = [0] * self.runs
-        for run, number in self._order():
+        total = sum(1 for _ in self._order())
+        for done, (run, number) in enumerate(self._order(), start=1):
             if not experts.has(run, number):
                 if lengths[0] >= self.segment and not problem.has_time():
                     break
                 experts.snapshot(run, number)
             lengths[run] = number
+            problem.report(done, total, "experts")
         return _ExpertSampler(self, experts, lengths)
 
     def _order(self) -> Iterator[tuple[int, int]]:
@@ -238,7 +230,7 @@ class Experts:
     def of(cls, problem: SetupContext, source: ExpertTrajectories) -> Experts:
         """The experts that ``source`` describes, none of them trained yet."""
         real = problem.real
-        architecture = source.architecture or default_architecture(real.sample_shape)
+        architecture = architecture_for(source.architecture, real.sample_shape)
         seed = problem.seed if source.seed is None else source.seed
         train_config = TrainConfig(
             epochs=1,
@@ -250,9 +242,11 @@ class Experts:
             augmentation=augmentation_for(real, source.augmentation),
         )
         template = architecture.build(real.sample_shape, real.num_classes, seed=0, device=problem.device)
+        check_weights_alone(template, "an expert trajectory")
         length = source.samples_per_snapshot or len(real)
         size = sum(parameter.numel() for parameter in template.parameters())
-        store = store_for(source.cache, kind_of_expert(real, seed, f"{architecture} {train_config} {length}"), size)
+        kind = kind_of_expert(real, seed, f"{architecture} {describe(train_config)} {length}")
+        store = store_for(source.cache, kind, size)
         return cls(problem, train_config, length, seed, template.requires_grad_(False), architecture, store)
 
     def has(self, run: int, number: int) -> bool:
@@ -339,8 +333,8 @@ def _put(network: Network, weights: Tensor) -> None:
         parameter.copy_(values.view(parameter.shape))
 
 
-@dataclass(frozen=True)
-class GivenTrajectory:
+@settings
+class GivenTrajectory(NetworkSource):
     """Each view starts at a random snapshot, and its goal is the snapshot ``segment`` later.
 
     Attributes:
@@ -352,7 +346,7 @@ class GivenTrajectory:
     """
 
     gives_target: ClassVar[bool] = True
-    snapshots: tuple[Network, ...] = field(compare=False)
+    snapshots: tuple[nn.Module, ...] = field(compare=False)
     segment: int = 1
 
     def __post_init__(self) -> None:
@@ -362,26 +356,28 @@ class GivenTrajectory:
                 "take more snapshots, or a segment of at least 1 and less than their number"
             )
 
-    def open(self, problem: SetupContext) -> NetworkSampler:
-        return _Sampler(problem, self)
+    def prepare(self, problem: SetupContext) -> NetworkSampler:
+        real = problem.real
+        return _Sampler(
+            problem, [adapted(one, real.sample_shape, real.num_classes) for one in self.snapshots], self.segment
+        )
 
-    def settings(self) -> dict[str, Any]:
-        return {
-            "networks": "given trajectory",
-            "segment": self.segment,
-            "snapshots": [digest_of(network) for network in self.snapshots],
-        }
+    def describe(self) -> dict[str, Any]:
+        """The plain form; weights are named by digests."""
+        snapshots = [digest_of(network) for network in self.snapshots]
+        return {"name": type(self).__name__, "segment": self.segment, "snapshots": snapshots}
 
 
 @dataclass
 class _Sampler(NetworkSampler):
     problem: SetupContext
-    source: GivenTrajectory
+    snapshots: list[Network]
+    segment: int
 
     def draw(self, index: int, seed: int) -> DrawnNetwork:
-        starts = len(self.source.snapshots) - self.source.segment
+        starts = len(self.snapshots) - self.segment
         start = int(torch.randint(starts, (), generator=generator_for(seed, "snapshot")))
-        return DrawnNetwork(self._copy(start), self._copy(start + self.source.segment))
+        return DrawnNetwork(self._copy(start), self._copy(start + self.segment))
 
     def _copy(self, number: int) -> Network:
-        return copy.deepcopy(self.source.snapshots[number]).to(self.problem.device).requires_grad_(False)
+        return copy.deepcopy(self.snapshots[number]).to(self.problem.device).requires_grad_(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,11 +14,18 @@ from fedcl_distill.augmentation import Augmentation, augmentation_for
 from fedcl_distill.context import SetupContext, SyntheticBatch
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.micro_batches import micro_batches
-from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler
+from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler, NetworkSource
 from fedcl_distill.network_sources.simple import perturbed
-from fedcl_distill.networks import Architecture, Network, default_architecture
-from fedcl_distill.registry import describe
+from fedcl_distill.networks import (
+    Architecture,
+    ArchitectureLike,
+    Learning,
+    Network,
+    architecture_for,
+    as_architecture,
+)
 from fedcl_distill.seeding import derive_seed, generator_for
+from fedcl_distill.settings import Count, Momentum, Natural, NonNegative, Positive, settings
 from fedcl_distill.training import TrainConfig, fit, train_config_for
 
 
@@ -30,11 +38,16 @@ class Pretrained:
 
 
 def pretrained_pair(
-    problem: SetupContext, architecture: Architecture, train_config: TrainConfig, index: int
+    problem: SetupContext,
+    architecture: Architecture,
+    train_config: TrainConfig,
+    index: int,
+    keep_going: Callable[[], bool] | None = None,
 ) -> Pretrained:
     """Network number ``index`` of the problem's pool, trained by ``train_config``.
 
-    Where there is no more time, training ends after the step under way, so that there is one step at least.
+    Where ``keep_going``, or without it the problem, says that there is no more time, training ends after the step under
+    way, so that there is one step at least.
 
     Raises:
         DivergenceError: the loss stopped being finite.
@@ -42,7 +55,7 @@ def pretrained_pair(
     real, seed = problem.real, derive_seed(problem.seed, "pretrained", index)
     initial = architecture.build(real.sample_shape, real.num_classes, seed=seed, device=problem.device)
     trained = copy.deepcopy(initial)
-    fit(trained, real.inputs(), real.labels, train_config, seed=seed, keep_going=problem.has_time)
+    fit(trained, real.inputs(), real.labels, train_config, seed=seed, keep_going=keep_going or problem.has_time)
     trained.zero_grad(set_to_none=True)
     return Pretrained(initial.requires_grad_(False), trained.requires_grad_(False))
 
@@ -55,9 +68,10 @@ def pretrained_pool(
     Raises:
         DivergenceError: the loss of one stopped being finite.
     """
-    pool = [pretrained_pair(problem, architecture, train_config, 0)]
+    keep_going = problem.counting(count * train_config.steps(len(problem.real)), "networks")
+    pool = [pretrained_pair(problem, architecture, train_config, 0, keep_going)]
     while len(pool) < count and problem.has_time():
-        pool.append(pretrained_pair(problem, architecture, train_config, len(pool)))
+        pool.append(pretrained_pair(problem, architecture, train_config, len(pool), keep_going))
     return pool
 
 
@@ -106,8 +120,8 @@ def weights_on_cpu(network: Network) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
-@dataclass(frozen=True)
-class PretrainedPool:
+@settings
+class PretrainedPool(NetworkSource):
     """Each view draws one of a few networks in an early stage of training, and moves it a little in a random direction.
 
     Few networks, made many by perturbation, replace the many random ones that gradient matching starts from (Zhang et
@@ -128,50 +142,37 @@ class PretrainedPool:
         SettingsError: on construction, if a number is out of range.
     """
 
-    gives_target: ClassVar[bool] = False
-    architecture: Architecture | None = None
-    networks: int = 5
-    epochs: int = 2
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    batch_size: int = 64
+    architecture: ArchitectureLike | None = None
+    networks: Count = 5
+    epochs: Natural = 2
+    learning_rate: Positive = 0.01
+    momentum: Momentum = 0.9
+    weight_decay: NonNegative = 5e-4
+    batch_size: Count = 64
     augmentation: Augmentation | None = None
-    min_perturbation: float = 0.01
-    max_perturbation: float = 0.09
+    min_perturbation: NonNegative = 0.01
+    max_perturbation: NonNegative = 0.09
 
     def __post_init__(self) -> None:
-        if self.networks < 1 or self.epochs < 0 or self.batch_size < 1 or self.learning_rate <= 0:
-            raise SettingsError("a pool needs networks ≥ 1, epochs ≥ 0, batch_size ≥ 1 and learning_rate > 0")
-        if not 0 <= self.min_perturbation <= self.max_perturbation:
-            raise SettingsError("perturbations need 0 ≤ least ≤ most")
+        if self.min_perturbation > self.max_perturbation:
+            raise SettingsError(
+                f"PretrainedPool: min_perturbation must be at most max_perturbation, got {self.min_perturbation} and "
+                f"{self.max_perturbation}"
+            )
+        object.__setattr__(self, "architecture", as_architecture(self.architecture))
 
-    def open(self, problem: SetupContext) -> NetworkSampler:
+    def prepare(self, problem: SetupContext) -> NetworkSampler:
         """The pool is trained when the first view is drawn, so that a resumed run, which has it, need not do that.
 
         Drawing raises DivergenceError if a network's loss stops being finite.
         """
         return _Sampler(problem, self)
 
-    def settings(self) -> dict[str, Any]:
-        return {
-            "networks": "pretrained pool",
-            "architecture": str(self.architecture or "default"),
-            "pool_size": self.networks,
-            "pool_epochs": self.epochs,
-            "pool_learning_rate": self.learning_rate,
-            "pool_momentum": self.momentum,
-            "pool_weight_decay": self.weight_decay,
-            "pool_batch_size": self.batch_size,
-            "pool_augmentation": describe(self.augmentation),
-            "perturbation": [self.min_perturbation, self.max_perturbation],
-        }
-
 
 class _Sampler(NetworkSampler):
     def __init__(self, problem: SetupContext, source: PretrainedPool) -> None:
         self._problem, self._source = problem, source
-        self._architecture = source.architecture or default_architecture(problem.real.sample_shape)
+        self._architecture = architecture_for(source.architecture, problem.real.sample_shape)
         self._pool: list[Network] = []
 
     def draw(self, index: int, seed: int) -> DrawnNetwork:
@@ -202,8 +203,8 @@ class _Sampler(NetworkSampler):
         )
 
 
-@dataclass(frozen=True)
-class Interpolated:
+@settings
+class Interpolated(NetworkSource):
     """Each view's network lies on the line from a network's initial weights to those after training on the real data.
 
     Where on the line is uniformly random, and which of the pretrained networks as well; the goal of a view is the
@@ -220,33 +221,22 @@ class Interpolated:
     """
 
     gives_target: ClassVar[bool] = True
-    architecture: Architecture | None = None
-    networks: int = 20
+    architecture: ArchitectureLike | None = None
+    networks: Count = 20
     train_config: TrainConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.networks < 1:
-            raise SettingsError(f"at least one network must be pretrained, got {self.networks}")
+        object.__setattr__(self, "architecture", as_architecture(self.architecture))
 
-    def open(self, problem: SetupContext) -> NetworkSampler:
+    def prepare(self, problem: SetupContext) -> NetworkSampler:
         """The first draw pretrains the networks, and raises DivergenceError where a loss stopped being finite."""
         return _InterpolatedSampler(self, problem)
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "networks": "interpolated",
-            "architecture": str(self.architecture or "default"),
-            "pretrained_networks": self.networks,
-            "pretraining_epochs": None if self.train_config is None else self.train_config.epochs,
-            "pretraining_learning_rate": None if self.train_config is None else self.train_config.learning_rate,
-            "pretraining_batch_size": None if self.train_config is None else self.train_config.batch_size,
-        }
 
 
 class _InterpolatedSampler(NetworkSampler):
     def __init__(self, source: Interpolated, problem: SetupContext) -> None:
         self._source, self._problem = source, problem
-        self._architecture = source.architecture or default_architecture(problem.real.sample_shape)
+        self._architecture = architecture_for(source.architecture, problem.real.sample_shape)
         self._pool: list[tuple[Network, Network]] = []
 
     def draw(self, index: int, seed: int) -> DrawnNetwork:
@@ -279,46 +269,34 @@ def between(initial: Network, trained: Network, fraction: float) -> Network:
     return network
 
 
-@dataclass(frozen=True)
-class OnlinePool:
+@settings
+class OnlinePool(NetworkSource):
     """Each view looks through one network of a pool; then that network takes a step of training on the synthetic set.
 
     So networks of many ages, and therefore many degrees of training, are looked through, and no expert is needed
     (Zhou et al. 2022). As in the authors' code, first ages are staggered, a network past
-    ``steps_at_most`` is replaced by a fresh one instead of being trained, and the training is Adam on ½ squared error
+    ``max_steps`` is replaced by a fresh one instead of being trained, and the training is Adam on ½ squared error
     from labels minus 1/classes, without augmentation.
 
     Attributes:
         architecture: of the networks; None takes a ConvNet for images and an MLP for features.
         networks: in the pool.
-        steps_at_most: training steps before a network is replaced.
+        max_steps: training steps before a network is replaced.
         learning_rate: of Adam.
         batch_size: synthetic samples a training step, at most.
     """
 
-    gives_target: ClassVar[bool] = False
-    architecture: Architecture | None = None
-    networks: int = 10
-    steps_at_most: int = 100
-    learning_rate: float = 3e-4
-    batch_size: int = 1000
+    architecture: ArchitectureLike | None = None
+    networks: Count = 10
+    max_steps: Natural = 100
+    learning_rate: Positive = 3e-4
+    batch_size: Count = 1000
 
     def __post_init__(self) -> None:
-        if self.networks < 1 or self.steps_at_most < 0 or self.batch_size < 1 or self.learning_rate <= 0:
-            raise SettingsError("a pool needs networks ≥ 1, steps_at_most ≥ 0, batch_size ≥ 1 and learning_rate > 0")
+        object.__setattr__(self, "architecture", as_architecture(self.architecture))
 
-    def open(self, problem: SetupContext) -> NetworkSampler:
+    def prepare(self, problem: SetupContext) -> NetworkSampler:
         return _PoolSampler(problem, self)
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "networks": "online pool",
-            "architecture": str(self.architecture or "default"),
-            "pool_size": self.networks,
-            "pool_steps_at_most": self.steps_at_most,
-            "network_learning_rate": self.learning_rate,
-            "network_batch_size": self.batch_size,
-        }
 
 
 class _Member:
@@ -329,13 +307,15 @@ class _Member:
         self.optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
         self.age = age
 
-    def train(self, inputs: Tensor, labels: Tensor) -> None:
+    def train(self, inputs: Tensor, labels: Tensor, seed: int) -> None:
         """One step on ½ squared error against ``labels``, float32 (n, classes); its mean over samples."""
         self.network.requires_grad_(True)
         self.optimiser.zero_grad(set_to_none=True)
-        for part, wanted in micro_batches(inputs, labels):
-            loss = 0.5 * (self.network(part) - wanted).square().sum() / len(inputs)
-            loss.backward()  # type: ignore[no-untyped-call]
+        learning = Learning(self.network)
+        with learning.step(len(inputs), seed):
+            for part, wanted in micro_batches(inputs, labels, whole=learning.whole):
+                loss = 0.5 * (self.network(part) - wanted).square().sum() / len(inputs)
+                loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.network.requires_grad_(False)
@@ -365,8 +345,8 @@ class _Member:
 class _PoolSampler(NetworkSampler):
     def __init__(self, problem: SetupContext, settings: OnlinePool) -> None:
         self._problem, self._settings = problem, settings
-        self._architecture = settings.architecture or default_architecture(problem.real.sample_shape)
-        stagger = settings.steps_at_most // settings.networks
+        self._architecture = architecture_for(settings.architecture, problem.real.sample_shape)
+        stagger = settings.max_steps // settings.networks
         self._members = [
             self._member(derive_seed(problem.seed, "network", place), age=place * stagger)
             for place in range(settings.networks)
@@ -375,15 +355,15 @@ class _PoolSampler(NetworkSampler):
     def draw(self, index: int, seed: int) -> DrawnNetwork:
         return DrawnNetwork(self._members[self._place(seed)].network)
 
-    def learn(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
+    def update(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
         place, real = self._place(seed), self._problem.real
-        if self._members[place].age > self._settings.steps_at_most:
+        if self._members[place].age > self._settings.max_steps:
             self._members[place] = self._member(derive_seed(seed, "network"), age=0)
             return
         chosen = torch.randperm(len(synthetic.inputs), generator=generator_for(seed, "network batch"))
         chosen = chosen[: self._settings.batch_size].to(synthetic.inputs.device)
         labels = synthetic.probabilities(real.num_classes) - 1 / real.num_classes
-        self._members[place].train(synthetic.inputs[chosen], labels[chosen])
+        self._members[place].train(synthetic.inputs[chosen], labels[chosen], derive_seed(seed, "network"))
 
     def state(self) -> dict[str, Any]:
         return {"members": [member.state() for member in self._members]}

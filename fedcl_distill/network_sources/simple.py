@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler
-from fedcl_distill.networks import Architecture, Network, default_architecture
+from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler, NetworkSource
+from fedcl_distill.networks import (
+    Architecture,
+    ArchitectureLike,
+    Network,
+    adapted,
+    architecture_for,
+    as_architecture,
+)
 from fedcl_distill.seeding import derive_seed, generator_for, isolated_rng
+from fedcl_distill.settings import Count, NonNegative, settings
 
 
-@dataclass(frozen=True)
-class NoNetwork:
+@settings
+class NoNetwork(NetworkSource):
     """Hands out the identity, which objectives with a closed form do not look at."""
 
-    gives_target: ClassVar[bool] = False
-
-    def open(self, problem: SetupContext) -> NetworkSampler:
+    def prepare(self, problem: SetupContext) -> NetworkSampler:
         return _NoSampler()
-
-    def settings(self) -> dict[str, Any]:
-        return {"networks": "none"}
 
 
 class _NoSampler(NetworkSampler):
@@ -42,22 +44,21 @@ def no_network() -> Network:
         return Network([nn.Identity()], 1, 1)
 
 
-@dataclass(frozen=True)
-class FreshRandom:
+@settings
+class FreshRandom(NetworkSource):
     """A new randomly initialised network for every view (Zhao and Bilen 2023, section 3.2).
 
     Attributes:
         architecture: of the networks; None takes a ConvNet for images and an MLP for features.
     """
 
-    gives_target: ClassVar[bool] = False
-    architecture: Architecture | None = None
+    architecture: ArchitectureLike | None = None
 
-    def open(self, problem: SetupContext) -> NetworkSampler:
-        return _FreshSampler(problem, self.architecture or default_architecture(problem.real.sample_shape))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "architecture", as_architecture(self.architecture))
 
-    def settings(self) -> dict[str, Any]:
-        return {"networks": "fresh random", "architecture": str(self.architecture or "default")}
+    def prepare(self, problem: SetupContext) -> NetworkSampler:
+        return _FreshSampler(problem, architecture_for(self.architecture, problem.real.sample_shape))
 
 
 @dataclass
@@ -73,8 +74,8 @@ class _FreshSampler(NetworkSampler):
         return DrawnNetwork(network.requires_grad_(False))
 
 
-@dataclass(frozen=True)
-class FreshEnsemble:
+@settings
+class FreshEnsemble(NetworkSource):
     """New random networks for every view, whose embeddings side by side are one network's.
 
     Inner products of embeddings, divided by their size, are then means over the networks, which come the closer to the
@@ -85,25 +86,14 @@ class FreshEnsemble:
         count: networks in each view.
     """
 
-    gives_target: ClassVar[bool] = False
-    architecture: Architecture | None = None
-    count: int = 8
+    architecture: ArchitectureLike | None = None
+    count: Count = 8
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise SettingsError(f"an ensemble needs at least one network, got {self.count}")
+        object.__setattr__(self, "architecture", as_architecture(self.architecture))
 
-    def open(self, problem: SetupContext) -> NetworkSampler:
-        return _EnsembleSampler(
-            problem, self.architecture or default_architecture(problem.real.sample_shape), self.count
-        )
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "networks": "fresh ensemble",
-            "architecture": str(self.architecture or "default"),
-            "ensemble_size": self.count,
-        }
+    def prepare(self, problem: SetupContext) -> NetworkSampler:
+        return _EnsembleSampler(problem, architecture_for(self.architecture, problem.real.sample_shape), self.count)
 
 
 class SideBySide(nn.Module):
@@ -186,8 +176,8 @@ def _direction(weight: Tensor, generator: torch.Generator) -> Tensor:
     return noise * lengths / own.clamp(min=1e-10)
 
 
-@dataclass(frozen=True)
-class AroundNetwork:
+@settings
+class AroundNetwork(NetworkSource):
     """Each view moves the same network by a fixed distance in a new random direction.
 
     FedDM (Xiong et al. 2023) draws weights from a truncated Gaussian inside a ball around the global model. In as many
@@ -195,43 +185,41 @@ class AroundNetwork:
     ball.
 
     Attributes:
-        network: in the middle.
+        network: in the middle: any module.
         radius: the distance, in the Euclidean norm of all parameters; 0 leaves the network as it is, 5 in the paper.
 
     Raises:
         SettingsError: on construction, if the radius is negative or not finite.
     """
 
-    gives_target: ClassVar[bool] = False
-    network: Network = field(compare=False)
-    radius: float = 5.0
+    network: nn.Module = field(compare=False)
+    radius: NonNegative = 5.0
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.radius < math.inf:
-            raise SettingsError(f"a radius must be finite and not negative, got {self.radius}")
-
-    def open(self, problem: SetupContext) -> NetworkSampler:
+    def prepare(self, problem: SetupContext) -> NetworkSampler:
         """SettingsError if the network tells another number of classes apart than the data have."""
-        known, classes = self.network.classifier.out_features, problem.real.num_classes
-        if known != classes:
-            raise SettingsError(f"the network knows {known} classes, {problem.real.name} has {classes}")
-        return _Sampler(problem, self)
+        real = problem.real
+        network = adapted(self.network, real.sample_shape, real.num_classes)
+        if network.num_classes != real.num_classes:
+            raise SettingsError(f"the network knows {network.num_classes} classes, {real.name} has {real.num_classes}")
+        return _Sampler(problem, network, self.radius)
 
-    def settings(self) -> dict[str, Any]:
-        return {"networks": "around a given one", "radius": self.radius, "network": digest_of(self.network)}
+    def describe(self) -> dict[str, Any]:
+        """The plain form; weights are named by a digest."""
+        return {"name": type(self).__name__, "radius": self.radius, "network": digest_of(self.network)}
 
 
 @dataclass
 class _Sampler(NetworkSampler):
     problem: SetupContext
-    source: AroundNetwork
+    network: Network
+    radius: float
 
     def draw(self, index: int, seed: int) -> DrawnNetwork:
-        network = at_distance(self.source.network, self.source.radius, seed=seed)
+        network = at_distance(self.network, self.radius, seed=seed)
         return DrawnNetwork(network.to(self.problem.device).requires_grad_(False))
 
 
-def digest_of(network: Network) -> str:
+def digest_of(network: nn.Module) -> str:
     """16 hexadecimal digits that name the weights."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():

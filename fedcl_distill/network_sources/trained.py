@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -13,19 +13,18 @@ from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Augmentation, NoAugmentation, augmentation_for, cutmix
 from fedcl_distill.context import RealSampler, SetupContext, SyntheticBatch
-from fedcl_distill.errors import SettingsError
 from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler, NetworkSource
 from fedcl_distill.network_sources.pools import Episode
 from fedcl_distill.network_sources.simple import FreshRandom
-from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.registry import describe
+from fedcl_distill.networks import ArchitectureLike, Learning, Network, as_architecture
 from fedcl_distill.seeding import derive_seed, generator_for
+from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive, Range, settings
 from fedcl_distill.training import TrainConfig, fit
 
 
-@dataclass(frozen=True)
-class TrainedOnReal:
+@settings
+class TrainedOnReal(NetworkSource):
     """A network serves some views, and between two of them it is trained on a few batches of the real data.
 
     Gradients of a network trained on few synthetic samples vanish soon; on real data they keep telling something. The
@@ -46,62 +45,42 @@ class TrainedOnReal:
         SettingsError: on construction, if a number is out of range.
     """
 
-    gives_target: ClassVar[bool] = False
     start: NetworkSource = field(default_factory=FreshRandom)
-    views_per_network: int = 100
-    samples_between: int = 500
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    batch_size: int = 64
-    cutmix_probability: float = 0.5
+    views_per_network: Count = 100
+    samples_between: Natural = 500
+    learning_rate: Positive = 0.01
+    momentum: Momentum = 0.9
+    weight_decay: NonNegative = 5e-4
+    batch_size: Count = 64
+    cutmix_probability: Fraction = 0.5
     augmentation: Augmentation | None = None
 
-    def __post_init__(self) -> None:
-        if self.views_per_network < 1 or self.samples_between < 0:
-            raise SettingsError("a network serves at least one view, and samples_between is not negative")
-        if self.batch_size < 1 or self.learning_rate <= 0 or not 0 <= self.cutmix_probability <= 1:
-            raise SettingsError("networks need batch_size ≥ 1, learning_rate > 0 and a cutmix_probability in [0, 1]")
-
-    def open(self, problem: SetupContext) -> NetworkSampler:
+    def prepare(self, problem: SetupContext) -> NetworkSampler:
         return _Sampler(problem, self)
-
-    def settings(self) -> dict[str, Any]:
-        start = self.start.settings()
-        return {
-            **start,
-            "networks": f"trained on real, from {start['networks']}",
-            "views_per_network": self.views_per_network,
-            "samples_between": self.samples_between,
-            "network_learning_rate": self.learning_rate,
-            "network_momentum": self.momentum,
-            "network_weight_decay": self.weight_decay,
-            "network_batch_size": self.batch_size,
-            "network_cutmix": self.cutmix_probability,
-            "network_augmentation": describe(self.augmentation),
-        }
 
 
 class _Sampler(NetworkSampler):
     def __init__(self, problem: SetupContext, source: TrainedOnReal) -> None:
         self._real, self._device, self._source = problem.real, problem.device, source
-        self._episode = Episode(source.start.open(problem))
+        self._episode = Episode(source.start.prepare(problem))
         self._augmentation = augmentation_for(problem.real, source.augmentation)
         self._momentum: list[Tensor] = []
 
     def draw(self, index: int, seed: int) -> DrawnNetwork:
         return DrawnNetwork(self._episode.network(index, seed))
 
-    def learn(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
+    def update(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
         self._episode.served += 1
         if self._episode.served >= self._source.views_per_network:
             self._episode.end()
             self._momentum = []
             return
         network = self._episode.network(index, seed).requires_grad_(True)
-        optimiser = self._optimiser(network)
+        optimiser, learning = self._optimiser(network), Learning(network)
         for number, rows in enumerate(self._batches(seed)):
-            self._step(network, optimiser, rows, derive_seed(seed, "network batch", number))
+            of_batch = derive_seed(seed, "network batch", number)
+            with learning.step(len(rows), derive_seed(of_batch, "network")):
+                self._step(network, optimiser, rows, of_batch, whole=learning.whole)
         self._momentum = [
             optimiser.state[one]["momentum_buffer"] for one in network.parameters() if optimiser.state[one]
         ]
@@ -131,10 +110,12 @@ class _Sampler(NetworkSampler):
         rows = torch.randperm(len(self._real), generator=generator_for(seed, "network rows"))[:count]
         return [batch for batch in torch.split(rows, size) if len(batch)]
 
-    def _step(self, network: Network, optimiser: torch.optim.Optimizer, rows: Tensor, seed: int) -> None:
+    def _step(
+        self, network: Network, optimiser: torch.optim.Optimizer, rows: Tensor, seed: int, *, whole: bool
+    ) -> None:
         inputs, labels = self._samples(rows, seed)
         optimiser.zero_grad(set_to_none=True)
-        for part, wanted in micro_batches(inputs, labels):
+        for part, wanted in micro_batches(inputs, labels, whole=whole):
             loss = F.cross_entropy(network(part), wanted, reduction="sum") / len(rows)
             loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -167,8 +148,8 @@ def loops_for(per_class: int) -> tuple[int, int]:
     raise AssertionError("every number up to the last published one lies between two of them")
 
 
-@dataclass(frozen=True)
-class TrainedOnSynthetic:
+@settings
+class TrainedOnSynthetic(NetworkSource):
     """A network serves some views, and between two of them it is trained on the synthetic samples as they are by then.
 
     Momentum starts from rest after every view, so that weights are all there is to know; the published setting has
@@ -186,40 +167,17 @@ class TrainedOnSynthetic:
         SettingsError: on construction, if there are less than one view or sample a batch, or negative passes.
     """
 
-    gives_target: ClassVar[bool] = False
     start: NetworkSource = field(default_factory=FreshRandom)
-    views_per_network: int | None = None
-    passes_between: int | None = None
-    learning_rate: float = 0.01
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    batch_size: int = 256
+    views_per_network: Count | None = None
+    passes_between: Natural | None = None
+    learning_rate: Positive = 0.01
+    momentum: Momentum = 0.0
+    weight_decay: NonNegative = 0.0
+    batch_size: Count = 256
     augmentation: Augmentation | None = None
 
-    def __post_init__(self) -> None:
-        if self.views_per_network is not None and self.views_per_network < 1:
-            raise SettingsError(f"a network serves at least one view, got views_per_network={self.views_per_network}")
-        if self.passes_between is not None and self.passes_between < 0:
-            raise SettingsError(f"passes_between cannot be negative, got {self.passes_between}")
-        if self.batch_size < 1 or self.learning_rate <= 0:
-            raise SettingsError("networks need batch_size ≥ 1 and learning_rate > 0")
-
-    def open(self, problem: SetupContext) -> NetworkSampler:
+    def prepare(self, problem: SetupContext) -> NetworkSampler:
         return _TrainedOnSyntheticSampler(problem, self)
-
-    def settings(self) -> dict[str, Any]:
-        start = self.start.settings()
-        return {
-            **start,
-            "networks": f"trained on synthetic, from {start['networks']}",
-            "views_per_network": self.views_per_network,
-            "passes_between": self.passes_between,
-            "network_learning_rate": self.learning_rate,
-            "network_momentum": self.momentum,
-            "network_weight_decay": self.weight_decay,
-            "network_batch_size": self.batch_size,
-            "network_augmentation": describe(self.augmentation),
-        }
 
     def loops(self, synthetic: SyntheticBatch) -> tuple[int, int]:
         """Views a network and passes between two of them, for these samples."""
@@ -231,13 +189,13 @@ class TrainedOnSynthetic:
 class _TrainedOnSyntheticSampler(NetworkSampler):
     def __init__(self, problem: SetupContext, source: TrainedOnSynthetic) -> None:
         self._source = source
-        self._episode = Episode(source.start.open(problem))
+        self._episode = Episode(source.start.prepare(problem))
         self._augmentation = augmentation_for(problem.real, source.augmentation)
 
     def draw(self, index: int, seed: int) -> DrawnNetwork:
         return DrawnNetwork(self._episode.network(index, seed))
 
-    def learn(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
+    def update(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
         views, passes = self._source.loops(synthetic)
         self._episode.served += 1
         if self._episode.served >= views:
@@ -267,8 +225,8 @@ class _TrainedOnSyntheticSampler(NetworkSampler):
         self._episode.restore(state)
 
 
-@dataclass(frozen=True)
-class WatchedTraining:
+@settings
+class WatchedTraining(NetworkSource):
     """One network for many views; between them it trains on the synthetic samples for as long as it takes to change.
 
     After every view the accuracy on real queries is taken. Once it moved by less than ``settled`` over ``window``
@@ -294,41 +252,22 @@ class WatchedTraining:
         SettingsError: on construction, if a number is out of range.
     """
 
-    gives_target: ClassVar[bool] = False
-    architecture: Architecture | None = None
-    learning_rate: float = 0.01
-    batch_size: int = 256
+    architecture: ArchitectureLike | None = None
+    learning_rate: Positive = 0.01
+    batch_size: Count = 256
     augmentation: Augmentation | None = None
-    queries_per_class: int = 128
-    window: int = 10
-    settled: float = 0.04
-    changed: float = 0.03
-    max_views: int = 50
-    max_epochs: int = 50
+    queries_per_class: Count = 128
+    window: Annotated[int, Range(ge=2)] = 10
+    settled: NonNegative = 0.04
+    changed: NonNegative = 0.03
+    max_views: Count = 50
+    max_epochs: Count = 50
 
     def __post_init__(self) -> None:
-        if min(self.batch_size, self.queries_per_class, self.max_views, self.max_epochs) < 1 or self.window < 2:
-            raise SettingsError("watched training needs a batch, queries, views and epochs ≥ 1 and a window ≥ 2")
-        if self.learning_rate <= 0 or min(self.settled, self.changed) < 0:
-            raise SettingsError("watched training needs a positive learning rate and bounds that are not negative")
+        object.__setattr__(self, "architecture", as_architecture(self.architecture))
 
-    def open(self, problem: SetupContext) -> NetworkSampler:
+    def prepare(self, problem: SetupContext) -> NetworkSampler:
         return _WatchedSampler(self, problem)
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "networks": "watched training",
-            "architecture": str(self.architecture or "default"),
-            "network_learning_rate": self.learning_rate,
-            "network_batch_size": self.batch_size,
-            "network_augmentation": describe(self.augmentation),
-            "queries_per_class": self.queries_per_class,
-            "watched_window": self.window,
-            "watched_settled": self.settled,
-            "watched_changed": self.changed,
-            "watched_most_views": self.max_views,
-            "watched_most_epochs": self.max_epochs,
-        }
 
 
 class _WatchedSampler(NetworkSampler):
@@ -346,13 +285,13 @@ class _WatchedSampler(NetworkSampler):
             schedule="constant",
             augmentation=source.augmentation or NoAugmentation(),
         )
-        self._episode = Episode(FreshRandom(source.architecture).open(problem))
+        self._episode = Episode(FreshRandom(source.architecture).prepare(problem))
         self._accuracies: list[float] = []
 
     def draw(self, index: int, seed: int) -> DrawnNetwork:
         return DrawnNetwork(self._episode.network(index, seed))
 
-    def learn(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
+    def update(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
         network, source = self._episode.network(index, seed), self._source
         self._accuracies.append(self._accuracy(network, derive_seed(seed, "queries")))
         spread = spread_of_last(self._accuracies, source.window)
@@ -385,6 +324,7 @@ class _WatchedSampler(NetworkSampler):
     @torch.no_grad()
     def _accuracy(self, network: Network, seed: int) -> float:
         """Mean over classes of the fraction of queries that the network has right."""
+        network.eval()
         inputs, labels = self._real.draw(self._source.queries_per_class, seed)
         predicted = torch.cat([network(part).argmax(dim=1) for (part,) in micro_batches(inputs)])
         right = torch.bincount(labels, weights=(predicted == labels).double())

@@ -1,6 +1,14 @@
 """Objectives: what must agree between real and synthetic data."""
 
-from fedcl_distill.objectives.base import Learned, MatchContext, Objective, WithCrossEntropy, WithPairs
+from fedcl_distill.objectives.base import (
+    OBJECTIVES,
+    Learned,
+    MatchContext,
+    Objective,
+    WithCrossEntropy,
+    WithPairs,
+    register_objective,
+)
 from fedcl_distill.objectives.distribution import (
     CharacteristicFunction,
     ClassMeans,
@@ -9,6 +17,7 @@ from fedcl_distill.objectives.distribution import (
     class_means,
 )
 from fedcl_distill.objectives.gradients import (
+    DISTANCES,
     AbsoluteDistance,
     AllWeights,
     CosineDistance,
@@ -54,6 +63,8 @@ from fedcl_distill.objectives.unrolled import (
 )
 
 __all__ = [
+    "DISTANCES",
+    "OBJECTIVES",
     "AbsoluteDistance",
     "AllCoordinates",
     "AllWeights",
@@ -100,4 +111,5 @@ __all__ = [
     "WithCrossEntropy",
     "WithPairs",
     "class_means",
+    "register_objective",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks.base import Network
+from fedcl_distill.registry import Registry
+from fedcl_distill.settings import Positive, settings
 
 TargetT = TypeVar("TargetT")
 
@@ -55,6 +57,9 @@ class Learned:
 class Objective(ABC, Generic[TargetT]):
     """Split in two, so that the costly real side is computed once and serves several synthetic steps.
 
+    Objectives with settings are dataclasses: provenance records their fields (see
+    :func:`~fedcl_distill.registry.describe`).
+
     Attributes:
         needs_network: it looks through the view's network; False for a closed-form kernel.
         needs_target_network: it compares with the view's ``goal``, which only some sources of networks give.
@@ -78,16 +83,16 @@ class Objective(ABC, Generic[TargetT]):
         caches and never have to be held all at once. An objective that does not fall into addends yields one.
         """
 
-    @abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """What provenance records, as JSON values."""
-
     def learned(self) -> dict[str, Learned]:
         """What it learns beside the samples, by name; nothing unless overridden."""
         return {}
 
 
-@dataclass(frozen=True)
+OBJECTIVES: Registry[Objective[Any]] = Registry("objective", "fedcl_distill.objectives", Objective)
+register_objective = OBJECTIVES.register
+
+
+@settings
 class WithAddend(Objective[Any]):
     """An objective, and beside it an addend that hangs on the synthetic side and the view's networks alone.
 
@@ -104,12 +109,10 @@ class WithAddend(Objective[Any]):
     addend: ClassVar[str]
     addend_needs_goal: ClassVar[bool] = False
     addend_reads_labels: ClassVar[bool] = False
-    inner: Objective[Any]
-    weight: float = 1.0
+    inner: Annotated[Objective[Any], OBJECTIVES]
+    weight: Positive = 1.0
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise SettingsError(f"{self.addend} needs a positive weight, got {self.weight}")
         if not self.inner.needs_network:
             raise SettingsError(f"{self.addend} looks through networks; it cannot be added to a closed form")
 
@@ -124,11 +127,6 @@ class WithAddend(Objective[Any]):
     @property
     def reads_labels(self) -> bool:  # type: ignore[override]
         return self.addend_reads_labels or self.inner.reads_labels
-
-    def settings(self) -> dict[str, Any]:
-        inner = self.inner.settings()
-        name = self.addend.replace(" ", "_")
-        return {**inner, "objective": f"{inner['objective']} with {self.addend}", f"{name}_weight": self.weight}
 
     def learned(self) -> dict[str, Learned]:
         return self.inner.learned()
@@ -147,7 +145,8 @@ def share_of_class(synthetic: SyntheticBatch) -> Tensor:
     return 1 / synthetic.classes.bincount()[synthetic.classes].to(synthetic.inputs.dtype)
 
 
-@dataclass(frozen=True)
+@register_objective("with-cross-entropy")
+@settings
 class WithCrossEntropy(WithAddend):
     """Adds that a network trained on the real data must see each synthetic sample's label in it.
 
@@ -170,7 +169,8 @@ class WithCrossEntropy(WithAddend):
             yield (weight * F.cross_entropy(scores, labels, reduction="none")).sum()
 
 
-@dataclass(frozen=True)
+@register_objective("with-pairs")
+@settings
 class WithPairs(WithAddend):
     """Adds that features of each synthetic sample must stay near those of the sample it started from.
 
@@ -180,7 +180,7 @@ class WithPairs(WithAddend):
     """
 
     addend: ClassVar[str] = "pairs"
-    weight: float = 0.1
+    weight: Positive = 0.1
 
     def _addends(self, view: MatchContext, synthetic: SyntheticBatch) -> Iterator[Tensor]:
         shares = share_of_class(synthetic)

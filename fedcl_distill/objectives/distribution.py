@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +13,9 @@ from torch.nn import functional as F
 from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.micro_batches import micro_batch_size, micro_batches
-from fedcl_distill.objectives.base import MatchContext, Objective
+from fedcl_distill.objectives.base import MatchContext, Objective, register_objective
 from fedcl_distill.seeding import generator_for
+from fedcl_distill.settings import Count, NonNegative, Positive, settings
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class ClassMeans:
     present: Tensor
 
 
-@dataclass(frozen=True)
+@register_objective("distribution-matching")
+@settings
 class DistributionMatching(Objective[ClassMeans]):
     """Σ over classes of ‖mean embedding of the real − mean embedding of the synthetic samples‖² (equation 6).
 
@@ -41,19 +42,8 @@ class DistributionMatching(Objective[ClassMeans]):
         SettingsError: on construction, if the weight is negative or not finite.
     """
 
-    real_batch_per_class: int = 256
-    logits_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.logits_weight < math.inf:
-            raise SettingsError(f"logits_weight must be finite and not negative, got {self.logits_weight}")
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "objective": "distribution matching",
-            "real_batch_per_class": self.real_batch_per_class,
-            "logits_weight": self.logits_weight,
-        }
+    real_batch_per_class: Count = 256
+    logits_weight: NonNegative = 0.0
 
     @torch.no_grad()
     def target(self, view: MatchContext, real: RealSampler) -> ClassMeans:
@@ -122,7 +112,8 @@ class LayerTarget:
     labels: Tensor
 
 
-@dataclass(frozen=True)
+@register_objective("layer-means")
+@settings
 class LayerMeans(Objective[LayerTarget]):
     """Squared distance of class means at every stage, and a discriminative term (Wang et al. 2022).
 
@@ -143,23 +134,10 @@ class LayerMeans(Objective[LayerTarget]):
         SettingsError: on construction, if a weight is negative or there is no real sample.
     """
 
-    real_batch_per_class: int = 256
-    shallow_weight: float = 0.1
-    deep_weight: float = 1.0
-    discriminative_weight: float = 0.01
-
-    def __post_init__(self) -> None:
-        if self.real_batch_per_class < 1 or min(self.shallow_weight, self.deep_weight, self.discriminative_weight) < 0:
-            raise SettingsError("layer means need a real sample a class and weights that are not negative")
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "objective": "layer means",
-            "real_batch_per_class": self.real_batch_per_class,
-            "shallow_weight": self.shallow_weight,
-            "deep_weight": self.deep_weight,
-            "discriminative_weight": self.discriminative_weight,
-        }
+    real_batch_per_class: Count = 256
+    shallow_weight: NonNegative = 0.1
+    deep_weight: NonNegative = 1.0
+    discriminative_weight: NonNegative = 0.01
 
     def weights(self, stages: int) -> list[float]:
         """Weight of each of so many stages, shallow first."""
@@ -278,7 +256,8 @@ class CharacteristicTarget:
     real: CharacteristicMeans
 
 
-@dataclass(frozen=True)
+@register_objective("characteristic-function")
+@settings
 class CharacteristicFunction(Objective[CharacteristicTarget]):
     """Distance of the class-wise characteristic functions of embeddings, summed over classes (Wang et al. 2025).
 
@@ -298,27 +277,15 @@ class CharacteristicFunction(Objective[CharacteristicTarget]):
         SettingsError: on construction, if a number is not positive, or a weight negative or both 0.
     """
 
-    frequencies: int = 4096
-    amplitude_weight: float = 0.5
-    phase_weight: float = 0.5
-    scale: float = 300.0
-    real_batch_per_class: int = 1024
+    frequencies: Count = 4096
+    amplitude_weight: NonNegative = 0.5
+    phase_weight: NonNegative = 0.5
+    scale: Positive = 300.0
+    real_batch_per_class: Count = 1024
 
     def __post_init__(self) -> None:
-        if self.frequencies < 1 or self.real_batch_per_class < 1 or self.scale <= 0:
-            raise SettingsError("characteristic functions need a frequency, a real sample a class and a positive scale")
-        if min(self.amplitude_weight, self.phase_weight) < 0 or self.amplitude_weight + self.phase_weight == 0:
-            raise SettingsError("amplitude and phase need weights that are not negative and not both 0")
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "objective": "characteristic function",
-            "frequencies": self.frequencies,
-            "amplitude_weight": self.amplitude_weight,
-            "phase_weight": self.phase_weight,
-            "characteristic_scale": self.scale,
-            "real_batch_per_class": self.real_batch_per_class,
-        }
+        if self.amplitude_weight + self.phase_weight == 0:
+            raise SettingsError("CharacteristicFunction: amplitude_weight and phase_weight cannot both be 0")
 
     @torch.no_grad()
     def target(self, view: MatchContext, real: RealSampler) -> CharacteristicTarget:

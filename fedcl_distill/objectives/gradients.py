@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,34 +16,36 @@ from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.micro_batches import micro_batch_size, micro_batches
 from fedcl_distill.networks.base import Network
-from fedcl_distill.objectives.base import MatchContext, Objective
+from fedcl_distill.objectives.base import MatchContext, Objective, register_objective
+from fedcl_distill.registry import Registry, name_of
+from fedcl_distill.settings import Count, settings
 
 
+@runtime_checkable
 class Layers(Protocol):
     """Chooses parameters of any network."""
-
-    name: ClassVar[str]
 
     def of(self, network: Network) -> dict[str, Tensor]:
         """The chosen parameters by name, detached; each has at least two dimensions."""
         ...
 
 
-@dataclass(frozen=True)
+LAYERS: Registry[Layers] = Registry("layers", "fedcl_distill.layers", Layers)
+
+
+@LAYERS.register("all")
+@settings
 class AllWeights:
     """Every weight, but neither biases nor scales and shifts of norms (Zhao et al. 2021, their code)."""
-
-    name: ClassVar[str] = "all weights"
 
     def of(self, network: Network) -> dict[str, Tensor]:
         return {name: one.detach() for name, one in network.named_parameters() if one.ndim > 1}
 
 
-@dataclass(frozen=True)
+@LAYERS.register("hidden")
+@settings
 class HiddenWeights:
     """The weights below the classifier: the convolutions of a ConvNet (Kim et al. 2022, their code)."""
-
-    name: ClassVar[str] = "hidden weights"
 
     def of(self, network: Network) -> dict[str, Tensor]:
         known = {id(one) for one in network.classifier.parameters()}
@@ -51,24 +53,25 @@ class HiddenWeights:
         return {name: one for name, one in AllWeights().of(network).items() if name not in above}
 
 
+@runtime_checkable
 class Distance(Protocol):
     """Compares the gradients of one layer; an objective sums over layers."""
-
-    name: ClassVar[str]
 
     def __call__(self, real: Tensor, synthetic: Tensor) -> Tensor:
         """Scalar, differentiable twice in ``synthetic``; both float (outputs, …) of the layer's shape."""
         ...
 
 
-@dataclass(frozen=True)
+DISTANCES: Registry[Distance] = Registry("distance", "fedcl_distill.distances", Distance)
+
+
+@DISTANCES.register("cosine")
+@settings
 class CosineDistance:
     """Σ over output rows of 1 − cosine (Zhao et al. 2021): of directions alone, so of any scale.
 
     A row without a gradient counts 1; the 1e-6 of the authors' code keeps it finite.
     """
-
-    name: ClassVar[str] = "cosine"
 
     def __call__(self, real: Tensor, synthetic: Tensor) -> Tensor:
         real, synthetic = real.flatten(1), synthetic.flatten(1)
@@ -77,47 +80,30 @@ class CosineDistance:
         return (1 - cosines).sum()
 
 
-@dataclass(frozen=True)
+@DISTANCES.register("squared")
+@settings
 class SquaredDistance:
     """Σ of squared differences (Kim et al. 2022, for colour images)."""
-
-    name: ClassVar[str] = "squared"
 
     def __call__(self, real: Tensor, synthetic: Tensor) -> Tensor:
         return (real - synthetic).square().sum()
 
 
-@dataclass(frozen=True)
+@DISTANCES.register("absolute")
+@settings
 class AbsoluteDistance:
     """Σ of absolute differences (Kim et al. 2022, for grey images)."""
 
-    name: ClassVar[str] = "absolute"
-
     def __call__(self, real: Tensor, synthetic: Tensor) -> Tensor:
         return (real - synthetic).abs().sum()
-
-
-_BY_NAME: dict[str, Distance] = {one.name: one for one in (CosineDistance(), SquaredDistance(), AbsoluteDistance())}
-
-
-def as_distance(value: Distance | str) -> Distance:
-    """Read cosine, squared or absolute.
-
-    Raises:
-        SettingsError: the name is unknown.
-    """
-    if not isinstance(value, str):
-        return value
-    if value not in _BY_NAME:
-        raise SettingsError(f"unknown distance {value!r}; known: {', '.join(_BY_NAME)}")
-    return _BY_NAME[value]
 
 
 Gradient = Sequence[Tensor]
 """Of the mean cross entropy of some samples, in the chosen weights, in their order."""
 
 
-@dataclass(frozen=True)
+@register_objective("gradient-matching")
+@settings
 class GradientMatching(Objective[Mapping[int, Gradient]]):
     """Distance between the gradients of cross entropy on real and on synthetic samples, in a network's weights.
 
@@ -142,27 +128,11 @@ class GradientMatching(Objective[Mapping[int, Gradient]]):
     """
 
     reads_labels: ClassVar[bool] = True
-    distance: Distance = field(default_factory=CosineDistance)
+    distance: Annotated[Distance, DISTANCES] = field(default_factory=CosineDistance)
     over: Literal["class", "all"] = "class"
-    real_batch_per_class: int = 256
-    layers: Layers = field(default_factory=AllWeights)
-    full_rate_at: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.over not in ("class", "all"):
-            raise SettingsError(f"gradients are matched over 'class' or 'all', not {self.over!r}")
-        if self.real_batch_per_class < 1 or (self.full_rate_at is not None and self.full_rate_at < 1):
-            raise SettingsError("gradient matching needs real_batch_per_class and full_rate_at of at least 1")
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "objective": "gradient matching",
-            "gradient_distance": self.distance.name,
-            "matched_over": self.over,
-            "matched_layers": self.layers.name,
-            "real_batch_per_class": self.real_batch_per_class,
-            "full_rate_at": self.full_rate_at,
-        }
+    real_batch_per_class: Count = 256
+    layers: Annotated[Layers, LAYERS] = field(default_factory=AllWeights)
+    full_rate_at: Count | None = None
 
     def target(self, view: MatchContext, real: RealSampler) -> Mapping[int, Gradient]:
         inputs, labels = real.draw(self.real_batch_per_class, view.seed)
@@ -236,7 +206,9 @@ class _Weights:
         self._network = network
         self._leaves = {name: one.requires_grad_() for name, one in layers.of(network).items()}
         if not self._leaves:
-            raise SettingsError(f"this network has no {layers.name} whose gradients could be matched")
+            raise SettingsError(
+                f"this network has no weights among {name_of(layers)!r} layers whose gradients could be matched"
+            )
         self._all = {name: one.detach() for name, one in network.named_parameters()} | self._leaves
 
     def gradient(self, inputs: Tensor, labels: Tensor, shares: Tensor, create_graph: bool = False) -> Gradient:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fedcl_distill.context import RealSampler, SyntheticBatch
-from fedcl_distill.errors import DivergenceError, SettingsError
+from fedcl_distill.errors import DivergenceError
 from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import Network
-from fedcl_distill.objectives.base import Learned, MatchContext, Objective
+from fedcl_distill.objectives.base import Learned, MatchContext, Objective, register_objective
+from fedcl_distill.registry import Registry
+from fedcl_distill.settings import Count, Natural, NonNegative, Positive, settings
 
 
+@runtime_checkable
 class Kernel(Protocol):
     """Split in two, so that the representation of the real side is computed once and serves several steps."""
 
@@ -34,9 +37,8 @@ class Kernel(Protocol):
         """float64 (n, m) kernel of represented samples, differentiable; its precision is that of the samples."""
         ...
 
-    def settings(self) -> dict[str, Any]:
-        """What provenance records, as JSON values."""
-        ...
+
+KERNELS: Registry[Kernel] = Registry("kernel", "fedcl_distill.kernels", Kernel)
 
 
 def gram(kernel: Kernel, represented: Tensor) -> Tensor:
@@ -45,7 +47,8 @@ def gram(kernel: Kernel, represented: Tensor) -> Tensor:
     return kernel.between(represented, represented)
 
 
-@dataclass(frozen=True)
+@KERNELS.register("network-features")
+@settings
 class NetworkFeatures:
     """``scale`` · ⟨f(x), f(y)⟩ / embedding size + ``bias``, for embeddings f of the view's network.
 
@@ -54,12 +57,8 @@ class NetworkFeatures:
     (Loo et al. 2022).
     """
 
-    scale: float = 1.0
-    bias: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.scale <= 0 or self.bias < 0:
-            raise SettingsError(f"a kernel needs scale > 0 and bias ≥ 0, got {self.scale} and {self.bias}")
+    scale: Positive = 1.0
+    bias: NonNegative = 0.0
 
     @property
     def needs_network(self) -> bool:
@@ -71,11 +70,9 @@ class NetworkFeatures:
     def between(self, left: Tensor, right: Tensor) -> Tensor:
         return (left @ right.T).double() * (self.scale / left.shape[1]) + self.bias
 
-    def settings(self) -> dict[str, Any]:
-        return {"kernel": "network features", "kernel_scale": self.scale, "kernel_bias": self.bias}
 
-
-@dataclass(frozen=True)
+@KERNELS.register("fully-connected-ntk")
+@settings
 class FullyConnectedNTK:
     """Neural tangent kernel of an infinitely wide ReLU network (Jacot et al. 2018; Lee et al. 2019).
 
@@ -86,13 +83,9 @@ class FullyConnectedNTK:
         weight_std, bias_std: σ_w and σ_b; the defaults are those of KIP (Nguyen et al. 2021).
     """
 
-    depth: int = 2
-    weight_std: float = math.sqrt(2)
-    bias_std: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.depth < 0 or self.weight_std <= 0 or self.bias_std < 0:
-            raise SettingsError("a tangent kernel needs depth ≥ 0, weight_std > 0 and bias_std ≥ 0")
+    depth: Natural = 2
+    weight_std: Positive = math.sqrt(2)
+    bias_std: NonNegative = 0.1
 
     @property
     def needs_network(self) -> bool:
@@ -117,14 +110,6 @@ class FullyConnectedNTK:
         """Covariance after a layer's linear map."""
         return self.weight_std**2 * covariance + self.bias_std**2
 
-    def settings(self) -> dict[str, Any]:
-        return {
-            "kernel": "fully connected ntk",
-            "kernel_depth": self.depth,
-            "kernel_weight_std": self.weight_std,
-            "kernel_bias_std": self.bias_std,
-        }
-
 
 def relu_covariance(covariance: Tensor, of_left: Tensor, of_right: Tensor) -> tuple[Tensor, Tensor]:
     """E[ReLU(u) ReLU(v)] and E[ReLU′(u) ReLU′(v)] for centred Gaussian u, v (Cho and Saul 2009).
@@ -143,6 +128,7 @@ def relu_covariance(covariance: Tensor, of_left: Tensor, of_right: Tensor) -> tu
     return (sine + rest * covariance) / (2 * math.pi), rest / (2 * math.pi)
 
 
+@runtime_checkable
 class RegressionLoss(Protocol):
     """Compares predictions with classes."""
 
@@ -163,9 +149,10 @@ class RegressionLoss(Protocol):
         """What it learns beside the samples, by name."""
         ...
 
-    def settings(self) -> dict[str, Any]:
-        """What provenance records, as JSON values."""
-        ...
+
+REGRESSION_LOSSES: Registry[RegressionLoss] = Registry(
+    "regression loss", "fedcl_distill.regression_losses", RegressionLoss
+)
 
 
 class _LearnsNothing:
@@ -173,7 +160,8 @@ class _LearnsNothing:
         return {}
 
 
-@dataclass(frozen=True)
+@REGRESSION_LOSSES.register("squared-error")
+@settings
 class SquaredError(_LearnsNothing):
     """½ mean over samples and classes of the squared error (Nguyen et al. 2021)."""
 
@@ -182,11 +170,9 @@ class SquaredError(_LearnsNothing):
     ) -> Tensor:
         return 0.5 * (predictions - centred_one_hot(classes, predictions)).square().mean()
 
-    def settings(self) -> dict[str, Any]:
-        return {"loss": "squared error"}
 
-
-@dataclass(frozen=True)
+@REGRESSION_LOSSES.register("squared-error-with-margin")
+@settings
 class SquaredErrorWithMargin(_LearnsNothing):
     """½ squared error, summed over classes, minus the labels' margin up to 1/classes (Zhou et al. 2022, authors' code).
 
@@ -200,11 +186,9 @@ class SquaredErrorWithMargin(_LearnsNothing):
         error = 0.5 * (predictions - centred_one_hot(classes, predictions)).square().sum(dim=1).mean()
         return error + margin_loss(probabilities)
 
-    def settings(self) -> dict[str, Any]:
-        return {"loss": "squared error with label margin"}
 
-
-@dataclass(frozen=True)
+@REGRESSION_LOSSES.register("platt-scaling")
+@settings
 class PlattScaling:
     """Cross entropy of exp(k) · predictions, with k learned (Loo et al. 2022; Platt 1999).
 
@@ -212,7 +196,7 @@ class PlattScaling:
         scale_learning_rate: of k, which starts at 0; the authors' code takes ten times the samples' rate.
     """
 
-    scale_learning_rate: float = 0.01
+    scale_learning_rate: Positive = 0.01
 
     def __call__(
         self, predictions: Tensor, classes: Tensor, probabilities: Tensor, learned: Mapping[str, Tensor]
@@ -221,9 +205,6 @@ class PlattScaling:
 
     def learned(self) -> dict[str, Learned]:
         return {"log_scale": Learned(torch.zeros(()), self.scale_learning_rate)}
-
-    def settings(self) -> dict[str, Any]:
-        return {"loss": "cross entropy with Platt scaling", "scale_learning_rate": self.scale_learning_rate}
 
 
 def centred_one_hot(classes: Tensor, like: Tensor) -> Tensor:
@@ -280,7 +261,8 @@ class RepresentedBatch:
     num_classes: int
 
 
-@dataclass(frozen=True)
+@register_objective("kernel-ridge-regression")
+@settings
 class KernelRidgeRegression(Objective[RepresentedBatch]):
     """Loss on a real batch of K_ts (K_ss + λ·tr(K_ss)/n·I)⁻¹ y: of a ridge regression fitted to the synthetic samples.
 
@@ -295,14 +277,10 @@ class KernelRidgeRegression(Objective[RepresentedBatch]):
     """
 
     reads_labels: ClassVar[bool] = True
-    kernel: Kernel = field(default_factory=NetworkFeatures)
-    loss: RegressionLoss = field(default_factory=SquaredError)
-    regularisation: float = 1e-6
-    real_batch_size: int = 1024
-
-    def __post_init__(self) -> None:
-        if self.regularisation <= 0 or self.real_batch_size < 1:
-            raise SettingsError("kernel ridge regression needs regularisation > 0 and real_batch_size ≥ 1")
+    kernel: Annotated[Kernel, KERNELS] = field(default_factory=NetworkFeatures)
+    loss: Annotated[RegressionLoss, REGRESSION_LOSSES] = field(default_factory=SquaredError)
+    regularisation: Positive = 1e-6
+    real_batch_size: Count = 1024
 
     @property
     def needs_network(self) -> bool:  # type: ignore[override]
@@ -310,15 +288,6 @@ class KernelRidgeRegression(Objective[RepresentedBatch]):
 
     def learned(self) -> dict[str, Learned]:
         return self.loss.learned()
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "objective": "kernel ridge regression",
-            "regularisation": self.regularisation,
-            "real_batch_size": self.real_batch_size,
-            **self.kernel.settings(),
-            **self.loss.settings(),
-        }
 
     @torch.no_grad()
     def target(self, view: MatchContext, real: RealSampler) -> RepresentedBatch:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import field
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from fedcl_distill.networks.base import Network
 from fedcl_distill.objectives.base import MatchContext, Objective
 from fedcl_distill.objectives.gradients import Gradient, GradientMatching
 from fedcl_distill.privacy.noise import NoiseSource
+from fedcl_distill.settings import NonNegative, Positive, Range, settings
 
 Layer = nn.Conv2d | nn.Linear
 Caught = tuple[Layer, Tensor, Tensor]
@@ -104,7 +104,7 @@ def _of_weight(layer: Layer, given: Tensor, slope: Tensor) -> Tensor:
     return product.view(len(given), *layer.weight.shape)
 
 
-@dataclass(frozen=True, eq=False)
+@settings(eq=False)
 class PrivateGradientMatching(Objective[Mapping[int, Gradient]]):
     """The distance of the synthetic samples' gradient from a noisy sum of clipped gradients of real ones.
 
@@ -129,30 +129,14 @@ class PrivateGradientMatching(Objective[Mapping[int, Gradient]]):
         SettingsError: on construction, if a value is out of range.
     """
 
+    name: ClassVar[str] = "private-gradient-matching"
     reads_labels: ClassVar[bool] = True
     matching: GradientMatching
-    data: LabelledData
-    sampling_rate: float
-    clip: float
-    noise_multiplier: float
-    noise: NoiseSource
-
-    def __post_init__(self) -> None:
-        if not 0 < self.clip < math.inf or not 0 < self.sampling_rate <= 1 or not 0 <= self.noise_multiplier < math.inf:
-            raise SettingsError(
-                "private gradients need clip > 0, sampling_rate in (0, 1] and noise_multiplier ≥ 0, "
-                f"got {self.clip}, {self.sampling_rate} and {self.noise_multiplier}"
-            )
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "objective": "private gradient matching",
-            "gradient_distance": self.matching.distance.name,
-            "matched_over": self.matching.over,
-            "clip": self.clip,
-            "sampling_rate": self.sampling_rate,
-            "noise_multiplier": self.noise_multiplier,
-        }
+    data: LabelledData = field(repr=False)  # which nobody is told of
+    sampling_rate: Annotated[float, Range(gt=0, le=1)]
+    clip: Positive
+    noise_multiplier: NonNegative
+    noise: NoiseSource = field(repr=False)
 
     def target(self, view: MatchContext, real: RealSampler) -> Mapping[int, Gradient]:
         check_per_sample(view.network)

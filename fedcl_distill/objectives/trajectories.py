@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from fedcl_distill.augmentation import Augmentation, augmentation_for
 from fedcl_distill.context import RealSampler, SyntheticBatch
-from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import check_weights_alone
-from fedcl_distill.objectives.base import Learned, MatchContext, Objective
+from fedcl_distill.objectives.base import Learned, MatchContext, Objective, register_objective
 from fedcl_distill.objectives.inner_training import (
     InnerTraining,
     Student,
@@ -25,9 +24,11 @@ from fedcl_distill.objectives.inner_training import (
     weights_of,
     with_derivatives,
 )
-from fedcl_distill.registry import describe
+from fedcl_distill.registry import Registry
+from fedcl_distill.settings import Count, Fraction, NonNegative, Positive, settings
 
 
+@runtime_checkable
 class Coordinates(Protocol):
     """Chooses weights, by what the student and the expert made of them."""
 
@@ -35,23 +36,21 @@ class Coordinates(Protocol):
         """bool, of the shape of both: which weights of one layer take part in the loss; constant, without a graph."""
         ...
 
-    def settings(self) -> dict[str, Any]:
-        """What provenance records, as JSON values."""
-        ...
+
+COORDINATES: Registry[Coordinates] = Registry("coordinates", "fedcl_distill.coordinates", Coordinates)
 
 
-@dataclass(frozen=True)
+@COORDINATES.register("all")
+@settings
 class AllCoordinates:
     """Every weight (Cazenavette et al. 2022)."""
 
     def keep(self, student: Tensor, expert: Tensor) -> Tensor:
         return torch.ones_like(student, dtype=torch.bool)
 
-    def settings(self) -> dict[str, Any]:
-        return {"coordinates": "all"}
 
-
-@dataclass(frozen=True)
+@COORDINATES.register("pruned")
+@settings
 class PrunedCoordinates:
     """Only weights that the student can match (Li et al. 2022, Dataset distillation using parameter pruning).
 
@@ -67,11 +66,7 @@ class PrunedCoordinates:
         SettingsError: on construction, if the threshold lies outside [0, 1].
     """
 
-    threshold: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise SettingsError(f"a similarity threshold lies in [0, 1], got {self.threshold}")
+    threshold: Fraction = 0.1
 
     @torch.no_grad()
     def keep(self, student: Tensor, expert: Tensor) -> Tensor:
@@ -81,14 +76,12 @@ class PrunedCoordinates:
         similarity_of_signed = torch.where(student * expert < 0, torch.zeros_like(smaller), smaller)
         return similarity_of_signed >= self.threshold * larger
 
-    def settings(self) -> dict[str, Any]:
-        return {"coordinates": "pruned", "pruning_threshold": self.threshold}
-
 
 EndLoss = Callable[[Weights], Tensor]
 """The loss at the weights after the last step, differentiable."""
 
 
+@runtime_checkable
 class TrajectoryGradient(Protocol):
     """Turns a student, a number of steps and a loss at their end into a scalar that can be differentiated."""
 
@@ -100,12 +93,14 @@ class TrajectoryGradient(Protocol):
         """
         ...
 
-    def settings(self) -> dict[str, Any]:
-        """What provenance records, as JSON values."""
-        ...
+
+TRAJECTORY_GRADIENTS: Registry[TrajectoryGradient] = Registry(
+    "trajectory gradient", "fedcl_distill.trajectory_gradients", TrajectoryGradient
+)
 
 
-@dataclass(frozen=True)
+@TRAJECTORY_GRADIENTS.register("unrolled")
+@settings
 class Unrolled:
     """Exact, by autograd through all steps at once (Cazenavette et al. 2022).
 
@@ -120,11 +115,9 @@ class Unrolled:
             weights = tuple(w - learning_rate * g for w, g in zip(weights, gradient, strict=True))
         return end(weights)
 
-    def settings(self) -> dict[str, Any]:
-        return {"trajectory_gradient": "unrolled"}
 
-
-@dataclass(frozen=True)
+@TRAJECTORY_GRADIENTS.register("replayed")
+@settings
 class Replayed:
     """Exact as well, by replaying the steps backwards from their stored weights.
 
@@ -136,11 +129,9 @@ class Replayed:
         training = InnerTraining(student, learning_rate.expand(steps))
         return training.loss(start, range(steps), lambda weights: [end(weights)])
 
-    def settings(self) -> dict[str, Any]:
-        return {"trajectory_gradient": "replayed"}
 
-
-@dataclass(frozen=True)
+@TRAJECTORY_GRADIENTS.register("tesla")
+@settings
 class Tesla:
     """Approximate, with memory constant in the number of steps (Cui et al. 2023, equations 5 and 6).
 
@@ -164,9 +155,6 @@ class Tesla:
             gradient = _gather(student, leaves_of(weights), step, adjoint, gathered)
             weights = _stepped(weights, gradient, learning_rate)
         return gathered.attached_to(value, student, learning_rate)
-
-    def settings(self) -> dict[str, Any]:
-        return {"trajectory_gradient": "tesla"}
 
 
 @dataclass
@@ -232,7 +220,8 @@ class Segment:
     augmentation: Augmentation
 
 
-@dataclass(frozen=True)
+@register_objective("trajectory-matching")
+@settings
 class TrajectoryMatching(Objective[Segment]):
     """‖θ_N − θ*_{t+M}‖² / ‖θ*_t − θ*_{t+M}‖² (equation 2), where θ_N is θ*_t after N SGD steps on the synthetic data.
 
@@ -255,31 +244,13 @@ class TrajectoryMatching(Objective[Segment]):
 
     needs_target_network: ClassVar[bool] = True
     reads_labels: ClassVar[bool] = True
-    steps: int = 20
-    batch_size: int | None = None
-    learning_rate: float = 0.01
-    learning_rate_rate: float = 1e-5
+    steps: Count = 20
+    batch_size: Count | None = None
+    learning_rate: Positive = 0.01
+    learning_rate_rate: NonNegative = 1e-5
     augmentation: Augmentation | None = None
-    coordinates: Coordinates = field(default_factory=AllCoordinates)
-    gradient: TrajectoryGradient = field(default_factory=Replayed)
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or (self.batch_size is not None and self.batch_size < 1):
-            raise SettingsError("trajectory matching needs at least one student step, and one sample a batch")
-        if self.learning_rate <= 0 or self.learning_rate_rate < 0:
-            raise SettingsError("a student needs a positive learning rate, and a rate of it that is not negative")
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "objective": "trajectory matching",
-            "student_steps": self.steps,
-            "student_batch_size": self.batch_size,
-            "student_learning_rate": self.learning_rate,
-            "student_learning_rate_rate": self.learning_rate_rate,
-            "student_augmentation": describe(self.augmentation),
-            **self.coordinates.settings(),
-            **self.gradient.settings(),
-        }
+    coordinates: Annotated[Coordinates, COORDINATES] = field(default_factory=AllCoordinates)
+    gradient: Annotated[TrajectoryGradient, TRAJECTORY_GRADIENTS] = field(default_factory=Replayed)
 
     def learned(self) -> dict[str, Learned]:
         return {"learning_rate": Learned(torch.tensor(self.learning_rate), self.learning_rate_rate)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,15 +14,16 @@ from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Augmentation, NoAugmentation
 from fedcl_distill.context import RealSampler, SyntheticBatch
-from fedcl_distill.errors import SettingsError
 from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import Network, check_weights_alone
-from fedcl_distill.objectives.base import Learned, MatchContext, Objective
+from fedcl_distill.objectives.base import Learned, MatchContext, Objective, register_objective
 from fedcl_distill.objectives.inner_training import Batch, InnerTraining, Student, Weights, weights_of
-from fedcl_distill.registry import describe
+from fedcl_distill.registry import Registry
 from fedcl_distill.seeding import generator_for
+from fedcl_distill.settings import Count, Momentum, Positive, settings
 
 
+@runtime_checkable
 class InnerBatches(Protocol):
     """Chooses the samples of a step."""
 
@@ -30,12 +31,12 @@ class InnerBatches(Protocol):
         """int64 (m,): positions in ``classes`` (n,) for step number ``step`` of the training named by ``seed``."""
         ...
 
-    def settings(self) -> dict[str, Any]:
-        """What provenance records, as JSON values."""
-        ...
+
+INNER_BATCHES: Registry[InnerBatches] = Registry("inner batches", "fedcl_distill.inner_batches", InnerBatches)
 
 
-@dataclass(frozen=True)
+@INNER_BATCHES.register("fixed")
+@settings
 class FixedBatches:
     """The samples of every class dealt out to ``count`` batches, taken in turn: each sample has its steps (DD).
 
@@ -43,11 +44,7 @@ class FixedBatches:
     many samples there are fewer batches; one sample a class makes one batch of all.
     """
 
-    count: int = 10
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise SettingsError(f"samples need at least one batch, got {self.count}")
+    count: Count = 10
 
     def rows(self, classes: Tensor, step: int, seed: int) -> Tensor:
         order = classes.argsort(stable=True)
@@ -58,19 +55,13 @@ class FixedBatches:
         batches = min(self.count, int(counts.max()))
         return torch.nonzero(within % batches == step % batches).flatten()
 
-    def settings(self) -> dict[str, Any]:
-        return {"inner_batches": "fixed", "inner_batch_count": self.count}
 
-
-@dataclass(frozen=True)
+@INNER_BATCHES.register("random")
+@settings
 class RandomBatches:
     """``size`` samples a step, in random order and each once a pass; None takes all samples at every step."""
 
-    size: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.size is not None and self.size < 1:
-            raise SettingsError(f"a batch needs at least one sample, got {self.size}")
+    size: Count | None = None
 
     def rows(self, classes: Tensor, step: int, seed: int) -> Tensor:
         count = len(classes)
@@ -79,9 +70,6 @@ class RandomBatches:
         per_pass = -(-count // self.size)
         order = torch.randperm(count, generator=generator_for(seed, "inner order", step // per_pass))
         return torch.split(order, self.size)[step % per_pass].to(classes.device)
-
-    def settings(self) -> dict[str, Any]:
-        return {"inner_batches": "random", "inner_batch_size": self.size}
 
 
 @dataclass(frozen=True)
@@ -97,6 +85,7 @@ class ScheduledStudent(Student):
         return Batch(rows, self.augmentation.draw(len(rows), tuple(self.inputs.shape[1:]), generator))
 
 
+@runtime_checkable
 class InnerRates(Protocol):
     """Gives the learning rate of every step."""
 
@@ -108,19 +97,16 @@ class InnerRates(Protocol):
         """float (steps,): positive, differentiable in what is learned; dtype and device are those of ``like``."""
         ...
 
-    def settings(self) -> dict[str, Any]:
-        """What provenance records, as JSON values."""
-        ...
+
+INNER_RATES: Registry[InnerRates] = Registry("inner learning rates", "fedcl_distill.inner_rates", InnerRates)
 
 
-@dataclass(frozen=True)
+@INNER_RATES.register("fixed")
+@settings
 class FixedRate:
     """The same rate at every step, not learned."""
 
-    value: float = 0.01
-
-    def __post_init__(self) -> None:
-        _check_rate(self.value)
+    value: Positive = 0.01
 
     def learned(self, steps: int) -> dict[str, Learned]:
         return {}
@@ -128,19 +114,14 @@ class FixedRate:
     def values(self, learned: Mapping[str, Tensor], like: Tensor, steps: int) -> Tensor:
         return like.new_full((steps,), self.value)
 
-    def settings(self) -> dict[str, Any]:
-        return {"inner_rates": "fixed", "inner_learning_rate": self.value}
 
-
-@dataclass(frozen=True)
+@INNER_RATES.register("learned")
+@settings
 class LearnedRate:
     """One rate for all steps, learned as the softplus of a free value."""
 
-    value: float = 0.02
-    learning_rate: float = 0.01
-
-    def __post_init__(self) -> None:
-        _check_rate(self.value)
+    value: Positive = 0.02
+    learning_rate: Positive = 0.01
 
     def learned(self, steps: int) -> dict[str, Learned]:
         return {"inner_rate": Learned(torch.tensor(inverse_softplus(self.value)), self.learning_rate)}
@@ -148,15 +129,9 @@ class LearnedRate:
     def values(self, learned: Mapping[str, Tensor], like: Tensor, steps: int) -> Tensor:
         return F.softplus(learned["inner_rate"]).to(like).expand(steps)
 
-    def settings(self) -> dict[str, Any]:
-        return {
-            "inner_rates": "learned",
-            "inner_learning_rate": self.value,
-            "inner_learning_rate_rate": self.learning_rate,
-        }
 
-
-@dataclass(frozen=True)
+@INNER_RATES.register("learned-per-step")
+@settings
 class LearnedRates:
     """A rate for each step, learned as softplus of free values (Wang et al. 2018, authors' code).
 
@@ -165,11 +140,8 @@ class LearnedRates:
         learning_rate: of the optimiser of the samples, for these values.
     """
 
-    value: float = 0.02
-    learning_rate: float = 0.01
-
-    def __post_init__(self) -> None:
-        _check_rate(self.value)
+    value: Positive = 0.02
+    learning_rate: Positive = 0.01
 
     def learned(self, steps: int) -> dict[str, Learned]:
         return {"inner_rates": Learned(torch.full((steps,), inverse_softplus(self.value)), self.learning_rate)}
@@ -177,24 +149,13 @@ class LearnedRates:
     def values(self, learned: Mapping[str, Tensor], like: Tensor, steps: int) -> Tensor:
         return F.softplus(learned["inner_rates"]).to(like)
 
-    def settings(self) -> dict[str, Any]:
-        return {
-            "inner_rates": "learned for each step",
-            "inner_learning_rate": self.value,
-            "inner_learning_rate_rate": self.learning_rate,
-        }
-
 
 def inverse_softplus(value: float) -> float:
     """The number whose softplus is ``value`` > 0."""
     return value + math.log(-math.expm1(-value))
 
 
-def _check_rate(value: float) -> None:
-    if not 0 < value < math.inf:
-        raise SettingsError(f"an inner learning rate must be positive, got {value}")
-
-
+@runtime_checkable
 class Truncation(Protocol):
     """Chooses which steps are taken, and which of them are differentiated."""
 
@@ -202,62 +163,44 @@ class Truncation(Protocol):
         """The steps that the gradient passes; all before them are taken too, those after the end are not."""
         ...
 
-    def settings(self) -> dict[str, Any]:
-        """What provenance records, as JSON values."""
-        ...
+
+TRUNCATIONS: Registry[Truncation] = Registry("truncation", "fedcl_distill.truncations", Truncation)
 
 
-@dataclass(frozen=True)
+@TRUNCATIONS.register("none")
+@settings
 class NoTruncation:
     """The gradient passes all steps."""
 
     def choose(self, steps: int, seed: int) -> range:
         return range(steps)
 
-    def settings(self) -> dict[str, Any]:
-        return {"truncation": "none"}
 
-
-@dataclass(frozen=True)
+@TRUNCATIONS.register("last-steps")
+@settings
 class LastSteps:
     """The gradient passes the last ``window`` steps: cheaper, and biased towards samples that help late."""
 
-    window: int
-
-    def __post_init__(self) -> None:
-        _check_window(self.window)
+    window: Count
 
     def choose(self, steps: int, seed: int) -> range:
         return range(max(0, steps - self.window), steps)
 
-    def settings(self) -> dict[str, Any]:
-        return {"truncation": "last steps", "truncation_window": self.window}
 
-
-@dataclass(frozen=True)
+@TRUNCATIONS.register("random")
+@settings
 class RandomTruncation:
     """Each view trains for a random number of steps and differentiates the last ``window`` (Feng et al. 2024).
 
     Samples so help at every age of a network, at the price of a window.
     """
 
-    window: int
-
-    def __post_init__(self) -> None:
-        _check_window(self.window)
+    window: Count
 
     def choose(self, steps: int, seed: int) -> range:
         width = min(self.window, steps)
         end = width + int(torch.randint(steps - width + 1, (), generator=generator_for(seed, "truncation")))
         return range(end - width, end)
-
-    def settings(self) -> dict[str, Any]:
-        return {"truncation": "random", "truncation_window": self.window}
-
-
-def _check_window(window: int) -> None:
-    if window < 1:
-        raise SettingsError(f"at least one step must be differentiated, got {window}")
 
 
 @dataclass(frozen=True)
@@ -268,7 +211,8 @@ class RealBatch:
     classes: Tensor
 
 
-@dataclass(frozen=True)
+@register_objective("unrolled-training")
+@settings
 class UnrolledTraining(Objective[RealBatch]):
     """Cross entropy on a real batch of the view's network after ``steps`` × ``epochs`` SGD steps on the samples.
 
@@ -290,36 +234,17 @@ class UnrolledTraining(Objective[RealBatch]):
     """
 
     reads_labels: ClassVar[bool] = True
-    steps: int = 10
-    epochs: int = 3
-    batches: InnerBatches = field(default_factory=RandomBatches)
-    rates: InnerRates = field(default_factory=LearnedRates)
-    momentum: float = 0.0
-    truncation: Truncation = field(default_factory=NoTruncation)
+    steps: Count = 10
+    epochs: Count = 3
+    batches: Annotated[InnerBatches, INNER_BATCHES] = field(default_factory=RandomBatches)
+    rates: Annotated[InnerRates, INNER_RATES] = field(default_factory=LearnedRates)
+    momentum: Momentum = 0.0
+    truncation: Annotated[Truncation, TRUNCATIONS] = field(default_factory=NoTruncation)
     augmentation: Augmentation = field(default_factory=NoAugmentation)
-    real_batch_size: int = 1024
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.epochs, self.real_batch_size) < 1:
-            raise SettingsError("unrolled training needs steps, epochs and real_batch_size of at least 1")
-        if not 0 <= self.momentum < 1:
-            raise SettingsError(f"momentum must be at least 0 and below 1, got {self.momentum}")
+    real_batch_size: Count = 1024
 
     def learned(self) -> dict[str, Learned]:
         return self.rates.learned(self.steps * self.epochs)
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "objective": "unrolled training",
-            "inner_steps": self.steps,
-            "inner_epochs": self.epochs,
-            "inner_momentum": self.momentum,
-            "inner_augmentation": describe(self.augmentation),
-            "real_batch_size": self.real_batch_size,
-            **self.batches.settings(),
-            **self.rates.settings(),
-            **self.truncation.settings(),
-        }
 
     @torch.no_grad()
     def target(self, view: MatchContext, real: RealSampler) -> RealBatch:

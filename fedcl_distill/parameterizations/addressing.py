@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,8 +12,9 @@ from torch.nn import functional as F
 
 from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import PayloadError, SettingsError
-from fedcl_distill.parameterizations.base import Arrays, Setting, Shape, check_integer, enlarge, enlarging
+from fedcl_distill.parameterizations.base import Arrays, Shape, enlarge, enlarging, register_parameterization
 from fedcl_distill.seeding import generator_for
+from fedcl_distill.settings import Range, settings
 
 _MAX_BASES = 2**20
 _MAX_SCALE = 16
@@ -22,7 +22,8 @@ _PAPER_BASES = 16  # for one whole sample of each of 10 classes; they take 0.4 o
 _SHARE, _MAX_SHARE = 0.4, 0.8
 
 
-@dataclass(frozen=True)
+@register_parameterization("addressing")
+@settings
 class Addressing:
     """A sample is its row of ``addresses`` (n, bases) times ``bases`` (bases, channels, height, width), enlarged.
 
@@ -44,20 +45,12 @@ class Addressing:
         SettingsError: on construction, if a setting is out of range.
     """
 
-    bases: int | None = None
-    scale: int = 2
+    bases: Annotated[int, Range(ge=1, le=_MAX_BASES)] | None = None
+    scale: Annotated[int, Range(ge=1, le=_MAX_SCALE)] = 2
 
-    name: ClassVar[str] = "addressing"
+    name: ClassVar[str]
     pixel_arrays: ClassVar[frozenset[str]] = frozenset()
     frozen: ClassVar[frozenset[str]] = frozenset()
-
-    def __post_init__(self) -> None:
-        if self.bases is not None:
-            check_integer("addressing: bases", self.bases, 1, _MAX_BASES)
-        check_integer("addressing: scale", self.scale, 1, _MAX_SCALE)
-
-    def settings(self) -> dict[str, Setting]:
-        return {"bases": self.bases, "scale": self.scale}
 
     def decoded_counts(self, counts: Sequence[int], sample_shape: Shape) -> list[int]:
         whole, (bases, *basis) = sum(counts), self._bases(counts, sample_shape)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fedcl_distill.context import SetupContext
-from fedcl_distill.errors import SettingsError
+from fedcl_distill.errors import PayloadError, SettingsError
+from fedcl_distill.registry import Registry, build_with, describe
 
 
 def check_integer(what: str, value: Any, low: int, high: int) -> None:
@@ -51,17 +52,22 @@ Arrays = dict[str, Tensor]
 Setting = str | int | float | bool | None
 
 
+@runtime_checkable
 class Parameterization(Protocol):
     """What is stored (named float32 arrays) and its differentiable decoding to network inputs.
 
     Stored arrays live in the space of network inputs (normalised values), so that learning rates of the literature
     apply as they are; :class:`~fedcl_distill.synthetic.SyntheticSet` maps decoded samples back to unit values.
 
+    Parameterizations are dataclasses whose fields are JSON scalars: these, and the registered name, are what a payload
+    says of them. Those that differ from their defaults are stored; so defaults are part of the file format.
+
     The size of a set is always counted in whole samples stored as pixels: for a size of ``counts`` a class, no
     parameterization stores more values than as many pixels, labels and what :attr:`frozen` names left aside. From the
     same storage it may decode more samples.
 
     Attributes:
+        name: the registered one.
         pixel_arrays: arrays that hold pixel values with channels as their second dimension, so that they can be
             clamped to the value range.
         frozen: arrays that decoding needs but optimisation leaves alone.
@@ -70,10 +76,6 @@ class Parameterization(Protocol):
     name: ClassVar[str]
     pixel_arrays: ClassVar[frozenset[str]]
     frozen: ClassVar[frozenset[str]]
-
-    def settings(self) -> dict[str, Setting]:
-        """What rebuilds this object: keyword arguments of its class, as JSON scalars."""
-        ...
 
     def decoded_counts(self, counts: Sequence[int], sample_shape: Shape) -> list[int]:
         """Samples of each class that storage for ``counts`` whole samples decodes to; 0 stays 0.
@@ -108,3 +110,28 @@ class Parameterization(Protocol):
             PayloadError: arrays are missing, superfluous or of shapes that do not fit together.
         """
         ...
+
+
+PARAMETERIZATIONS: Registry[Parameterization] = Registry(
+    "parameterization", "fedcl_distill.parameterizations", Parameterization
+)
+register_parameterization = PARAMETERIZATIONS.register
+
+
+def build_parameterization(name: str, settings: Mapping[str, Setting]) -> Parameterization:
+    """Rebuild the parameterization that a file or message names.
+
+    Raises:
+        PayloadError: the name or a setting is unknown.
+    """
+    try:
+        entry = PARAMETERIZATIONS[name]
+        return build_with(f"parameterization {entry.name!r}", entry.build, settings)
+    except SettingsError as error:
+        raise PayloadError(str(error)) from error
+
+
+def stored_settings(parameterization: Parameterization) -> dict[str, Setting]:
+    """Settings that are not the defaults of the class: defaults are part of the file format, and cost no bytes."""
+    plain = describe(parameterization)
+    return {} if isinstance(plain, str) else {name: value for name, value in plain.items() if name != "name"}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,12 +12,14 @@ from torch import Tensor
 from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.generators import MAX_SIDE, Training, generate, invert, train, weight_shapes
-from fedcl_distill.parameterizations.base import Arrays, Setting, Shape, check_integer
+from fedcl_distill.parameterizations.base import Arrays, Shape, register_parameterization
+from fedcl_distill.settings import Range, settings
 
 _LATENT, _EMBEDDING = 64, 16
 
 
-@dataclass(frozen=True)
+@register_parameterization("generator")
+@settings
 class GeneratorLatents:
     """A sample is a row of ``codes`` (n, latent + embedding); a generator's weights, the other arrays, decode it.
 
@@ -43,36 +44,17 @@ class GeneratorLatents:
         SettingsError: on construction, if a setting is out of range.
     """
 
-    latent: int | None = None
-    embedding: int | None = None
-    width: int = 32
-    samples_per_image: int = 1
-    generator_steps: int = 1000
-    inversion_steps: int = 100
+    latent: Annotated[int, Range(ge=1, le=4096)] | None = None
+    embedding: Annotated[int, Range(ge=1, le=4096)] | None = None
+    width: Annotated[int, Range(ge=1, le=256)] = 32
+    samples_per_image: Annotated[int, Range(ge=1, le=4096)] = 1
+    generator_steps: Annotated[int, Range(ge=1, le=10**7)] = 1000
+    inversion_steps: Annotated[int, Range(ge=0, le=10**6)] = 100
 
-    name: ClassVar[str] = "generator"
+    name: ClassVar[str]
     pixel_arrays: ClassVar[frozenset[str]] = frozenset()
     # All but the codes: the weights of a generator of the largest images have every name there is.
     frozen: ClassVar[frozenset[str]] = frozenset(weight_shapes(1, 1, (1, MAX_SIDE, MAX_SIDE)))
-
-    def __post_init__(self) -> None:
-        for what, value in (("latent", self.latent), ("embedding", self.embedding)):
-            if value is not None:
-                check_integer(f"generator: {what}", value, 1, 4096)
-        check_integer("generator: width", self.width, 1, 256)
-        check_integer("generator: samples_per_image", self.samples_per_image, 1, 4096)
-        check_integer("generator: generator_steps", self.generator_steps, 1, 10**7)
-        check_integer("generator: inversion_steps", self.inversion_steps, 0, 10**6)
-
-    def settings(self) -> dict[str, Setting]:
-        return {
-            "latent": self.latent,
-            "embedding": self.embedding,
-            "width": self.width,
-            "samples_per_image": self.samples_per_image,
-            "generator_steps": self.generator_steps,
-            "inversion_steps": self.inversion_steps,
-        }
 
     def decoded_counts(self, counts: Sequence[int], sample_shape: Shape) -> list[int]:
         if len(sample_shape) != 3:

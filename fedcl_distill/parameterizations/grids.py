@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import PayloadError, SettingsError
-from fedcl_distill.parameterizations.base import Arrays, Setting, Shape, check_integer, enlarge, shrink
+from fedcl_distill.parameterizations.base import Arrays, Shape, enlarge, register_parameterization, shrink
+from fedcl_distill.settings import Range, settings
 
 
-@dataclass(frozen=True)
+@register_parameterization("pixels")
+@settings
 class Pixels:
     """Samples stored as they are, in one array ``pixels`` (n, channels, height, width) or (n, features)."""
 
-    name: ClassVar[str] = "pixels"
+    name: ClassVar[str]
     pixel_arrays: ClassVar[frozenset[str]] = frozenset({"pixels"})
     frozen: ClassVar[frozenset[str]] = frozenset()
-
-    def settings(self) -> dict[str, Setting]:
-        return {}
 
     def decoded_counts(self, counts: Sequence[int], sample_shape: Shape) -> list[int]:
         return list(counts)
@@ -47,7 +45,8 @@ class Pixels:
 _MAX_FACTOR = 16
 
 
-@dataclass(frozen=True)
+@register_parameterization("tiles")
+@settings
 class Tiles:
     """Each stored image is a grid of ``factor`` by ``factor`` tiles; each tile, enlarged bilinearly, is a sample.
 
@@ -63,17 +62,11 @@ class Tiles:
         SettingsError: on construction, if the factor is out of range.
     """
 
-    factor: int = 2
+    factor: Annotated[int, Range(ge=1, le=_MAX_FACTOR)] = 2
 
-    name: ClassVar[str] = "tiles"
+    name: ClassVar[str]
     pixel_arrays: ClassVar[frozenset[str]] = frozenset({"pixels"})
     frozen: ClassVar[frozenset[str]] = frozenset()
-
-    def __post_init__(self) -> None:
-        check_integer("tiles: factor", self.factor, 1, _MAX_FACTOR)
-
-    def settings(self) -> dict[str, Setting]:
-        return {"factor": self.factor}
 
     def decoded_counts(self, counts: Sequence[int], sample_shape: Shape) -> list[int]:
         if len(sample_shape) != 3:
@@ -120,7 +113,8 @@ class Tiles:
 _MAX_RANK = 4096
 
 
-@dataclass(frozen=True)
+@register_parameterization("low-rank")
+@settings
 class LowRank:
     """A channel is ``left`` (height, rank) by ``right`` (rank, width): the arrays have (n, channels) in front.
 
@@ -137,18 +131,11 @@ class LowRank:
         SettingsError: on construction, if the rank is out of range.
     """
 
-    rank: int | None = None
+    rank: Annotated[int, Range(ge=1, le=_MAX_RANK)] | None = None
 
-    name: ClassVar[str] = "low-rank"
+    name: ClassVar[str]
     pixel_arrays: ClassVar[frozenset[str]] = frozenset()
     frozen: ClassVar[frozenset[str]] = frozenset()
-
-    def __post_init__(self) -> None:
-        if self.rank is not None:
-            check_integer("low-rank: rank", self.rank, 1, _MAX_RANK)
-
-    def settings(self) -> dict[str, Setting]:
-        return {"rank": self.rank}
 
     def decoded_counts(self, counts: Sequence[int], sample_shape: Shape) -> list[int]:
         if len(sample_shape) != 3:
@@ -198,9 +185,10 @@ class LowRank:
         return max(1, min(sample_shape[1:]) // 4) if self.rank is None else self.rank
 
 
-@dataclass(frozen=True)
+@register_parameterization("fixed-pixels")
+@settings
 class FixedPixels(Pixels):
     """Pixels that optimisation leaves alone (Bohdal et al. 2020 learn the labels of given samples)."""
 
-    name: ClassVar[str] = "fixed-pixels"
+    name: ClassVar[str]
     frozen: ClassVar[frozenset[str]] = frozenset({"pixels"})

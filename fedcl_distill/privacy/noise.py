@@ -15,7 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedcl_distill.data.labelled import LabelledData, Normalisation
+from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.errors import CheckpointError, SettingsError, StorageError
 from fedcl_distill.files import write_atomically
 from fedcl_distill.parameterizations.base import check_integer
@@ -301,4 +302,4 @@ def publicly_scaled(
         channels = data.samples.shape[1]
         normalisation = Normalisation(((low + high) / 2,) * channels, ((high - low) / 2,) * channels)
     samples = data.samples if pixels else data.samples.clamp(low, high)
-    return replace(data, samples=samples, normalisation=normalisation, value_range=value_range)
+    return replace(data, samples=samples, spec=replace(data.spec, normalisation=normalisation, value_range=value_range))

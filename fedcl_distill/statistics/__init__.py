@@ -13,13 +13,12 @@ from fedcl_distill.statistics.fixed_point import FixedPoint
 from fedcl_distill.statistics.noisy import NoisyStatistics, Shares, add_up_noisy, release, spend, with_noise
 from fedcl_distill.statistics.noisy_codec import NoisyExpectation, decode_noisy, encode_noisy
 from fedcl_distill.statistics.noisy_fixed_point import NoisyFixedPoint
-from fedcl_distill.statistics.spec import Domain, StatisticsSpec
+from fedcl_distill.statistics.spec import StatisticsSpec
 from fedcl_distill.statistics.sums import ClassStatistics, RobustSum, Sums, add_up, class_statistics, no_statistics
 
 __all__ = [
     "BITS",
     "ClassStatistics",
-    "Domain",
     "FixedPoint",
     "NoisyExpectation",
     "NoisyFixedPoint",

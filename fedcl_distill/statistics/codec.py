@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedcl_distill.data.labelled import Normalisation
+from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.files import write_atomically
 from fedcl_distill.seeding import generator_for
-from fedcl_distill.statistics.spec import BOUNDED, Domain, StatisticsSpec, feature_map
+from fedcl_distill.statistics.spec import BOUNDED, StatisticsSpec, feature_map
 from fedcl_distill.statistics.sums import FEATURES, MOMENTS, SAMPLES, ClassStatistics, Sums, shapes_of
 from fedcl_distill.synthetic.codec import (
     STORED_DTYPES,
@@ -69,7 +69,7 @@ class StatisticsHeader:
 
     bits: int
     spec: StatisticsSpec
-    domain: Domain
+    domain: DataSpec
     ranges: Mapping[str, Range] = field(default_factory=dict)
 
     def to_text(self) -> str:
@@ -107,7 +107,7 @@ class StatisticsHeader:
         )
 
 
-def _domain(raw: dict[str, Any], limits: Limits) -> Domain:
+def _domain(raw: dict[str, Any], limits: Limits) -> DataSpec:
     shape = read_shape("samples", raw["shape"], limits)
     if len(shape) not in (1, 3) or 0 in shape:
         raise PayloadError(f"metadata: samples cannot have shape {shape}")
@@ -116,7 +116,7 @@ def _domain(raw: dict[str, Any], limits: Limits) -> Domain:
     low, high = read_numbers(raw, "range", 2)
     if low > high:
         raise PayloadError(f"metadata: value range must ascend, got [{low}, {high}]")
-    return Domain(
+    return DataSpec(
         sample_shape=shape,
         class_names=read_class_names(raw["classes"], limits),
         normalisation=Normalisation(read_numbers(raw, "mean", shape[0]), read_numbers(raw, "std", shape[0])),
@@ -247,7 +247,7 @@ class StatisticsExpectation:
     """
 
     spec: StatisticsSpec
-    domain: Domain
+    domain: DataSpec
     slack: float = 10.0
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ import os
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -20,12 +20,14 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.network_sources import NoNetwork
 from fedcl_distill.objectives.base import MatchContext, Objective
 from fedcl_distill.objectives.distribution import ClassMeans, distances_of_means
-from fedcl_distill.parameterizations import GeneratorLatents, Parameterization, as_parameterization
-from fedcl_distill.parameterizations.base import check_integer
+from fedcl_distill.parameterizations import PARAMETERIZATIONS, GeneratorLatents, Parameterization
+from fedcl_distill.registry import Plain, build_with
 from fedcl_distill.seeding import generator_for
+from fedcl_distill.settings import Count, Fraction, Momentum, Natural, Range, checked, settings
 from fedcl_distill.statistics.spec import FeatureMap, coarse, coarse_shape, feature_map, fine, from_products
 from fedcl_distill.statistics.sums import FEATURES, MOMENTS, SAMPLES, ClassStatistics
 from fedcl_distill.synthetic import SyntheticSet
+from fedcl_distill.synthetic.quantise import check_bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +73,9 @@ class FromMoments:
         root: Tensor = (vectors * values.clamp(min=0).sqrt()).float()
         return root
 
-    def settings(self) -> dict[str, Any]:
-        return {"init": "moments"}
+    def describe(self) -> str:
+        """The statistics themselves stand with the objective."""
+        return FROM_MOMENTS
 
 
 @dataclass
@@ -130,7 +133,7 @@ class ViewTarget:
     real: ClassMeans
 
 
-@dataclass(frozen=True, eq=False)
+@settings(eq=False)
 class StatisticsMatching(Objective[ViewTarget]):
     """Σ over classes of ‖mean of the statistics − mean of the synthetic samples‖² in one view at a time.
 
@@ -146,21 +149,27 @@ class StatisticsMatching(Objective[ViewTarget]):
         SettingsError: on construction, if no view is left.
     """
 
+    name: ClassVar[str] = "statistics-matching"
     needs_network: ClassVar[bool] = False
 
     statistics: ClassStatistics
-    held_out: int = 0
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "objective": "statistics matching",
-            "statistics": self.statistics.spec.settings(),
-            "statistics_digest": self.statistics.digest(),
-            "held_out_views": self.held_out,
-        }
+    held_out: Natural = 0
 
     def __post_init__(self) -> None:
-        check_integer("statistics: held_out", self.held_out, 0, self.statistics.spec.views - 1)
+        if self.held_out >= self.statistics.spec.views:
+            raise SettingsError(
+                f"StatisticsMatching: held_out must be less than the {self.statistics.spec.views} views of the "
+                f"statistics, got {self.held_out}"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """The plain form, in which a digest stands for the sums."""
+        return {
+            "name": self.name,
+            "statistics": self.statistics.spec.settings(),
+            "statistics_digest": self.statistics.digest(),
+            "held_out": self.held_out,
+        }
 
     @property
     def views(self) -> range:
@@ -192,59 +201,53 @@ class StatisticsMatching(Objective[ViewTarget]):
         return sum(loss.item() for loss in distances_of_means(target.features, target.real, inputs, classes))
 
 
-FROM_MOMENTS, FROM_NOISE = "moments", "noise"
+FROM_MOMENTS: Literal["moments"] = "moments"
+FROM_NOISE: Literal["noise"] = "noise"
 _LARGEST = 1e6
 
 
-@dataclass(frozen=True)
+@settings
 class StatisticsDistiller:
     """Makes synthetic samples whose class means in every view are those of statistics; no real sample is needed.
 
     Attributes:
         init: "moments" starts from what the statistics tell of the samples themselves, "noise" from white noise.
-        parameterization: how samples are stored, such as "tiles:factor=2"; None takes pixels.
+        parameterization: how samples are stored, such as "tiles:factor=2".
         learning_rate, momentum: of SGD.
         decay_start: see :class:`~fedcl_distill.engine.MethodSpec`.
         steps_per_network: synthetic steps in each view before the next one's turn.
         clamp: keep pixels inside the data's value range.
         held_out: so many views are not matched, but tell when to stop: where their mismatch no longer falls, the run
             ends, with the samples that had the least. For long runs on few views.
+        bits: depth in which the result will be sent, as for :class:`~fedcl_distill.engine.MethodSpec`.
 
     Raises:
         SettingsError: on construction, if a value is of the wrong type, out of range or unknown, or if the
             parameterization learns from real samples.
     """
 
-    init: str = FROM_MOMENTS
-    parameterization: Parameterization | str | None = None
-    learning_rate: float = 1.0
-    momentum: float = 0.5
-    decay_start: float = 0.5
-    steps_per_network: int = 1
+    init: Literal["moments", "noise"] = FROM_MOMENTS
+    parameterization: Parameterization | Plain = "pixels"
+    learning_rate: Annotated[float, Range(ge=0, le=_LARGEST)] = 1.0
+    momentum: Momentum = 0.5
+    decay_start: Fraction = 0.5
+    steps_per_network: Count = 1
     clamp: bool = False
-    held_out: int = 0
+    held_out: Natural = 0
+    bits: int = 32
 
     def __post_init__(self) -> None:
-        if self.init not in (FROM_MOMENTS, FROM_NOISE):
-            raise SettingsError(f"unknown initial samples {self.init!r}; statistics know: {FROM_MOMENTS}, {FROM_NOISE}")
-        if isinstance(as_parameterization(self.parameterization), GeneratorLatents):
+        check_bits(self.bits)
+        if isinstance(PARAMETERIZATIONS.build(self.parameterization), GeneratorLatents):
             raise SettingsError("a generator learns from real samples, of which statistics hold none")
-        for name, least, most in (("learning_rate", 0, _LARGEST), ("momentum", 0, 1), ("decay_start", 0, 1)):
-            value = getattr(self, name)
-            if type(value) not in (int, float) or not least <= value <= most:
-                raise SettingsError(f"statistics: {name} must be a number in [{least}, {most:g}], got {value!r}")
-        for name, least in (("steps_per_network", 1), ("held_out", 0)):
-            if type(getattr(self, name)) is not int or getattr(self, name) < least:
-                raise SettingsError(f"statistics: {name} must be an integer ≥ {least}, got {getattr(self, name)!r}")
-        if type(self.clamp) is not bool:
-            raise SettingsError(f"statistics: clamp must be true or false, got {self.clamp!r}")
 
+    @checked
     def distil(
         self,
         statistics: ClassStatistics,
         size: Size,
         *,
-        seed: int,
+        seed: int = 0,
         budget: Budget | None = None,
         device: str | torch.device = "cpu",
         callbacks: Sequence[Callback] = (),
@@ -273,13 +276,14 @@ class StatisticsDistiller:
             objective=StatisticsMatching(statistics, self.held_out),
             networks=NoNetwork(),
             augmentation=NoAugmentation(),  # views have their own
-            parameterization=as_parameterization(self.parameterization),
+            parameterization=PARAMETERIZATIONS.build(self.parameterization),
             init=init,
             optimiser=SGD(self.learning_rate, self.momentum),
             decay_start=self.decay_start,
             budget=budget or Budget(steps=2_000),
             steps_per_network=self.steps_per_network,
             clamp=self.clamp,
+            bits=self.bits,
         )
 
     def _stopping(self, engine: Engine, blank: LabelledData, size: Size, absent_classes: AbsentClasses) -> HeldOutViews:
@@ -319,11 +323,7 @@ def distil_statistics(
         DivergenceError: the loss stopped being finite.
         CheckpointError: ``checkpoint`` is damaged or belongs to another run.
     """
-    known = list(StatisticsDistiller.__dataclass_fields__)
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise SettingsError(f"statistics have no setting {', '.join(unknown)}; they have: {', '.join(known)}")
-    return StatisticsDistiller(**settings).distil(
+    return build_with("statistics", StatisticsDistiller, settings).distil(
         statistics,
         size,
         seed=seed,

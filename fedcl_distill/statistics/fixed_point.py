@@ -17,10 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fedcl_distill.data.spec import DataSpec
 from fedcl_distill.errors import DataError, PayloadError, SettingsError
 from fedcl_distill.parameterizations.base import check_integer
 from fedcl_distill.statistics.codec import stored_counts
-from fedcl_distill.statistics.spec import Domain, StatisticsSpec
+from fedcl_distill.statistics.spec import StatisticsSpec
 from fedcl_distill.statistics.sums import SAMPLES, ClassStatistics, Sums, shapes_of
 
 Words = npt.NDArray[np.unsignedinteger[Any]]
@@ -75,7 +76,7 @@ class FixedPoint:
         largest = (1 << self.bits - 1) - 1 - self.parties
         return self.parties * self.max_samples * self.bounds[name] / largest
 
-    def size(self, spec: StatisticsSpec, domain: Domain) -> int:
+    def size(self, spec: StatisticsSpec, domain: DataSpec) -> int:
         """Words of one party."""
         return sum(math.prod(shape) for _, _, shape in self._pieces(spec, domain))
 
@@ -97,7 +98,7 @@ class FixedPoint:
         # Two's complement: a conversion to unsigned words keeps the lowest bits.
         return np.concatenate([piece.flatten().numpy() for piece in pieces]).astype(self.dtype)
 
-    def total(self, words: Words, spec: StatisticsSpec, domain: Domain) -> ClassStatistics:
+    def total(self, words: Words, spec: StatisticsSpec, domain: DataSpec) -> ClassStatistics:
         """The statistics that a sum of words, modulo 2^bits, says.
 
         Raises:
@@ -137,7 +138,7 @@ class FixedPoint:
             raise DataError(f"a mean of {name} is {largest:g}, at most {self.bounds[name]:g} was agreed on")
         return (sums.values.clamp(-most, most) / self.step(name)).round().long()
 
-    def _pieces(self, spec: StatisticsSpec, domain: Domain) -> Iterator[tuple[str, bool, tuple[int, ...]]]:
+    def _pieces(self, spec: StatisticsSpec, domain: DataSpec) -> Iterator[tuple[str, bool, tuple[int, ...]]]:
         """The kinds of numbers in order: of which sums, whether they are counts, and in what shape."""
         shapes = shapes_of(spec, domain)
         for name in stored_counts(spec, shapes):

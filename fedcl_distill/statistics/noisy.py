@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedcl_distill.checkpoint import fingerprint, load_checkpoint, restoring, save_checkpoint
 from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.data.spec import DataSpec
 from fedcl_distill.errors import CheckpointError, DataError, PrivacyError, SettingsError
 from fedcl_distill.privacy import (
     MAX_STEPS,
@@ -28,7 +29,7 @@ from fedcl_distill.privacy import (
     guarantee_on_grid,
     weakest,
 )
-from fedcl_distill.statistics.spec import Domain, StatisticsSpec
+from fedcl_distill.statistics.spec import StatisticsSpec
 from fedcl_distill.statistics.sums import (
     FEATURES,
     MOMENTS,
@@ -83,7 +84,7 @@ class Shares:
             raise SettingsError("privacy: shares must name every block, and no other")
         return cls(**values)
 
-    def deviations(self, spec: StatisticsSpec, domain: Domain, noise_multiplier: float) -> dict[str, float]:
+    def deviations(self, spec: StatisticsSpec, domain: DataSpec, noise_multiplier: float) -> dict[str, float]:
         """Standard deviation of the noise of each block, in the unit of its sums; "counts" among them.
 
         Raises:
@@ -113,7 +114,7 @@ class NoisyStatistics:
     """
 
     spec: StatisticsSpec
-    domain: Domain
+    domain: DataSpec
     counts: Tensor
     sums: Mapping[str, Tensor]
     shares: Shares
@@ -208,7 +209,7 @@ def release(
         PrivacyError: the budget does not cover it, or something failed once records were looked at.
         DependencyError: dp-accounting is not installed.
     """
-    shares, domain = shares or Shares(), Domain.of(data)
+    shares, domain = shares or Shares(), data.spec
     radii(spec, domain)
     if target is None:
         if budget is not None:
@@ -268,7 +269,7 @@ def kept_release(
     path: str | os.PathLike[str],
     origin: str,
     spec: StatisticsSpec,
-    domain: Domain,
+    domain: DataSpec,
     shares: Shares,
     make: Callable[[], NoisyStatistics],
 ) -> NoisyStatistics:
@@ -338,7 +339,7 @@ def with_noise(
 
 
 def release_guarantee(
-    spec: StatisticsSpec, domain: Domain, target: PrivacyTarget, shares: Shares, *, seeded: bool = False
+    spec: StatisticsSpec, domain: DataSpec, target: PrivacyTarget, shares: Shares, *, seeded: bool = False
 ) -> Guarantee:
     """What :func:`with_noise` guarantees.
 
@@ -350,18 +351,18 @@ def release_guarantee(
     return guarantee_on_grid(target, numbers_of_a_record(spec, domain), units, steps, seeded=seeded)
 
 
-def numbers_of_a_record(spec: StatisticsSpec, domain: Domain) -> dict[str, int]:
+def numbers_of_a_record(spec: StatisticsSpec, domain: DataSpec) -> dict[str, int]:
     """By block, how many numbers one record can change: those of its class."""
     return {name: math.prod(shape) for name, shape in shapes_of(spec, domain).items()} | {COUNTS: 1}
 
 
-def max_mean(name: str, domain: Domain) -> float:
+def max_mean(name: str, domain: DataSpec) -> float:
     """The largest absolute value that a mean in this block can have."""
     largest = float(input_ends(domain).abs().max())
     return {FEATURES: 1.0, SAMPLES: largest, MOMENTS: largest**2, COUNTS: 1.0}[name]
 
 
-def _finest_steps(spec: StatisticsSpec, domain: Domain, target: PrivacyTarget, shares: Shares) -> dict[str, float]:
+def _finest_steps(spec: StatisticsSpec, domain: DataSpec, target: PrivacyTarget, shares: Shares) -> dict[str, float]:
     """So fine that noise of twice the deviation, more than any bound asks for, can still be drawn."""
     spread = shares.deviations(spec, domain, target.guarantee(1.0).mechanism.noise_multiplier)
     return {name: 2 * deviation / MAX_STEPS for name, deviation in spread.items()}

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedcl_distill.data.spec import DataSpec
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.privacy import Guarantee, PrivacyTarget
 from fedcl_distill.statistics.codec import BITS, StatisticsExpectation, StatisticsHeader
 from fedcl_distill.statistics.noisy import COUNTS, NoisyStatistics, Shares, max_mean, release_guarantee
-from fedcl_distill.statistics.spec import Domain, StatisticsSpec
+from fedcl_distill.statistics.spec import StatisticsSpec
 from fedcl_distill.statistics.sums import shapes_of
 from fedcl_distill.synthetic import Limits
 from fedcl_distill.synthetic.codec import STORED_DTYPES, as_payload_error
@@ -110,7 +111,7 @@ class NoisyExpectation:
     """
 
     spec: StatisticsSpec
-    domain: Domain
+    domain: DataSpec
     shares: Shares
     target: PrivacyTarget
 

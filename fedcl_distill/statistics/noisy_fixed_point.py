@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedcl_distill.data.spec import DataSpec
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.parameterizations.base import check_integer
 from fedcl_distill.privacy import (
@@ -26,7 +27,7 @@ from fedcl_distill.privacy import (
 )
 from fedcl_distill.statistics.fixed_point import WORD_DTYPES, Words
 from fedcl_distill.statistics.noisy import COUNTS, NoisyStatistics, Shares, max_mean, numbers_of_a_record
-from fedcl_distill.statistics.spec import Domain, StatisticsSpec
+from fedcl_distill.statistics.spec import StatisticsSpec
 from fedcl_distill.statistics.sums import ClassStatistics, shapes_of
 
 _TAIL = 12.0  # deviations that a total has room for; beyond them it would wrap around, which tells nothing
@@ -71,11 +72,11 @@ class NoisyFixedPoint:
         """Of words: little-endian unsigned integers."""
         return np.dtype(WORD_DTYPES[self.bits]).newbyteorder("<")
 
-    def size(self, spec: StatisticsSpec, domain: Domain) -> int:
+    def size(self, spec: StatisticsSpec, domain: DataSpec) -> int:
         """Words of one party."""
         return domain.num_classes * sum(numbers_of_a_record(spec, domain).values())
 
-    def guarantee(self, spec: StatisticsSpec, domain: Domain, *, seeded: bool = False) -> Guarantee:
+    def guarantee(self, spec: StatisticsSpec, domain: DataSpec, *, seeded: bool = False) -> Guarantee:
         """Of a total of at least ``fewest`` words.
 
         Raises:
@@ -85,7 +86,7 @@ class NoisyFixedPoint:
         steps, units = self.steps(spec, domain), self.shares.deviations(spec, domain, 1.0)
         return guarantee_on_grid(self.target, numbers_of_a_record(spec, domain), units, steps, seeded=seeded)
 
-    def steps(self, spec: StatisticsSpec, domain: Domain) -> dict[str, float]:
+    def steps(self, spec: StatisticsSpec, domain: DataSpec) -> dict[str, float]:
         """By kind: the finest with which a total fits into a word, and a share of noise can be drawn."""
         # Twice the noise that is asked for before rounding: more than guarantee_on_grid admits.
         plain = self.target.guarantee(1.0).mechanism.noise_multiplier
@@ -114,7 +115,7 @@ class NoisyFixedPoint:
         # Two's complement: a conversion to unsigned words keeps the lowest bits.
         return torch.cat(pieces).numpy().astype(self.dtype)
 
-    def total(self, words: Words, heard: int, spec: StatisticsSpec, domain: Domain) -> NoisyStatistics:
+    def total(self, words: Words, heard: int, spec: StatisticsSpec, domain: DataSpec) -> NoisyStatistics:
         """The release that a sum of the words of ``heard`` parties, modulo 2^bits, says.
 
         Raises:
@@ -137,7 +138,7 @@ class NoisyFixedPoint:
         guarantee = self.guarantee(spec, domain)
         return NoisyStatistics(spec, domain, counts, values, self.shares, guarantee, heard / self.fewest)
 
-    def _share_deviations(self, spec: StatisticsSpec, domain: Domain) -> dict[str, int]:
+    def _share_deviations(self, spec: StatisticsSpec, domain: DataSpec) -> dict[str, int]:
         """Of a party's noise, in whole steps."""
         steps = self.steps(spec, domain)
         spread = self.shares.deviations(spec, domain, self.guarantee(spec, domain).deviation)
@@ -149,7 +150,7 @@ class NoisyFixedPoint:
     def _share_of(self, deviation: float) -> float:
         return deviation / math.sqrt(self.fewest)
 
-    def _farthest(self, name: str, deviation: float, domain: Domain) -> float:
+    def _farthest(self, name: str, deviation: float, domain: DataSpec) -> float:
         """The largest total of a number and its noise."""
         noise = _TAIL * deviation * math.sqrt(self.parties / self.fewest)
         return self.parties * self.max_samples * max_mean(name, domain) + noise

@@ -3,67 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Draw, NoAugmentation, augmentation_for
-from fedcl_distill.data.labelled import LabelledData, Normalisation
+from fedcl_distill.data.spec import DataSpec
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, Architecture, ArchitectureLike, Network, default_architecture
-from fedcl_distill.parameterizations.base import check_integer, enlarge
+from fedcl_distill.parameterizations.base import enlarge
+from fedcl_distill.registry import build_with
 from fedcl_distill.seeding import derive_seed, generator_for
+from fedcl_distill.settings import Range, settings
 
-
-@dataclass(frozen=True)
-class Domain:
-    """What kind of data statistics are about: everything of :class:`LabelledData` but the samples.
-
-    Attributes:
-        sample_shape: (channels, height, width) or (features,).
-        class_names, normalisation, value_range, allow_hflip: as in :class:`LabelledData`.
-    """
-
-    sample_shape: tuple[int, ...]
-    class_names: tuple[str, ...]
-    normalisation: Normalisation
-    value_range: tuple[float, float] = (0.0, 1.0)
-    allow_hflip: bool = True
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    @classmethod
-    def of(cls, data: LabelledData) -> Domain:
-        """The domain of ``data``."""
-        return cls(data.sample_shape, data.class_names, data.normalisation, data.value_range, data.allow_hflip)
-
-    def blank(self, counts: Sequence[int]) -> LabelledData:
-        """Data of this kind with so many samples a class, none of which says anything: all are the same zeros.
-
-        They stand where only the kind of data and their counts are asked for; a single one takes up memory.
-        """
-        total = sum(counts)
-        dtype = torch.uint8 if len(self.sample_shape) == 3 else torch.float32
-        zeros = torch.zeros((1, *self.sample_shape), dtype=dtype).expand(total, *self.sample_shape)
-        return LabelledData(
-            samples=zeros,
-            labels=torch.arange(self.num_classes).repeat_interleave(torch.tensor(counts)),
-            class_names=self.class_names,
-            normalisation=self.normalisation,
-            value_range=self.value_range,
-            name="statistics",
-            allow_hflip=self.allow_hflip,
-        )
-
-
-MEAN, DIRECTION, CHARACTERISTIC = "mean", "direction", "characteristic"
+MEAN: Literal["mean"] = "mean"
+DIRECTION: Literal["direction"] = "direction"
+CHARACTERISTIC: Literal["characteristic"] = "characteristic"
 BOUNDED = (DIRECTION, CHARACTERISTIC)
 """Kinds of which each number lies in [-1, 1], whatever the sample."""
 
@@ -74,7 +34,7 @@ _LONGEST_TEXT = 200
 _WIDTH = 32
 
 
-@dataclass(frozen=True)
+@settings
 class StatisticsSpec:
     """What is summed over a class: features under random networks, and coarse moments of the samples themselves.
 
@@ -106,29 +66,19 @@ class StatisticsSpec:
         SettingsError: on construction, if a value is of the wrong type, out of range or unknown.
     """
 
-    seed: int = 0
-    views: int = 50
+    seed: Annotated[int, Range(ge=0, lt=2**63)] = 0
+    views: Annotated[int, Range(ge=2, le=_MAX_VIEWS)] = 50
     architecture: ArchitectureLike | None = None
-    kind: str = MEAN
-    dimensions: int = 512
-    frequency: float = 4.0
-    share: float = 1.0
-    moments: int = 7
+    kind: Literal["mean", "direction", "characteristic"] = MEAN
+    dimensions: Annotated[int, Range(ge=0, le=_MAX_DIMENSIONS)] = 512
+    frequency: Annotated[float, Range(gt=0, le=1e6)] = 4.0
+    share: Annotated[float, Range(gt=0, le=1)] = 1.0
+    moments: Annotated[int, Range(ge=0, le=_MAX_MOMENTS)] = 7
     augment: bool = True
 
     def __post_init__(self) -> None:
-        check_integer("statistics: seed", self.seed, 0, 2**63 - 1)
-        check_integer("statistics: views", self.views, 2, _MAX_VIEWS)
-        check_integer("statistics: dimensions", self.dimensions, 0, _MAX_DIMENSIONS)
-        check_integer("statistics: moments", self.moments, 0, _MAX_MOMENTS)
-        _check_number("frequency", self.frequency, 1e6)
-        _check_number("share", self.share, 1)
-        if self.kind not in (MEAN, *BOUNDED):
-            raise SettingsError(f"statistics: unknown kind {self.kind!r}; known: {', '.join((MEAN, *BOUNDED))}")
         if self.kind == CHARACTERISTIC and (self.dimensions == 0 or self.dimensions % 2):
             raise SettingsError(f"characteristic features need an even number of dimensions, got {self.dimensions}")
-        if type(self.augment) is not bool:
-            raise SettingsError(f"statistics: augment must be true or false, got {self.augment!r}")
         if self.architecture is not None:
             architecture = Architecture.of(self.architecture)
             text = self.architecture if isinstance(self.architecture, str) else architecture.text
@@ -154,22 +104,13 @@ class StatisticsSpec:
         Raises:
             SettingsError: a field is unknown, or as for the class.
         """
-        known = list(cls.__dataclass_fields__)
-        unknown = [str(name)[:50] for name in settings if name not in known]
-        if unknown:
-            raise SettingsError(f"statistics have no setting {', '.join(unknown[:5])}; they have: {', '.join(known)}")
-        return cls(**settings)
+        return build_with("statistics", cls, settings)
 
 
 @cache
 def _architecture(text: str) -> Architecture:
     """Kept, for what trials showed of a network is kept with it."""
     return Architecture.parse(text)
-
-
-def _check_number(name: str, value: object, most: float) -> None:
-    if type(value) not in (int, float) or not 0 < value <= most:  # type: ignore[operator]
-        raise SettingsError(f"statistics: {name} must be a number in (0, {most:g}], got {str(value)[:50]}")
 
 
 @dataclass(frozen=True)
@@ -200,7 +141,7 @@ class FeatureMap:
         return F.normalize(features, dim=1) if self.kind == DIRECTION else features
 
 
-def feature_map(spec: StatisticsSpec, domain: Domain, view: int, device: torch.device) -> FeatureMap:
+def feature_map(spec: StatisticsSpec, domain: DataSpec, view: int, device: torch.device) -> FeatureMap:
     """The view of this number: the same for all parties.
 
     Raises:
@@ -209,8 +150,7 @@ def feature_map(spec: StatisticsSpec, domain: Domain, view: int, device: torch.d
     seed = derive_seed(spec.seed, "statistics", view)
     architecture = spec.architecture_for(domain.sample_shape)
     network = architecture.build(domain.sample_shape, domain.num_classes, seed=derive_seed(seed, "network"))
-    nothing = domain.blank([0] * domain.num_classes)
-    augmentation = augmentation_for(nothing) if spec.augment else NoAugmentation()
+    augmentation = augmentation_for(domain) if spec.augment else NoAugmentation()
     projection = _projection(spec, network.embedding_size, derive_seed(seed, "projection"))
     return FeatureMap(
         network=network.to(device).requires_grad_(False).eval(),
@@ -228,7 +168,7 @@ def _projection(spec: StatisticsSpec, embedding: int, seed: int) -> Tensor | Non
     return torch.randn(spec.dimensions, embedding, generator=generator_for(seed)) / math.sqrt(spec.dimensions)
 
 
-def feature_dimensions(spec: StatisticsSpec, domain: Domain) -> int:
+def feature_dimensions(spec: StatisticsSpec, domain: DataSpec) -> int:
     """Numbers a class in each view.
 
     Raises:
@@ -246,7 +186,7 @@ def _feature_dimensions(spec: StatisticsSpec, sample_shape: tuple[int, ...]) -> 
     return min(spec.dimensions, embedding) or embedding
 
 
-def coarse_shape(spec: StatisticsSpec, domain: Domain) -> tuple[int, ...] | None:
+def coarse_shape(spec: StatisticsSpec, domain: DataSpec) -> tuple[int, ...] | None:
     """Shape of what second moments are taken of; None where there are none."""
     shape = domain.sample_shape
     if spec.moments == 0:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.data.spec import DataSpec
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.micro_batches import micro_batch_size
 from fedcl_distill.robust import CENTRES, capped
@@ -20,7 +21,6 @@ from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics.spec import (
     BOUNDED,
     CHARACTERISTIC,
-    Domain,
     StatisticsSpec,
     coarse,
     coarse_shape,
@@ -73,7 +73,7 @@ class ClassStatistics:
     """
 
     spec: StatisticsSpec
-    domain: Domain
+    domain: DataSpec
     sums: Mapping[str, Sums]
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ class ClassStatistics:
 
         No more than 100,000 of a class, which is beyond any synthetic set: labels take memory, and counts may be lies.
         """
-        return self.domain.blank(self.class_counts.clamp(max=_MAX_BLANK).tolist())
+        return LabelledData.blank(self.domain, self.class_counts.clamp(max=_MAX_BLANK).tolist(), "statistics")
 
     def digest(self) -> str:
         """SHA-256, in hexadecimal, over counts and sums."""
@@ -128,7 +128,7 @@ class ClassStatistics:
         return found.hexdigest()
 
 
-def no_statistics(spec: StatisticsSpec, domain: Domain) -> ClassStatistics:
+def no_statistics(spec: StatisticsSpec, domain: DataSpec) -> ClassStatistics:
     """Of no data: adding them changes nothing."""
     classes = domain.num_classes
     return ClassStatistics(
@@ -155,7 +155,7 @@ def add_up(many: Iterable[ClassStatistics]) -> ClassStatistics:
     return total
 
 
-def shapes_of(spec: StatisticsSpec, domain: Domain) -> dict[str, tuple[int, int]]:
+def shapes_of(spec: StatisticsSpec, domain: DataSpec) -> dict[str, tuple[int, int]]:
     """Views and dimensions of each kind of sums.
 
     Raises:
@@ -209,7 +209,7 @@ def class_statistics(
     Raises:
         SettingsError: the specification does not suit such data.
     """
-    domain, where = Domain.of(data), torch.device(device)
+    domain, where = data.spec, torch.device(device)
     sums = dict(no_statistics(spec, domain).sums)
     everything = torch.arange(len(data))
     _add(sums[SAMPLES], 0, data, everything, where, lambda inputs, _: inputs.flatten(1))
@@ -238,7 +238,7 @@ _LARGEST_INPUT = 1e4  # far below what overflows float32 in any network, and far
 _BOUNDS_ROUNDING = 1e-4  # relative: what float32 may make of a length of 1, and data of the ends of their range
 
 
-def radii(spec: StatisticsSpec, domain: Domain) -> dict[str, float]:
+def radii(spec: StatisticsSpec, domain: DataSpec) -> dict[str, float]:
     """The largest L2 norm of what one record adds to each kind of sums, all views together.
 
     Raises:
@@ -267,7 +267,7 @@ def radii(spec: StatisticsSpec, domain: Domain) -> dict[str, float]:
     return {name: radius * (1 + _BOUNDS_ROUNDING) for name, radius in found.items()}
 
 
-def input_ends(domain: Domain) -> torch.Tensor:
+def input_ends(domain: DataSpec) -> torch.Tensor:
     """float32 (2, channels): the least and the largest network input of each channel."""
     channels = domain.sample_shape[0]
     corners = torch.tensor(domain.value_range)[:, None].expand(2, channels)

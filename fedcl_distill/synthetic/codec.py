@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedcl_distill.data.labelled import Normalisation
+from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError, PayloadError, StorageError
 from fedcl_distill.files import write_atomically
 from fedcl_distill.parameterizations import Parameterization, Setting, Shape, build_parameterization, stored_settings
@@ -46,7 +46,7 @@ from fedcl_distill.synthetic.quantise import (
 )
 from fedcl_distill.synthetic.set import SyntheticSet
 
-LABELS = "labels"
+LABELS, NORMALISATION = "labels", "normalisation"
 STORED_DTYPES: dict[int, np.dtype[Any]] = {
     2: np.dtype("<u1"),
     4: np.dtype("<u1"),
@@ -54,6 +54,9 @@ STORED_DTYPES: dict[int, np.dtype[Any]] = {
     16: np.dtype("<u2"),
     32: np.dtype("<f4"),
 }
+
+
+_FLOATS = (np.dtype("<f4"), np.dtype("<f8"))
 
 
 def label_bits(bits: int) -> int:
@@ -66,10 +69,12 @@ def label_dtype(classes: int) -> np.dtype[Any]:
     return np.min_scalar_type(classes - 1).newbyteorder("<")
 
 
-FORMAT = 1
+FORMATS = (1, 2)
+"""In format 2 the normalisation is an array, because the header would need more bytes for it."""
 HARD, SOFT = "hard", "soft"
-_REQUIRED = {"format", "bits", "store", "classes", "labels", "mean", "std", "range"}
-_OPTIONAL = {"settings", "ranges", "shapes", "provenance"}
+_REQUIRED = {"format", "bits", "store", "classes", "labels", "range"}
+_MOMENTS = {"mean", "std"}  # required in format 1 only
+_OPTIONAL = {"settings", "ranges", "shapes", "provenance", "hflip", "tasks", "features"}
 
 
 @dataclass(frozen=True)
@@ -82,24 +87,40 @@ class Header:
         class_names: one name a class. The names "0", "1", … travel as their count.
         labels: "hard" or "soft" if there is an array of labels; the number of samples of each class if there
             is none because samples are ordered by class.
-        mean, std: the normalisation.
+        normalisation: None where it is an array of the container (format 2).
         value_range: of the real data, in unit values.
         ranges: of each quantised array.
         shapes: of each array stored as a flat run of packed codes.
         provenance: as given.
+        allow_hflip, tasks, feature_names: as in :class:`~fedcl_distill.data.DataSpec`; left out of the text where they
+            are its defaults. Feature names describe, as provenance does, and travel with it.
     """
 
     bits: int
     parameterization: str
     class_names: tuple[str, ...]
     labels: str | tuple[int, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    normalisation: Normalisation | None
     value_range: tuple[float, float]
     settings: Mapping[str, Setting] = field(default_factory=dict)
     ranges: Mapping[str, Range] = field(default_factory=dict)
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    allow_hflip: bool = False
+    tasks: tuple[int, ...] | None = None
+    feature_names: tuple[str, ...] = ()
+
+    def spec(self, sample_shape: Shape, normalisation: Normalisation) -> DataSpec:
+        """What the header says of the data, with what only the arrays say."""
+        return DataSpec(
+            sample_shape=tuple(sample_shape),
+            class_names=self.class_names,
+            normalisation=normalisation,
+            value_range=self.value_range,
+            allow_hflip=self.allow_hflip,
+            tasks=self.tasks,
+            feature_names=self.feature_names,
+        )
 
     def to_text(self) -> str:
         """Compact JSON; raises PayloadError if the provenance is no JSON."""
@@ -109,16 +130,18 @@ class Header:
             "ranges": {name: span.to_text() for name, span in self.ranges.items()},
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "provenance": dict(self.provenance),
+            "hflip": self.allow_hflip,
+            "tasks": list(self.tasks or ()),
+            "features": list(self.feature_names),
         }
         required = {
-            "format": FORMAT,
+            "format": 2 if self.normalisation is None else 1,
             "bits": self.bits,
             "store": self.parameterization,
             "classes": count if self.class_names == numbered(count) else list(self.class_names),
             "labels": self.labels if isinstance(self.labels, str) else list(self.labels),
-            "mean": [float(value) for value in self.mean],
-            "std": [float(value) for value in self.std],
             "range": [float(value) for value in self.value_range],
+            **_moments(self.normalisation),
         }
         return compact(required | {key: value for key, value in optional.items() if value})
 
@@ -130,20 +153,52 @@ class Header:
         low, high = read_numbers(raw, "range", 2)
         if low > high:
             raise PayloadError(f"metadata: value range must ascend, got [{low}, {high}]")
-        mean = read_numbers(raw, "mean")
         return cls(
             bits=raw["bits"],
             parameterization=_string(raw, "store"),
             class_names=read_class_names(raw["classes"], limits),
             labels=_labels(raw["labels"]),
-            mean=mean,
-            std=read_numbers(raw, "std", len(mean)),
+            normalisation=_read_moments(raw) if raw["format"] == 1 else None,
             value_range=(low, high),
             settings=_settings(read_mapping(raw, "settings")),
             ranges={name: Range.from_text(span) for name, span in read_mapping(raw, "ranges").items()},
             shapes={name: read_shape(name, shape, limits) for name, shape in read_mapping(raw, "shapes").items()},
             provenance=read_mapping(raw, "provenance"),
+            allow_hflip=_flag(raw, "hflip"),
+            tasks=_tasks(raw),
+            feature_names=_feature_names(raw),
         )
+
+
+def _moments(normalisation: Normalisation | None) -> dict[str, list[float]]:
+    if normalisation is None:
+        return {}
+    return {"mean": list(map(float, normalisation.mean)), "std": list(map(float, normalisation.std))}
+
+
+def _read_moments(raw: dict[str, Any]) -> Normalisation:
+    mean = read_numbers(raw, "mean")
+    return Normalisation(mean, read_numbers(raw, "std", len(mean)))
+
+
+def _flag(raw: dict[str, Any], key: str) -> bool:
+    if type(raw.get(key, False)) is not bool:
+        raise PayloadError(f"metadata: {key} must be true or false")
+    return bool(raw.get(key, False))
+
+
+def _tasks(raw: dict[str, Any]) -> tuple[int, ...] | None:
+    tasks = raw.get("tasks")
+    if tasks is not None and not (isinstance(tasks, list) and all(type(task) is int for task in tasks)):
+        raise PayloadError("metadata: tasks must be whole numbers")
+    return None if tasks is None else tuple(tasks)
+
+
+def _feature_names(raw: dict[str, Any]) -> tuple[str, ...]:
+    names = raw.get("features", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise PayloadError("metadata: names of features must be strings")
+    return tuple(names)
 
 
 def numbered(count: int) -> tuple[str, ...]:
@@ -153,9 +208,10 @@ def numbered(count: int) -> tuple[str, ...]:
 
 def _check_keys(raw: dict[str, Any]) -> None:
     version = raw.get("format")
-    if type(version) is not int or version != FORMAT:
-        raise PayloadError(f"metadata: format {version!r} is unknown, expected {FORMAT}")
-    missing, superfluous = _REQUIRED - set(raw), set(raw) - _REQUIRED - _OPTIONAL
+    if type(version) is not int or version not in FORMATS:
+        raise PayloadError(f"metadata: format {version!r} is unknown, expected one of {FORMATS}")
+    required = _REQUIRED | _MOMENTS if version == 1 else _REQUIRED
+    missing, superfluous = required - set(raw), set(raw) - required - _OPTIONAL
     if missing or superfluous:
         raise PayloadError(f"metadata: missing {sorted(missing)}, superfluous {sorted(superfluous)}")
     if type(raw["bits"]) is not int or raw["bits"] not in BITS:
@@ -224,7 +280,10 @@ _ARRAY_ENTRY_BYTES = 64  # about what the container's header says about an array
 
 @dataclass(frozen=True)
 class PayloadBytes:
-    """Where a payload's bytes go: ``arrays``, ``labels`` (0 if the header counts them) and ``header``."""
+    """Where a payload's bytes go: ``arrays``, ``labels`` (0 if the header counts them) and ``header``.
+
+    The normalisation counts as part of the header, also where it travels as an array.
+    """
 
     arrays: int
     labels: int
@@ -244,12 +303,15 @@ def encode(synthetic: SyntheticSet, bits: int = 8, *, provenance: bool = True) -
             steps over its array's [min, max] (see :func:`quantisation_error`). A constant array stays exact.
             Soft labels get ``max(bits, 8)`` bits. Hard labels are exact: the smallest unsigned integers that
             fit the classes or, if samples are ordered by class and it is shorter, a count for each class.
-        provenance: whether ``synthetic.provenance`` travels too.
+        provenance: whether ``synthetic.provenance`` and names of features travel too.
+
+    The normalisation of feature vectors travels as an array where that is shorter (format 2), always exactly: as
+    float32 if its numbers are, else as float64.
 
     Raises:
         SettingsError: ``bits`` is none of 2, 4, 8, 16, 32.
         PayloadError: the provenance, class names or settings cannot be written as JSON.
-        DataError: a stored array is called ``labels``, which is taken.
+        DataError: a stored array is called ``labels`` or ``normalisation``, which are taken.
     """
     values, header = _plan(synthetic, bits, provenance)
     return write_container({name: _store(name, values[name], header) for name in values}, header.to_text())
@@ -270,11 +332,11 @@ def payload_bytes(synthetic: SyntheticSet, bits: int = 8, *, provenance: bool = 
     """:func:`encoded_bytes`, split into arrays, labels and header."""
     values, header = _plan(synthetic, bits, provenance)
     specs = {name: _spec(name, values[name], header) for name in values}
-    labels = specs[LABELS].nbytes if LABELS in specs else 0
+    labels, normalisation = (specs[name].nbytes if name in specs else 0 for name in (LABELS, NORMALISATION))
     return PayloadBytes(
-        arrays=sum(spec.nbytes for spec in specs.values()) - labels,
+        arrays=sum(spec.nbytes for spec in specs.values()) - labels - normalisation,
         labels=labels,
-        header=len(container_header(specs, header.to_text())),
+        header=len(container_header(specs, header.to_text())) + normalisation,
     )
 
 
@@ -296,8 +358,9 @@ def quantisation_error(synthetic: SyntheticSet, bits: int) -> dict[str, float]:
 def _plan(synthetic: SyntheticSet, bits: int, provenance: bool) -> tuple[dict[str, MatchContext], Header]:
     """What is to be stored, by name and not yet quantised, and the header that tells how."""
     check_bits(bits)
-    if LABELS in synthetic.arrays:
-        raise DataError(f"synthetic set: no stored array may be called {LABELS!r}")
+    for taken in (LABELS, NORMALISATION):
+        if taken in synthetic.arrays:
+            raise DataError(f"synthetic set: no stored array may be called {taken!r}")
     arrays = {name: _to_numpy(array) for name, array in synthetic.arrays.items()}
     labels = _how_labels_travel(synthetic)
     values: dict[str, MatchContext] = dict(arrays)
@@ -309,16 +372,30 @@ def _plan(synthetic: SyntheticSet, bits: int, provenance: bool) -> tuple[dict[st
         settings=stored_settings(synthetic.parameterization),
         class_names=synthetic.class_names,
         labels=labels,
-        mean=synthetic.normalisation.mean,
-        std=synthetic.normalisation.std,
+        normalisation=None if (as_array := _normalisation_array(synthetic)) is not None else synthetic.normalisation,
         value_range=synthetic.value_range,
         ranges={name: Range.of(array) for name, array in values.items()} if bits < 32 else {},
         shapes={name: array.shape for name, array in arrays.items()} if is_packed(bits) else {},
         provenance=synthetic.provenance if provenance else {},
+        allow_hflip=synthetic.allow_hflip,
+        tasks=synthetic.spec.tasks,
+        feature_names=synthetic.spec.feature_names if provenance else (),
     )
+    if as_array is not None:
+        values[NORMALISATION] = as_array
     if labels == HARD:
         values[LABELS] = synthetic.labels.cpu().numpy().astype(label_dtype(synthetic.num_classes))
     return values, header
+
+
+def _normalisation_array(synthetic: SyntheticSet) -> MatchContext | None:
+    """float32 or float64 (2, features): mean and deviation of feature vectors, where text would take more bytes."""
+    if synthetic.is_image:
+        return None
+    moments = synthetic.normalisation
+    exact = np.array([moments.mean, moments.std], dtype="<f8")
+    array = single if np.array_equal(single := exact.astype("<f4"), exact) else exact
+    return array if array.nbytes + _ARRAY_ENTRY_BYTES < len(compact(_moments(moments))) else None
 
 
 def _how_labels_travel(synthetic: SyntheticSet) -> str | tuple[int, ...]:
@@ -339,7 +416,7 @@ def _depth(name: str, header: Header) -> int:
 
 def _spec(name: str, values: MatchContext, header: Header) -> Spec:
     """What :func:`_store` will give, without the work."""
-    if name == LABELS and header.labels == HARD:
+    if name == NORMALISATION or (name == LABELS and header.labels == HARD):
         return Spec(values.dtype, values.shape)
     bits = _depth(name, header)
     return Spec(STORED_DTYPES[bits], (packed_bytes(values.size, bits),) if is_packed(bits) else values.shape)
@@ -396,22 +473,20 @@ def decode(payload: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIM
     """
     stored, text = read_container(payload, limits)
     header = Header.from_text(text, limits)
-    labels = stored.pop(LABELS, None)
+    labels, normalisation = stored.pop(LABELS, None), _load_normalisation(stored, header)
     parameterization = build_parameterization(header.parameterization, header.settings)
-    samples = _check_sizes(stored, header, parameterization, limits)
+    decoded = _check_sizes(stored, header, parameterization, limits)
     return SyntheticSet(
-        labels=_load_labels(labels, header, samples),
+        labels=_load_labels(labels, header, decoded[0]),
         arrays={name: _load_array(name, view, header, header.bits) for name, view in stored.items()},
         parameterization=parameterization,
-        class_names=header.class_names,
-        normalisation=Normalisation(header.mean, header.std),
-        value_range=header.value_range,
+        spec=header.spec(decoded[1:], normalisation),
         provenance=header.provenance,
     )
 
 
-def _check_sizes(stored: dict[str, MatchContext], header: Header, how: Parameterization, limits: Limits) -> int:
-    """Number of decoded samples, after everything that the arrays declare was held against ``limits``."""
+def _check_sizes(stored: dict[str, MatchContext], header: Header, how: Parameterization, limits: Limits) -> Shape:
+    """Shape of the decoded samples, (n, …), after everything that the arrays declare was held against ``limits``."""
     quantised = {*stored, LABELS} if header.labels == SOFT else set(stored)
     _check_names("ranges", set(header.ranges), quantised if header.bits < 32 else set())
     _check_names("shapes", set(header.shapes), set(stored) if is_packed(header.bits) else set())
@@ -425,9 +500,18 @@ def _check_sizes(stored: dict[str, MatchContext], header: Header, how: Parameter
         raise PayloadError(f"{decoded[0]} samples, at most {limits.max_samples} are allowed")
     if math.prod(decoded) > limits.max_values:
         raise PayloadError(f"{math.prod(decoded)} decoded values, at most {limits.max_values} are allowed")
-    if len(header.mean) != decoded[1]:
-        raise PayloadError(f"normalisation is for {len(header.mean)} channels, samples have {decoded[1]}")
-    return decoded[0]
+    return decoded
+
+
+def _load_normalisation(stored: dict[str, MatchContext], header: Header) -> Normalisation:
+    """What the header says, or the array that says it in its place."""
+    if header.normalisation is not None:
+        return header.normalisation
+    array = stored.pop(NORMALISATION, None)
+    if array is None or array.dtype not in _FLOATS or array.ndim != 2 or len(array) != 2:
+        raise PayloadError("normalisation must be an array of float32 or float64, (2, features)")
+    mean, std = array.astype(np.float64).tolist()
+    return Normalisation(tuple(mean), tuple(std))
 
 
 def _check_names(what: str, given: set[str], expected: set[str]) -> None:

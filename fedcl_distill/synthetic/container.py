@@ -127,6 +127,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "U16": np.dtype("<u2"),
     "U32": np.dtype("<u4"),
     "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from fedcl_distill.data.labelled import Normalisation
+from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.files import write_atomically
 from fedcl_distill.synthetic.set import SyntheticSet

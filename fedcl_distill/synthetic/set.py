@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcl_distill.data.labelled import LabelledData, Normalisation
+from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError
 from fedcl_distill.parameterizations import Parameterization, Pixels
 
@@ -24,23 +25,19 @@ class SyntheticSet:
         parameterization: decodes ``arrays`` to samples.
         labels: int64 (n,) hard labels, or float32 (n, classes) probabilities, given or learned; one for each
             decoded sample.
-        class_names: one name a class.
-        normalisation: maps unit values to network inputs.
-        value_range: smallest and largest unit value of the real data (decoded samples may leave it: see
-            ``samples``).
+        spec: of the real data that the set stands for (decoded samples may leave its ``value_range``: see
+            ``samples``). Its fields are attributes here too (``synthetic.class_names``).
         provenance: where the set came from, as JSON values: method, settings, seed, counts, seconds, privacy
             spent.
 
     Raises:
-        DataError: on construction, if labels do not fit the samples or values are not finite.
+        DataError: on construction, if labels or spec do not fit the samples or values are not finite.
     """
 
     arrays: Mapping[str, Tensor]
     parameterization: Parameterization
     labels: Tensor
-    class_names: tuple[str, ...]
-    normalisation: Normalisation
-    value_range: tuple[float, float] = (0.0, 1.0)
+    spec: DataSpec
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -49,17 +46,14 @@ class SyntheticSet:
                 raise DataError(f"synthetic set: array {name!r} must be float32, got {array.dtype}")
             if not torch.isfinite(array).all():
                 raise DataError(f"synthetic set: array {name!r} holds NaN or infinity")
-        self._check_labels()
-        if len(self.normalisation.mean) != self.sample_shape[0]:
+        if self.sample_shape != tuple(self.spec.sample_shape):
             raise DataError(
-                f"synthetic set: normalisation for {len(self.normalisation.mean)} channels, "
-                f"samples have {self.sample_shape[0]}"
+                f"synthetic set: samples of shape {self.sample_shape}, its spec says {self.spec.sample_shape}"
             )
+        self._check_labels()
 
     def _check_labels(self) -> None:
         count, classes = len(self), self.num_classes
-        if classes == 0:
-            raise DataError("synthetic set: there are no classes")
         if self.labels.dtype == torch.int64 and self.labels.shape == (count,):
             if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < classes:
                 raise DataError(f"synthetic set: labels outside [0, {classes - 1}]")
@@ -86,8 +80,28 @@ class SyntheticSet:
         return self._decoded_shape[1:]
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.spec.class_names
+
+    @property
+    def normalisation(self) -> Normalisation:
+        return self.spec.normalisation
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        return self.spec.value_range
+
+    @property
+    def allow_hflip(self) -> bool:
+        return self.spec.allow_hflip
+
+    @property
+    def is_image(self) -> bool:
+        return self.spec.is_image
+
+    @property
     def num_classes(self) -> int:
-        return len(self.class_names)
+        return self.spec.num_classes
 
     @property
     def hard_labels(self) -> Tensor:
@@ -116,6 +130,10 @@ class SyntheticSet:
             labels=self.labels[indices],
         )
 
+    def with_spec(self, **changes: Any) -> SyntheticSet:
+        """The same arrays under a spec with these fields changed, such as ``value_range`` or ``allow_hflip``."""
+        return replace(self, spec=replace(self.spec, **changes))
+
     @classmethod
     def of_real(cls, data: LabelledData, provenance: Mapping[str, Any] | None = None) -> SyntheticSet:
         """The samples of ``data`` themselves, stored as pixels: what a core set or an exemplar memory holds."""
@@ -123,9 +141,7 @@ class SyntheticSet:
             arrays={"pixels": data.inputs()},
             parameterization=Pixels(),
             labels=data.labels,
-            class_names=data.class_names,
-            normalisation=data.normalisation,
-            value_range=data.value_range,
+            spec=data.spec,
             provenance=dict(provenance or {}),
         )
 
@@ -135,35 +151,27 @@ class SyntheticSet:
         low, high = self.value_range
         if len(samples):
             low, high = min(low, float(samples.min())), max(high, float(samples.max()))
-        return LabelledData(samples, self.hard_labels, self.class_names, self.normalisation, (low, high), name)
+        return LabelledData(samples, self.hard_labels, replace(self.spec, value_range=(low, high)), name)
 
 
 def union(sets: Sequence[SyntheticSet], provenance: Mapping[str, Any] | None = None) -> SyntheticSet:
     """All decoded samples of ``sets`` in one set, in the order given, stored as pixels.
 
-    Hard labels become one-hot where another set has soft ones.
+    Hard labels become one-hot where another set has soft ones. The union may be mirrored if each set may.
 
     Raises:
-        DataError: there is no set, or sets differ in classes, sample shape, normalisation or value range.
+        DataError: there is no set, or sets differ in classes, sample shape, normalisation, value range or tasks.
     """
     if not sets:
         raise DataError("a union needs at least one synthetic set")
-    first = sets[0]
-    for other in sets[1:]:
-        for what in ("class_names", "sample_shape", "normalisation", "value_range"):
-            if getattr(other, what) != getattr(first, what):
-                raise DataError(
-                    f"cannot unite sets of different {what}: {getattr(first, what)}, {getattr(other, what)}"
-                )
+    spec = DataSpec.common([one.spec for one in sets])
     soft = any(one.labels.ndim == 2 for one in sets)
     labels = [_one_hot(one) if soft and one.labels.ndim == 1 else one.labels for one in sets]
     return SyntheticSet(
         arrays={"pixels": torch.cat([one.inputs() for one in sets])},
         parameterization=Pixels(),
         labels=torch.cat(labels),
-        class_names=first.class_names,
-        normalisation=first.normalisation,
-        value_range=first.value_range,
+        spec=spec,
         provenance=dict(provenance or {"union_of": [origin for one in sets for origin in _origins(one)]}),
     )
 

@@ -14,6 +14,8 @@ from strategies.federated.client import partition_of
 
 def poisoned(data: LabelledData, context: Context) -> LabelledData:
     """What the node of ``context`` works on."""
+    if not context.run_config.get("attack"):
+        return data
     settings = AttackedSettings.from_run_config(context.run_config)
     attack, partition = _attack(settings, context), partition_of(context)
     return data if attack is None else attack.poison(data, settings.attack_seed(partition))

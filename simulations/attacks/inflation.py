@@ -9,7 +9,7 @@ from flwr.app import RecordDict
 from fedcl_distill.statistics import ClassStatistics, Sums, decode_statistics, encode_statistics
 from fedcl_distill.synthetic.container import DEFAULT_LIMITS
 from strategies.federated.answers import METRICS, SUMS, ClientReport, pack_payload, unpack_payload
-from strategies.federated.requests import read_statistics
+from strategies.federated.requests import StatisticsRequest
 
 _MOST = 10**9  # examples that a server takes for possible
 
@@ -24,7 +24,7 @@ def inflated(question: RecordDict, answer: RecordDict, factor: int) -> RecordDic
     content = {**answer, METRICS: replace(facts, examples=factor * facts.examples, class_counts=counts).to_record()}
     if SUMS in answer:
         statistics = decode_statistics(unpack_payload(answer, SUMS, DEFAULT_LIMITS))
-        bits = read_statistics(question).bits
+        bits = StatisticsRequest.of(question).bits
         content.update(pack_payload(SUMS, encode_statistics(_multiplied(statistics, factor), bits)))
     return RecordDict(content)
 

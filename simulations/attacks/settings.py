@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.seeding import derive_seed, generator_for
+from fedcl_distill.settings import Natural, settings
 from simulations.attacks.base import Attack
 from simulations.attacks.registry import build_attack
-from strategies.federated import FederatedSettings
+from simulations.settings import FederatedSettings
 
 _MODEL_STRATEGIES = frozenset(
     {"fedavg", "fedprox", "fedavgm", "fedadam", "scaffold", "dynafed", "one-shot-average"}
@@ -20,7 +21,7 @@ _MODEL_STRATEGIES = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@settings
 class AttackedSettings(FederatedSettings):
     """Settings of a run and of those who attack it.
 
@@ -36,11 +37,11 @@ class AttackedSettings(FederatedSettings):
 
     attack: str = ""
     attack_settings: Mapping[str, Any] = field(default_factory=dict)
-    attackers: int = 0
+    attackers: Natural = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.attackers <= self.clients or bool(self.attack) != (self.attackers > 0):
+        if self.attackers > self.clients or bool(self.attack) != (self.attackers > 0):
             raise SettingsError(
                 f"an attack needs a name and between 1 and {self.clients} attackers, "
                 f"got {self.attack!r} and {self.attackers}"

@@ -148,7 +148,8 @@ def _federation(settings: AuditSettings) -> Maker:
     """What the server has in the end: the union of sets, or the global model where there is none."""
     from fedcl_distill.data import partition
     from simulations.scenarios.federated import quiet_flower
-    from strategies.federated import FederatedSettings, InProcessGrid, list_strategies, make_client_app, run_server
+    from simulations.settings import FederatedSettings
+    from strategies.federated import InProcessGrid, list_strategies, make_client_app, run_server
     from strategies.federated.weights import put_weights
 
     if settings.strategy not in list_strategies():
@@ -168,7 +169,7 @@ def _federation(settings: AuditSettings) -> Maker:
         parts = partition(members, run.partition, run.clients, seed=seed, min_size=run.min_client_samples)
         client_app = make_client_app(lambda context: parts[int(context.node_config["partition-id"])])
         with quiet_flower(), InProcessGrid(client_app, run.clients, run.to_run_config()) as grid:
-            result = run_server(grid, run, test)
+            result = run_server(grid, run.build_strategy(), test=test, **run.options)
         if result.synthetic is not None:
             return result.synthetic
         architecture = Architecture.parse(settings.architecture)
@@ -287,7 +288,7 @@ def _some(data: LabelledData, seed: int) -> LabelledData:
 
 def _joined(one: LabelledData, other: LabelledData) -> LabelledData:
     samples, labels = torch.cat([one.samples, other.samples]), torch.cat([one.labels, other.labels])
-    return LabelledData(samples, labels, one.class_names, one.normalisation, one.value_range, one.name, one.allow_hflip)
+    return LabelledData(samples, labels, one.spec, one.name)
 
 
 CONFIDENCE, PIXELS, FEATURES = "confidence", "pixels", "features"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.audit import GradientInversion, batch_gradients, matched
-from fedcl_distill.data import LabelledData
+from fedcl_distill.data import DataSpec, LabelledData
 from fedcl_distill.networks import Architecture
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import derive_seed, generator_for
@@ -104,4 +104,5 @@ def _save_pairs(originals: Tensor, guesses: Tensor, data: LabelledData, path: Pa
     """Originals above guesses, in the order of the batches' draws: a gradient does not tell the order of a batch."""
     rows = torch.arange(2).repeat_interleave(len(originals))
     arrays = {"pixels": torch.cat([originals, guesses])}
-    save_png(SyntheticSet(arrays, Pixels(), rows, ("original", "guess"), data.normalisation), path, scale=3)
+    spec = DataSpec(data.sample_shape, ("original", "guess"), data.normalisation)
+    save_png(SyntheticSet(arrays, Pixels(), rows, spec), path, scale=3)

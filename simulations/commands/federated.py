@@ -24,10 +24,10 @@ from simulations.running.runs import RESULTS, Kind, Record, Run
 from simulations.scenarios import tuning
 from simulations.scenarios.federated import list_variants as federated_strategies
 from simulations.scenarios.federated_continual import list_variants as federated_continual_strategies
+from simulations.settings import FederatedContinualSettings
 from simulations.tables.comparison import table_of
 from simulations.tables.federated import table_of_attacks, table_of_bytes
 from simulations.tables.variants import scenarios
-from strategies.federated_continual import FederatedContinualSettings
 
 Tune = Annotated[
     list[str] | None,

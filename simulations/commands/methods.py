@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Annotated, Any
 
 import typer
@@ -13,9 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedcl_distill.errors import SettingsError
-from fedcl_distill.methods import METHODS, Method, list_methods
-from fedcl_distill.settings import suggest
+from fedcl_distill.methods import Method, all_methods
 from simulations.commands.fields import explained, introduction
 from simulations.formats import ABSENT
 from simulations.running.console import open_console
@@ -33,20 +32,14 @@ def methods(name: Name = None) -> None:
     console = open_console()
     if name is None:
         _list(console)
-    elif name in METHODS:
-        _show(console, METHODS[name])
     else:
-        raise SettingsError(suggest("method", name, list_methods()))
+        _show(console, Method.named(name))
 
 
 def _list(console: Console) -> None:
-    for family in dict.fromkeys(method.family for method in METHODS.values()):
+    for family, members in groupby(all_methods(), key=lambda method: method.family):
         console.print(f"\n[bold cyan]{family}[/]", highlight=False)
-        console.print(
-            _family_table(
-                [method for method in METHODS.values() if method.family == family], console.width >= _ROOM_FOR_PAPERS
-            )
-        )
+        console.print(_family_table(members, console.width >= _ROOM_FOR_PAPERS))
     console.print("[dim]settings and defaults of one:[/] fedcl-distill methods METHOD", highlight=False)
 
 
@@ -73,6 +66,7 @@ def _show(console: Console, method: Method) -> None:
         ("paper", method.paper),
         ("choose it when", method.choose_when),
         ("needs", ", ".join(method.needs) or ABSENT),
+        ("labels", ", ".join(method.labels) or ABSENT),
     ):
         facts.add_row(Text(title, style="dim"), Text(text))
     console.print("", facts)
@@ -86,7 +80,7 @@ def _settings_table(method: Method) -> Table:
     table.add_column("default", overflow="fold")
     table.add_column("what it is", overflow="fold", ratio=1)
     helps = explained(method.preset, "Args")
-    for parameter in inspect.signature(method.preset).parameters.values():
+    for parameter in method.settings.values():
         texts = [parameter.name, _default(parameter.default), helps.get(parameter.name, "")]
         table.add_row(*map(Text, texts))
     return table

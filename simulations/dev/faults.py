@@ -133,7 +133,7 @@ def deployment(folder: Path) -> None:
     """A run of Flower with three nodes over TLS. With this process everything ends: SuperLink, server and nodes."""
     from fedcl_distill.files import append_line
     from simulations.flower.under_flower import CHECKPOINT, run_deployed
-    from strategies.federated import FederatedSettings
+    from simulations.settings import FederatedSettings
 
     settings = FederatedSettings(
         strategy="fedavg", clients=3, rounds=4, local_epochs=3, train_limit=300, architecture="convnet:width=4"

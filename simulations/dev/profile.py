@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import wraps
 from itertools import islice
 from types import TracebackType
@@ -165,30 +165,30 @@ def _round(strategy: str) -> Side:
 
 def _rounds(name: str, work: Workload, data: Splits, tick: Tick) -> None:
     """As ``run_server`` does it, but for the server's epochs, whose hundreds are the case "evaluation, training"."""
-    from strategies.federated import FederatedSettings, InProcessGrid, ReplyCollector, build_strategy, make_client_app
-    from strategies.federated.run import learner_for
+    from strategies.federated import (
+        FedAvg,
+        InProcessGrid,
+        Learner,
+        OneShot,
+        ReplyCollector,
+        ServerContext,
+        make_client_app,
+    )
     from strategies.federated.weights import weights_of
 
-    settings = FederatedSettings(
-        strategy=name,
-        clients=CLIENTS,
-        method_settings={"architecture": _text(work), "real_batch_per_class": work.real_batch_per_class}
-        if name == "one-shot"
-        else {},
-        images_per_class=work.images_per_class,
-        distil_steps=_DISTIL_STEPS,
-        architecture=_text(work),
-    )
+    through = {"architecture": _text(work), "real_batch_per_class": work.real_batch_per_class}
+    one_shot = OneShot({"name": "dm", **through}, images_per_class=work.images_per_class, steps=_DISTIL_STEPS)
+    strategy = one_shot if name == "one-shot" else FedAvg()
     train_config = TrainConfig(epochs=_EPOCHS, augmentation=augmentation_for(data.train))
-    learner = replace(learner_for(settings, data.test), train_config=train_config)
+    shape, classes = data.test.sample_shape, data.test.num_classes
+    learner = Learner(Architecture.parse(_text(work)), lambda samples: train_config, shape, classes, seed=0)
     parts = partition(_some(data.train), "iid", clients=CLIENTS, seed=0)
     app = make_client_app(lambda context: parts[int(context.node_config["partition-id"])])
     with InProcessGrid(app, CLIENTS) as grid:
         tick()
         for _ in range(work.repeats + 1):
-            collector = ReplyCollector(CLIENTS, quorum=1.0)
-            strategy = build_strategy(settings, data.test, learner, collector)
-            weights = strategy.start(grid, weights_of(learner.fresh()), num_rounds=1).arrays
+            context = ServerContext(data.test, learner, ReplyCollector(CLIENTS, quorum=1.0))
+            weights = strategy.server(context).start(grid, weights_of(learner.fresh()), num_rounds=1).arrays
             learner.class_accuracies(weights, data.test)
             tick()
 

@@ -163,9 +163,7 @@ class PlainMatching(ABC):
             arrays={"pixels": self.images.detach().clone()},
             parameterization=Pixels(),
             labels=self.labels,
-            class_names=real.class_names,
-            normalisation=real.normalisation,
-            value_range=real.value_range,
+            spec=real.spec,
             provenance={"method": type(self).__name__, "steps": self.steps},
         )
 

@@ -15,7 +15,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from fedcl_distill.data import LabelledData, Normalisation, Splits
+from fedcl_distill.data import DataSpec, LabelledData, Normalisation, Splits
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.settings import Count, settings
@@ -208,11 +208,12 @@ def random_images(point: Point) -> LabelledData:
     """As many as the work needs, in order of class."""
     per_class = max(point.images_per_class * point.clients, point.real_batch_per_class)
     labels = torch.arange(point.classes).repeat_interleave(per_class)
-    shape = (len(labels), 3, point.size, point.size)
-    samples = torch.randint(256, shape, dtype=torch.uint8, generator=generator_for(0, "images"))
+    shape = (3, point.size, point.size)
+    samples = torch.randint(256, (len(labels), *shape), dtype=torch.uint8, generator=generator_for(0, "images"))
     names = tuple(map(str, range(point.classes)))
     # With a normalisation that nobody measured: measuring takes memory that the process would keep.
-    return LabelledData(samples, labels, names, Normalisation((0.5,) * 3, (0.25,) * 3), name="random")
+    normalisation = Normalisation((0.5,) * 3, (0.25,) * 3)
+    return LabelledData(samples, labels, DataSpec(shape, names, normalisation, allow_hflip=True), name="random")
 
 
 def _use_once(point: Point) -> None:
@@ -244,19 +245,20 @@ def _do(point: Point, data: LabelledData, tick: Tick) -> int:
 
 def _rounds(point: Point, data: LabelledData, tick: Tick) -> None:
     from simulations.scenarios.federated import quiet_flower  # here, because Flower takes seconds to import
-    from strategies.federated import FederatedSettings, InProcessGrid, make_client_app, run_server
+    from strategies.federated import FedAvg, InProcessGrid, make_client_app, run_server
 
     per_class = torch.arange(len(data)).view(point.classes, -1)[:, : point.images_per_class * point.clients]
     parts = [data.subset(rows.flatten()) for rows in torch.split(per_class, point.images_per_class, dim=1)]
-    settings = FederatedSettings(
-        strategy="fedavg",
-        rounds=point.repeats + 1,
-        clients=point.clients,
-        architecture=f"convnet:width={point.width}",
-    )
     app = make_client_app(lambda context: parts[int(context.node_config["partition-id"])])
     with quiet_flower(), InProcessGrid(app, point.clients) as grid:
-        run_server(grid, settings, parts[0], lambda _: tick())
+        run_server(
+            grid,
+            FedAvg(),
+            test=parts[0],
+            rounds=point.repeats + 1,
+            network=f"convnet:width={point.width}",
+            on_round=lambda _: tick(),
+        )
 
 
 _MEASURED = ("work", "ipc", "classes", "size", "width", "clients", "CPU-seconds", "memory")

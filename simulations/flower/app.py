@@ -21,7 +21,8 @@ from simulations.attacks.clients import poisoned, tamper
 from simulations.attacks.settings import AttackedSettings
 from simulations.data import held_out, load_splits
 from simulations.running.runs import append_record, finished_keys, make_record, settings_key
-from strategies.federated import FederatedSettings, make_client_app, run_server
+from simulations.settings import FederatedData
+from strategies.federated import make_client_app, run_server
 from strategies.federated.client import partition_of
 from strategies.federated.internals import NUM_PARTITIONS_KEY
 
@@ -32,7 +33,7 @@ def client_data(context: Context) -> LabelledData:
     Raises:
         SettingsError: node and run disagree about the number of clients, or the partition does not exist.
     """
-    settings = AttackedSettings.from_run_config(context.run_config)
+    settings = FederatedData.from_run_config(context.run_config)
     number, among = partition_of(context), context.node_config.get(NUM_PARTITIONS_KEY, settings.clients)
     if among != settings.clients or number >= settings.clients:
         raise SettingsError(
@@ -43,7 +44,7 @@ def client_data(context: Context) -> LabelledData:
     return poisoned(client_parts(replace(settings, data_root=str(root)) if root else settings)[number], context)
 
 
-def client_parts(settings: FederatedSettings) -> list[LabelledData]:
+def client_parts(settings: FederatedData) -> list[LabelledData]:
     """The training data of all clients, in the order of partitions; kept for the next call.
 
     Raises:
@@ -52,7 +53,7 @@ def client_parts(settings: FederatedSettings) -> list[LabelledData]:
     return _parts(_source(settings), settings.partition, settings.clients, settings.min_client_samples, settings.seed)
 
 
-def central_test_data(settings: FederatedSettings) -> LabelledData:
+def central_test_data(settings: FederatedData) -> LabelledData:
     """What the server evaluates on: test data, or what is held out of the training data; kept for the next call."""
     return _splits(_source(settings)).test
 
@@ -60,7 +61,7 @@ def central_test_data(settings: FederatedSettings) -> LabelledData:
 _Source = tuple[str, str | None, int | None, float, int]
 
 
-def _source(settings: FederatedSettings) -> _Source:
+def _source(settings: FederatedData) -> _Source:
     """What decides which samples are loaded: the seed only where some of them are drawn."""
     share = settings.validation_share
     drawing = 0 if settings.train_limit is None and not share else settings.seed
@@ -95,7 +96,13 @@ def main(grid: Grid, context: Context) -> None:
     results_file = str(context.run_config.get("results-file", ""))
     checkpoint = str(context.run_config.get("checkpoint-file", "")) or None
     if not (checkpoint and results_file and settings_key("federated", record) in finished_keys(results_file)):
-        result = run_server(grid, settings, central_test_data(settings), checkpoint=checkpoint)
+        result = run_server(
+            grid,
+            settings.build_strategy(),
+            test=central_test_data(settings),
+            checkpoint=checkpoint,
+            **settings.options,
+        )
         if not results_file:
             return
         append_record(results_file, make_record("federated", record, result.as_record(), time.monotonic() - started))

@@ -21,7 +21,7 @@ from fedcl_distill.errors import SettingsError
 from simulations.flower.credentials import make_node_key, make_server_credentials
 from simulations.flower.processes import FlowerProcessError, FlowerProcesses, free_port
 from simulations.running.runs import RESULTS, Record, read_records, settings_key
-from strategies.federated import FederatedSettings
+from simulations.settings import FederatedSettings
 
 PROJECT = Path(__file__).resolve().parents[2]
 """Folder of the Flower app: where ``pyproject.toml`` is."""

@@ -19,10 +19,11 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.synthetic import SyntheticSet, decode, encode
 from fedcl_distill.training import fit
 from simulations.flower.app import central_test_data, client_parts
-from strategies.federated import ByteLedger, DistilRequest, FederatedResult, FederatedSettings, RoundResult
+from simulations.settings import FederatedSettings
+from strategies.federated import ByteLedger, DistilRequest, FederatedResult, RoundResult
 from strategies.federated.grid import FIRST_NODE, Entry
 from strategies.federated.learner import Learner
-from strategies.federated.run import OnRound, learner_for
+from strategies.federated.run import OnRound
 from strategies.federated.weights import weights_of
 
 Stage = tuple[ArrayRecord, SyntheticSet | None]
@@ -36,10 +37,8 @@ def run_ceiling(settings: FederatedSettings, on_round: OnRound) -> FederatedResu
         SettingsError, DataError: settings that do not fit each other or the data.
         DivergenceError: training diverged.
     """
-    if settings.strategy_settings:
-        raise SettingsError(f"strategy {settings.strategy!r} has no settings")
     parts, test = client_parts(settings), central_test_data(settings)
-    learner, ledger = learner_for(settings, test), raw_bytes(parts)
+    learner, ledger = settings.learner(test), raw_bytes(parts)
     rounds: list[RoundResult] = []
     started = time.monotonic()
     for number, stage in enumerate(_stages(settings, parts, learner)):
@@ -77,7 +76,7 @@ def _stages(settings: FederatedSettings, parts: Sequence[LabelledData], learner:
 def _centralised(settings: FederatedSettings, parts: Sequence[LabelledData], learner: Learner) -> Iterator[Stage]:
     """FedAvg with a single client that holds everything: ``local_epochs`` a round, by the clients' train_config."""
     test = central_test_data(settings)
-    request = settings.train_request(test)
+    request = settings.local.request(test, settings.seed, learner.architecture_text)
     data = request.with_normalisation(pooled(parts))
     network, train_config = learner.fresh(), request.train_config_for(data)
     for server_round in range(1, settings.rounds + 1):
@@ -92,7 +91,9 @@ def _pooled_distillation(
     if settings.rounds != 1:
         raise SettingsError(f"pooled-distillation has one round, {settings.rounds} were asked for")
     whole = pooled(parts)
-    request = _for_all(settings.distil_request(central_test_data(settings)), len(parts)).fitted_to(whole)
+    request = _for_all(settings.distillation.request(central_test_data(settings), settings.seed), len(parts)).fitted_to(
+        whole
+    )
     size = _size_of_union(settings, parts) if request.byte_budget is None else request.size
     distilled = finished(request.distil(whole, seed=request.seed_for(1, 0), device=settings.device, size=size))
     synthetic = decode(encode(distilled, request.bits, provenance=False))  # rounded as what clients send

@@ -9,22 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fedcl_distill.errors import SettingsError
 from simulations.attacks import AttackedSettings
 from simulations.attacks.success import dropped_samples, success_rate
 from simulations.flower.app import central_test_data, client_app, client_parts
 from simulations.running.progress import Silent, Stage, Watcher
 from simulations.running.runs import Record, make_record
 from simulations.scenarios.ceilings import CEILINGS, run_ceiling
+from simulations.settings import FederatedSettings
 from strategies.federated import (
     FederatedResult,
-    FederatedSettings,
     InProcessGrid,
     RoundResult,
     list_strategies,
     run_server,
 )
-from strategies.federated.run import learner_for
 
 KIND = "federated"
 
@@ -54,7 +52,7 @@ def _of_attack(settings: FederatedSettings, result: FederatedResult) -> dict[str
     found: dict[str, Any] = {}
     if isinstance(settings, AttackedSettings) and settings.chosen_attack is not None:
         test, malicious = central_test_data(settings), settings.malicious
-        network = learner_for(settings, test).with_weights(result.weights)
+        network = settings.learner(test).with_weights(result.weights)
         found = {"malicious": list(malicious), "success_rate": success_rate(settings.chosen_attack, network, test)}
     return {**found, **dropped_samples(result.rejections, malicious)}
 
@@ -81,10 +79,15 @@ def list_variants() -> list[str]:
 def _run(settings: FederatedSettings, steps: _Steps, checkpoint: str | os.PathLike[str] | None) -> FederatedResult:
     if settings.strategy in CEILINGS:
         return run_ceiling(settings, steps.on_round)
-    if settings.strategy not in list_strategies():
-        raise SettingsError(f"unknown strategy {settings.strategy!r}; known: {', '.join(list_variants())}")
     with InProcessGrid(client_app, settings.clients, settings.to_run_config(), on_reply=steps.on_reply) as grid:
-        return run_server(grid, settings, central_test_data(settings), steps.on_round, checkpoint)
+        return run_server(
+            grid,
+            settings.build_strategy(),
+            test=central_test_data(settings),
+            on_round=steps.on_round,
+            checkpoint=checkpoint,
+            **settings.options,
+        )
 
 
 class _Steps:

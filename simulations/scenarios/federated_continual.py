@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import time
 
-from fedcl_distill.errors import SettingsError
 from simulations.flower.app import central_test_data
 from simulations.flower.federated_continual_app import KIND, client_app, client_streams
 from simulations.running.progress import Silent, Watcher
 from simulations.running.runs import Record, make_record
 from simulations.scenarios.federated import quiet_flower
 from simulations.scenarios.federated_continual_ceilings import CEILINGS, run_ceiling
+from simulations.settings import FederatedContinualSettings
 from strategies.federated import InProcessGrid
 from strategies.federated_continual import (
     STRATEGIES,
     FederatedContinualResult,
-    FederatedContinualSettings,
     StageResult,
     run_server,
 )
@@ -25,7 +24,7 @@ from strategies.federated_continual.server import OnStage
 
 def list_variants() -> list[str]:
     """What ``strategy`` can name here: strategies, and what they are measured against."""
-    return [*STRATEGIES, *CEILINGS]
+    return [*STRATEGIES.names(), *CEILINGS]
 
 
 def run_federated_continual(
@@ -67,10 +66,16 @@ def _run(
 ) -> FederatedContinualResult:
     if settings.strategy in CEILINGS:
         return run_ceiling(settings, on_stage)
-    if settings.strategy not in STRATEGIES:
-        raise SettingsError(f"unknown strategy {settings.strategy!r}; known: {', '.join(list_variants())}")
     with InProcessGrid(client_app, settings.clients, settings.to_run_config()) as grid:
-        return run_server(grid, settings, central_test_data(settings), on_stage, checkpoint=checkpoint)
+        return run_server(
+            grid,
+            settings.build_strategy(),
+            tests=settings.experiences_of(central_test_data(settings)),
+            stages=settings.stages,
+            on_stage=on_stage,
+            checkpoint=checkpoint,
+            **settings.options,
+        )
 
 
 def _describe(settings: FederatedContinualSettings) -> str:

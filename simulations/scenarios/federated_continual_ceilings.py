@@ -13,22 +13,19 @@ from flwr.app import ArrayRecord
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import ByteBudget, finished
-from fedcl_distill.errors import SettingsError
 from fedcl_distill.synthetic import SyntheticSet, decode, encode
 from fedcl_distill.training import accuracy, fit
 from simulations.flower.app import central_test_data
 from simulations.flower.federated_continual_app import client_streams
 from simulations.scenarios.ceilings import pooled, raw_bytes
+from simulations.settings import FederatedContinualSettings
 from strategies.federated import ByteLedger
 from strategies.federated.learner import Learner
-from strategies.federated.run import learner_for
 from strategies.federated.weights import weights_of
 from strategies.federated_continual import (
     ClientStream,
     FederatedContinualResult,
-    FederatedContinualSettings,
     StageResult,
-    experiences_of,
 )
 from strategies.federated_continual.server import OnStage, classes_of
 
@@ -43,10 +40,8 @@ def run_ceiling(settings: FederatedContinualSettings, on_stage: OnStage) -> Fede
         SettingsError, DataError: settings that do not fit each other or the data.
         DivergenceError: training or distillation diverged.
     """
-    if settings.strategy_settings:
-        raise SettingsError(f"strategy {settings.strategy!r} has no settings")
     test, streams = central_test_data(settings), client_streams(settings)
-    tests, learner = experiences_of(settings, test), learner_for(settings, test)
+    tests, learner = settings.experiences_of(test), settings.learner(test)
     seen: list[LabelledData] = []
     ledger, stages, learned_at = ByteLedger(), list[StageResult](), dict[int, int]()
     learned: Learned = weights_of(learner.fresh()), None
@@ -91,7 +86,7 @@ def run_ceiling(settings: FederatedContinualSettings, on_stage: OnStage) -> Fede
 
 def _joint(settings: FederatedContinualSettings, seen: LabelledData, learner: Learner, stage: int) -> Learned:
     """Fresh weights, trained by the clients' train_config for as many epochs as clients train in a stage."""
-    request = settings.train_request(central_test_data(settings))
+    request = settings.local.request(central_test_data(settings), settings.seed, learner.architecture_text)
     data, train_config = request.with_normalisation(seen), request.train_config_for(seen)
     network, seed = learner.fresh(), request.seed_for(stage + 1, 0)
     fit(
@@ -107,7 +102,7 @@ def _joint(settings: FederatedContinualSettings, seen: LabelledData, learner: Le
 def _joint_distilled(settings: FederatedContinualSettings, seen: LabelledData, learner: Learner, stage: int) -> Learned:
     """Everything so far distilled at once, by the clients' method and budget, to the size of the server's memory."""
     test = central_test_data(settings)
-    request = settings.distil_request(test)
+    request = settings.distillation.request(test, settings.seed)
     size = settings.memory_images_per_class
     whole = ByteBudget(settings.memory_budget(test), settings.bits)
     made = finished(

@@ -19,7 +19,6 @@ from fedcl_distill.privacy import NoiseSource, publicly_scaled
 from fedcl_distill.settings import Count, settings
 from fedcl_distill.statistics import (
     ClassStatistics,
-    Domain,
     NoisyStatistics,
     StatisticsSpec,
     Sums,
@@ -155,7 +154,7 @@ def _exact(train: LabelledData, spec: StatisticsSpec, folder: Path, device: str)
         exact = class_statistics(data, spec, device=device)
         kept = {name: {"counts": sums.counts, "values": sums.values} for name, sums in exact.sums.items()}
         save_checkpoint(path, key, kept)
-    return ClassStatistics(spec, Domain.of(data), {name: Sums(**sums) for name, sums in kept.items()})
+    return ClassStatistics(spec, data.spec, {name: Sums(**sums) for name, sums in kept.items()})
 
 
 def _released(exact: ClassStatistics, method: PrivateStatistics, nodes: int) -> NoisyStatistics:

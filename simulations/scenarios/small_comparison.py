@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from simulations.running.runs import Run
 from simulations.scenarios.distil import DistilSettings
+from simulations.settings import FederatedSettings
 from strategies.continual import ContinualSettings
-from strategies.federated import FederatedSettings
 
 _SMALL_NETWORK = "convnet:width=32"
 _QUICK_DM = {"architecture": _SMALL_NETWORK, "steps_per_network": 5}

@@ -279,10 +279,10 @@ def _busy_machine(variant: Variant) -> list[str]:
 
 
 def _family(variant: Variant, finished: Sequence[Record]) -> str:
-    from fedcl_distill.methods import METHODS
+    from fedcl_distill.methods import METHODS, Method
 
-    method = METHODS.get(str(variant.settings.get("method")))
-    return ABSENT if method is None else method.family
+    name = str(variant.settings.get("method"))
+    return Method.named(name).family if name in METHODS else ABSENT
 
 
 def _metric(name: str, show: Callable[[float | None], str]) -> Callable[[Variant, Sequence[Record]], str]:

@@ -99,9 +99,9 @@ def scenarios(records: Iterable[Record], kind: str) -> list[Scenario]:
 
 def holds_real_samples(method: Any) -> bool:
     """Whether the method hands on real samples, as core sets do."""
-    from fedcl_distill.methods import METHODS
+    from fedcl_distill.methods import CORE_SET, METHODS, Method
 
-    return isinstance(method, str) and method in METHODS and METHODS[method].family == "core set"
+    return isinstance(method, str) and method in METHODS and Method.named(method).family == CORE_SET
 
 
 def _latest(records: Iterable[Record], kind: str) -> list[Record]:

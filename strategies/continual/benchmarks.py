@@ -13,16 +13,17 @@ from avalanche.benchmarks import (
     split_online_stream,
     with_classes_timeline,
 )
-from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.benchmarks.utils import AvalancheDataset, FlatData
 from avalanche.benchmarks.utils.classification_dataset import _make_taskaware_classification_dataset
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from fedcl_distill.data import LabelledData, Splits
+from fedcl_distill.data import LabelledData, Normalisation, Splits
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.continual.streams import DOMAINS, class_order, group_sizes
 
+_ROWS_AT_ONCE = 256  # items in memory as a network reads them
 _ROUNDING = 0.05  # pixel levels: what normalising and back may change, in float32
 
 
@@ -31,55 +32,162 @@ class InputsDataset(TensorDataset):
 
     Attributes:
         targets: labels as a list, which Avalanche reads to tell classes apart.
+        like: data of the same kind, without samples, where that is known.
     """
 
-    def __init__(self, inputs: Tensor, labels: Tensor) -> None:
+    def __init__(self, inputs: Tensor, labels: Tensor, like: LabelledData | None = None) -> None:
         super().__init__(inputs, labels)
         self.targets = labels.tolist()
+        self.like = None if like is None else like.subset(torch.zeros(0, dtype=torch.int64))
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:  # type: ignore[override]
         return self.tensors[0][index], self.targets[index]
 
 
 def inputs_dataset(data: LabelledData | SyntheticSet) -> InputsDataset:
-    """``data`` as a dataset of normalised inputs and hard labels."""
-    return InputsDataset(data.inputs(), data.labels if isinstance(data, LabelledData) else data.hard_labels)
+    """``data`` as a dataset of normalised inputs and hard labels, which knows what they look like."""
+    if isinstance(data, LabelledData):
+        return InputsDataset(data.inputs(), data.labels, data)
+    return InputsDataset(data.inputs(), data.hard_labels)
 
 
-def labelled_data(dataset: Dataset[Any], like: LabelledData) -> LabelledData:
-    """What an experience holds, with the classes, normalisation and sample type of ``like``.
+def labelled_data(dataset: Dataset[Any], like: LabelledData | None = None, *, widen: bool = False) -> LabelledData:
+    """What an experience holds, in the order of its items.
 
     Args:
-        dataset: items begin with a normalised input and an integer label; what follows (a task) is left out.
-            An Avalanche dataset is read with its evaluation transforms: a memory keeps samples, not random views.
-        like: data of the same kind; its own samples are not looked at.
+        dataset: items begin with a network input and an integer label; what follows (a task) is left out: see
+            :func:`tasks_of`. An Avalanche dataset is read with its evaluation transforms: a memory keeps samples, not
+            random views. A random transform inside the user's own dataset is kept as it falls.
+        like: data of the same kind, whose own samples are not looked at. None finds out: data of this package say what
+            they look like; where the evaluation transforms end in a ``Normalize``, it is undone; everything else is
+            kept as the network reads it, in the range of its values, with classes named by their numbers.
+        widen: let values leave the range of ``like``, which then grows.
 
     Raises:
-        DataError: inputs that are not 8-bit images normalised as ``like`` where ``like`` holds such images, or a label
-            or a value outside what ``like`` allows.
+        DataError: inputs that are not 8-bit images normalised as ``like`` where ``like`` holds such images, a label or
+            a value outside what ``like`` allows, or items that are no (tensor, integer label, …).
     """
     if len(dataset) == 0:  # type: ignore[arg-type]
+        if like is None:
+            raise DataError("an experience without samples does not say what its data look like")
         return like.subset(torch.zeros(0, dtype=torch.int64), "experience")
-    inputs, labels = _read(dataset.eval() if isinstance(dataset, AvalancheDataset) else dataset)
-    samples = like.normalisation.invert(inputs)
-    if like.samples.dtype == torch.uint8:
-        samples = _pixels(samples, like.name)
-    return replace(like, samples=samples, labels=labels, groups=None, group_names=(), name="experience")
+    evaluated = dataset.eval() if isinstance(dataset, AvalancheDataset) else dataset
+    if like is None:
+        like = kind_of(dataset)
+    strict = like is not None and like.samples.dtype == torch.uint8
+    normalisation = like.normalisation if like is not None else normalisation_of(dataset)
+    samples, labels = _read(evaluated, normalisation, pixels=strict or like is None)
+    if strict and samples.dtype != torch.uint8:
+        assert like is not None
+        raise DataError(
+            f"the experience does not hold 8-bit images normalised as {like.name}: not all values are pixels"
+        )
+    if like is None:
+        return _measured(samples, labels, normalisation)
+    span = like.value_range
+    if widen and samples.dtype != torch.uint8:
+        span = min(span[0], float(samples.min())), max(span[1], float(samples.max()))
+    spec = replace(like.spec, value_range=span)
+    return replace(like, samples=samples, labels=labels, spec=spec, groups=None, group_names=(), name="experience")
 
 
-def _read(dataset: Any) -> tuple[Tensor, Tensor]:
-    """float32 (n, …) inputs and int64 (n,) labels; item by item, for a loader draws from the global generator."""
-    items = [dataset[index] for index in range(len(dataset))]
-    return torch.stack([item[0] for item in items]), torch.tensor([int(item[1]) for item in items])
+def tasks_of(dataset: Dataset[Any]) -> Tensor:
+    """int64 (n,): the task label of each item; 0 where items carry none."""
+    told = getattr(dataset, "targets_task_labels", None)
+    if told is None or len(dataset[0]) < 3:
+        return torch.zeros(len(dataset), dtype=torch.int64)  # type: ignore[arg-type]
+    return torch.tensor([int(task) for task in told], dtype=torch.int64)
 
 
-def _pixels(unit: Tensor, name: str) -> Tensor:
-    """uint8 images whose values in [0, 1] are ``unit``."""
+def kind_of(dataset: Any) -> LabelledData | None:
+    """Data of the kind of ``dataset``, without samples, where it was made by :func:`inputs_dataset`; else None."""
+    leaf, _, chain = first_item(dataset, "eval")
+    return leaf.like if isinstance(leaf, InputsDataset) and not chain else None
+
+
+def normalisation_of(dataset: Any) -> Normalisation | None:
+    """That of the ``Normalize`` in which the evaluation transforms of an Avalanche dataset end; else None."""
+    _, _, chain = first_item(dataset, "eval")
+    mean, std = (getattr(chain[-1], name, None) for name in ("mean", "std")) if chain else (None, None)
+    if mean is None or std is None:
+        return None
+    try:
+        return Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
+    except (TypeError, ValueError):
+        return None
+
+
+def first_item(dataset: Any, group: str) -> tuple[Any, Any, list[Any]]:
+    """Where the first item comes from: the user's own dataset, its item there, and the transforms on the way, flat.
+
+    Args:
+        dataset: an Avalanche dataset, or any other, which has no transforms on the way.
+        group: of transforms: "train" or "eval".
+    """
+    levels, index = [], 0
+    node = dataset._flat_data if isinstance(dataset, AvalancheDataset) else dataset
+    while isinstance(node, FlatData):
+        levels.append(node)
+        place, index = node._get_idx(index)
+        node = node._datasets[place]
+        node = node._flat_data if isinstance(node, AvalancheDataset) else node
+    chain: list[Any] = []
+    for level in reversed(levels):
+        for name in ("_frozen_transform_groups", "_transform_groups"):
+            transform = getattr(level, name)[group] if hasattr(level, name) else None
+            chain += [] if transform is None else transform.flat_transforms(0)
+    return node, node[index], chain
+
+
+def num_classes_of(experience: Any) -> int:
+    """How many outputs the labels of a whole benchmark take, as far as it tells; at least those of ``experience``."""
+    benchmark = getattr(experience, "benchmark", None) or getattr(experience.origin_stream, "benchmark", None)
+    stream: Any = getattr(benchmark, "train_stream", None)
+    others = list(stream) if hasattr(stream, "__len__") else []
+    return 1 + max(max(map(int, one.dataset.targets), default=-1) for one in (experience, *others))
+
+
+def _read(dataset: Any, normalisation: Normalisation | None, *, pixels: bool) -> tuple[Tensor, Tensor]:
+    """Samples in unit values, in 8 bits if asked for and all are ``pixels``, and int64 (n,) labels.
+
+    Item by item, for a loader draws from the global generator; in parts, for images of 8 bits take a quarter of the
+    room that network inputs do.
+    """
+    parts, labels = [], []
+    for rows in torch.split(torch.arange(len(dataset)), _ROWS_AT_ONCE):
+        items = [dataset[index] for index in rows.tolist()]
+        try:
+            inputs = torch.stack([item[0] for item in items]).float()
+            labels += [int(item[1]) for item in items]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"items must begin with a tensor of one shape and an integer label: {error}") from error
+        unit = inputs if normalisation is None else normalisation.invert(inputs)
+        parts.append(_pixels(unit) if pixels and normalisation is not None and inputs.ndim == 4 else unit)
+    if len({part.dtype for part in parts}) > 1:
+        parts = [part.float() / 255 if part.dtype == torch.uint8 else part for part in parts]
+    return torch.cat(parts), torch.tensor(labels)
+
+
+def _measured(samples: Tensor, labels: Tensor, normalisation: Normalisation | None) -> LabelledData:
+    """Data that nobody described; unit values from 0 to 1 count as those of pixels."""
+    plain = Normalisation((0.0,) * samples.shape[1], (1.0,) * samples.shape[1])
+    inside = normalisation is not None and float(samples.min()) >= 0 and float(samples.max()) <= 1
+    return LabelledData.from_tensors(
+        samples,
+        labels,
+        normalisation=normalisation or plain,
+        value_range=(0.0, 1.0) if inside and samples.dtype != torch.uint8 else None,
+        name="experience",
+        allow_hflip=False,
+    )
+
+
+def _pixels(unit: Tensor) -> Tensor:
+    """uint8 images whose values in [0, 1] are ``unit``; ``unit`` itself where not all values are pixels."""
     levels = unit * 255
     pixels = levels.round().clamp(0, 255)
-    if len(unit) and float((levels - pixels).abs().max()) > _ROUNDING:
-        raise DataError(f"the experience does not hold 8-bit images normalised as {name}: not all values are pixels")
-    return pixels.to(torch.uint8)
+    exact = float((levels - pixels).abs().max()) <= _ROUNDING
+    return pixels.to(torch.uint8) if exact else unit
 
 
 def class_incremental(splits: Splits, experiences: int, *, order_seed: int | None = None) -> Any:

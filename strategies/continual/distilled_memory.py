@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcl_distill.data import LabelledData, Normalisation
+from fedcl_distill.data import DataSpec, LabelledData, Normalisation
 from fedcl_distill.engine import Budget, ByteBudget, Distiller, Engine, Size, finished
 from fedcl_distill.engine.size import AbsentClasses, bytes_of_counts, counts_within_bytes
 from fedcl_distill.errors import SettingsError
@@ -23,7 +23,7 @@ from fedcl_distill.privacy.accounting import weakest
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import NoisyStatistics
 from fedcl_distill.synthetic import SyntheticSet, union
-from strategies.continual.memory import EncodedMemory
+from strategies.continual.memory import EncodedMemory, Memory
 
 _BY_ROWS = (Pixels, Tiles, LowRank)
 
@@ -83,6 +83,7 @@ def _rows(held: SyntheticSet, rows: Tensor) -> SyntheticSet:
 
 
 Counts = list[int]
+_A_FEW = 20  # samples of a class: every parameterization can store something of so many
 _LOG = logging.getLogger(__name__)
 
 
@@ -124,18 +125,30 @@ class DistilledMemory(EncodedMemory):
     redistil: bool = field(default=True, kw_only=True)
     final_shares: bool = field(default=False, kw_only=True)
     value_range: tuple[float, float] | None = field(default=None, kw_only=True)
-    _experiences: int = field(default=0, repr=False)
-    _visits: Counts = field(default_factory=list, repr=False)
-    _counts: list[Counts] = field(default_factory=list, repr=False)
+    _experiences: int = field(default=0, init=False, repr=False)
+    _visits: Counts = field(default_factory=list, init=False, repr=False)
+    _counts: list[Counts] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (self.redistil or self._by_rows):
             how = self.distiller.parameterization.name
             raise SettingsError(f"samples that share their storage cannot be dropped one by one ({how}): redistil them")
 
+    @property
+    def soft_labels(self) -> bool:
+        return self.distiller.labels.soft
+
+    def check(self, data: LabelledData) -> None:
+        budget, how = ByteBudget(self.byte_budget, self.bits), self.distiller.parameterization
+        counts_within_bytes(budget, data, how, [_A_FEW] * data.num_classes, soft_labels=self.soft_labels)
+
     def add(self, data: LabelledData) -> None:
-        old = [sum(counts) for counts in zip(*self._counts, strict=True)] or [0] * data.num_classes
-        visits = self._visits or [0] * data.num_classes
+        data = self._align(data, widen=self.value_range is None)
+        classes = data.num_classes
+        self._counts = [_padded(counts, classes) for counts in self._counts]
+        old = [sum(counts) for counts in zip(*self._counts, strict=True)] or [0] * classes
+        visits = _padded(self._visits, classes)
         fresh = data.class_counts.tolist()
         visits = [times + (count > 0) for times, count in zip(visits, fresh, strict=True)]
         new, kept = self._divided(data, old, fresh, visits)
@@ -166,7 +179,7 @@ class DistilledMemory(EncodedMemory):
                 data,
                 self.distiller.parameterization,
                 expected,
-                soft_labels=self.distiller.labels.soft,
+                soft_labels=self.soft_labels,
             )
             counts = [min(pair) for pair in zip(counts, available, strict=True)]
             if not any(counts):
@@ -180,7 +193,7 @@ class DistilledMemory(EncodedMemory):
             allowance -= excess  # two headers
 
     def _bytes_of(self, data: LabelledData, new: Counts, kept: Counts) -> int:
-        how, soft = self.distiller.parameterization, self.distiller.labels.soft
+        how, soft = self.distiller.parameterization, self.soft_labels
         parts = [[a + b for a, b in zip(new, kept, strict=True)]] if self._by_rows else [new, kept]
         return sum(bytes_of_counts(part, data, self.bits, how, soft_labels=soft) for part in parts if any(part))
 
@@ -195,13 +208,13 @@ class DistilledMemory(EncodedMemory):
         decoded = [torch.tensor(self._decoded(data, one)) for one in self._counts]
         classes = [torch.arange(data.num_classes).repeat_interleave(one) for one in decoded]
         real = held.as_labelled_data("memory")
-        stand_in = replace(real, labels=torch.cat(classes), allow_hflip=data.allow_hflip)
-        return replace(self._distil(stand_in, counts, "old"), value_range=held.value_range)
+        stand_in = replace(real, labels=torch.cat(classes))
+        return self._distil(stand_in, counts, "old").with_spec(value_range=held.value_range)
 
     def _distil(self, data: LabelledData, counts: Counts, what: str) -> SyntheticSet:
         seed = derive_seed(self.seed, what, self._experiences)
         made = finished(self.distiller.distil(data, counts, seed=seed, budget=self.budget, absent_classes="skip"))
-        return made if self.value_range is None else replace(made, value_range=self.value_range)
+        return made if self.value_range is None else made.with_spec(value_range=self.value_range)
 
     def _merged(self, data: LabelledData, parts: Sequence[tuple[SyntheticSet, Counts]]) -> tuple[SyntheticSet, Counts]:
         held = merged([one for one, _ in parts], [self._decoded(data, counts) for _, counts in parts])
@@ -217,6 +230,11 @@ def _tell_of_lost_classes(byte_budget: int, counts: Counts, available: Counts) -
         _LOG.warning("%d bytes hold no sample of the classes %s: they will be forgotten", byte_budget, lost)
 
 
+def _padded(counts: Counts, classes: int) -> Counts:
+    """``counts``, with 0 for the classes that came since."""
+    return counts + [0] * (classes - len(counts))
+
+
 def _newcomers(count: int, old: int, fresh: int, visits: int) -> int:
     """How many of a class's ``count`` samples come from the new experience, which has ``fresh`` ones."""
     return min(fresh, max(-(-count // max(visits, 1)), count - old))
@@ -226,7 +244,7 @@ Inputs = dict[int, Tensor]  # normalised samples of each class
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenInit:
     """Initial samples that are there already."""
 
     inputs: Tensor
@@ -261,13 +279,14 @@ class CondensedMemory(EncodedMemory):
     """
 
     distiller: Distiller = field(kw_only=True)
-    budget: Budget | None = field(kw_only=True)
+    budget: Budget | None = field(default=None, kw_only=True)
     buffer_size: int = field(default=32, kw_only=True)
     buffer_share: float = field(default=0.5, kw_only=True)
     seed: int = field(default=0, kw_only=True)
-    _condensations: int = field(default=0, repr=False)
+    _condensations: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.distiller, Engine):
             raise SettingsError(f"{self.distiller.name} selects samples; condensing needs a distillation method")
         if not isinstance(self.distiller.parameterization, Pixels) or self.distiller.labels.soft:
@@ -276,10 +295,15 @@ class CondensedMemory(EncodedMemory):
             raise SettingsError("a condensed memory needs buffer_size ≥ 1 and 0 ≤ buffer_share < 1")
         self._rooms: dict[tuple[object, ...], tuple[list[int], int]] = {}  # no field: no part of a checkpoint
 
+    def check(self, data: LabelledData) -> None:
+        self._room(data)
+
     def add(self, data: LabelledData) -> None:
+        data = self._align(data)
         counts, room = self._room(data)
         held = [_by_class(one) for one in self._held()] or [{}, {}]
         synthetic, buffers = held[0], held[1] if len(held) > 1 else {}
+        synthetic = {label: own[: counts[label]] for label, own in synthetic.items()}  # fewer, once classes have come
         for label in data.class_counts.nonzero().flatten().tolist():
             arrived = data.inputs(data.indices_of(label))
             own = synthetic.get(label, arrived[:0])
@@ -290,7 +314,7 @@ class CondensedMemory(EncodedMemory):
                 self._condense(label, synthetic, buffers, data)
         while sum(map(len, buffers.values())) > room:
             self._condense(max(buffers, key=lambda label: len(buffers[label])), synthetic, buffers, data)
-        self._keep(*(_as_set(one, data) for one in (synthetic, buffers) if sum(map(len, one.values()))))
+        self._keep(*(_as_set(one, data.spec) for one in (synthetic, buffers) if sum(map(len, one.values()))))
 
     def _room(self, data: LabelledData) -> tuple[list[int], int]:
         """Synthetic samples of each class, and how many real ones fit beside them: found once, for a stream is long."""
@@ -318,9 +342,9 @@ class CondensedMemory(EncodedMemory):
         assert isinstance(self.distiller, Engine)
         start, waiting = synthetic[label], buffers[label]
         buffers[label] = waiting[self.buffer_size :]
-        everything = _as_set({label: torch.cat([start, waiting[: self.buffer_size]])}, data)
-        real = replace(everything.as_labelled_data("memory"), allow_hflip=data.allow_hflip)
-        made = replace(self.distiller, init=Given(start)).distil(
+        everything = _as_set({label: torch.cat([start, waiting[: self.buffer_size]])}, data.spec)
+        real = everything.as_labelled_data("memory")
+        made = replace(self.distiller, init=GivenInit(start)).distil(
             real,
             [len(start) if one == label else 0 for one in range(data.num_classes)],
             seed=derive_seed(self.seed, "condense", self._condensations),
@@ -336,21 +360,19 @@ def _by_class(held: SyntheticSet) -> Inputs:
     return {label: inputs[labels == label] for label in held.class_counts.nonzero().flatten().tolist()}
 
 
-def _as_set(by_class: Inputs, like: LabelledData) -> SyntheticSet:
+def _as_set(by_class: Inputs, spec: DataSpec) -> SyntheticSet:
     labels = sorted(by_class)
     counts = torch.tensor([len(by_class[label]) for label in labels])
     return SyntheticSet(
         arrays={"pixels": torch.cat([by_class[label] for label in labels])},
         parameterization=Pixels(),
         labels=torch.tensor(labels).repeat_interleave(counts),
-        class_names=like.class_names,
-        normalisation=like.normalisation,
-        value_range=like.value_range,
+        spec=spec,
     )
 
 
 @dataclass
-class PrivateMemory:
+class PrivateMemory(Memory):
     """Keeps samples distilled from noisy statistics: every record is looked at once, in its own experience.
 
     Each experience is released once and distilled; old classes shrink by dropping samples, which looks at no record.
@@ -369,14 +391,17 @@ class PrivateMemory:
     method: PrivateStatistics = field(kw_only=True)
     budget: Budget | None = field(default=None, kw_only=True)
     seed: int = field(default=0, kw_only=True)
-    _guarantees: list[Guarantee | None] = field(default_factory=list, repr=False)
-    _scale: Normalisation | None = field(default=None, repr=False)
+    _guarantees: list[Guarantee | None] = field(default_factory=list, init=False, repr=False)
+    _scale: Normalisation | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._source = _FromRelease(self.method)
         self._held = DistilledMemory(
             self.byte_budget, self.bits, distiller=self._source, budget=self.budget, seed=self.seed, redistil=False
         )
+
+    def check(self, data: LabelledData) -> None:
+        self._held.check(data)
 
     @property
     def guarantee(self) -> Guarantee | None:
@@ -412,7 +437,8 @@ class PrivateMemory:
         if held is None or self._scale is None:
             return held
         inputs = self._scale.apply(held.samples())
-        return replace(held, arrays={"pixels": inputs}, parameterization=Pixels(), normalisation=self._scale)
+        rescaled = replace(held, arrays={"pixels": inputs}, parameterization=Pixels())
+        return rescaled.with_spec(normalisation=self._scale)
 
     def state(self) -> dict[str, Any]:
         known = [None if one is None else one.as_record() for one in self._guarantees]
@@ -446,7 +472,7 @@ class _FromRelease:
         real: LabelledData,
         size: Size,
         *,
-        seed: int,
+        seed: int = 0,
         budget: Budget | None = None,
         device: Any = "cpu",
         callbacks: Any = (),

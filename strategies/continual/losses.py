@@ -18,10 +18,10 @@ class BalancedCrossEntropy(nn.Module):
     neither the memory nor the stream. A sample with a soft label belongs to its most probable class.
     """
 
-    def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """float32 (): loss of ``scores`` (n, classes) under int64 (n,) labels or float32 (n, classes) probabilities."""
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """float32 (): loss of ``logits`` (n, classes) under int64 (n,) labels or float32 (n, classes) probabilities."""
         classes = labels if labels.ndim == 1 else labels.argmax(dim=1)
-        return (balanced_weights(classes) * F.cross_entropy(scores, labels, reduction="none")).sum()
+        return (balanced_weights(classes) * F.cross_entropy(logits, labels, reduction="none")).sum()
 
 
 def balanced_weights(classes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -35,7 +35,9 @@ def as_probabilities(labels: Tensor, classes: int) -> Tensor:
     return F.one_hot(labels, classes).float() if labels.ndim == 1 else labels
 
 
-_EXCLUDED = -1e9  # a score of no chance; finite, so that a label's zero times it is zero
+UNUSED = -100.0
+"""Avalanche's heads answer -1000 for outputs that are not in use."""
+_EXCLUDED = -1e9  # a logit of no chance; finite, so that a label's zero times it is zero
 
 
 class Replayed(Protocol):
@@ -54,12 +56,12 @@ class Split(Protocol):
 class ERACE(nn.Module):
     """ER-ACE (Caccia et al. 2022): current samples compete among the classes of the current batch alone.
 
-    New classes then do not push down the scores of old ones, which only remembered samples teach; those compete among
+    New classes then do not push down the logits of old ones, which only remembered samples teach; those compete among
     all classes. The two means are added up. Where nothing is remembered yet, the first holds for the whole batch.
 
     Args:
         replay: whose samples the batch ends with.
-        loss: of either part, given scores and labels.
+        loss: of either part, given logits and labels.
     """
 
     def __init__(self, replay: Split, loss: nn.Module) -> None:
@@ -67,46 +69,55 @@ class ERACE(nn.Module):
         self._replay = [replay]  # in a list, for a plugin is no part of a module
         self._loss = loss
 
-    def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
-        current = len(scores) - _replayed(self._replay[0])
-        present = as_probabilities(labels[:current], scores.shape[1]).sum(dim=0) > 0
-        loss: Tensor = self._loss(scores[:current].masked_fill(~present, _EXCLUDED), labels[:current])
-        return loss if current == len(scores) else loss + self._loss(scores[current:], labels[current:])
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        current = len(logits) - _replayed(self._replay[0])
+        present = as_probabilities(labels[:current], logits.shape[1]).sum(dim=0) > 0
+        loss: Tensor = self._loss(logits[:current].masked_fill(~present, _EXCLUDED), labels[:current])
+        return loss if current == len(logits) else loss + self._loss(logits[current:], labels[current:])
 
 
 class DERppLoss(nn.Module):
-    """DER++ (Buzzega et al. 2020): remembered samples shall get the scores they once had, beside their labels.
+    """DER++ (Buzzega et al. 2020): remembered samples shall get the logits they once had, beside their labels.
 
     Args:
-        replay: whose samples the batch ends with, and who remembers their scores.
-        loss: of current samples, and of remembered ones, given scores and labels.
-        alpha: weight of the mean squared error of scores.
+        replay: whose samples the batch ends with, and who remembers their logits.
+        loss: of current samples, and of remembered ones, given logits and labels.
+        alpha: weight of the mean squared error of logits.
         beta: weight of the loss of remembered samples under their labels; 0 is DER.
     """
 
-    def __init__(self, replay: RemembersScores, loss: nn.Module, *, alpha: float, beta: float) -> None:
+    def __init__(self, replay: RemembersLogits, loss: nn.Module, *, alpha: float, beta: float) -> None:
         super().__init__()
         self._replay = [replay]
         self._loss = loss
         self.alpha = alpha
         self.beta = beta
 
-    def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         replay = self._replay[0]
-        current = len(scores) - _replayed(replay)
-        loss: Tensor = self._loss(scores[:current], labels[:current])
+        current = len(logits) - _replayed(replay)
+        loss: Tensor = self._loss(logits[:current], labels[:current])
         if replay.batch is None:
             return loss
-        once = replay.scores_of(replay.batch.rows).to(scores.device)
-        loss = loss + self.alpha * F.mse_loss(scores[current:], once)
-        again: Tensor = self._loss(scores[current:], labels[current:])
+        now, once = logits[current:], replay.logits_of(replay.batch.rows).to(logits.device)
+        if replay.several_heads:
+            once = F.pad(once, (0, now.shape[1] - once.shape[1]))
+            once = torch.where(now < UNUSED, now, once)
+        loss = loss + self.alpha * F.mse_loss(now, once)
+        again: Tensor = self._loss(now, labels[current:])
         return loss + self.beta * again
 
 
-class RemembersScores(Split, Protocol):
-    """A replay plugin that keeps the scores of what it remembers."""
+class RemembersLogits(Split, Protocol):
+    """A replay plugin that keeps the logits of what it remembers.
 
-    def scores_of(self, rows: Tensor) -> Tensor:
+    Attributes:
+        several_heads: whether the model has one for each task; outputs that a head does not use do not count then.
+    """
+
+    several_heads: bool
+
+    def logits_of(self, rows: Tensor) -> Tensor:
         """float32 (n, classes): those of the samples at ``rows``."""
         ...
 
@@ -115,8 +126,8 @@ class MaskedLoss(nn.Module):
     """Each sample competes among the classes of its task alone: one head a task, masked out of a single one.
 
     Args:
-        loss: given scores and labels.
-        tasks: the classes of each task; a class of none keeps all scores.
+        loss: given logits and labels.
+        tasks: the classes of each task; a class of none keeps all logits.
     """
 
     def __init__(self, loss: nn.Module, tasks: Sequence[Sequence[int]]) -> None:
@@ -124,8 +135,8 @@ class MaskedLoss(nn.Module):
         self._loss = loss
         self._tasks = [list(task) for task in tasks]
 
-    def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
-        allowed = torch.ones(scores.shape[1], scores.shape[1], dtype=torch.bool, device=scores.device)
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        allowed = torch.ones(logits.shape[1], logits.shape[1], dtype=torch.bool, device=logits.device)
         for task in self._tasks:
             allowed[task] = False
             allowed[torch.tensor(task)[:, None], torch.tensor(task)] = True
@@ -133,7 +144,7 @@ class MaskedLoss(nn.Module):
         if labels.ndim == 2:
             labels = labels * mask
             labels = labels / labels.sum(dim=1, keepdim=True)
-        loss: Tensor = self._loss(scores.masked_fill(~mask, _EXCLUDED), labels)
+        loss: Tensor = self._loss(logits.masked_fill(~mask, _EXCLUDED), labels)
         return loss
 
 
@@ -145,7 +156,7 @@ class MaskedClassifier(nn.Module):
     """Chooses among the classes of one task.
 
     Args:
-        classifier: gives scores of all classes.
+        classifier: gives logits of all classes.
         classes: of the task.
     """
 
@@ -155,8 +166,8 @@ class MaskedClassifier(nn.Module):
         self.classes = list(classes)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """float32 (n, classes): the scores, minus infinity for other tasks' classes."""
-        scores = self.classifier(inputs)
-        within = torch.full_like(scores, float("-inf"))
-        within[:, self.classes] = scores[:, self.classes]
+        """float32 (n, classes): the logits, minus infinity for other tasks' classes."""
+        logits = self.classifier(inputs)
+        within = torch.full_like(logits, float("-inf"))
+        within[:, self.classes] = logits[:, self.classes]
         return within

@@ -2,62 +2,103 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine.size import ByteBudget, counts_within_bytes
+from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import generator_for
-from fedcl_distill.synthetic import SyntheticSet, decode, encode, encoded_bytes, union
+from fedcl_distill.synthetic import SyntheticSet, check_bits, decode, encode, encoded_bytes, union
 
 
-class Memory(Protocol):
-    """What replay draws from. It holds encoded sets, so that what is replayed is what its bytes hold."""
+class Memory(ABC):
+    """What is kept of the past, in how many bytes. It serves any training loop; nothing of it needs Avalanche.
+
+    A memory holds encoded sets, so that what is replayed is what its bytes hold. Subclass it for a kind of your own,
+    and register it with ``MEMORIES.register("name")``.
+
+    Example:
+        >>> from fedcl_distill import load_data
+        >>> data = load_data("digits").train
+        >>> memory = ReservoirMemory(2_000)
+        >>> memory.add(data.subset(torch.arange(500)))
+        >>> memory.add(data.subset(torch.arange(500, 1000)))
+        >>> held = memory.recall()
+        >>> memory.bytes_kept <= 2_000, tuple(held.inputs().shape[1:])
+        (True, (1, 8, 8))
+    """
 
     @property
+    @abstractmethod
     def bytes_kept(self) -> int:
         """Size of the memory in bytes: all encoded sets, without provenance."""
-        ...
 
+    @property
+    def soft_labels(self) -> bool:
+        """Whether what is remembered has probabilities for labels."""
+        return False
+
+    @abstractmethod
     def add(self, data: LabelledData) -> None:
         """Take in one experience, and shrink what is held to make room.
 
+        Later data may bring classes beyond those known so far (their names go on the list's end), and float data a
+        wider range of values; all else must stay as it was.
+
         Raises:
             SettingsError: the byte budget does not hold a single sample.
+            DataError: the data are of another kind than those before.
         """
-        ...
 
+    @abstractmethod
     def recall(self) -> SyntheticSet | None:
         """What is remembered; None before the first experience."""
-        ...
 
+    @abstractmethod
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold: tensors, numbers, texts, and lists and dictionaries of these."""
-        ...
 
+    @abstractmethod
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from another memory's :meth:`state`, made with the same settings."""
-        ...
+
+    def check(self, data: LabelledData) -> None:  # noqa: B027 - most memories have nothing to refuse
+        """Return if data like ``data``, whose first sample is looked at, can be taken in; called before training.
+
+        Raises:
+            SettingsError: they cannot.
+        """
 
 
 @dataclass
-class EncodedMemory:
+class EncodedMemory(Memory):
     """The common part: payloads, their bound, and how deep values are stored.
 
     Attributes:
         byte_budget: most bytes to keep.
         bits: of a stored value: 2, 4, 8, 16 or 32. 8 keep uint8 images within half a grey level, and exactly where both
             black and white occur.
+
+    Raises:
+        SettingsError: on construction, if the budget or the bits cannot be.
     """
 
     byte_budget: int
     bits: int = 8
-    _payloads: tuple[bytes, ...] = field(default=(), repr=False)
+    _payloads: tuple[bytes, ...] = field(default=(), init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.byte_budget, int) or isinstance(self.byte_budget, bool) or self.byte_budget < 1:
+            raise SettingsError(f"byte_budget must be a whole number at least 1, got {self.byte_budget!r}")
+        check_bits(self.bits)
 
     @property
     def bytes_kept(self) -> int:
@@ -77,6 +118,9 @@ class EncodedMemory:
             setattr(self, name, state[name])
         self._payloads = tuple(map(as_bytes, state["_payloads"]))
 
+    def check(self, data: LabelledData) -> None:
+        self._share(data, [1, *[0] * (data.num_classes - 1)])
+
     def _own(self) -> list[str]:
         """Fields that change while experiences come."""
         return [one.name for one in fields(self) if one.name.startswith("_")]
@@ -91,6 +135,19 @@ class EncodedMemory:
         """How many samples of each class fit, spread evenly over the classes, given how many there are."""
         return counts_within_bytes(ByteBudget(self.byte_budget, self.bits), data, Pixels(), available)
 
+    def _align(self, data: LabelledData, *, widen: bool = True) -> LabelledData:
+        """``data`` in the range of all that was seen; what is held gets that range and the data's new classes."""
+        held = self._held()
+        if not held:
+            return data
+        names, known = held[0].class_names, held[0].value_range
+        if data.class_names[: len(names)] != names:
+            raise DataError(f"the memory holds classes {names}, which the new data do not begin with")
+        span = _covering(known, data.value_range) if widen else known
+        if len(data.class_names) > len(names) or span != known:
+            self._keep(*(_extended(one, data.class_names, span) for one in held))
+        return data.with_spec(value_range=span) if widen and span != data.value_range else data
+
 
 def as_tensor(payload: bytes) -> Tensor:
     """uint8 (bytes,): a payload as checkpoints hold it."""
@@ -100,6 +157,17 @@ def as_tensor(payload: bytes) -> Tensor:
 def as_bytes(tensor: Tensor) -> bytes:
     """The inverse of :func:`as_tensor`."""
     return tensor.numpy().tobytes()
+
+
+def _covering(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    return min(one[0], other[0]), max(one[1], other[1])
+
+
+def _extended(held: SyntheticSet, names: tuple[str, ...], span: tuple[float, float]) -> SyntheticSet:
+    """``held`` with more classes, of which it has no sample, and another range."""
+    more = len(names) - held.num_classes
+    labels = F.pad(held.labels, (0, more)) if held.labels.ndim == 2 else held.labels
+    return replace(held, labels=labels, spec=replace(held.spec, class_names=names, value_range=span))
 
 
 @dataclass
@@ -114,10 +182,11 @@ class ReservoirMemory(EncodedMemory):
     """
 
     seed: int = field(default=0, kw_only=True)
-    _keys: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64), repr=False)
-    _experiences: int = field(default=0, repr=False)
+    _keys: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64), init=False, repr=False)
+    _experiences: int = field(default=0, init=False, repr=False)
 
     def add(self, data: LabelledData) -> None:
+        data = self._align(data)
         generator = generator_for(self.seed, "reservoir", self._experiences)
         keys = torch.rand(len(data), generator=generator, dtype=torch.float64)
         keys, rows = keys.sort()
@@ -146,7 +215,7 @@ def _all_of_one_class(data: LabelledData, count: int) -> list[int]:
 
 
 @dataclass
-class HybridMemory:
+class HybridMemory(Memory):
     """Every part takes in every experience; what is remembered is all that they hold. Bytes are their sum.
 
     Attributes:
@@ -158,6 +227,10 @@ class HybridMemory:
     @property
     def bytes_kept(self) -> int:
         return sum(part.bytes_kept for part in self.parts)
+
+    @property
+    def soft_labels(self) -> bool:
+        return any(part.soft_labels for part in self.parts)
 
     def add(self, data: LabelledData) -> None:
         for part in self.parts:
@@ -173,3 +246,7 @@ class HybridMemory:
     def restore(self, state: dict[str, Any]) -> None:
         for part, one in zip(self.parts, state["parts"], strict=True):
             part.restore(one)
+
+    def check(self, data: LabelledData) -> None:
+        for part in self.parts:
+            part.check(data)

@@ -184,7 +184,7 @@ def condensed(setup: Setup, *, buffer_size: int = 32, buffer_share: float = 0.5)
 
 def gdumb(setup: Setup, *, memory: str = "balanced") -> StrategyParts:
     """Training from scratch on the memory alone."""
-    replay = GDumb(setup.memory(memory), setup.like, setup.network, **setup.replaying)
+    replay = GDumb(setup.memory(memory), setup.network, setup.like, **setup.replaying)
     return StrategyParts(setup.loss, replay, online=False)
 
 
@@ -207,7 +207,7 @@ def icarl(setup: Setup) -> StrategyParts:
 def der(setup: Setup, *, memory: str = "reservoir", alpha: float = 0.5, beta: float = 1.0) -> StrategyParts:
     """DER++: remembered samples shall get the scores they once had."""
     left = bytes_beside_scores(setup.settings, setup.like, memory)
-    replay = DERpp(named_memory(memory, setup.settings, left), setup.like, bits=setup.settings.bits, **setup.replaying)
+    replay = DERpp(named_memory(memory, setup.settings, left), setup.like, **setup.replaying)
     return StrategyParts(DERppLoss(replay, setup.loss, alpha=alpha, beta=beta), replay, online=_takes_batches(memory))
 
 
@@ -219,16 +219,12 @@ def er_ace(setup: Setup, *, memory: str = "reservoir") -> StrategyParts:
 
 def mir(setup: Setup, *, memory: str = "reservoir", candidates: int = 5) -> StrategyParts:
     """Replay of what the current batch is about to spoil."""
-    if candidates < 1:
-        raise SettingsError(f"candidates must be at least 1, got {candidates}")
     replay = Replay(setup.memory(memory), setup.like, retrieval=MIR(candidates), **setup.replaying)
     return StrategyParts(setup.loss, replay, online=_takes_batches(memory))
 
 
 def a_gem(setup: Setup, *, memory: str = "reservoir", sample_size: int = 64) -> StrategyParts:
     """No step may raise the loss of what is remembered."""
-    if sample_size < 1:
-        raise SettingsError(f"sample_size must be at least 1, got {sample_size}")
     source = Source(setup.memory(memory), setup.like, **setup.replaying)
     return StrategyParts(setup.loss, source, (AGEM(source, sample_size),), online=_takes_batches(memory))
 
@@ -240,8 +236,6 @@ def ewc(setup: Setup, *, strength: float = 100.0) -> StrategyParts:
 
 def lwf(setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> StrategyParts:
     """The model before this experience is its teacher."""
-    if temperature <= 0:
-        raise SettingsError(f"temperature must be positive, got {temperature}")
     return StrategyParts(setup.loss, stateful=(LwF(strength, temperature),), online=False)
 
 

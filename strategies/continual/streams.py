@@ -75,7 +75,7 @@ def permutation(data: LabelledData, index: int, experiences: int) -> LabelledDat
     low, high = data.value_range
     if len(samples):
         low, high = min(low, float(samples.min())), max(high, float(samples.max()))
-    return replace(data, samples=samples, value_range=(low, high))
+    return replace(data, samples=samples, spec=replace(data.spec, value_range=(low, high)))
 
 
 def inversion(data: LabelledData, index: int, experiences: int) -> LabelledData:

@@ -1,54 +1,78 @@
 """Federated learning on Flower: synthetic sets instead of models, and the baselines they are compared with."""
 
-from strategies.federated.averaging import ValidatedFedAdam, ValidatedFedAvgM, ValidatedFedProx
-from strategies.federated.client import make_client_app
+from strategies.federated.averaging import Bulyan, FedAdam, FedAvgM, FedProx, Krum, Median, TrimmedMean
+from strategies.federated.client import add_distilling, make_client_app
 from strategies.federated.collector import QuorumError, Rejection, ReplyCollector
-from strategies.federated.compressed import CompressedFedAvg
+from strategies.federated.compressed import FedPAQ, TopKFedAvg
+from strategies.federated.distillation import Distillation, DistilRequest
 from strategies.federated.dynafed import DynaFed
-from strategies.federated.fedavg import ValidatedFedAvg
+from strategies.federated.fedavg import FedAvg, OneShotAverage
 from strategies.federated.feddm import FedDM
+from strategies.federated.federated_statistics import FederatedStatistics
 from strategies.federated.grid import ByteLedger, InProcessGrid, MeteredGrid
 from strategies.federated.learner import Learner
-from strategies.federated.one_shot import OneShotUnion
+from strategies.federated.local_training import LocalTraining, TrainRequest
+from strategies.federated.one_shot import OneShot
 from strategies.federated.one_shot_ensemble import OneShotEnsemble
-from strategies.federated.registry import build_strategy, list_strategies
-from strategies.federated.requests import DistilRequest, StatisticsRequest, TrainRequest
+from strategies.federated.private_statistics import PrivacyOptions
+from strategies.federated.requests import StatisticsRequest
 from strategies.federated.result import FederatedResult, RoundResult
-from strategies.federated.run import run_server
+from strategies.federated.run import CollectedSets, RunOptions, collect_sets, run_server
 from strategies.federated.scaffold import Scaffold
-from strategies.federated.secure import SecureOptions, SecureStatistics
-from strategies.federated.settings import FederatedSettings
-from strategies.federated.statistics_first import FederatedStatistics
+from strategies.federated.secure import SecureOptions
+from strategies.federated.strategy import (
+    STRATEGIES,
+    ClientStep,
+    FederatedStrategy,
+    ServerContext,
+    list_strategies,
+    register_strategy,
+)
 
 __all__ = [
+    "STRATEGIES",
+    "Bulyan",
     "ByteLedger",
-    "CompressedFedAvg",
+    "ClientStep",
+    "CollectedSets",
     "DistilRequest",
+    "Distillation",
     "DynaFed",
+    "FedAdam",
+    "FedAvg",
+    "FedAvgM",
     "FedDM",
+    "FedPAQ",
+    "FedProx",
     "FederatedResult",
-    "FederatedSettings",
     "FederatedStatistics",
+    "FederatedStrategy",
     "InProcessGrid",
+    "Krum",
     "Learner",
+    "LocalTraining",
+    "Median",
     "MeteredGrid",
+    "OneShot",
+    "OneShotAverage",
     "OneShotEnsemble",
-    "OneShotUnion",
+    "PrivacyOptions",
     "QuorumError",
     "Rejection",
     "ReplyCollector",
     "RoundResult",
+    "RunOptions",
     "Scaffold",
     "SecureOptions",
-    "SecureStatistics",
+    "ServerContext",
     "StatisticsRequest",
+    "TopKFedAvg",
     "TrainRequest",
-    "ValidatedFedAdam",
-    "ValidatedFedAvg",
-    "ValidatedFedAvgM",
-    "ValidatedFedProx",
-    "build_strategy",
+    "TrimmedMean",
+    "add_distilling",
+    "collect_sets",
     "list_strategies",
     "make_client_app",
+    "register_strategy",
     "run_server",
 ]

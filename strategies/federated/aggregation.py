@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
 from flwr.app import Message, MetricRecord, RecordDict
 from torch import Tensor
 
-from fedcl_distill.data import LabelledData
-from fedcl_distill.engine import Budget
+from fedcl_distill.engine import Distiller
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.merging import Merger, MergeTree, WeightedSet, weighted_union
-from fedcl_distill.methods import build_method
+from fedcl_distill.merging import MergeTree, WeightedSet, weighted_union
 from fedcl_distill.parameterizations import Parameterization, Pixels, Shape
-from fedcl_distill.robust import Agreement, Judge, Verdict, capped
-from fedcl_distill.seeding import derive_seed
-from fedcl_distill.specs import read_spec
+from fedcl_distill.robust import Judge, Verdict, capped
 from fedcl_distill.synthetic import Expectation, Limits, SyntheticSet
 from strategies.federated.answers import unpack_set
 from strategies.federated.collector import Answer, ReplyCollector
-from strategies.federated.requests import DistilRequest
-from strategies.federated.settings import FederatedSettings
+from strategies.federated.distillation import DistilRequest
 from strategies.federated.state import State, set_as_state, set_from_state
 
 _SLACK = 2  # a node whose classes hold fewer samples than were asked for may share storage out in another way
@@ -51,13 +46,12 @@ class AnswerLimits:
         return Limits(max_payload_bytes=self.payload_bytes, max_samples=self.samples)
 
 
-def room_for(request: DistilRequest, sample_shape: Shape, classes: int) -> AnswerLimits:
-    """The most that a node of any class counts may honestly answer to ``request``.
+def room_for(request: DistilRequest, distiller: Distiller, sample_shape: Shape, classes: int) -> AnswerLimits:
+    """The most that a node of any class counts may honestly answer to ``request``, which ``distiller`` fulfils.
 
     Raises:
-        SettingsError: the request's method or its settings are unknown, or cannot store samples of this shape.
+        SettingsError: the distiller cannot store samples of this shape.
     """
-    distiller = build_method(request.method, **request.method_settings)
     if request.byte_budget is not None:
         return AnswerLimits(None, None, request.byte_budget)
     how, ipc = distiller.parameterization, request.images_per_class
@@ -80,9 +74,6 @@ def _max_decoded(how: Parameterization, ipc: int, classes: int, sample_shape: Sh
             if present == classes:
                 raise
     return _SLACK * max(most)
-
-
-DEFENCES: dict[str, Callable[..., Judge]] = {"agreement": Agreement}
 
 
 @dataclass(frozen=True)
@@ -116,15 +107,6 @@ class Defence:
                 left.append(_what_is_kept(answer, verdict))
         collector.require_quorum(server_round, len(left))
         return left
-
-
-def read_defence(text: str, seed: int, device: str) -> Defence | None:
-    """The defence that ``text`` names, such as "agreement:tolerance=0.6"; None for "".
-
-    Raises:
-        SettingsError: it is unknown, or its settings are.
-    """
-    return Defence(read_spec("defence", text, DEFENCES), seed, device) if text else None
 
 
 def capped_by_class(weights: Tensor, labels: Tensor, owners: Tensor, share: float) -> Tensor:
@@ -240,7 +222,7 @@ class SetAggregator:
 
     def _merge(self, weighted: Iterable[tuple[Answer[SyntheticSet], WeightedSet]]) -> AggregatedSets:
         assert self.merging is not None
-        partitions, present = list[int](), torch.zeros(len(self.expectation.class_names), dtype=torch.int64)
+        partitions, present = list[int](), torch.zeros(len(self.expectation.spec.class_names), dtype=torch.int64)
         for answer, one in weighted:
             self.merging.add(one)
             partitions.append(answer.facts.partition)
@@ -270,63 +252,3 @@ class SetAggregator:
     def read(self, content: RecordDict) -> SyntheticSet:
         """The set in an answer; PayloadError if it is not as expected."""
         return unpack_set(content, self.limits, self.expectation)
-
-
-@dataclass(frozen=True)
-class GatherOptions:
-    """How sets become one.
-
-    Attributes:
-        merge_to: images per class of one set into which all are merged as they come; 0 keeps the union.
-        merge_at: images per class that are held before they are merged.
-        merge_method: which merges, with its defaults but for the architecture of clients; "" takes the clients' own.
-        merge_steps: of each merge; 0 takes the clients' ``distil_steps`` and ``distil_seconds``.
-        size_exponent: a client's set counts as the number of its real samples to this power; 0: as its samples.
-        defence: judges sets before they are used, such as "agreement" or "agreement:tolerance=0.6"; "" believes all.
-        client_share: the most, in (0, 1], that one client may count for of any class.
-
-    Raises:
-        SettingsError: on construction, if a number is out of range.
-    """
-
-    merge_to: int = 0
-    merge_at: int = 100
-    merge_method: str = ""
-    merge_steps: int = 0
-    size_exponent: float = 0.0
-    defence: str = ""
-    client_share: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.merge_to <= self.merge_at or self.merge_at < 1:
-            raise SettingsError(f"expected 0 ≤ merge_to ≤ merge_at ≥ 1, got {self.merge_to} and {self.merge_at}")
-        if self.merge_steps < 0:
-            raise SettingsError(f"merge_steps must not be negative, got {self.merge_steps}")
-        if not 0 <= self.size_exponent < math.inf:
-            raise SettingsError(f"size_exponent must be finite and not negative, got {self.size_exponent}")
-        if not 0 < self.client_share <= 1:
-            raise SettingsError(f"client_share must be in (0, 1], got {self.client_share}")
-
-
-def gathering_for(settings: FederatedSettings, options: GatherOptions, test: LabelledData) -> SetAggregator:
-    """How the sets of one round become one.
-
-    Raises:
-        SettingsError: a method or a setting is unknown, or they do not fit the data.
-    """
-    room = room_for(settings.distil_request(test), test.sample_shape, test.num_classes)
-    expectation = Expectation.like(
-        test, slack=settings.slack, max_samples=room.samples, max_samples_per_class=room.samples_per_class
-    )
-    tree = _tree(settings, options, test) if options.merge_to else None
-    defence = read_defence(options.defence, derive_seed(settings.seed, "defence"), settings.device)
-    return SetAggregator(expectation, room.limits, options.size_exponent, tree, defence, options.client_share)
-
-
-def _tree(settings: FederatedSettings, options: GatherOptions, test: LabelledData) -> MergeTree:
-    own = not options.merge_method
-    distiller = build_method(options.merge_method or settings.method, **(settings.method_settings if own else {}))
-    seconds = None if options.merge_steps else settings.distil_seconds
-    budget = Budget.if_given(options.merge_steps or settings.distil_steps, seconds)
-    merger = Merger(distiller, options.merge_to, budget, settings.device, test.allow_hflip)
-    return MergeTree(merger, options.merge_at * test.num_classes, derive_seed(settings.seed, "merging"))

@@ -1,36 +1,27 @@
-"""The ClientApp: what a node does when it is asked to distil, or to train."""
+"""The ClientApp: what a node does when it is asked to distil, to train, to sum."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedcl_distill.data import LabelledData
-from fedcl_distill.errors import SettingsError
+from fedcl_distill.data import LabelledData, from_dataset
+from fedcl_distill.engine import Distiller
+from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, NetworkLimits
 from fedcl_distill.privacy import PrivacyBudget
 from strategies.federated.answers import METRICS, ClientReport
 from strategies.federated.internals import PARTITION_ID_KEY
 from strategies.federated.node import Task
-from strategies.federated.secure.node import PRIVATE_EXCHANGES, SECURE_EXCHANGES
-from strategies.federated.work import (
-    Work,
-    distil,
-    distil_around,
-    sum_features,
-    sum_privately,
-    train,
-    train_and_distil,
-    train_compressed,
-    train_with_control,
-)
+from strategies.federated.strategy import ClientStep, registered_steps
 
-LoadData = Callable[[Context], LabelledData]
+LoadData = Callable[[Context], Any]
+"""From a node's context to its data: ``LabelledData``, or any map-style data set."""
 Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
 LoadBudget = Callable[[Context], PrivacyBudget]
 
@@ -39,107 +30,132 @@ def make_client_app(
     load_data: LoadData,
     mods: Sequence[Mod] = (),
     *,
+    methods: Mapping[str, Distiller] | None = None,
     load_budget: LoadBudget | None = None,
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS,
 ) -> ClientApp:
-    """A ClientApp that answers every kind of request with the data that ``load_data`` finds for a node.
-
-    ``load_data`` gets the node's context; its node configuration names the ``partition-id``. The node configuration
-    may also name the ``device`` to compute on, as the run configuration may; "cpu" otherwise.
-
-    ``mods`` are Flower's: they see every message on its way in and every answer on its way out.
-
-    A node with a privacy budget, which ``load_budget`` finds as data are found, answers requests for private statistics
-    alone: all others would tell what the budget is there to protect. Without one, such requests are answered as asked.
-
-    Whatever a server asks for, no network beyond ``network_limits`` is built.
+    """A ClientApp that answers for every registered strategy with the data that ``load_data`` finds for a node.
 
     An error on a node goes back as an error reply, as always in Flower.
+
+    Args:
+        load_data: gets the node's context and returns its data: :class:`~fedcl_distill.data.LabelledData`, or any
+            map-style data set of samples and integer labels. The node configuration names the ``partition-id``, and may
+            name the ``device`` to compute on, as the run configuration may; "cpu" otherwise.
+        mods: Flower's: they see every message on its way in and every answer on its way out.
+        methods: distillers of the node's own, by the names that a server asks for them by. Nothing that arrives in a
+            message names code to import: a node builds what is registered with it, and uses what it is given here.
+        load_budget: finds the node's privacy budget as data are found. A node with one answers requests for private
+            statistics alone: all others would tell what the budget is there to protect. Without one, such requests are
+            answered as asked.
+        network_limits: no larger network is built, whatever a server asks for.
+
+    Example:
+        >>> app = make_client_app(lambda context: my_torch_dataset, methods={"mine": my_distiller})
     """
-
-    def answer(work: Work, **settings: Any) -> _Answer:
-        return _Answer(load_data, work, network_limits=network_limits, **settings)
-
     app = ClientApp(mods=list(mods))
-    app.train("private")(answer(sum_privately, load_budget=load_budget, discreet=True))
-    exchanges = PRIVATE_EXCHANGES if load_budget is not None else {**SECURE_EXCHANGES, **PRIVATE_EXCHANGES}
-    for name, exchange in exchanges.items():
-        app.train(name)(answer(exchange, load_budget=load_budget, discreet=True))
-    if load_budget is not None:
-        return app
-    app.train()(answer(train))
-    app.train("distil")(answer(distil))
-    app.train("statistics")(answer(sum_features))
-    app.train("surrogate")(answer(distil_around))
-    app.train("scaffold")(answer(train_with_control))
-    app.train("compressed")(answer(train_compressed))
-    app.train("ensemble")(answer(train_and_distil, counts_classes=True))
+    node = Node(load_data, methods or {}, load_budget, network_limits)
+    for step in registered_steps():
+        if load_budget is None or step.protected:
+            (app.train(step.action) if step.action else app.train())(_handler(node, step))
+    return app
+
+
+def add_distilling(
+    app: ClientApp,
+    load_data: LoadData,
+    *,
+    methods: Mapping[str, Distiller] | None = None,
+    load_budget: LoadBudget | None = None,
+    network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS,
+) -> ClientApp:
+    """Let ``app``, which has handlers of its own, also answer for all strategies that ask by a named message.
+
+    Messages of type ``train.distil``, ``train.statistics``, … are answered as :func:`make_client_app` says. What the
+    app does with plain ``train``, ``evaluate`` and ``query`` messages is its own, so that its FedAvg goes on as before;
+    ours needs an app by :func:`make_client_app`.
+
+    Args:
+        app: as its ``@app.train()`` and so on have made it; its mods see these messages, too.
+        load_data, methods, load_budget, network_limits: as for :func:`make_client_app`.
+
+    Returns:
+        ``app`` itself.
+
+    Raises:
+        SettingsError: the app has a handler for one of these messages.
+    """
+    node = Node(load_data, methods or {}, load_budget, network_limits)
+    for step in registered_steps():
+        if step.action and (load_budget is None or step.protected):
+            try:
+                app.train(step.action)(_handler(node, step))
+            except ValueError as error:
+                raise SettingsError(f"the app answers {step.kind!r} already: {error}") from error
     return app
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """Lets a node do one kind of work and adds the facts to what comes out.
+class Node:
+    """What a node works with, whatever it is asked.
 
     Attributes:
-        load_data, work: whose, and which.
-        counts_classes: whether the facts count classes.
-        load_budget: finds the node's privacy budget.
-        discreet: whether the facts tell neither size nor seconds.
+        load_data: finds its data.
+        methods: distillers of its own.
+        load_budget: finds its privacy budget; None where it has none.
         network_limits: how large a network may be asked for.
     """
 
     load_data: LoadData
-    work: Work
-    counts_classes: bool = False
+    methods: Mapping[str, Distiller] = field(default_factory=dict)
     load_budget: LoadBudget | None = None
-    discreet: bool = False
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS
 
-    def __call__(self, message: Message, context: Context) -> Message:
-        return respond(
-            message,
-            context,
-            self.load_data,
-            self.work,
-            counts_classes=self.counts_classes,
-            load_budget=self.load_budget,
-            discreet=self.discreet,
-            network_limits=self.network_limits,
+    def task(self, message: Message, context: Context) -> Task:
+        """What ``message`` asks of the node of ``context``."""
+        return Task(
+            message.content,
+            labelled(self.load_data(context)),
+            partition_of(context),
+            device_of(context),
+            context.state,
+            None if self.load_budget is None else self.load_budget(context),
+            self.network_limits,
+            self.methods,
         )
 
 
-def respond(
-    message: Message,
-    context: Context,
-    load_data: LoadData,
-    work: Work,
-    *,
-    counts_classes: bool = False,
-    load_budget: LoadBudget | None = None,
-    discreet: bool = False,
-    network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS,
-) -> Message:
-    """The reply with what ``work`` makes of the node's data, and the facts about them.
-
-    Args:
-        message: the request.
-        context: of the node.
-        load_data: gives the data to work on.
-        work: does what is asked.
-        counts_classes: whether the facts tell how many samples each class has.
-        load_budget: finds the node's privacy budget.
-        discreet: whether the facts tell neither size nor seconds.
-        network_limits: how large a network may be asked for.
-    """
-    started = time.monotonic()
-    data, partition = load_data(context), partition_of(context)
-    budget = None if load_budget is None else load_budget(context)
-    answer = work(Task(message.content, data, partition, device_of(context), context.state, budget, network_limits))
-    counts = tuple(data.class_counts.tolist()) if counts_classes else ()
-    size, seconds = (1, 0.0) if discreet else (len(data), time.monotonic() - started)
-    answer[METRICS] = ClientReport(partition, size, seconds, counts).to_record()
+def respond(message: Message, started: float, task: Task, step: ClientStep) -> Message:
+    """The reply with what ``step`` makes of ``task``, and the report beside it; work began at ``started``."""
+    answer = step.work(task)
+    counts = tuple(task.data.class_counts.tolist()) if step.counts_classes else ()
+    size, seconds = (1, 0.0) if step.discreet else (len(task.data), time.monotonic() - started)
+    answer[METRICS] = ClientReport(task.partition, size, seconds, counts).to_record()
     return Message(answer, reply_to=message)
+
+
+def _handler(node: Node, step: ClientStep) -> Callable[[Message, Context], Message]:
+    def answer(message: Message, context: Context) -> Message:
+        started = time.monotonic()
+        return respond(message, started, node.task(message, context), step)
+
+    return answer
+
+
+def labelled(data: Any) -> LabelledData:
+    """``data`` as they are, or any map-style data set read into memory.
+
+    Raises:
+        DataError: it is neither; a loader of batches is none, its ``dataset`` is.
+    """
+    if isinstance(data, LabelledData):
+        return data
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, str | bytes):
+        return from_dataset(data)
+    hint = "; give its dataset" if hasattr(data, "dataset") else ""
+    raise DataError(
+        f"data must be LabelledData or a map-style data set of samples and labels, got {type(data).__name__}{hint}"
+    )
 
 
 def partition_of(context: Context) -> int:

@@ -7,7 +7,6 @@ averaged model is trained a little on that set, which takes back some of what av
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -22,21 +21,25 @@ from fedcl_distill.methods import mtt
 from fedcl_distill.network_sources import GivenTrajectory
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed
+from fedcl_distill.settings import Count, Natural, NonNegative, Positive, settings
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import TrainConfig
 from strategies.federated.collector import ReplyCollector
-from strategies.federated.fedavg import ValidatedFedAvg
+from strategies.federated.fedavg import Averaging, ValidatedFedAvg
 from strategies.federated.learner import Learner
-from strategies.federated.requests import TrainRequest
+from strategies.federated.local_training import TrainRequest
 from strategies.federated.state import State, arrays_of, set_as_state, set_from_state, tensors_of
+from strategies.federated.strategy import ServerContext, register_strategy
 from strategies.federated.weights import weights_of
 
 
-@dataclass(frozen=True)
-class DynaFedOptions:
-    """Settings of DynaFed.
+@register_strategy("dynafed")
+@settings
+class DynaFed(Averaging):
+    """Models, every round, finetuned on a set that the server distils from their path: see this module.
 
     Attributes:
+        images_per_class: of the server's set.
         collect_rounds: whose models are the trajectory; the first of later rounds that are finetuned is this one.
         segment: rounds from the start to the goal of a piece that is matched.
         student_steps, student_batch_size, student_learning_rate: of the student that learns from the set; see
@@ -49,22 +52,29 @@ class DynaFedOptions:
         SettingsError: on construction, if a number is out of range.
     """
 
-    collect_rounds: int = 5
-    segment: int = 2
-    student_steps: int = 20
-    student_batch_size: int = 0
-    student_learning_rate: float = 0.02
-    distil_steps: int = 200
-    label_learning_rate: float = 0.0
-    finetune_epochs: int = 20
-    finetune_learning_rate: float = 0.01
+    images_per_class: Count = 10
+    collect_rounds: Count = 5
+    segment: Count = 2
+    student_steps: Count = 20
+    student_batch_size: Natural = 0
+    student_learning_rate: Positive = 0.02
+    distil_steps: Count = 200
+    label_learning_rate: NonNegative = 0.0
+    finetune_epochs: Count = 20
+    finetune_learning_rate: Positive = 0.01
 
     def __post_init__(self) -> None:
-        least = min(self.collect_rounds, self.segment, self.distil_steps, self.finetune_epochs)
-        if least < 1 or self.segment > self.collect_rounds:
-            raise SettingsError("dynafed needs rounds, steps and epochs of at least 1, and segment ≤ collect_rounds")
-        if not 0 < self.finetune_learning_rate < math.inf or not 0 <= self.label_learning_rate < math.inf:
-            raise SettingsError("dynafed needs finite learning rates, a positive one to finetune")
+        if self.segment > self.collect_rounds:
+            raise SettingsError(f"segment must be at most collect_rounds, got {self.segment} and {self.collect_rounds}")
+
+    def server(self, context: ServerContext) -> DynaFedServer:
+        if self.collect_rounds >= context.rounds:
+            raise SettingsError(
+                f"dynafed collects models of {self.collect_rounds} rounds and then goes on, "
+                f"but there are {context.rounds}; take more rounds or fewer collect_rounds"
+            )
+        replayer = Replayer(self, context.test, self.images_per_class, context.seed, context.device)
+        return DynaFedServer(self.request(context), context.learner, context.collector, replayer)
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ class Replayer:
         device: where to compute.
     """
 
-    options: DynaFedOptions
+    options: DynaFed
     like: LabelledData
     images_per_class: int
     seed: int
@@ -110,12 +120,10 @@ def without_content(like: LabelledData, per_class: int) -> LabelledData:
     """Data of the kind of ``like`` that say nothing: ``per_class`` samples of each class, all values the smallest."""
     labels = torch.arange(like.num_classes).repeat_interleave(per_class)
     samples = torch.full((len(labels), *like.sample_shape), like.value_range[0])
-    return LabelledData(
-        samples, labels, like.class_names, like.normalisation, like.value_range, "nothing", like.allow_hflip
-    )
+    return LabelledData(samples, labels, like.spec, "nothing")
 
 
-class DynaFed(ValidatedFedAvg):
+class DynaFedServer(ValidatedFedAvg):
     """Averages models and, once their path is long enough, finetunes each average on a set distilled from that path.
 
     Args:
@@ -137,9 +145,9 @@ class DynaFed(ValidatedFedAvg):
             epochs=options.finetune_epochs,
             learning_rate=options.finetune_learning_rate,
             schedule="constant",
-            augmentation=learner.train_config.augmentation,
+            augmentation=learner.training(1).augmentation,
         )
-        self.learner = replace(learner, train_config=train_config)
+        self.learner = replace(learner, training=lambda samples: train_config)
         self._path: list[Network] = []
 
     def state(self) -> State:

@@ -9,24 +9,27 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp import strategy as flower
 
 from fedcl_distill.networks import Network
 from fedcl_distill.robust import capped, check_share
 from fedcl_distill.seeding import derive_seed
+from fedcl_distill.settings import Count, Range, settings
 from strategies.federated.answers import METRICS, WEIGHTS, unpack_weights
 from strategies.federated.collector import Answer, ReplyCollector
-from strategies.federated.requests import TrainRequest
+from strategies.federated.local_training import LocalTraining, TrainRequest, train
 from strategies.federated.state import State
+from strategies.federated.strategy import ClientStep, FederatedStrategy, ServerContext, register_strategy
 from strategies.federated.weights import read_weights, typed_like
 
 
-class ValidatedFedAvg(FedAvg):
+class ValidatedFedAvg(flower.FedAvg):
     """Flower's FedAvg, which waits for its nodes, averages in a fixed order, and turns bad answers away.
 
     Everything else is Flower's, so that a subclass of this and of one of Flower's other averaging strategies, in
@@ -121,6 +124,65 @@ class ValidatedFedAvg(FedAvg):
         weights = unpack_weights(content)
         read_weights(weights, self.template)
         return RecordDict({WEIGHTS: weights})
+
+
+ClientShare = Annotated[float, Range(gt=0, le=1)]
+"""The most that one client may count for among all, whatever it says of itself; 1 believes all."""
+
+
+@settings
+class Averaging(FederatedStrategy):
+    """Base of strategies whose nodes train the global model and send what became of it.
+
+    Attributes:
+        local: how every node trains.
+    """
+
+    local: LocalTraining = LocalTraining()
+
+    client_steps = (ClientStep("", train),)
+    needs_model = True
+
+    def request(self, context: ServerContext) -> TrainRequest:
+        """What nodes are asked."""
+        return self.local.request(context.test, context.seed, context.learner.architecture_text)
+
+    def parts(self, context: ServerContext) -> tuple[TrainRequest, Network, ReplyCollector]:
+        """The arguments of the server's side."""
+        return self.request(context), context.learner.fresh(), context.collector
+
+
+@register_strategy("fedavg")
+@settings
+class FedAvg(Averaging):
+    """Models, every round, averaged by the number of samples behind them (McMahan et al. 2017).
+
+    Attributes:
+        client_share: the most, in (0, 1], that one client may count for, whatever it says it has.
+
+    Raises:
+        SettingsError: on construction, if a value is out of range.
+    """
+
+    client_share: ClientShare = 1.0
+
+    def server(self, context: ServerContext) -> ValidatedFedAvg:
+        return ValidatedFedAvg(*self.parts(context), client_share=self.client_share)
+
+
+@register_strategy("one-shot-average")
+@settings
+class OneShotAverage(FedAvg):
+    """Models, once, each trained for ``epochs``, whatever ``local`` says of them."""
+
+    epochs: Count = 50
+
+    def server(self, context: ServerContext) -> ValidatedFedAvg:
+        context.require_one_round("one-shot-average")
+        return super().server(context)
+
+    def request(self, context: ServerContext) -> TrainRequest:
+        return replace(super().request(context), epochs=self.epochs)
 
 
 @contextmanager

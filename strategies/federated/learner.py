@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,18 +43,33 @@ class Learner:
 
     Attributes:
         architecture: of the global model.
-        train_config: of training on synthetic sets.
+        training: how to train on a synthetic set of so many samples.
         sample_shape, num_classes: of the data.
         seed: of the run; fixes fresh weights, batch order and augmentation.
         device: where to compute.
     """
 
     architecture: Architecture
-    train_config: TrainConfig
+    training: Callable[[int], TrainConfig]
     sample_shape: tuple[int, ...]
     num_classes: int
     seed: int
     device: str = "cpu"
+
+    @property
+    def architecture_text(self) -> str:
+        """The architecture as requests name it: nodes build networks that are registered with them, by name.
+
+        Raises:
+            SettingsError: it has no such name.
+        """
+        if getattr(self.architecture, "builder", None) is not None:
+            raise SettingsError(
+                f"nodes build networks by registered names, {self.architecture.name!r} has none: register it on server "
+                "and nodes (register_network)"
+            )
+        options = ",".join(f"{key}={value}" for key, value in self.architecture.options.items())
+        return f"{self.architecture.name}:{options}" if options else self.architecture.name
 
     def fresh(self) -> Network:
         """The global model before the first round: the same for every strategy of this seed."""
@@ -95,7 +110,7 @@ class Learner:
             network,
             synthetic.inputs(),
             synthetic.labels,
-            self.train_config,
+            self.training(len(synthetic)),
             seed=derive_seed(self.seed, "server", server_round),
             weights=sample_weights,
             keep_going=None if radius is None else L2Projection(network, radius).project,

@@ -7,25 +7,20 @@ is forgotten: a round whose answer was not used has not happened, on either side
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
-from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from fedcl_distill.data import LabelledData
+from fedcl_distill.engine import Distiller
 from fedcl_distill.errors import CheckpointError, SettingsError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, Architecture, Network, NetworkLimits, architectures_in
 from fedcl_distill.privacy import PrivacyBudget
-from fedcl_distill.training import fit
 from strategies.federated.requests import (
     CONFIG,
     Request,
     StatisticsRequest,
-    SurrogateRequest,
-    TrainRequest,
     config_of,
     round_of,
 )
@@ -67,45 +62,6 @@ def keep(state: RecordDict, server_round: int, arrays: ArrayRecord) -> None:
     state[f"{_KEPT}{server_round}"] = arrays
 
 
-Correction = Callable[[], None]
-
-
-def proximal(network: nn.Module, mu: float) -> Correction:
-    """Adds the gradient of μ/2 · ‖w − w₀‖², w₀ being the weights now (Li et al. 2020, FedProx)."""
-    start = [parameter.detach().clone() for parameter in network.parameters()]
-
-    @torch.no_grad()
-    def correct() -> None:
-        for parameter, anchor in zip(network.parameters(), start, strict=True):
-            _gradient_of(parameter).add_(parameter - anchor, alpha=mu)
-
-    return correct
-
-
-def shifted(network: nn.Module, shift: Tensor) -> Correction:
-    """Adds the same ``shift``, float32 (parameters,), in every step."""
-    parameters = list(network.parameters())
-    parts = torch.split(shift.to(parameters[0].device), [parameter.numel() for parameter in parameters])
-
-    @torch.no_grad()
-    def correct() -> None:
-        for parameter, part in zip(parameters, parts, strict=True):
-            _gradient_of(parameter).add_(part.view_as(parameter))
-
-    return correct
-
-
-def _gradient_of(parameter: nn.Parameter) -> Tensor:
-    if parameter.grad is None:  # the loss does not depend on it
-        parameter.grad = torch.zeros_like(parameter)
-    return parameter.grad
-
-
-def parameters_of(network: nn.Module) -> Tensor:
-    """float32 (parameters,) on the CPU: a copy of all parameters, one after the other."""
-    return parameters_to_vector(network.parameters()).detach().cpu().clone()
-
-
 @dataclass(frozen=True)
 class Task:
     """What a node is asked, and what it has to work with.
@@ -118,6 +74,7 @@ class Task:
         state: what the node keeps over rounds.
         budget: what the data may release under differential privacy.
         network_limits: how large a network may be asked for.
+        methods: distillers that this node has beside those that are registered.
     """
 
     content: RecordDict
@@ -127,6 +84,7 @@ class Task:
     state: RecordDict
     budget: PrivacyBudget | None = None
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS
+    methods: Mapping[str, Distiller] = field(default_factory=dict)
 
     @property
     def server_round(self) -> int:
@@ -136,9 +94,9 @@ class Task:
         """Of this node in this round."""
         return request.seed_for(self.server_round, self.partition)
 
-    def network(self, request: TrainRequest | SurrogateRequest) -> Network:
-        """A fresh network of the architecture that is asked for."""
-        architecture = Architecture.parse(request.architecture)
+    def network(self, request: Request, text: str) -> Network:
+        """A fresh network of the architecture that ``text``, of ``request``, names."""
+        architecture = Architecture.parse(text)
         self.admit(architecture)
         seed = self.seed(request)
         return architecture.build(self.data.sample_shape, self.data.num_classes, seed=seed, device=self.device)
@@ -156,11 +114,3 @@ class Task:
         """Return if the networks behind the sums, and the sums themselves, are small enough; SettingsError if not."""
         self.admit(request.specification.architecture_for(self.data.sample_shape))
         request.check_size(self.data)
-
-    def train(self, network: Network, request: TrainRequest, correct: Correction | None = None) -> None:
-        """Train ``network`` as asked on the node's data; the proximal term is FedProx's unless there is ``correct``."""
-        data = request.with_normalisation(self.data)
-        if correct is None and request.proximal_mu:
-            correct = proximal(network, request.proximal_mu)
-        train_config = request.train_config_for(data)
-        fit(network, data.inputs(), data.labels, train_config, seed=self.seed(request), correct=correct)

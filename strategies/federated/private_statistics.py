@@ -10,28 +10,27 @@ from dataclasses import asdict, dataclass, replace
 
 from flwr.app import RecordDict
 
-from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.privacy import NoiseSource, PrivacyTarget, publicly_scaled
+from fedcl_distill.privacy import NoiseSource, PrivacyTarget
 from fedcl_distill.privacy.accounting import KEY, Guarantee, check_target
 from fedcl_distill.statistics import (
     ClassStatistics,
     NoisyExpectation,
     NoisyStatistics,
     Shares,
-    StatisticsDistiller,
-    StatisticsSpec,
     add_up_noisy,
     decode_noisy,
+    encode_noisy,
     with_noise,
 )
 from fedcl_distill.synthetic import SyntheticSet
-from strategies.federated.answers import SUMS, unpack_payload
+from strategies.federated.answers import SUMS, pack_payload, unpack_payload
 from strategies.federated.collector import ReplyCollector
 from strategies.federated.learner import Learner
-from strategies.federated.requests import PRIVATE_STATISTICS, PrivateStatisticsRequest, StatisticsRequest
-from strategies.federated.settings import FederatedSettings
-from strategies.federated.statistics_first import Distil, FederatedStatistics
+from strategies.federated.node import Task
+from strategies.federated.requests import PrivateStatisticsRequest, StatisticsRequest
+from strategies.federated.statistics_first import Distil, StatisticsServer
+from strategies.federated.strategy import ClientStep
 
 NODE, NODES, SERVER = "node", "nodes", "server"
 
@@ -62,10 +61,21 @@ class PrivacyOptions:
         return PrivacyTarget(self.epsilon, self.delta)
 
 
-class NodeNoiseStatistics(FederatedStatistics):
+def sum_privately(task: Task) -> RecordDict:
+    """Class-wise sums of features of the node's data, with noise."""
+    request = PrivateStatisticsRequest.of(task.content)
+    task.admit_sums(request)
+    noisy = request.release(task.data, task.budget, device=task.device)
+    return pack_payload(SUMS, encode_noisy(noisy, request.bits))
+
+
+PRIVATELY_SUMMED = ClientStep("private", sum_privately, protected=True, discreet=True)
+
+
+class NodeNoiseStatistics(StatisticsServer):
     """Nodes send noisy sums; neither a node's size nor its seconds are told, for both hang on its data."""
 
-    kind = PRIVATE_STATISTICS
+    kind = PRIVATELY_SUMMED.kind
 
     def __init__(
         self,
@@ -93,41 +103,24 @@ class NodeNoiseStatistics(FederatedStatistics):
         return noisy
 
 
-def private_statistics_first(
-    settings: FederatedSettings,
-    test: LabelledData,
-    spec: StatisticsSpec,
-    distiller: StatisticsDistiller,
-    options: PrivacyOptions,
-    learner: Learner,
-    collector: ReplyCollector,
-) -> FederatedStatistics:
-    """The strategy of a run with noise.
+def private_statistics(plain: StatisticsServer, options: PrivacyOptions) -> StatisticsServer:
+    """``plain`` with noise, at every node or at the server.
 
     Raises:
-        SettingsError: the settings do not fit each other or the data, or the features are not bounded.
+        SettingsError: the features are not bounded, or the settings do not fit the data.
     """
-    plain = FederatedStatistics.of(settings, test, spec, distiller, learner, collector)
-    expectation = NoisyExpectation(spec, plain.expectation.domain, Shares(), options.target)
+    spec, domain = plain.expectation.spec, plain.expectation.domain
+    expectation = NoisyExpectation(spec, domain, Shares(), options.target)
     if options.trust == NODE:
         noise = {"epsilon": options.epsilon, "delta": options.delta, "shares": asdict(Shares())}
         request = plain.request.extended(PrivateStatisticsRequest, **noise)
-        return NodeNoiseStatistics(request, expectation, plain.distil, learner, collector)
+        return NodeNoiseStatistics(request, expectation, plain.distil, plain.learner, plain.collector)
 
     def distil(exact: ClassStatistics) -> SyntheticSet:
         noisy = with_noise(exact, options.target, Shares(), NoiseSource.fresh())
         return guaranteed(plain.distil(noisy.as_statistics()), noisy.guarantee)
 
-    return FederatedStatistics(plain.request, plain.expectation, distil, learner, collector)
-
-
-def scaled_for(settings: FederatedSettings, test: LabelledData) -> LabelledData:
-    """The server's data on the scale of the run: one that nobody measured, where records are to be protected.
-
-    Raises:
-        SettingsError: they are to be, and such data have no public scale.
-    """
-    return publicly_scaled(test) if settings.strategy_settings.get("epsilon") else test
+    return StatisticsServer(plain.request, plain.expectation, distil, plain.learner, plain.collector)
 
 
 def guaranteed(synthetic: SyntheticSet, guarantee: Guarantee | None) -> SyntheticSet:

@@ -19,7 +19,7 @@ class RoundResult:
 
     Attributes:
         server_round: from 0.
-        accuracy: of the global model on the central test data, in [0, 1].
+        accuracy: of the global model on the central test data, in [0, 1]; NaN where nothing was tested.
         class_accuracies: on each class; NaN for a class without test samples.
         bytes_up, bytes_down: sent by all nodes, and to all nodes, in all rounds so far.
         answers: that were used in this round.
@@ -42,7 +42,7 @@ class RoundResult:
         """JSON values; None for NaN."""
         return {
             "round": self.server_round,
-            "accuracy": self.accuracy,
+            "accuracy": None if math.isnan(self.accuracy) else self.accuracy,
             "class_accuracies": [None if math.isnan(one) else one for one in self.class_accuracies],
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down,
@@ -65,6 +65,7 @@ class FederatedResult:
         synthetic: the union of synthetic sets it was trained on, for strategies that have one.
         clients_per_class: how many clients' sets in the last round held each class, for those strategies; a class with
             0 was covered by nobody.
+        model: what the user's own training returned, where there was one.
     """
 
     rounds: tuple[RoundResult, ...]
@@ -73,6 +74,7 @@ class FederatedResult:
     weights: ArrayRecord = field(repr=False)
     synthetic: SyntheticSet | None = field(default=None, repr=False)
     clients_per_class: tuple[int, ...] | None = None
+    model: Any = field(default=None, repr=False)
 
     @property
     def accuracy(self) -> float:

@@ -5,7 +5,7 @@ g − cᵢ + c. Up and down, a message holds a model and a vector of its size: t
 
 Two choices. The paper weighs all nodes alike; here models and variates count by their node's samples, as in FedAvg, so
 that both minimise the same loss. And nodes may train with momentum, by which they estimate their gradient as described
-at ``train_with_control``; momentum 0 is the paper's.
+at :func:`train_with_control`; momentum 0 is the paper's.
 """
 
 from __future__ import annotations
@@ -15,19 +15,79 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from flwr.app import Message, RecordDict
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Network
-from strategies.federated.answers import CONTROL, pack_vector, unpack_vector
+from fedcl_distill.settings import Positive, settings
+from strategies.federated.answers import CONTROL, WEIGHTS, pack_vector, unpack_vector, unpack_weights
 from strategies.federated.averaging import ValidatedFedAvgM
 from strategies.federated.collector import Answer, ReplyCollector
-from strategies.federated.node import parameters_of, reminding
-from strategies.federated.requests import SCAFFOLD, TrainRequest
+from strategies.federated.fedavg import Averaging
+from strategies.federated.local_training import TrainRequest, fit_locally, parameters_of, shifted
+from strategies.federated.node import Task, keep, recall, reminding
 from strategies.federated.state import State, tensor_of
+from strategies.federated.strategy import ClientStep, ServerContext, register_strategy
+from strategies.federated.weights import put_weights, weights_of
 
 
-class Scaffold(ValidatedFedAvgM):
+def train_with_control(task: Task) -> RecordDict:
+    """SCAFFOLD's client (Karimireddy et al. 2020, Algorithm 1, option II).
+
+    The paper's option II takes (x − y) / (K η) for the mean gradient of K steps of plain SGD. With momentum, a gradient
+    moves the model by more than one step's worth; (x − y) / (η Σ aₖ) with the weights aₖ of
+    :func:`effective_steps` is the mean then, and the paper's formula without momentum.
+    """
+    request = TrainRequest.of(task.content)
+    network = task.network(request, request.architecture)
+    put_weights(network, unpack_weights(task.content))
+    start = parameters_of(network)
+    control = torch.from_numpy(unpack_vector(task.content.get(CONTROL), len(start)).copy())
+    kept = recall(task.state, task.content)
+    own = torch.zeros_like(start) if kept is None else torch.from_numpy(unpack_vector(kept, len(start)).copy())
+    fit_locally(task, network, request, shifted(network, control - own))
+    moved = start - parameters_of(network)
+    renewed = own - control + moved / (request.learning_rate * effective_steps(_steps(task, request), request.momentum))
+    keep(task.state, task.server_round, pack_vector(renewed.numpy()))
+    return RecordDict({WEIGHTS: weights_of(network), CONTROL: pack_vector((renewed - own).numpy())})
+
+
+def effective_steps(steps: int, momentum: float) -> float:
+    """Σ aₖ for k = 1 … ``steps``, aₖ = 1 + β + … + βᵏ⁻¹: how often, in steps of plain SGD, gradients move the model.
+
+    SGD with momentum β from rest moves the model by −η Σ aₖ gₖ, the last gradient having a₁ (Wang et al. 2020,
+    FedNova).
+    """
+    geometric = momentum * (1 - momentum**steps) / (1 - momentum)
+    return (steps - geometric) / (1 - momentum)
+
+
+def _steps(task: Task, request: TrainRequest) -> int:
+    return request.epochs * -(-len(task.data) // request.batch_size)
+
+
+CONTROLLED = ClientStep("scaffold", train_with_control)
+
+
+@register_strategy("scaffold")
+@settings
+class Scaffold(Averaging):
+    """FedAvg with control variates, at twice the bytes: see this module.
+
+    Attributes:
+        server_learning_rate: the paper's η_g.
+    """
+
+    server_learning_rate: Positive = 1.0
+
+    client_steps = (CONTROLLED,)
+
+    def server(self, context: ServerContext) -> ScaffoldServer:
+        return ScaffoldServer(*self.parts(context), server_learning_rate=self.server_learning_rate)
+
+
+class ScaffoldServer(ValidatedFedAvgM):
     """SCAFFOLD on the server; ``server_learning_rate`` is the paper's η_g.
 
     A node's variate changes on both sides or on neither: each request says in which round the node's answer was used
@@ -77,7 +137,7 @@ class Scaffold(ValidatedFedAvgM):
     def _addressed(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
         content = RecordDict({**message.content, CONTROL: pack_vector(self.control)})
-        return reminding(Message(content, node, SCAFFOLD), self.collector.used.get(node, 0))
+        return reminding(Message(content, node, CONTROLLED.kind), self.collector.used.get(node, 0))
 
     def _read(self, content: RecordDict) -> RecordDict:
         answer = super()._read(content)

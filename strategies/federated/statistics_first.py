@@ -11,38 +11,43 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedcl_distill.data import LabelledData
-from fedcl_distill.engine import Budget, finished
-from fedcl_distill.errors import PayloadError, SettingsError
-from fedcl_distill.seeding import derive_seed
+from fedcl_distill.engine import finished
+from fedcl_distill.errors import PayloadError
 from fedcl_distill.statistics import (
-    BITS,
     ClassStatistics,
-    Domain,
-    StatisticsDistiller,
     StatisticsExpectation,
-    StatisticsSpec,
     add_up,
     decode_statistics,
+    encode_statistics,
 )
 from fedcl_distill.synthetic import SyntheticSet
-from strategies.federated.answers import SUMS, ClientReport, unpack_payload
+from strategies.federated.aggregation import AggregatedSets
+from strategies.federated.answers import SUMS, ClientReport, pack_payload, unpack_payload
 from strategies.federated.collector import ReplyCollector
 from strategies.federated.internals import log
 from strategies.federated.learner import Learner
-from strategies.federated.requests import CONFIG, STATISTICS, StatisticsRequest
-from strategies.federated.settings import FederatedSettings
-from strategies.federated.state import State, set_as_state, set_from_state
-from strategies.federated.train_only import TrainOnly
+from strategies.federated.node import Task
+from strategies.federated.requests import CONFIG, StatisticsRequest
+from strategies.federated.strategy import ClientStep, LearnsFromSets
 
 Distil = Callable[[ClassStatistics], SyntheticSet]
 Total = Callable[[Sequence[ClassStatistics]], ClassStatistics]
 
 
-class FederatedStatistics(TrainOnly):
+def sum_features(task: Task) -> RecordDict:
+    """Class-wise sums of features of the node's data."""
+    request = StatisticsRequest.of(task.content)
+    task.admit_sums(request)
+    return pack_payload(SUMS, encode_statistics(request.measure(task.data, task.device), request.bits))
+
+
+SUMMED = ClientStep("statistics", sum_features)
+
+
+class StatisticsServer(LearnsFromSets):
     """Adds up the nodes' statistics, distils them, and trains the global model on the result.
 
     Args:
@@ -55,10 +60,10 @@ class FederatedStatistics(TrainOnly):
 
     Attributes:
         statistics: of all nodes that were heard, once the round is over.
-        synthetic: what was distilled from them.
+        gathered: what was distilled from them.
     """
 
-    kind: ClassVar[str] = STATISTICS
+    kind: ClassVar[str] = SUMMED.kind
     """Message type of its requests."""
 
     def __init__(
@@ -70,50 +75,12 @@ class FederatedStatistics(TrainOnly):
         collector: ReplyCollector,
         total: Total = add_up,
     ) -> None:
+        super().__init__(learner, collector)
         self.request = request
         self.expectation = expectation
         self.distil = distil
-        self.learner = learner
-        self.collector = collector
         self.total = total
         self.statistics: ClassStatistics | None = None
-        self.synthetic: SyntheticSet | None = None
-
-    @classmethod
-    def of(
-        cls,
-        settings: FederatedSettings,
-        test: LabelledData,
-        spec: StatisticsSpec,
-        distiller: StatisticsDistiller,
-        learner: Learner,
-        collector: ReplyCollector,
-        total: Total = add_up,
-    ) -> FederatedStatistics:
-        """The strategy of a run.
-
-        Raises:
-            SettingsError: the settings do not fit each other or the data.
-        """
-        if settings.byte_budget is not None:
-            raise SettingsError("statistics take no byte budget; views and dimensions say what they take")
-        if settings.bits not in BITS:
-            raise SettingsError(f"statistics are sent in {', '.join(map(str, BITS))} bits a value, got {settings.bits}")
-        budget = Budget.if_given(settings.distil_steps, settings.distil_seconds)
-
-        def distil(statistics: ClassStatistics) -> SyntheticSet:
-            return distiller.distil(
-                statistics,
-                settings.images_per_class,
-                seed=derive_seed(settings.seed, "distil statistics"),
-                budget=budget,
-                device=settings.device,
-                absent_classes="skip",
-            )
-
-        request = settings.statistics_request(test, spec.settings())
-        expectation = StatisticsExpectation(spec, Domain.of(test), settings.slack)
-        return cls(request, expectation, distil, learner, collector, total)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -124,34 +91,25 @@ class FederatedStatistics(TrainOnly):
         self.collector.expect_answers(messages)
         return messages
 
-    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
-        """Check the sums, add them in the order of partitions, distil, and train a fresh model on the result.
+    def collect(self, server_round: int, replies: Iterable[Message]) -> AggregatedSets:
+        """Check the sums, add them in the order of partitions, and distil.
 
         Raises:
             QuorumError: too few answers could be used.
-            DivergenceError: distillation or training diverged.
+            DivergenceError: distillation diverged.
         """
         self.statistics, heard = self._total(server_round, replies)
-        self.synthetic = finished(self._distilled(self.statistics))
-        weights = self.learner.learn(self.synthetic, server_round)
-        return weights, MetricRecord({"statistics": heard, "samples": len(self.synthetic)})
-
-    def state(self) -> State:
-        """What was distilled."""
-        return {"synthetic": set_as_state(self.synthetic)}
-
-    def restore(self, state: State) -> None:
-        """Go on from what :meth:`state` gave."""
-        self.synthetic = set_from_state(state["synthetic"])
+        self.gathered = AggregatedSets(finished(self._distilled(self.statistics)), None, heard, ())
+        return self.gathered
 
     def summary(self) -> None:
         """Log what nodes are asked."""
         log.info("every node sends class-wise sums of features in %d views", self.request.specification.views)
 
-    def _total(self, server_round: int, replies: Iterable[Message]) -> tuple[ClassStatistics, int]:
-        """The statistics of all nodes that were heard, and how many these were."""
+    def _total(self, server_round: int, replies: Iterable[Message]) -> tuple[ClassStatistics, tuple[int, ...]]:
+        """The statistics of all nodes that were heard, and which partitions these hold."""
         answers = self.collector.iter_replies(server_round, replies, self._read)
-        return self._added([answer.value for answer in answers]), len(answers)
+        return self._added([answer.value for answer in answers]), tuple(answer.facts.partition for answer in answers)
 
     def _added(self, values: Sequence[ClassStatistics]) -> ClassStatistics:
         return self.total(values)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from fedcl_distill.data import LabelledData
+from fedcl_distill.data import DataSpec, LabelledData
 from fedcl_distill.engine import ByteBudget
 from fedcl_distill.engine.size import bytes_of_counts, counts_within_bytes
 from fedcl_distill.errors import SettingsError
@@ -17,7 +17,6 @@ from fedcl_distill.merging import WeightedSet, weighted_union
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import (
     ClassStatistics,
-    Domain,
     StatisticsExpectation,
     StatisticsSpec,
     add_up,
@@ -31,7 +30,7 @@ from strategies.continual.memory import as_bytes, as_tensor
 from strategies.federated.aggregation import AggregatedSets
 
 
-class Keeper(Protocol):
+class ServerMemory(Protocol):
     """Something that is kept, and counted."""
 
     @property
@@ -46,7 +45,7 @@ class Keeper(Protocol):
         ...
 
 
-class Nothing:
+class NoMemory:
     """The model is all there is."""
 
     bytes_kept = 0
@@ -106,7 +105,7 @@ class SetMemory:
         data = _weighted(gathered).as_labelled_data(derive_seed(self.seed, "sets", self._stages))
         if self.reserve:
             self.memory.byte_budget = self._reserved(data)
-        self.memory.add(replace(data, allow_hflip=self.like.allow_hflip))
+        self.memory.add(data)
         self._stages += 1
 
     def state(self) -> dict[str, Any]:
@@ -192,7 +191,7 @@ class SumMemory:
         self._payload = as_bytes(state["payload"])
 
 
-def bytes_of_sums(spec: StatisticsSpec, domain: Domain, bits: int) -> int:
+def bytes_of_sums(spec: StatisticsSpec, domain: DataSpec, bits: int) -> int:
     """The most that encoded sums of every class take.
 
     Raises:

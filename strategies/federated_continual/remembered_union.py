@@ -2,38 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from flwr.app import ArrayRecord, Message, MetricRecord
 
-from strategies.federated.aggregation import SetAggregator
-from strategies.federated.collector import ReplyCollector
-from strategies.federated.learner import Learner
-from strategies.federated.one_shot import OneShotUnion
-from strategies.federated.requests import DistilRequest
+from fedcl_distill.engine import Budget, CoreSet, Distiller
+from fedcl_distill.seeding import derive_seed
+from fedcl_distill.settings import Natural, settings
+from strategies.continual.distilled_memory import DistilledMemory
+from strategies.federated.distillation import Distillation
+from strategies.federated.one_shot import OneShot, OneShotUnion
+from strategies.federated.strategy import ServerContext
 from strategies.federated_continual.memories import SetMemory, balanced
+from strategies.federated_continual.strategy import MemorySize, register_strategy
 
 
-class RememberedUnion(OneShotUnion):
+@register_strategy("distilled")
+@settings
+class RememberedUnion(MemorySize, OneShot):
+    """Synthetic sets at every stage; the server distils a memory of them.
+
+    Attributes:
+        memory_method: which distils or selects; "" takes the clients' own, with its settings.
+        memory_steps: of each distillation; 0 takes the clients' ``steps`` and ``seconds``.
+        reserve: give each class its final size from the start, so that it is distilled once.
+        redistil: where classes shrink, distil them again; core sets drop their last samples in any case.
+        balance: let every class be seen alike often when the model is trained.
+    """
+
+    memory_method: str | Mapping[str, Any] | Distiller = ""
+    memory_steps: Natural = 0
+    reserve: bool = True
+    redistil: bool = True
+    balance: bool = True
+
+    def server(self, context: ServerContext) -> RememberedUnionServer:
+        context.require_one_round("distilled, at each stage,")
+        request = self.request(context.test, context.seed)
+        union = request, self.aggregator(context), context.learner, context.collector
+        return RememberedUnionServer(*union, keeper=self._memory(context), balance=self.balance)
+
+    def _memory(self, context: ServerContext) -> SetMemory:
+        distiller = Distillation(self.memory_method).method if self.memory_method else self.method
+        seconds = None if self.memory_steps else self.seconds
+        memory = DistilledMemory(
+            self.memory_budget(context.test, self.bits),
+            self.bits,
+            distiller=distiller,
+            budget=Budget.if_given(self.memory_steps or self.steps, seconds),
+            seed=derive_seed(context.seed, "memory"),
+            redistil=self.redistil and not isinstance(distiller, CoreSet),
+        )
+        return SetMemory(memory, context.test, self.reserve, derive_seed(context.seed, "memory"))
+
+
+class RememberedUnionServer(OneShotUnion):
     """One-shot learning at every stage; what is learned from holds a memory of all earlier stages, too.
 
     Args:
-        request, gathering, learner, collector: as for :class:`OneShotUnion`.
+        union: arguments of :class:`OneShotUnion`.
         keeper: the memory.
         balance: let every class be seen alike often in training, however many samples it has.
     """
 
-    def __init__(
-        self,
-        request: DistilRequest,
-        gathering: SetAggregator,
-        learner: Learner,
-        collector: ReplyCollector,
-        keeper: SetMemory,
-        *,
-        balance: bool = True,
-    ) -> None:
-        super().__init__(request, gathering, learner, collector)
+    def __init__(self, *union: Any, keeper: SetMemory, balance: bool = True) -> None:
+        super().__init__(*union)
         self.keeper = keeper
         self.balance = balance
 
@@ -44,7 +78,7 @@ class RememberedUnion(OneShotUnion):
             QuorumError: too few sets could be used.
             DivergenceError: distillation or training diverged.
         """
-        gathered = self.gather(server_round, replies)
+        gathered = self.collect(server_round, replies)
         whole = self.keeper.beside(gathered)
         weights = balanced(whole) if self.balance else whole.weights
         model = self.learner.learn(whole.synthetic, server_round, sample_weights=weights)

@@ -13,9 +13,10 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from torch import nn
 
 from fedcl_distill.data import LabelledData
-from fedcl_distill.errors import PayloadError
+from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed, isolated_rng
+from fedcl_distill.settings import Positive, settings
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.continual.losses import BalancedCrossEntropy
 from strategies.continual.memory import Memory
@@ -23,13 +24,15 @@ from strategies.continual.memory_registry import named_memory
 from strategies.continual.settings import ContinualSettings
 from strategies.federated.answers import WEIGHTS, unpack_weights
 from strategies.federated.collector import Answer, ReplyCollector
-from strategies.federated.fedavg import ValidatedFedAvg
+from strategies.federated.distillation import Distillation
+from strategies.federated.fedavg import Averaging, ValidatedFedAvg
+from strategies.federated.local_training import TrainRequest
 from strategies.federated.node import Task
-from strategies.federated.requests import TrainRequest, config_of, from_flat
+from strategies.federated.strategy import ClientStep, ServerContext
 from strategies.federated.weights import put_weights, read_array, weights_of
-from strategies.federated_continual.client_stream import ClientStream
+from strategies.federated_continual.strategy import MemorySize, register_strategy
+from strategies.federated_continual.streams import ClientStream, StreamTask
 
-REPLAY = "train.replay"
 MEMORY, BYTES_KEPT = "memory", "bytes-kept"
 _STATE, _PAYLOAD, _TAKEN_IN = "replay-memory", "payload", "taken-in"
 
@@ -68,10 +71,12 @@ class ReplayRequest(TrainRequest):
         )
 
 
-def train_with_replay(task: Task, stream: ClientStream, position: int) -> RecordDict:
-    """The server's model after training on the experience at ``position`` and the node's memory of those before."""
-    request = from_flat(ReplayRequest, config_of(task.content))
-    network = task.network(request)
+def train_with_replay(task: Task) -> RecordDict:
+    """The server's model after training on the newest experience and the node's memory of those before."""
+    assert isinstance(task, StreamTask), "only nodes that live through a stream are asked"
+    stream, position = task.stream, task.position
+    request = ReplayRequest.of(task.content)
+    network = task.network(request, request.architecture)
     put_weights(network, unpack_weights(task.content))
     memory = _Kept(task, request, stream)
     memory.take_in(position)
@@ -123,11 +128,14 @@ class _Kept:
 
 
 @dataclass(frozen=True)
-class _Recalled:
+class _Recalled(Memory):
     """A memory as it was when training began, which takes nothing in: rounds of one stage repeat one experience."""
 
     held: SyntheticSet
-    bytes_kept: int = 0
+
+    @property
+    def bytes_kept(self) -> int:
+        return 0
 
     def add(self, data: LabelledData) -> None:
         pass
@@ -166,7 +174,58 @@ def _loaded(payload: np.ndarray[Any, Any]) -> dict[str, Any]:
     return state
 
 
-class ReplayFedAvg(ValidatedFedAvg):
+REPLAY = ClientStep("replay", train_with_replay)
+
+
+@register_strategy("fedavg-replay")
+@settings
+class ReplayFedAvg(MemorySize, Averaging):
+    """Models, trained on each experience and on what every node remembers of its earlier ones.
+
+    Attributes:
+        memory: which each node keeps: one of ``strategies.continual.MEMORIES``.
+        replay_ratio: remembered samples for each new one.
+        balanced: give every class of a batch the same weight in the loss.
+        distillation: by which a memory distils, and the bits of a remembered value.
+
+    Raises:
+        SettingsError: on construction, if a value is out of range or unknown.
+    """
+
+    memory: str = "reservoir"
+    replay_ratio: Positive = 1.0
+    balanced: bool = True
+    distillation: Distillation = Distillation()
+
+    client_steps = (REPLAY,)
+
+    def __post_init__(self) -> None:
+        if self.local.augment:
+            raise SettingsError("fedavg-replay trains by Avalanche, which does not augment; leave local_augment out")
+
+    def server(self, context: ServerContext) -> ReplayFedAvgServer:
+        plain, template, collector = self.parts(context)
+        of_memory = self.distillation.request(context.test, context.seed)
+        request = plain.extended(
+            ReplayRequest,
+            memory=self.memory,
+            replay_ratio=self.replay_ratio,
+            balanced=self.balanced,
+            memory_bytes=self.memory_budget(context.test, of_memory.bits),
+            memory_settings={
+                "method": of_memory.method,
+                "method_settings": of_memory.method_settings,
+                "bits": of_memory.bits,
+                "distil_steps": of_memory.steps,
+                "distil_seconds": of_memory.seconds,
+            },
+            rounds=context.rounds,
+        )
+        named_memory(self.memory, request.local(0, context.device), request.memory_bytes)  # typing errors
+        return ReplayFedAvgServer(request, template, collector)
+
+
+class ReplayFedAvgServer(ValidatedFedAvg):
     """FedAvg with a memory of earlier experiences on every node.
 
     Args:
@@ -184,7 +243,7 @@ class ReplayFedAvg(ValidatedFedAvg):
         self.client_bytes: dict[int, int] = {}
 
     def _addressed(self, message: Message) -> Message:
-        return Message(message.content, message.metadata.dst_node_id, REPLAY)
+        return Message(message.content, message.metadata.dst_node_id, REPLAY.kind)
 
     def _read(self, content: RecordDict) -> RecordDict:
         return RecordDict({**super()._read(content), MEMORY: MetricRecord({BYTES_KEPT: self._bytes_kept(content)})})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flwr.app import ArrayRecord, MetricRecord
@@ -12,39 +12,48 @@ from flwr.serverapp import Grid
 
 from fedcl_distill.checkpoint import fingerprint, load_checkpoint, restoring, save_checkpoint
 from fedcl_distill.data import LabelledData
+from fedcl_distill.errors import SettingsError
 from fedcl_distill.files import remove
 from fedcl_distill.networks import Network
+from fedcl_distill.registry import describe
 from fedcl_distill.training import accuracy
-from strategies.federated.collector import Rejection, ReplyCollector
+from strategies.federated.client import labelled
+from strategies.federated.collector import Rejection
 from strategies.federated.grid import Entry, MeteredGrid
-from strategies.federated.run import learner_for
+from strategies.federated.run import RunOptions, Strategy, make_options
+from strategies.federated.strategy import FederatedStrategy
 from strategies.federated.weights import weights_of
-from strategies.federated_continual.experiences import experiences_of
-from strategies.federated_continual.registry import build
+from strategies.federated_continual.memories import NoMemory, ServerMemory
 from strategies.federated_continual.result import FederatedContinualResult, StageResult
-from strategies.federated_continual.settings import FederatedContinualSettings
 from strategies.federated_continual.stages import AvailabilityPoll, StagedStrategy
+from strategies.federated_continual.strategy import STRATEGIES
 
 OnStage = Callable[[StageResult], None]
 
 
 def run_server(
     grid: Grid,
-    settings: FederatedContinualSettings,
-    test: LabelledData,
-    on_stage: OnStage | None = None,
+    strategy: Strategy,
     *,
+    tests: Sequence[Any],
+    stages: int,
+    on_stage: OnStage | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    **options: Any,
 ) -> FederatedContinualResult:
-    """Run the strategy of ``settings`` on ``grid`` through all stages, and test the global model after each.
+    """Run ``strategy`` on ``grid`` through all stages, and test the global model after each.
 
     Args:
         grid: how nodes are reached.
-        settings: of the run.
-        test: the server's own data for evaluation; their classes, shape and normalisation are the run's.
+        strategy: what happens within each stage: an object, or its plain form.
+        tests: the server's own data for evaluation, of each experience, ``LabelledData`` or any map-style data sets;
+            their classes, shape and normalisation are the run's.
+        stages: until the last client has lived through its last experience.
         on_stage: called after each stage.
         checkpoint: file to continue from if it is there, to the same bits, and to save to after each stage; removed
             when done. Clients that keep a memory make it anew where they lost it.
+        options: fields of :class:`~strategies.federated.RunOptions`; ``rounds`` are those of each stage. With a quorum
+            of 0, a stage whose answers cannot be used leaves the model as it is.
 
     Raises:
         SettingsError: the settings do not fit each other or the data.
@@ -53,7 +62,12 @@ def run_server(
         CheckpointError: ``checkpoint`` is damaged or belongs to another run.
         StorageError: it could not be written.
     """
-    server = _Server(grid, settings, test, on_stage, checkpoint)
+    data, run = [labelled(test) for test in tests], make_options(options)
+    if not data or stages < 1:
+        raise SettingsError(f"there must be an experience and a stage at least, got {len(data)} and {stages}")
+    if not run.trains_network:
+        raise SettingsError("in stages, the server trains a network of the run's: train must name a protocol or be one")
+    server = _Server(grid, STRATEGIES.build(strategy), data, stages, run, on_stage, checkpoint)
     server.go_on()
     server.learn()
     if checkpoint is not None:
@@ -67,31 +81,41 @@ class _Server:
     def __init__(
         self,
         grid: Grid,
-        settings: FederatedContinualSettings,
-        test: LabelledData,
+        strategy: FederatedStrategy,
+        tests: Sequence[LabelledData],
+        stages: int,
+        run: RunOptions,
         on_stage: OnStage | None,
         checkpoint: str | os.PathLike[str] | None,
     ) -> None:
-        self._settings, self._on_stage, self._checkpoint = settings, on_stage, checkpoint
-        self._name = "" if checkpoint is None else fingerprint(test, settings.as_record())
+        self._run, self._on_stage, self._checkpoint = run, on_stage, checkpoint
+        self._tests, self._all_stages = tests, stages
         self._grid = MeteredGrid(grid)
-        self._collector = ReplyCollector(settings.clients, settings.quorum, settings.wait_seconds)
-        self._learner = learner_for(settings, test)
-        self._tests = experiences_of(settings, test)
-        self._built = build(settings, test, self._learner, self._collector)
-        availability = AvailabilityPoll(self._collector, settings.experiences, settings.reply_seconds)
-        self._strategy = StagedStrategy(self._built.strategy, settings.rounds, self._collector, availability)
+        context = run.context(grid, tests[0])
+        self._collector, self._learner = context.collector, context.learner
+        self._name = "" if checkpoint is None else self._fingerprint(strategy)
+        server = strategy.server(context)
+        self._keeper: ServerMemory = getattr(server, "keeper", NoMemory())
+        self._client_bytes: dict[int, int] = getattr(server, "client_bytes", {})
+        availability = AvailabilityPoll(self._collector, len(tests), run.reply_seconds)
+        self._strategy = StagedStrategy(server, run.rounds, self._collector, availability)
         self._weights = weights_of(self._learner.fresh())
         self._untrained = self._accuracies(self._weights)
         self._stages: list[StageResult] = []
         self._server_seconds = 0.0
 
+    def _fingerprint(self, strategy: FederatedStrategy) -> str:
+        """Names data and settings of the run."""
+        rest = [fingerprint(test, "test") for test in self._tests[1:]]
+        settings = {"strategy": describe(strategy), "stages": self._all_stages, **self._run.as_record()}
+        return fingerprint(self._tests[0], {**settings, "clients": self._collector.nodes, "tests": rest})
+
     def learn(self) -> None:
         """Go through the stages that are left."""
-        left = self._settings.stages - len(self._stages)
+        left = self._all_stages - len(self._stages)
         if left:
             self._strategy.stages_done = len(self._stages)
-            rounds, timeout = left * self._settings.rounds, self._settings.reply_seconds
+            rounds, timeout = left * self._run.rounds, self._run.reply_seconds
             self._strategy.start(self._grid, self._weights, rounds, timeout=timeout, evaluate_fn=self._after_round)
 
     def go_on(self) -> None:
@@ -105,8 +129,8 @@ class _Server:
         network = self._learner.fresh()
         network.load_state_dict(saved["weights"])
         self._weights = weights_of(network)
-        self._built.keeper.restore(saved["keeper"])
-        self._built.client_bytes.update(saved["client_bytes"])
+        self._keeper.restore(saved["keeper"])
+        self._client_bytes.update(saved["client_bytes"])
         self._strategy.learned_at.update(saved["learned_at"])
         self._stages = [StageResult(**{**one, "accuracies": tuple(one["accuracies"])}) for one in saved["stages"]]
         self._grid.ledger.entries.extend(Entry(*one) for one in saved["entries"])
@@ -116,7 +140,7 @@ class _Server:
     def result(self) -> FederatedContinualResult:
         """What the run reached."""
         self._grid.ledger.partitions.update(self._collector.partitions)
-        recall = getattr(self._built.keeper, "recall", lambda: None)
+        recall = getattr(self._keeper, "recall", lambda: None)
         held, learned_at = recall(), self._strategy.learned_at
         return FederatedContinualResult(
             stages=tuple(self._stages),
@@ -135,7 +159,7 @@ class _Server:
             return None
         now, number = time.monotonic(), self._strategy.number(server_round)
         self._server_seconds += now - self._grid.returned_at.get(number, now) + self._grid.held.get(number, 0.0)
-        if number % self._settings.rounds:
+        if number % self._run.rounds:
             return None
         self._weights = weights
         self._stages.append(self._stage_result(number))
@@ -147,7 +171,7 @@ class _Server:
         return MetricRecord({"accuracies": list(self._stages[-1].accuracies)})
 
     def _stage_result(self, number: int) -> StageResult:
-        rounds = range(number - self._settings.rounds + 1, number + 1)
+        rounds = range(number - self._run.rounds + 1, number + 1)
         seconds = [[facts.seconds for facts in self._collector.facts.get(one, [])] for one in rounds]
         return StageResult(
             stage=len(self._stages),
@@ -155,8 +179,8 @@ class _Server:
             asked=len(self._strategy.asked),
             bytes_up=self._grid.ledger.total("up"),
             bytes_down=self._grid.ledger.total("down"),
-            server_bytes=self._built.keeper.bytes_kept,
-            client_bytes=sum(self._built.client_bytes.values()),
+            server_bytes=self._keeper.bytes_kept,
+            client_bytes=sum(self._client_bytes.values()),
             client_seconds=sum(map(sum, seconds)),
             slowest_client_seconds=sum(max(one, default=0.0) for one in seconds),
             server_seconds=self._server_seconds,
@@ -166,8 +190,8 @@ class _Server:
         network: Network = self._learner.with_weights(self._weights)
         return {
             "weights": network.state_dict(),
-            "keeper": self._built.keeper.state(),
-            "client_bytes": self._built.client_bytes,
+            "keeper": self._keeper.state(),
+            "client_bytes": self._client_bytes,
             "learned_at": self._strategy.learned_at,
             "stages": [{**vars(one), "accuracies": list(one.accuracies)} for one in self._stages],
             "entries": [tuple(one) for one in self._grid.ledger.entries],

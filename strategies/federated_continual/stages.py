@@ -15,8 +15,8 @@ from strategies.federated.client import partition_of
 from strategies.federated.collector import QuorumError, ReplyCollector
 from strategies.federated.internals import Run, log
 from strategies.federated.requests import CONFIG, config_of
-from strategies.federated.train_only import TrainOnly
-from strategies.federated_continual.client_stream import ClientStream
+from strategies.federated.strategy import TrainOnly
+from strategies.federated_continual.streams import ClientStream
 
 ROLL_CALL = "query"
 _STAGE, _ROUND, _EXPERIENCE = "stage", "server-round", "experience"

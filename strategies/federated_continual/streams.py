@@ -1,15 +1,55 @@
-"""When which client lives through what."""
+"""What clients live through: experiences, when which client has which, and a client's own stream of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
 
 import torch
 
+from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.registry import Registry
 from fedcl_distill.seeding import generator_for
-from fedcl_distill.specs import read_spec
+from fedcl_distill.settings import suggest
+from strategies.continual.streams import DOMAINS, class_groups
+from strategies.federated.node import Task
+
+SCENARIOS = ("class", "domain")
+"""What changes from one experience to the next."""
+
+
+def experiences_of(
+    data: LabelledData,
+    experiences: int,
+    *,
+    scenario: str = "class",
+    domain: str = "rotation",
+    order_seed: int | None = None,
+) -> tuple[LabelledData, ...]:
+    """What ``data`` hold of each experience, in their order, alike for every client and the server's tests.
+
+    Of some that may be nothing.
+
+    Args:
+        data: of a client, or of the server.
+        experiences: how many.
+        scenario: what changes: the "class"es, or the "domain" (how the same classes look).
+        domain: "rotation", "permutation" or "inversion".
+        order_seed: draws the order of classes; None keeps it as numbered.
+
+    Raises:
+        SettingsError: there are fewer classes than experiences, or the domain is unknown or does not fit the data.
+    """
+    if scenario not in SCENARIOS:
+        raise SettingsError(suggest("scenario", scenario, SCENARIOS))
+    if scenario == "domain":
+        if domain not in DOMAINS:
+            raise SettingsError(suggest("domain", domain, DOMAINS))
+        return tuple(DOMAINS[domain](data, index, experiences) for index in range(experiences))
+    groups = class_groups(data.num_classes, experiences, order_seed)
+    return tuple(data.subset(torch.isin(data.labels, torch.tensor(group)).nonzero().flatten()) for group in groups)
 
 
 @dataclass(frozen=True)
@@ -38,7 +78,10 @@ class ClientSchedule:
 
 
 Stream = Callable[[int, int, int], tuple[ClientSchedule, ...]]
-"""From clients, experiences and a seed to the itinerary of every client."""
+"""From clients, experiences and a seed to the schedule of every client."""
+
+STREAMS: Registry[Stream] = Registry("stream", "fedcl_distill.client_streams")
+"""How clients live through the experiences, by name."""
 
 
 def read_stream(text: str) -> Stream:
@@ -48,14 +91,16 @@ def read_stream(text: str) -> Stream:
         SettingsError: it is unknown, or a setting is; calling it, that the setting does not suit clients and
             experiences.
     """
-    return read_spec("stream", text, STREAMS)
+    return STREAMS.build(text)
 
 
+@STREAMS.register("same")
 def same() -> Stream:
     """All clients live through all experiences in one order."""
     return lambda clients, experiences, seed: (ClientSchedule(tuple(range(experiences))),) * clients
 
 
+@STREAMS.register("shuffled")
 def shuffled() -> Stream:
     """Each client has its own order, drawn from the seed."""
 
@@ -69,22 +114,16 @@ def shuffled() -> Stream:
     return stream
 
 
+@STREAMS.register("late")
 def late(*, clients: int = 1, after: int = 1) -> Stream:
     """The last ``clients`` join once ``after`` stages are over, and begin with the first experience then."""
     return _changing(clients, after, lambda order: ClientSchedule(order, joins=after))
 
 
+@STREAMS.register("departing")
 def departing(*, clients: int = 1, after: int = 1) -> Stream:
     """The last ``clients`` leave once ``after`` stages are over; their later experiences nobody hears of."""
     return _changing(clients, after, lambda order: ClientSchedule(order, leaves=after))
-
-
-STREAMS: dict[str, Callable[..., Stream]] = {
-    "same": same,
-    "shuffled": shuffled,
-    "late": late,
-    "departing": departing,
-}
 
 
 def _changing(count: int, after: int, other: Callable[[tuple[int, ...]], ClientSchedule]) -> Stream:
@@ -98,3 +137,83 @@ def _changing(count: int, after: int, other: Callable[[tuple[int, ...]], ClientS
         return (stay,) * (clients - count) + (other(stay.order),) * count
 
     return stream
+
+
+@dataclass(frozen=True)
+class ClientStream:
+    """The experiences of one client.
+
+    Attributes:
+        experiences: in the order in which this client has them; one without samples is passed over.
+        itinerary: which they are, and at which stages.
+    """
+
+    experiences: Sequence[LabelledData]
+    itinerary: ClientSchedule
+
+    @classmethod
+    def of(cls, experiences: Sequence[LabelledData], itinerary: ClientSchedule) -> ClientStream:
+        """The stream of a client that holds something of ``experiences``, in the order of its itinerary."""
+        return cls(tuple(experiences[index] for index in itinerary.order), itinerary)
+
+    @classmethod
+    def of_benchmark(cls, benchmark: Any, like: LabelledData, itinerary: ClientSchedule | None = None) -> ClientStream:
+        """The train stream of an Avalanche benchmark, read experience by experience when its stage comes.
+
+        Args:
+            benchmark: items begin with a normalised input and an integer label, as in ``class_incremental``.
+            like: data of the same kind: their classes, normalisation and range count.
+            itinerary: None takes them as the first, second, … experience, from the first stage on.
+        """
+        experiences = _Experiences(benchmark, like)
+        return cls(experiences, itinerary or ClientSchedule(tuple(range(len(experiences)))))
+
+    def benchmark(self) -> Any:
+        """The same as an Avalanche benchmark, for whatever runs on Avalanche."""
+        from strategies.continual import in_parts  # here, because importing Avalanche takes ten seconds
+
+        return in_parts(self.experiences)
+
+    def position_at(self, stage: int) -> int | None:
+        """Which of ``experiences`` the client learns from at ``stage``; None where it has none, or no sample of it."""
+        position = self.itinerary.position_at(stage)
+        if position is None or position >= len(self.experiences) or not len(self.experiences[position]):
+            return None
+        return position
+
+
+class _Experiences(Sequence[LabelledData]):
+    """The experiences of a benchmark, each read when it is asked for."""
+
+    def __init__(self, benchmark: Any, like: LabelledData) -> None:
+        self._stream = benchmark.train_stream
+        self._like = like
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    @overload
+    def __getitem__(self, index: int) -> LabelledData: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[LabelledData]: ...
+
+    def __getitem__(self, index: int | slice) -> LabelledData | Sequence[LabelledData]:
+        from strategies.continual import labelled_data
+
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        return labelled_data(self._stream[index].dataset, self._like)
+
+
+@dataclass(frozen=True)
+class StreamTask(Task):
+    """A request at one stage of a stream; ``data`` are the experience to learn from.
+
+    Attributes:
+        stream: of the node.
+        position: of the experience in it.
+    """
+
+    stream: ClientStream = field(kw_only=True)
+    position: int = field(kw_only=True)

@@ -15,9 +15,9 @@ from safetensors.torch import save
 from fedcl_distill.data import load_npz
 from fedcl_distill.data.files import read_idx
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.methods.parts import as_parameterization
 from fedcl_distill.network_sources.experts import OnDisk
 from fedcl_distill.networks import Architecture
+from fedcl_distill.parameterizations import PARAMETERIZATIONS
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_numbers_that_are_no_plain_digits_are_refused(number: str) -> None:
 
 def test_a_value_nested_too_deep_to_parse_is_refused() -> None:
     with pytest.raises(SettingsError):
-        as_parameterization("tiles:factor=" + "[" * 100_000)
+        PARAMETERIZATIONS.build("tiles:factor=" + "[" * 100_000)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int32])

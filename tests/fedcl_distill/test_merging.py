@@ -127,7 +127,7 @@ def test_same_seed_same_set() -> None:
 
 
 def test_what_does_not_fit_together_is_refused() -> None:
-    with pytest.raises(DataError, match="class_names"):
+    with pytest.raises(DataError, match="3 classes, expected 2"):
         weighted_union([WeightedSet.standing_for(make_set(classes=c), 1) for c in (2, 3)])
     with pytest.raises(DataError, match="no result"):
         MergeTree(MERGER, 10, 0).result()

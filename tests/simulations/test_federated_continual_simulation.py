@@ -16,9 +16,9 @@ from simulations.running.compare import compare
 from simulations.running.progress import Silent
 from simulations.running.runs import Run, make_record, perform, read_records
 from simulations.scenarios.federated_continual import run_federated_continual
+from simulations.settings import FederatedContinualSettings
 from simulations.tables.comparison import table_of
 from simulations.tables.variants import REAL_SAMPLES_MARK, scenarios
-from strategies.federated_continual import FederatedContinualSettings
 
 
 def _settings(**changes: Any) -> FederatedContinualSettings:

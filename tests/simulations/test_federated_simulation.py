@@ -12,7 +12,7 @@ from simulations.running.compare import compare
 from simulations.running.progress import Silent
 from simulations.running.runs import Run, read_records
 from simulations.scenarios.federated import KIND, run_federated
-from strategies.federated import FederatedSettings
+from simulations.settings import FederatedSettings
 from watchers import Recording
 
 

@@ -15,7 +15,7 @@ from fedcl_distill.settings import Known, Range
 from simulations.commands.fields import settings_of
 from simulations.commands.options import read_cells, takes_settings
 from simulations.scenarios.distil import DistilSettings
-from strategies.federated import FederatedSettings
+from simulations.settings import FederatedSettings
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from simulations.dev.faults import Job, attempt, outliving
 from simulations.flower.credentials import make_node_key, make_server_credentials
 from simulations.flower.processes import FlowerProcessError, FlowerProcesses, find_program
 from simulations.flower.under_flower import _parse, _toml, main
-from strategies.federated import FederatedSettings
+from simulations.settings import FederatedSettings
 
 
 def test_run_configuration_survives_as_toml():

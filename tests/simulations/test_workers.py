@@ -16,9 +16,9 @@ from simulations.running.pool import PoolSettings, WorkerError, _next, run_in_pr
 from simulations.running.progress import Silent
 from simulations.running.runs import Kind, Run, perform_named, read_records
 from simulations.scenarios.distil import DistilSettings
+from simulations.settings import FederatedSettings
 from stand_ins import replace_worker
 from strategies.continual import ContinualSettings
-from strategies.federated import FederatedSettings
 from watchers import Recording
 
 _NETWORK = "convnet:width=4"

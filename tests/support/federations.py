@@ -10,7 +10,8 @@ from flwr.clientapp import ClientApp
 
 from builders import blobs
 from fedcl_distill.data import LabelledData, partition
-from strategies.federated import FederatedResult, FederatedSettings, InProcessGrid, make_client_app, run_server
+from simulations.settings import FederatedSettings
+from strategies.federated import FederatedResult, InProcessGrid, make_client_app, run_server
 from strategies.federated.client import partition_of
 
 Tamper = Callable[[Message], Message]
@@ -62,6 +63,11 @@ def tampered(app: ClientApp, tampers: Mapping[int, Tamper]) -> ClientApp:
     return call  # type: ignore[return-value]
 
 
+def serve(nodes: InProcessGrid, settings: FederatedSettings, test: LabelledData, **more: Any) -> FederatedResult:
+    """The server's side of a run."""
+    return run_server(nodes, settings.build_strategy(), test=test, **settings.options, **more)
+
+
 def run(
     settings: FederatedSettings,
     tampers: Mapping[int, Tamper] | None = None,
@@ -72,4 +78,4 @@ def run(
     train, test = data_and_test(shape)
     app = tampered(honest_app(settings, train), tampers or {})
     with InProcessGrid(app, settings.clients, settings.to_run_config(), **grid) as nodes:
-        return run_server(nodes, settings, test)
+        return serve(nodes, settings, test)

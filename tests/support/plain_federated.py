@@ -10,7 +10,8 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from fedcl_distill.data import LabelledData, partition
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.seeding import derive_seed, generator_for
-from strategies.federated import FederatedResult, FederatedSettings
+from simulations.settings import FederatedSettings
+from strategies.federated import FederatedResult
 
 
 def parts_of(settings: FederatedSettings, train: LabelledData) -> list[LabelledData]:

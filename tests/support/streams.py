@@ -11,15 +11,10 @@ from flwr.clientapp import ClientApp
 from builders import blobs
 from fedcl_distill.data import LabelledData, partition
 from federations import Tamper, tampered
+from simulations.settings import FederatedContinualSettings
 from strategies.federated import InProcessGrid
 from strategies.federated.client import partition_of
-from strategies.federated_continual import (
-    FederatedContinualResult,
-    FederatedContinualSettings,
-    client_stream,
-    make_client_app,
-    run_server,
-)
+from strategies.federated_continual import FederatedContinualResult, make_client_app, run_server
 
 CLASSES = 6
 QUICK: dict[str, Any] = {
@@ -50,7 +45,7 @@ def train_and_test() -> tuple[LabelledData, LabelledData]:
 def app_of(settings: FederatedContinualSettings, train: LabelledData) -> ClientApp:
     """The client app of an honest federation that shares ``train``."""
     parts = partition(train, settings.partition, settings.clients, seed=settings.seed, min_size=0)
-    return make_client_app(lambda context: client_stream(settings, parts[partition_of(context)], partition_of(context)))
+    return make_client_app(lambda context: settings.stream_of(parts[partition_of(context)], partition_of(context)))
 
 
 def live(
@@ -65,4 +60,11 @@ def live(
     train, test = train_and_test()
     app = tampered(app or app_of(settings, train), tampers or {})
     with InProcessGrid(app, settings.clients, settings.to_run_config(), **(grid or {})) as nodes:
-        return run_server(nodes, settings, test, **server)
+        return run_server(
+            nodes,
+            settings.build_strategy(),
+            tests=settings.experiences_of(test),
+            stages=settings.stages,
+            **settings.options,
+            **server,
+        )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from fedcl_distill.context import SetupContext
-from fedcl_distill.data.labelled import Normalisation
+from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import PayloadError
-from fedcl_distill.parameterizations import Arrays, Pixels, Setting, Shape
+from fedcl_distill.parameterizations import Arrays, Pixels, Shape
 from fedcl_distill.synthetic import SyntheticSet
 from simulations.dev.fuzz.fuzzer import KEY, put_together, take_apart, with_header
 
@@ -36,11 +36,19 @@ def make_set(
         labels = torch.arange(len(pixels)) % classes
     channels = pixels.shape[1]
     settings: dict[str, Any] = {
+        "sample_shape": tuple(pixels.shape[1:]),
         "class_names": tuple(str(label) for label in range(classes)),
         "normalisation": Normalisation((0.1307,) * channels, (0.3081,) * channels),
-        "provenance": {"method": "test", "seed": seed, "nested": {"counts": [1, 2], "none": None}},
     }
-    return SyntheticSet({"pixels": pixels}, Pixels(), labels, **(settings | changes))
+    traits = {field.name for field in fields(DataSpec)}
+    spec = DataSpec(**settings | {name: value for name, value in changes.items() if name in traits})
+    provenance = {"method": "test", "seed": seed, "nested": {"counts": [1, 2], "none": None}}
+    others = {name: value for name, value in changes.items() if name not in traits}
+    return SyntheticSet(
+        **{"arrays": {"pixels": pixels}, "parameterization": Pixels(), "provenance": provenance, **others},
+        labels=labels,
+        spec=spec,
+    )
 
 
 @dataclass(frozen=True)
@@ -51,9 +59,6 @@ class Scaled:
     name: ClassVar[str] = "scaled"
     pixel_arrays: ClassVar[frozenset[str]] = frozenset()
     frozen: ClassVar[frozenset[str]] = frozenset({"gain"})
-
-    def settings(self) -> dict[str, Setting]:
-        return {"factor": self.factor}
 
     def decoded_counts(self, counts: Sequence[int], sample_shape: Shape) -> list[int]:
         return list(counts)

@@ -25,9 +25,9 @@ from fedcl_distill.engine import Budget, Callback
 from fedcl_distill.engine.loop import Run
 from fedcl_distill.errors import CheckpointError, DataError, FedclDistillError, PayloadError, SettingsError
 from fedcl_distill.methods import build_method
-from fedcl_distill.methods.parts import as_parameterization
 from fedcl_distill.network_sources.experts import OnDisk
 from fedcl_distill.networks import Architecture
+from fedcl_distill.parameterizations import PARAMETERIZATIONS
 from fedcl_distill.statistics import (
     ClassStatistics,
     StatisticsSpec,
@@ -53,11 +53,11 @@ from simulations.dev.fuzz.fuzzer import (
 from simulations.report.blocks import count_torn_lines
 from simulations.running.runs import append_record, finished_keys, make_record, read_records
 from simulations.scenarios.distil import DistilSettings
+from simulations.settings import FederatedSettings
 from simulations.tables.comparison import table_of
 from simulations.tables.variants import scenarios
 from strategies.continual.settings import ContinualSettings
 from strategies.federated.compression import read_codec
-from strategies.federated.settings import FederatedSettings
 
 _IDX = b"\0\0\x08\x03\0\0\0\x02\0\0\0\x02\0\0\0\x03" + bytes(range(12))
 _CSV = b"age,chol,where,label\n" + b"63,233,a,0\n41,?,b,1\n50,1e2,a,0\n30.5,-2,b,1\n" * 3
@@ -169,7 +169,7 @@ def _sets() -> list[bytes]:
         made.append(method.distil(images(), 2, seed=0, budget=Budget(steps=1)))
     made.append(build_method("random").distil(features(), 2, seed=0))
     soft = torch.eye(3)[made[0].labels]
-    made.append(SyntheticSet(made[0].arrays, made[0].parameterization, soft, ("a", "b", "c"), images().normalisation))
+    made.append(SyntheticSet(made[0].arrays, made[0].parameterization, soft, made[0].spec))
     return [encode(one, bits) for one in made for bits in (4, 8, 32)]
 
 
@@ -179,7 +179,7 @@ def _check_set(one: SyntheticSet) -> None:
     again = decode(encode(one, 32), LIMITS)
     assert all(torch.equal(again.arrays[name], array) for name, array in one.arrays.items())
     assert torch.equal(again.labels, one.labels)
-    assert (again.class_names, again.normalisation) == (one.class_names, one.normalisation)
+    assert again.spec == one.spec
     assert again.parameterization == one.parameterization
     if len(one) and len(one) * math.prod(one.sample_shape) <= _MAX_DECODED:
         assert one.inputs().shape == (len(one), *one.sample_shape)
@@ -188,7 +188,7 @@ def _check_set(one: SyntheticSet) -> None:
 
 def _expect(one: SyntheticSet) -> None:
     try:
-        Expectation(one.sample_shape, one.class_names, one.normalisation, one.value_range).check(one)
+        Expectation(one.spec).check(one)
     except PayloadError:
         return
     assert torch.isfinite(one.samples()).all()
@@ -235,7 +235,7 @@ _NAMES: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "a": (Architecture.parse, ("convnet:width=64", "mlp:width=8,precision=bfloat16", "resnet18", "vgg11")),
     "p": (parse_partitioner, ("iid", "dirichlet:0.1", "classes:2", "natural")),
     "c": (read_codec, ("plain", "topk:fraction=0.01,error_feedback=true", "quantised:bits=4,bucket=8")),
-    "s": (as_parameterization, ("pixels", "tiles:factor=2", "addressing:bases=2,scale=1", "low-rank:rank=null")),
+    "s": (PARAMETERIZATIONS.build, ("pixels", "tiles:factor=2", "addressing:bases=2,scale=1", "low-rank:rank=null")),
 }
 _MAX_BUILT = 64
 

@@ -16,7 +16,6 @@ from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.statistics import (
-    Domain,
     Shares,
     StatisticsExpectation,
     StatisticsSpec,
@@ -41,24 +40,28 @@ from strategies.federated.answers import (
     unpack_weights,
 )
 from strategies.federated.collector import ReplyCollector
+from strategies.federated.compressed import CompressedRequest
 from strategies.federated.compression import read_codec
+from strategies.federated.distillation import DistilRequest
+from strategies.federated.feddm import SurrogateRequest
 from strategies.federated.internals import name_message, run_identity
-from strategies.federated.statistics_first import FederatedStatistics
+from strategies.federated.local_training import TrainRequest
+from strategies.federated.statistics_first import StatisticsServer
 from strategies.federated.weights import pack_network, read_weights, unpack_network, weights_of
 
 _CODECS = ("plain", "topk:fraction=0.1", "topk:fraction=0.5,value_bits=32", "quantised:bits=2,bucket=8", "quantised")
 _COUNT = 40
 _KINDS: dict[str, type] = {"arrays": ArrayRecord, "metrics": MetricRecord, "config": ConfigRecord}
 _SPEC = StatisticsSpec(views=2, architecture="mlp:width=2", dimensions=2, moments=0, augment=False)
-_READ_REQUEST: dict[str, Callable[[RecordDict], Any]] = {
-    "distil": requests.read_distil,
-    "statistics": requests.read_statistics,
-    "masked": requests.read_secure_statistics,
-    "private": requests.read_private_statistics,
-    "noised": requests.read_noisy_words,
-    "surrogate": requests.read_surrogate,
-    "train": requests.read_train,
-    "compressed": requests.read_compressed,
+_REQUESTS: dict[str, type[requests.Request]] = {
+    "distil": DistilRequest,
+    "statistics": requests.StatisticsRequest,
+    "masked": requests.SecureStatisticsRequest,
+    "private": requests.PrivateStatisticsRequest,
+    "noised": requests.NoisyWordsRequest,
+    "surrogate": SurrogateRequest,
+    "train": TrainRequest,
+    "compressed": CompressedRequest,
 }
 
 
@@ -73,13 +76,13 @@ def _network() -> Network:
 
 @cache
 def _gathering() -> SetAggregator:
-    return SetAggregator(Expectation.like(features(), max_samples=100, max_samples_per_class=50), LIMITS)
+    return SetAggregator(Expectation(features().spec, max_samples=100, max_samples_per_class=50), LIMITS)
 
 
 @cache
-def _first() -> FederatedStatistics:
-    expectation = StatisticsExpectation(_SPEC, Domain.of(features()))
-    return FederatedStatistics(None, expectation, None, None, None)  # type: ignore[arg-type]
+def _first() -> StatisticsServer:
+    expectation = StatisticsExpectation(_SPEC, features().spec)
+    return StatisticsServer(None, expectation, None, None, None)  # type: ignore[arg-type]
 
 
 def _decoded_update(content: RecordDict) -> Any:
@@ -227,14 +230,14 @@ def _requests() -> list[bytes]:
     sums: dict[str, Any] = {**normal, "statistics": _SPEC.settings(), "bits": 32}
     noise: dict[str, Any] = {"epsilon": 4.0, "delta": 1e-5, "shares": asdict(Shares())}
     made = {
-        "distil": requests.DistilRequest(**normal, method_settings={"learning_rate": 0.5}, steps=3),
+        "distil": DistilRequest(**normal, method_settings={"learning_rate": 0.5}, steps=3),
         "statistics": requests.StatisticsRequest(**sums),
         "masked": requests.SecureStatisticsRequest(**sums, max_samples=50, bounds={"features": 4.0}),
         "private": requests.PrivateStatisticsRequest(**sums, **noise),
         "noised": requests.NoisyWordsRequest(**sums, **noise, max_samples=50),
-        "surrogate": requests.SurrogateRequest(**normal, architecture="mlp:width=4"),
-        "train": requests.TrainRequest(**normal, architecture="convnet:width=4"),
-        "compressed": requests.CompressedRequest(**normal, architecture="mlp", upload=_CODECS[2]),
+        "surrogate": SurrogateRequest(**normal, architecture="mlp:width=4"),
+        "train": TrainRequest(**normal, architecture="convnet:width=4"),
+        "compressed": CompressedRequest(**normal, architecture="mlp", upload=_CODECS[2]),
     }
     return [json.dumps({"kind": kind, "config": dict(one.to_record(2))}).encode() for kind, one in made.items()]
 
@@ -242,14 +245,14 @@ def _requests() -> list[bytes]:
 def _read_request(data: bytes) -> tuple[str, requests.Request]:
     try:
         given = json.loads(data)
-        kind, read = given["kind"], _READ_REQUEST[given["kind"]]
+        kind, form = given["kind"], _REQUESTS[given["kind"]]
         content = RecordDict({requests.CONFIG: ConfigRecord(given["config"])})
     except Exception as error:
         raise NotSendable from error
-    request = read(content)
+    request = form.of(content)
     requests.round_of(content)
-    if isinstance(request, requests.DistilRequest):
-        _ = request.distiller, request.size
+    if isinstance(request, DistilRequest):
+        _ = request.distiller(), request.size
     if isinstance(request, requests.StatisticsRequest):
         _ = request.specification
     if isinstance(request, requests.SecureStatisticsRequest):
@@ -258,18 +261,18 @@ def _read_request(data: bytes) -> tuple[str, requests.Request]:
         _ = request.target, request.precision
     if isinstance(request, requests.NoisyWordsRequest):
         request.fixed_point(3, 2)
-    if isinstance(request, requests.TrainRequest | requests.SurrogateRequest):
+    if isinstance(request, TrainRequest | SurrogateRequest):
         Architecture.parse(request.architecture)
-    if isinstance(request, requests.TrainRequest):
+    if isinstance(request, TrainRequest):
         request.train_config_for(images())
-    if isinstance(request, requests.CompressedRequest):
+    if isinstance(request, CompressedRequest):
         _ = read_codec(request.upload), read_codec(request.download)
     return kind, request
 
 
 def _check_request(found: tuple[str, requests.Request]) -> None:
     kind, request = found
-    again = _READ_REQUEST[kind](RecordDict({requests.CONFIG: request.to_record(1)}))
+    again = _REQUESTS[kind].of(RecordDict({requests.CONFIG: request.to_record(1)}))
     assert repr(again) == repr(request)
 
 

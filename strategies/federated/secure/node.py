@@ -8,7 +8,7 @@ shares of one node would give away what it sent.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from flwr.app import ConfigRecord, RecordDict
@@ -18,7 +18,7 @@ from fedcl_distill.statistics.fixed_point import Words
 from strategies.federated.answers import pack_words
 from strategies.federated.internals import create_shares
 from strategies.federated.node import Task
-from strategies.federated.requests import read_noisy_words, read_secure_statistics
+from strategies.federated.requests import NoisyWordsRequest, SecureStatisticsRequest
 from strategies.federated.secure.keys import fresh_keys
 from strategies.federated.secure.letters import seal, unseal
 from strategies.federated.secure.masks import SEED_BYTES, add_mask, pair_mask
@@ -34,6 +34,7 @@ from strategies.federated.secure.records import (
     read_positions,
     secure_record,
 )
+from strategies.federated.strategy import ClientStep, Work
 
 _STATE = "secure-aggregation"
 _STAGE = "stage"
@@ -86,7 +87,7 @@ def send_masked(task: Task) -> RecordDict:
     """
 
     def words(parties: int, threshold: int) -> Words:
-        request = read_secure_statistics(task.content)
+        request = SecureStatisticsRequest.of(task.content)
         task.admit_sums(request)
         return request.fixed_point(parties).words(request.measure(task.data, task.device))
 
@@ -103,7 +104,7 @@ def send_noised(task: Task) -> RecordDict:
     """
 
     def words(parties: int, threshold: int) -> Words:
-        request = read_noisy_words(task.content)
+        request = NoisyWordsRequest.of(task.content)
         task.admit_sums(request)
         return request.words(task.data, task.budget, parties, threshold, device=task.device)
 
@@ -184,18 +185,15 @@ def _kept(task: Task, stage: int) -> dict[str, Any]:
     return dict(record)
 
 
-SECURE_EXCHANGES: Mapping[str, Callable[[Task], RecordDict]] = {
-    KEYS: announce_keys,
-    LETTERS: share_secrets,
-    MASKED: send_masked,
-    UNMASK: open_letters,
-}
-"""What a node does, by the action of the message type, in order."""
+def _exchange(action: str, work: Work, *, protected: bool = True) -> ClientStep:
+    return ClientStep(action, work, protected=protected, discreet=True)
 
-PRIVATE_EXCHANGES: Mapping[str, Callable[[Task], RecordDict]] = {
-    KEYS: announce_keys,
-    LETTERS: share_secrets,
-    NOISED: send_noised,
-    UNMASK: open_letters,
-}
-"""The same where nothing may leave the node without noise."""
+
+SECURE_STEPS = (
+    _exchange(KEYS, announce_keys),
+    _exchange(LETTERS, share_secrets),
+    _exchange(MASKED, send_masked, protected=False),  # the total would be exact
+    _exchange(NOISED, send_noised),
+    _exchange(UNMASK, open_letters),
+)
+"""The exchanges in their order; the third has two forms, of which one adds noise."""

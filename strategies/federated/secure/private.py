@@ -14,7 +14,7 @@ from strategies.federated.requests import NoisyWordsRequest
 from strategies.federated.secure.options import SecureOptions
 from strategies.federated.secure.records import NOISED
 from strategies.federated.secure.statistics import SecureStatistics
-from strategies.federated.statistics_first import FederatedStatistics
+from strategies.federated.statistics_first import StatisticsServer
 
 
 class PrivateSecureStatistics(SecureStatistics):
@@ -32,7 +32,7 @@ class PrivateSecureStatistics(SecureStatistics):
 
     @classmethod
     def protecting(
-        cls, plain: FederatedStatistics, target: PrivacyTarget, options: SecureOptions, timeout: float
+        cls, plain: StatisticsServer, target: PrivacyTarget, options: SecureOptions, timeout: float
     ) -> PrivateSecureStatistics:
         """``plain``, secured and with noise.
 

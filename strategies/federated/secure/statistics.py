@@ -33,7 +33,7 @@ from strategies.federated.secure.records import (
     secure_record,
 )
 from strategies.federated.secure.unmask import unmask
-from strategies.federated.statistics_first import FederatedStatistics
+from strategies.federated.statistics_first import StatisticsServer
 
 T = TypeVar("T")
 
@@ -59,8 +59,8 @@ class _Session:
     fixed: FixedPoint | NoisyFixedPoint
 
 
-class SecureStatistics(FederatedStatistics):
-    """:class:`FederatedStatistics` whose server learns no node's statistics but the total.
+class SecureStatistics(StatisticsServer):
+    """:class:`StatisticsServer` whose server learns no node's statistics but the total.
 
     A round fails with a :class:`QuorumError` where fewer nodes stay than ``threshold`` asks for, at any exchange.
 
@@ -68,7 +68,7 @@ class SecureStatistics(FederatedStatistics):
         request: what every node is asked.
         options: how many nodes must stay.
         timeout: seconds for each exchange.
-        others: further arguments of :class:`FederatedStatistics`.
+        others: further arguments of :class:`StatisticsServer`.
     """
 
     action: ClassVar[str] = MASKED
@@ -82,7 +82,7 @@ class SecureStatistics(FederatedStatistics):
         self._session: _Session | None = None
 
     @classmethod
-    def securing(cls, plain: FederatedStatistics, options: SecureOptions, timeout: float) -> SecureStatistics:
+    def securing(cls, plain: StatisticsServer, options: SecureOptions, timeout: float) -> SecureStatistics:
         """``plain``, secured.
 
         Raises:
@@ -138,7 +138,7 @@ class SecureStatistics(FederatedStatistics):
         super().summary()
         log.info("sums are added up securely; a threshold of %.2f of the nodes", self.options.threshold)
 
-    def _total(self, server_round: int, replies: Iterable[Message]) -> tuple[ClassStatistics, int]:
+    def _total(self, server_round: int, replies: Iterable[Message]) -> tuple[ClassStatistics, tuple[int, ...]]:
         session, self._session = self._session, None
         assert session is not None, "configure_train comes first"
         fixed, domain, spec = session.fixed, self.expectation.domain, self.expectation.spec
@@ -152,7 +152,8 @@ class SecureStatistics(FederatedStatistics):
         shares = self._shares(session, server_round, survivors)
         self.collector.facts[server_round] = facts  # a round's work is what its sums took
         unmask(total, session.mask_keys, session.senders, survivors, shares, session.threshold)
-        return self._opened(fixed, total, len(survivors)), len(survivors)
+        partitions = tuple(one.partition for one in facts)
+        return self._opened(fixed, total, len(survivors)), partitions
 
     def _opened(self, fixed: FixedPoint | NoisyFixedPoint, total: Words, heard: int) -> ClassStatistics:
         """The statistics that a total without masks says."""

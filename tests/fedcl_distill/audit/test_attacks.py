@@ -155,7 +155,7 @@ def test_a_copy_of_other_brightness_and_contrast_is_a_copy():
     changed = SyntheticSet.of_real(real)
     arrays = {"pixels": 0.4 * changed.arrays["pixels"] + 0.7}
     copied = near_copies(
-        SyntheticSet(arrays, changed.parameterization, changed.labels, changed.class_names, changed.normalisation),
+        SyntheticSet(arrays, changed.parameterization, changed.labels, changed.spec),
         real,
         held_out,
     )

@@ -143,7 +143,7 @@ def test_feature_vectors_are_refused_and_digits_are_not_mirrored() -> None:
         SiameseAugmentation(("flip", "solarize"))
     assert isinstance(augmentation_for(blobs((5,))), NoAugmentation)
     assert "flip" not in augmentation_for(blobs(allow_hflip=False)).operations
-    assert augmentation_for(blobs()) == SiameseAugmentation()
+    assert augmentation_for(blobs(allow_hflip=True)) == SiameseAugmentation()
 
 
 def test_global_rng_is_left_alone(untouched_global_rng: None) -> None:

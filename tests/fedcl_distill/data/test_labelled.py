@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from builders import blobs
-from fedcl_distill.data import LabelledData, Normalisation
+from fedcl_distill.data import DataSpec, LabelledData, Normalisation
 from fedcl_distill.errors import DataError
 
 PLAIN = Normalisation((0.0,), (1.0,))
@@ -19,10 +20,17 @@ def make(**changes: Any) -> LabelledData:
     fields: dict[str, Any] = {
         "samples": torch.zeros(4, 1, 2, 3, dtype=torch.uint8),
         "labels": torch.tensor([0, 1, 1, 0]),
+        **changes,
+    }
+    traits = {one.name for one in dataclasses.fields(DataSpec)}
+    spec = {
+        "sample_shape": tuple(fields["samples"].shape[1:]),
         "class_names": ("a", "b"),
         "normalisation": PLAIN,
+        **{name: value for name, value in fields.items() if name in traits},
     }
-    return LabelledData(**{**fields, **changes})
+    kept = {name: value for name, value in fields.items() if name not in traits}
+    return LabelledData(**kept, spec=DataSpec(**spec))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +40,7 @@ def make(**changes: Any) -> LabelledData:
         ({"samples": torch.tensor([[0.0], [float("inf")], [0.0], [0.0]])}, "NaN or infinity"),
         ({"samples": torch.tensor([[0.0], [1.0], [3.0], [0.5]])}, r"span \[0, 3\], outside the stated range"),
         ({"samples": torch.zeros(4, 2, 3, dtype=torch.uint8)}, "samples must be"),
-        ({"samples": torch.zeros(4, 1, 0, 3, dtype=torch.uint8)}, "empty dimension"),
+        ({"samples": torch.zeros(4, 1, 0, 3, dtype=torch.uint8)}, "got shape"),
         ({"samples": torch.zeros(4, 1, dtype=torch.int32)}, "uint8 or floating point"),
         ({"samples": torch.zeros(4, 3, 2, 2, dtype=torch.uint8)}, "normalisation for 1 channels, samples have 3"),
         ({"labels": torch.tensor([0, 1, 2, 0])}, r"labels span \[0, 2\], expected \[0, 1\]"),

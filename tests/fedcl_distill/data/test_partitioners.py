@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fedcl_distill.data import (
     IID,
     ClassesPerClient,
+    DataSpec,
     Dirichlet,
     LabelledData,
     Natural,
@@ -30,9 +31,12 @@ def labelled(labels: list[int] | torch.Tensor, classes: int, groups: list[int] |
     return LabelledData(
         samples=torch.arange(len(labels), dtype=torch.float32)[:, None],
         labels=labels,
-        class_names=tuple(f"class {c}" for c in range(classes)),
-        normalisation=Normalisation((0.0,), (1.0,)),
-        value_range=(0.0, float(max(1, len(labels)))),
+        spec=DataSpec(
+            sample_shape=(1,),
+            class_names=tuple(f"class {c}" for c in range(classes)),
+            normalisation=Normalisation((0.0,), (1.0,)),
+            value_range=(0.0, float(max(1, len(labels)))),
+        ),
         groups=None if groups is None else torch.tensor(groups, dtype=torch.int64),
         group_names=tuple("abcdefgh") if groups is not None else (),
     )

@@ -35,7 +35,7 @@ def test_a_plateau_is_two_windows_that_are_no_better_than_the_best(losses: list[
 
 @pytest.mark.parametrize("plateau", [0, -3])
 def test_a_plateau_has_a_width(plateau: int) -> None:
-    with pytest.raises(SettingsError, match="wide"):
+    with pytest.raises(SettingsError, match="plateau must be a whole number at least 1"):
         Budget(steps=1, plateau=plateau)
 
 

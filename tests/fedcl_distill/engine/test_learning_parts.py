@@ -17,7 +17,7 @@ from fedcl_distill.engine import SGD, Adam, Budget, Engine, Noise
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import Labelling
 from fedcl_distill.methods import dm
-from fedcl_distill.network_sources import DrawnNetwork, NetworkSampler, NoNetwork
+from fedcl_distill.network_sources import DrawnNetwork, NetworkSampler, NetworkSource, NoNetwork
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import DistributionMatching, Learned, MatchContext, Objective
 from fedcl_distill.parameterizations import Pixels
@@ -31,9 +31,6 @@ class Pull(Objective[None]):
 
     needs_network: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = True
-
-    def settings(self) -> dict[str, Any]:
-        return {"objective": "pull"}
 
     def learned(self) -> dict[str, Learned]:
         return {"number": Learned(torch.tensor(1.0), learning_rate=0.25)}
@@ -106,16 +103,11 @@ def test_frozen_arrays_stay_as_they_are() -> None:
 
 
 @dataclass(frozen=True)
-class Remembering:
+class Remembering(NetworkSource):
     """One network all along, moved a little towards the synthetic mean after each view."""
 
-    gives_target: ClassVar[bool] = False
-
-    def open(self, problem: SetupContext) -> NetworkSampler:
+    def prepare(self, problem: SetupContext) -> NetworkSampler:
         return _RememberingSampler(ARCHITECTURE.build(problem.real.sample_shape, 3, seed=1))
-
-    def settings(self) -> dict[str, Any]:
-        return {"networks": "remembering"}
 
 
 class _RememberingSampler(NetworkSampler):
@@ -126,7 +118,7 @@ class _RememberingSampler(NetworkSampler):
     def draw(self, index: int, seed: int) -> DrawnNetwork:
         return DrawnNetwork(self.network)
 
-    def learn(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
+    def update(self, index: int, seed: int, synthetic: SyntheticBatch) -> None:
         self.views.append(index)
         assert not synthetic.inputs.requires_grad
         for weight in self.network.parameters():

@@ -134,9 +134,6 @@ class TowardsUniform(Objective[None]):
     needs_network: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = True
 
-    def settings(self) -> dict[str, Any]:
-        return {"objective": "towards uniform"}
-
     def target(self, view: MatchContext, real: RealSampler) -> None:
         return None
 
@@ -175,5 +172,5 @@ def test_selected_samples_can_have_a_teachers_labels() -> None:
     soft = build_method("random", labels="teacher:temperature=2").distil(data, 2, seed=0)
     assert torch.equal(soft.inputs(), hard.inputs())
     torch.testing.assert_close(soft.labels.sum(dim=1), torch.ones(6))
-    with pytest.raises(SettingsError, match="no steps"):
+    with pytest.raises(SettingsError, match="takes no steps"):
         build_method("random", labels="learned:learning_rate=0.1")

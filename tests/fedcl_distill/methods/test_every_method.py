@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import pytest
@@ -12,9 +11,12 @@ from builders import blobs
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget, Distiller
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.methods import METHODS, build_method
+from fedcl_distill.methods import CORE_SET, Method, all_methods, build_method, known_settings
 from fedcl_distill.parameterizations import GeneratorLatents
 from fedcl_distill.synthetic import decode, encode
+
+NAMES = [method.name for method in all_methods()]
+DISTILLING = [method.name for method in all_methods() if method.family != CORE_SET]
 
 # What each method calls the things that take time, made small. Of these, a method takes what it has.
 QUICK: dict[str, Any] = {
@@ -56,13 +58,13 @@ FOR_FEATURES = {
 
 
 def quick(name: str, **settings: Any) -> Distiller:
-    known = inspect.signature(METHODS[name].preset).parameters
+    known = known_settings(name)
     chosen = {key: value for key, value in QUICK.items() if key in known}
     if "architecture" in known:
         chosen["architecture"] = "mlp:width=8"
     if "generator" in known:
         chosen["generator"] = GENERATOR
-    if METHODS[name].family == "trajectory matching":
+    if Method.named(name).family == "trajectory matching":
         chosen["learning_rate"] = 10.0  # the published 1000 is for segments longer than these
     return build_method(name, **{**chosen, **settings})
 
@@ -78,7 +80,7 @@ DATA = {
 
 
 @pytest.mark.parametrize("data", DATA.values(), ids=DATA)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_any_data(name: str, data: LabelledData) -> None:
     if not data.is_image and name in ONLY_IMAGES:
         with pytest.raises(SettingsError, match=r"images|features"):
@@ -91,20 +93,20 @@ def test_any_data(name: str, data: LabelledData) -> None:
     assert (synthetic.class_counts > 0).all() or synthetic.labels.ndim == 2
     assert torch.isfinite(synthetic.inputs()).all()
     assert synthetic.provenance["method"] == name
-    assert synthetic.provenance["holds_real_samples" if METHODS[name].family == "core set" else "steps"] > 0
+    assert synthetic.provenance["holds_real_samples" if Method.named(name).family == CORE_SET else "steps"] > 0
     back = decode(encode(synthetic, bits=32))
     assert torch.equal(back.inputs(), synthetic.inputs())
     assert torch.equal(back.labels, synthetic.labels)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "psg"])  # it must not tell which are there
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "psg"])  # it must not tell which are there
 def test_imbalanced_data_with_an_absent_class(name: str) -> None:
     synthetic = quick(name).distil(IMBALANCED, 2, seed=0, budget=Budget(steps=2), absent_classes="skip")
     assert synthetic.hard_labels.max() < 2 or synthetic.labels.ndim == 2
     assert synthetic.provenance["synthetic_counts"] == [2, 2, 0]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_same_seed_same_set(name: str, untouched_global_rng: None) -> None:
     data = blobs((1, 8, 8), classes=2, per_class=6)
     one, again, other = (quick(name).distil(data, 1, seed=seed, budget=Budget(steps=2)) for seed in (1, 1, 2))
@@ -114,7 +116,7 @@ def test_same_seed_same_set(name: str, untouched_global_rng: None) -> None:
         assert not torch.equal(one.inputs(), other.inputs()) or not torch.equal(one.labels, other.labels)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].family != "core set"])
+@pytest.mark.parametrize("name", DISTILLING)
 def test_a_budget_in_seconds_is_kept_preparation_included(name: str) -> None:
     data = blobs((1, 8, 8), classes=2, per_class=20)
     synthetic = quick(name).distil(data, 1, seed=0, budget=Budget(seconds=0.5, clock="cpu"))
@@ -124,16 +126,18 @@ def test_a_budget_in_seconds_is_kept_preparation_included(name: str) -> None:
 
 @pytest.mark.parametrize("labels", ["hard", "teacher:temperature=2", "learned:learning_rate=0.1"])
 @pytest.mark.parametrize("parameterization", ["pixels", "tiles:factor=2", "addressing:bases=2", "low-rank:rank=2"])
-@pytest.mark.parametrize("name", [name for name, one in METHODS.items() if one.family != "core set"])
+@pytest.mark.parametrize("name", DISTILLING)
 def test_parts_combine_freely_or_say_why_not(name: str, parameterization: str, labels: str) -> None:
-    known = inspect.signature(METHODS[name].preset).parameters
+    known = known_settings(name)
     parts = {"parameterization": parameterization, "labels": labels}
     parts = {key: value for key, value in parts.items() if key in known}
     data = blobs((1, 8, 8), classes=2, per_class=6)
     try:
         method = quick(name, **parts)
     except SettingsError as error:
-        assert "goes by classes alone" in str(error) or "no pixels that could be clamped" in str(error)  # noqa: PT017
+        reasons = ("goes by classes alone", "cannot be learned", "no pixels that could be clamped")
+        if not any(reason in str(error) for reason in reasons):
+            raise
         return
     synthetic = method.distil(data, 1, seed=0, budget=Budget(steps=1))
     assert len(synthetic) >= 2

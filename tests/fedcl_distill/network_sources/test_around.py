@@ -16,6 +16,7 @@ from fedcl_distill.methods import build_method
 from fedcl_distill.network_sources import AroundNetwork
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import DistributionMatching
+from fedcl_distill.registry import describe
 
 DATA = blobs((1, 8, 8), classes=3, per_class=7)
 
@@ -35,7 +36,7 @@ def _vector(network: Network) -> torch.Tensor:
 @pytest.mark.parametrize("radius", [0.0, 0.5, 5.0])
 def test_networks_lie_on_the_sphere_in_new_directions(radius: float, untouched_global_rng: None) -> None:
     middle = _network()
-    supply = AroundNetwork(middle, radius).open(_problem())
+    supply = AroundNetwork(middle, radius).prepare(_problem())
     ways = [_vector(supply.draw(view, seed).network) - _vector(middle) for view, seed in enumerate((1, 2))]
     for way in ways:
         assert float(way.norm()) == pytest.approx(radius, rel=1e-4)
@@ -63,7 +64,7 @@ def test_without_a_radius_the_loss_is_the_mismatch_of_features_and_scores() -> N
 
 
 def test_another_network_is_another_run() -> None:
-    names = [AroundNetwork(_network(seed), 1.0).settings()["network"] for seed in (0, 0, 1)]
+    names = [describe(AroundNetwork(_network(seed), 1.0))["network"] for seed in (0, 0, 1)]
     assert names[0] == names[1] != names[2]
 
 
@@ -75,7 +76,7 @@ def test_a_bad_radius_is_refused(radius: float) -> None:
 
 def test_a_network_of_other_classes_is_refused() -> None:
     with pytest.raises(SettingsError, match="knows 5 classes"):
-        AroundNetwork(_network(classes=5), 1.0).open(_problem())
+        AroundNetwork(_network(classes=5), 1.0).prepare(_problem())
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan")])

@@ -16,7 +16,7 @@ from fedcl_distill.seeding import derive_seed
 
 def test_its_kernel_is_the_mean_of_its_members(untouched_global_rng: None) -> None:
     architecture = Architecture("convnet", {"width": 4})
-    supply = FreshEnsemble(architecture, count=3).open(SetupContext(blobs(), 0, torch.device("cpu")))
+    supply = FreshEnsemble(architecture, count=3).prepare(SetupContext(blobs(), 0, torch.device("cpu")))
     whole, images = supply.draw(0, 11).network, torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     members = [architecture.build((1, 8, 8), 3, seed=derive_seed(11, "network", place)) for place in range(3)]
     kernel = NetworkFeatures()
@@ -33,7 +33,7 @@ def test_its_kernel_is_the_mean_of_its_members(untouched_global_rng: None) -> No
 
 
 def test_views_have_their_own_networks_and_repeat_them() -> None:
-    supply = FreshEnsemble(count=2).open(SetupContext(blobs((13,)), 0, torch.device("cpu")))
+    supply = FreshEnsemble(count=2).prepare(SetupContext(blobs((13,)), 0, torch.device("cpu")))
     features = torch.randn(2, 13)
     one, again, other = (supply.draw(0, seed).network.embed(features) for seed in (1, 1, 2))
     assert torch.equal(one, again)

@@ -55,7 +55,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def test_a_view_starts_at_a_snapshot_and_its_goal_lies_one_segment_later(untouched_global_rng: None) -> None:
-    supply, experts = SOURCE.open(problem()), Experts.of(problem(), SOURCE)
+    supply, experts = SOURCE.prepare(problem()), Experts.of(problem(), SOURCE)
     pairs = set()
     for index in range(60):
         drawn = supply.draw(index, seed=index)
@@ -71,7 +71,7 @@ def test_a_view_starts_at_a_snapshot_and_its_goal_lies_one_segment_later(untouch
 
 
 def test_draws_repeat_and_nothing_drawn_wants_gradients() -> None:
-    one, other = SOURCE.open(problem()), SOURCE.open(problem())
+    one, other = SOURCE.prepare(problem()), SOURCE.prepare(problem())
     assert all(same(one.draw(0, seed), other.draw(5, seed)) for seed in range(5))
     drawn = one.draw(0, 1)
     assert drawn.target_network is not None
@@ -127,20 +127,20 @@ def test_experts_with_a_seed_of_their_own_serve_runs_of_any_seed() -> None:
 
 
 def test_without_time_one_segment_is_trained_and_serves() -> None:
-    supply = SOURCE.open(problem(time=False))
+    supply = SOURCE.prepare(problem(time=False))
     assert supply.state() == {"lengths": [2, 0, 0]}
     assert same(supply.draw(0, 1), supply.draw(1, 2))
 
 
 def test_a_resumed_run_draws_from_the_experts_of_its_first_sitting() -> None:
-    short, long = SOURCE.open(problem(time=False)), SOURCE.open(problem())
+    short, long = SOURCE.prepare(problem(time=False)), SOURCE.prepare(problem())
     before = [long.draw(0, seed) for seed in range(5)]
     state = long.state()
     assert state == {"lengths": [3, 3, 3]}
     short.restore(state)
     assert all(same(short.draw(0, seed), one) for seed, one in enumerate(before))
     long.restore({"lengths": [2, 0, 0]})
-    assert same(long.draw(0, 1), SOURCE.open(problem(time=False)).draw(0, 1))
+    assert same(long.draw(0, 1), SOURCE.prepare(problem(time=False)).draw(0, 1))
 
 
 def test_runs_and_their_length_grow_together() -> None:
@@ -159,7 +159,7 @@ def test_a_cache_changes_nothing_and_is_read_again(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Experts, "_trained", never)
     monkeypatch.setattr(Experts, "_untrained", never)
     assert all(map(torch.equal, first, paths_of(Experts.of(problem(), cached))))
-    cached.open(problem()).draw(0, 0)
+    cached.prepare(problem()).draw(0, 0)
 
 
 def test_a_killed_training_goes_on_from_its_last_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,14 +174,14 @@ def test_a_killed_training_goes_on_from_its_last_snapshot(tmp_path: Path, monkey
 
     monkeypatch.setattr(Experts, "_trained", counted)
     with pytest.raises(KeyboardInterrupt):
-        cached.open(problem())
+        cached.prepare(problem())
     assert trained == [(0, 1), (0, 2), (0, 3), (1, 1)]  # the second start of run 0 comes with the first of run 1
     trained.clear()
     with pytest.raises(KeyboardInterrupt):
-        cached.open(problem())
+        cached.prepare(problem())
     assert trained == [(1, 2), (1, 3), (2, 1), (2, 2)]
     monkeypatch.setattr(Experts, "_trained", real)
-    resumed, whole = cached.open(problem()), SOURCE.open(problem())
+    resumed, whole = cached.prepare(problem()), SOURCE.prepare(problem())
     assert all(same(resumed.draw(0, seed), whole.draw(0, seed)) for seed in range(6))
 
 
@@ -242,8 +242,8 @@ def test_experts_of_other_data_live_elsewhere(tmp_path: Path) -> None:
 
 def test_more_runs_and_later_starts_use_what_is_there(tmp_path: Path) -> None:
     cached = replace(SOURCE, cache=tmp_path)
-    cached.open(problem())
-    replace(cached, runs=4, latest_start=3).open(problem())
+    cached.prepare(problem())
+    replace(cached, runs=4, latest_start=3).prepare(problem())
     assert len(list(tmp_path.iterdir())) == 1
     assert len(files(tmp_path)) == 4 * 5
 
@@ -252,7 +252,7 @@ def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("no folder")
     with pytest.raises(StorageError):
-        replace(SOURCE, cache=blocker).open(problem())
+        replace(SOURCE, cache=blocker).prepare(problem())
 
 
 def test_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +261,7 @@ def test_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("fedcl_distill.files.os.fsync", full)
     with pytest.raises(StorageError, match="No space left"):
-        replace(SOURCE, cache=tmp_path).open(problem())
+        replace(SOURCE, cache=tmp_path).prepare(problem())
     assert not files(tmp_path)
 
 
@@ -283,7 +283,7 @@ def test_the_cache_is_no_part_of_the_settings(tmp_path: Path) -> None:
 )
 def test_any_data_have_experts(data: LabelledData) -> None:
     source = ExpertTrajectories(Architecture("mlp", {"width": 3}), runs=1, latest_start=1, segment=1)
-    drawn = source.open(problem(data)).draw(0, 0)
+    drawn = source.prepare(problem(data)).draw(0, 0)
     assert torch.isfinite(weights(drawn.target_network)).all()
 
 
@@ -296,7 +296,7 @@ def test_senseless_numbers_are_refused(wrong: dict[str, float]) -> None:
 
 
 def test_it_is_a_supply_with_goals() -> None:
-    supply = SOURCE.open(problem(time=False))
+    supply = SOURCE.prepare(problem(time=False))
     assert isinstance(supply, NetworkSampler)
     assert SOURCE.gives_target
     assert supply.draw(0, 0).target_network is not None

@@ -25,7 +25,7 @@ RECIPE = TrainConfig(epochs=8, learning_rate=0.05, batch_size=16)
 
 def opened(networks: int = 2, time: bool = True) -> NetworkSampler:
     problem = SetupContext(blobs(), 0, torch.device("cpu"), lambda: time)
-    return Interpolated(MLP, networks, RECIPE).open(problem)
+    return Interpolated(MLP, networks, RECIPE).prepare(problem)
 
 
 def weights(network: torch.nn.Module) -> torch.Tensor:
@@ -62,7 +62,7 @@ def test_no_time_still_gives_one_network() -> None:
 def test_a_restored_supply_goes_on_with_the_same_networks_without_training() -> None:
     supply = opened()
     drawn = supply.draw(0, 5)
-    other = Interpolated(MLP, 2, RECIPE).open(SetupContext(blobs(), 99, torch.device("cpu")))  # would train other ones
+    other = Interpolated(MLP, 2, RECIPE).prepare(SetupContext(blobs(), 99, torch.device("cpu")))  # trains others
     other.restore(supply.state())
     again = other.draw(0, 5)
     assert torch.equal(weights(again.network), weights(drawn.network))
@@ -86,6 +86,8 @@ def test_ncfm_falls_and_resumes_to_the_same_bits(stop: int, tmp_path: Path) -> N
     resumed = method.distil(data, 1, seed=0, budget=budget, checkpoint=path)
     assert len(whole) == 12  # four tiles in each stored image
     assert torch.equal(resumed.inputs(), whole.inputs())
+    assert whole.provenance["objective"]["name"] == "with-cross-entropy"
+    assert whole.provenance["objective"]["inner"]["name"] == "characteristic-function"
     assert whole.provenance["objective"] == describe(method.objective)
 
 

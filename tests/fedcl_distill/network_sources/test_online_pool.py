@@ -21,7 +21,7 @@ CLASSES = torch.arange(3).repeat_interleave(2)
 
 
 def opened(**settings: int) -> NetworkSampler:
-    return OnlinePool(TINY, **settings).open(SetupContext(blobs(), 7, torch.device("cpu")))  # type: ignore[arg-type]
+    return OnlinePool(TINY, **settings).prepare(SetupContext(blobs(), 7, torch.device("cpu")))  # type: ignore[arg-type]
 
 
 def side(seed: int = 0, labels: torch.Tensor = CLASSES) -> SyntheticBatch:
@@ -39,7 +39,7 @@ def run(supply: NetworkSampler, views: range) -> list[torch.Tensor]:
     for index in views:
         seed = derive_seed(3, index)
         seen.append(weights(supply.draw(index, seed).network).clone())
-        supply.learn(index, seed, side(index))
+        supply.update(index, seed, side(index))
     return seen
 
 
@@ -52,7 +52,7 @@ def test_the_drawn_network_takes_one_step_of_adam_on_squared_error(untouched_glo
         optimiser.zero_grad()
         (0.5 * (twin(side(step).inputs) - (soft - 1 / 3)).square().sum(1).mean()).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        supply.learn(step, seed, side(step, soft))
+        supply.update(step, seed, side(step, soft))
     network = supply.draw(3, seed).network
     assert torch.allclose(weights(network), weights(twin), atol=1e-6)
     assert not any(one.requires_grad for one in network.parameters())
@@ -65,34 +65,34 @@ def test_a_view_draws_the_same_network_until_it_learns_and_views_draw_all() -> N
 
 
 def test_a_network_past_its_last_step_is_replaced_by_a_fresh_one() -> None:
-    supply = opened(networks=1, steps_at_most=3)
+    supply = opened(networks=1, max_steps=3)
     first = weights(supply.draw(0, 0).network).clone()
     ages = []
     for index in range(11):
-        supply.learn(index, derive_seed(0, index), side())
+        supply.update(index, derive_seed(0, index), side())
         ages.append(supply.state()["members"][0]["age"])
     # As in the authors' code: a fourth step is taken, the next turn replaces the network.
     assert ages == [1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
-    supply = opened(networks=1, steps_at_most=0)
-    supply.learn(0, 0, side())
-    supply.learn(1, 1, side())
+    supply = opened(networks=1, max_steps=0)
+    supply.update(0, 0, side())
+    supply.update(1, 1, side())
     fresh = TINY.build((1, 8, 8), 3, seed=derive_seed(1, "network"))
     assert torch.equal(weights(supply.draw(2, 2).network), weights(fresh))
     assert not torch.equal(first, weights(fresh))
 
 
 def test_first_ages_are_staggered() -> None:
-    ages = [member["age"] for member in opened(networks=5, steps_at_most=100).state()["members"]]
+    ages = [member["age"] for member in opened(networks=5, max_steps=100).state()["members"]]
     assert ages == [0, 20, 40, 60, 80]
 
 
 def test_a_restored_pool_goes_on_to_the_same_bits() -> None:
-    whole, first = opened(networks=2, steps_at_most=4), opened(networks=2, steps_at_most=4)
+    whole, first = opened(networks=2, max_steps=4), opened(networks=2, max_steps=4)
     expected = run(whole, range(25))
     run(first, range(11))
     buffer = io.BytesIO()
     torch.save(first.state(), buffer)
-    second = opened(networks=2, steps_at_most=4)
+    second = opened(networks=2, max_steps=4)
     second.restore(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
     for one, other in zip(run(second, range(11, 25)), expected[11:], strict=True):
         assert torch.equal(one, other)
@@ -111,7 +111,7 @@ def test_large_sets_are_learned_in_batches() -> None:
     supply = opened(networks=1, batch_size=2)
     start = supply.draw(0, 0).network
     twin = copy.deepcopy(start).requires_grad_(True)
-    supply.learn(0, 0, side())
+    supply.update(0, 0, side())
     matches = []
     for one in range(6):
         for other in range(one + 1, 6):
@@ -126,6 +126,6 @@ def test_large_sets_are_learned_in_batches() -> None:
 
 
 def test_bad_settings_are_refused() -> None:
-    for bad in ({"networks": 0}, {"steps_at_most": -1}, {"batch_size": 0}, {"learning_rate": 0.0}):
+    for bad in ({"networks": 0}, {"max_steps": -1}, {"batch_size": 0}, {"learning_rate": 0.0}):
         with pytest.raises(SettingsError):
             OnlinePool(**bad)  # type: ignore[arg-type]

@@ -102,7 +102,7 @@ def views(supply: NetworkSampler, numbers: range) -> list[Network]:
 
 
 def test_views_differ_and_can_be_drawn_again() -> None:
-    supply = PretrainedPool(MLP, networks=2, epochs=1).open(problem())
+    supply = PretrainedPool(MLP, networks=2, epochs=1).prepare(problem())
     first, second = views(supply, range(2))
     assert not same(first, second)
     assert same(first, views(supply, range(1))[0])
@@ -110,16 +110,16 @@ def test_views_differ_and_can_be_drawn_again() -> None:
 
 def test_without_perturbation_views_are_the_networks_of_the_pool() -> None:
     source = PretrainedPool(MLP, networks=2, epochs=1, min_perturbation=0.0, max_perturbation=0.0)
-    seen = views(source.open(problem()), range(12))
+    seen = views(source.prepare(problem()), range(12))
     distinct = {tuple(one.sum().item() for one in weights(network)) for network in seen}
     assert len(distinct) == 2
 
 
 def test_a_restored_pool_is_that_of_the_first_sitting_and_is_not_trained_again() -> None:
     source = PretrainedPool(MLP, networks=3, epochs=3)
-    first = source.open(problem(questions=5))  # no time for more than one network
+    first = source.prepare(problem(questions=5))  # no time for more than one network
     seen = views(first, range(4))
-    second = source.open(problem())
+    second = source.prepare(problem())
     second.restore(first.state())
     assert all(same(one, other) for one, other in zip(seen, views(second, range(4)), strict=True))
 

@@ -38,7 +38,7 @@ def views(supply: NetworkSampler, numbers: range) -> list[list[Tensor]]:
     seen = []
     for index in numbers:
         seen.append(weights(supply.draw(index, seed=100 + index).network))
-        supply.learn(index, 100 + index, NOTHING)
+        supply.update(index, 100 + index, NOTHING)
     return seen
 
 
@@ -48,7 +48,7 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
 
 def test_without_mixing_it_is_sgd_with_lasting_momentum() -> None:
     data = blobs()
-    supply = source(samples_between=20, batch_size=10, cutmix_probability=0.0, augmentation=NoAugmentation()).open(
+    supply = source(samples_between=20, batch_size=10, cutmix_probability=0.0, augmentation=NoAugmentation()).prepare(
         problem(data)
     )
     seen = views(supply, range(3))
@@ -71,8 +71,8 @@ def test_without_mixing_it_is_sgd_with_lasting_momentum() -> None:
 def test_a_restored_supply_goes_on_bit_by_bit(stop: int, pool: bool) -> None:
     start = PretrainedPool(MLP, networks=2, epochs=1) if pool else FreshRandom(MLP)
     settings = {"start": start, "views_per_network": 3, "samples_between": 30, "batch_size": 10}
-    whole = views(source(**settings).open(problem()), range(6))
-    first, second = source(**settings).open(problem()), source(**settings).open(problem())
+    whole = views(source(**settings).prepare(problem()), range(6))
+    first, second = source(**settings).prepare(problem()), source(**settings).prepare(problem())
     views(first, range(stop))
     second.restore(first.state())
     rest = views(second, range(stop, 6))
@@ -80,14 +80,14 @@ def test_a_restored_supply_goes_on_bit_by_bit(stop: int, pool: bool) -> None:
 
 
 def test_a_network_serves_its_views_and_makes_place_for_another() -> None:
-    fresh = views(source(views_per_network=1).open(problem()), range(4))
-    seen = views(source(views_per_network=2).open(problem()), range(4))
+    fresh = views(source(views_per_network=1).prepare(problem()), range(4))
+    seen = views(source(views_per_network=2).prepare(problem()), range(4))
     assert [same(one, other) for one, other in zip(seen, fresh, strict=True)] == [True, False, True, False]
 
 
 def test_networks_learn_the_real_data() -> None:
     data = blobs(per_class=40)
-    supply = source(views_per_network=99, samples_between=120, learning_rate=0.05).open(problem(data))
+    supply = source(views_per_network=99, samples_between=120, learning_rate=0.05).prepare(problem(data))
     before = accuracy(supply.draw(0, 100).network, data)
     views(supply, range(20))
     assert accuracy(supply.draw(20, 120).network, data) > max(before, 0.9)
@@ -95,19 +95,19 @@ def test_networks_learn_the_real_data() -> None:
 
 @pytest.mark.parametrize("per_class", [1, 5])
 def test_few_real_samples_make_one_small_batch(per_class: int) -> None:
-    first, second = views(source().open(problem(blobs(per_class=per_class))), range(2))
+    first, second = views(source().prepare(problem(blobs(per_class=per_class))), range(2))
     assert not same(first, second)
 
 
 def test_feature_vectors_are_never_mixed() -> None:
     data = blobs(shape=(7,))
-    mixed = views(source(cutmix_probability=1.0).open(problem(data)), range(3))
-    plain = views(source(cutmix_probability=0.0).open(problem(data)), range(3))
+    mixed = views(source(cutmix_probability=1.0).prepare(problem(data)), range(3))
+    plain = views(source(cutmix_probability=0.0).prepare(problem(data)), range(3))
     assert all(same(one, other) for one, other in zip(mixed, plain, strict=True))
 
 
 def test_no_samples_between_views_leave_the_network() -> None:
-    first, second = views(source(samples_between=0).open(problem()), range(2))
+    first, second = views(source(samples_between=0).prepare(problem()), range(2))
     assert same(first, second)
 
 

@@ -43,7 +43,7 @@ def views(supply: NetworkSampler, numbers: range, side: SyntheticBatch) -> list[
     seen = []
     for index in numbers:
         seen.append(weights(supply.draw(index, seed=100 + index).network))
-        supply.learn(index, 100 + index, side)
+        supply.update(index, 100 + index, side)
     return seen
 
 
@@ -55,7 +55,7 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
 def test_between_views_it_is_plain_sgd_on_the_synthetic_samples(soft: bool) -> None:
     side = synthetic(soft=soft)
     settings = {"learning_rate": 0.1, "augmentation": NoAugmentation()}
-    supply = source(views_per_network=3, passes_between=4, **settings).open(problem())
+    supply = source(views_per_network=3, passes_between=4, **settings).prepare(problem())
     before, after = views(supply, range(2), side)
     network = MLP.build((1, 8, 8), 3, seed=0)
     for parameter, value in zip(network.parameters(), before, strict=True):
@@ -70,18 +70,18 @@ def test_between_views_it_is_plain_sgd_on_the_synthetic_samples(soft: bool) -> N
 
 
 def test_a_network_serves_its_views_and_makes_place_for_a_fresh_one() -> None:
-    fresh = views(source(views_per_network=1).open(problem()), range(5), synthetic())
-    seen = views(source(views_per_network=2, passes_between=1).open(problem()), range(5), synthetic())
+    fresh = views(source(views_per_network=1).prepare(problem()), range(5), synthetic())
+    seen = views(source(views_per_network=2, passes_between=1).prepare(problem()), range(5), synthetic())
     assert [same(one, other) for one, other in zip(seen, fresh, strict=True)] == [True, False, True, False, True]
 
 
 def test_drawing_again_gives_the_same_network_until_it_learns() -> None:
-    supply = source(views_per_network=5, passes_between=1).open(problem())
+    supply = source(views_per_network=5, passes_between=1).prepare(problem())
     assert same(weights(supply.draw(0, 7).network), weights(supply.draw(0, 7).network))
 
 
 def test_networks_want_no_gradients_when_they_are_looked_through() -> None:
-    supply = source(views_per_network=5, passes_between=1).open(problem())
+    supply = source(views_per_network=5, passes_between=1).prepare(problem())
     views(supply, range(2), synthetic())
     assert not any(one.requires_grad or one.grad is not None for one in supply.draw(2, 9).network.parameters())
 
@@ -89,8 +89,8 @@ def test_networks_want_no_gradients_when_they_are_looked_through() -> None:
 @pytest.mark.parametrize("stop", [0, 1, 2, 3, 4])
 def test_a_restored_supply_goes_on_bit_by_bit(stop: int) -> None:
     settings = {"views_per_network": 3, "passes_between": 2, "batch_size": 4}
-    whole = views(source(**settings).open(problem()), range(6), synthetic())
-    first, second = source(**settings).open(problem()), source(**settings).open(problem())
+    whole = views(source(**settings).prepare(problem()), range(6), synthetic())
+    first, second = source(**settings).prepare(problem()), source(**settings).prepare(problem())
     views(first, range(stop), synthetic())
     second.restore(first.state())
     rest = views(second, range(stop, 6), synthetic())
@@ -98,7 +98,7 @@ def test_a_restored_supply_goes_on_bit_by_bit(stop: int) -> None:
 
 
 def test_a_restored_supply_gives_the_network_of_a_view_under_way() -> None:
-    first, second = (source(views_per_network=9, passes_between=1).open(problem()) for _ in range(2))
+    first, second = (source(views_per_network=9, passes_between=1).prepare(problem()) for _ in range(2))
     views(first, range(2), synthetic())
     drawn = weights(first.draw(2, 102).network)
     second.restore(first.state())
@@ -106,7 +106,7 @@ def test_a_restored_supply_gives_the_network_of_a_view_under_way() -> None:
 
 
 def test_a_state_is_not_changed_by_what_happens_later() -> None:
-    supply = source(views_per_network=9, passes_between=1).open(problem())
+    supply = source(views_per_network=9, passes_between=1).prepare(problem())
     views(supply, range(1), synthetic())
     state = supply.state()
     kept = {name: value.clone() for name, value in state["weights"].items()}

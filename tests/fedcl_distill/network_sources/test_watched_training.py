@@ -26,7 +26,7 @@ SYNTHETIC = SyntheticBatch(DATA.inputs()[::10], DATA.labels[::10], DATA.labels[:
 
 
 def opened(source: WatchedTraining) -> NetworkSampler:
-    return source.open(SetupContext(DATA, 0, torch.device("cpu")))
+    return source.prepare(SetupContext(DATA, 0, torch.device("cpu")))
 
 
 def weights(supply: NetworkSampler, seed: int) -> torch.Tensor:
@@ -42,7 +42,7 @@ def test_training_is_plain_sgd_for_as_many_passes_as_the_bound() -> None:
     supply = opened(replace(SOURCE, changed=1.0, max_epochs=3, learning_rate=0.1))
     network = MLP.build((1, 8, 8), 3, seed=0)
     network.load_state_dict(supply.draw(0, 0).network.state_dict())
-    supply.learn(0, 0, SYNTHETIC)
+    supply.update(0, 0, SYNTHETIC)
     for _ in range(3):
         gradients = torch.autograd.grad(
             F.cross_entropy(network(SYNTHETIC.inputs), SYNTHETIC.labels), list(network.parameters())
@@ -60,7 +60,7 @@ def test_the_inner_loop_ends_once_the_accuracy_moves() -> None:
     start = weights(still, 0)
     assert torch.equal(start, weights(moving, 0))
     for supply in (still, moving):
-        supply.learn(0, 0, SYNTHETIC)
+        supply.update(0, 0, SYNTHETIC)
     assert (weights(moving, 1) - start).norm() < 0.5 * (weights(still, 1) - start).norm()
 
 
@@ -69,7 +69,7 @@ def test_a_settled_network_makes_room_for_a_fresh_one() -> None:
     first = weights(supply, 0)
     for index in range(3):
         assert torch.equal(weights(supply, index), weights(supply, index))
-        supply.learn(index, index, SYNTHETIC)
+        supply.update(index, index, SYNTHETIC)
     fresh = opened(SOURCE)
     assert torch.equal(weights(supply, 3), weights(fresh, 3))
     assert not torch.equal(weights(supply, 3), first)
@@ -79,14 +79,14 @@ def test_no_network_serves_for_ever() -> None:
     supply = opened(replace(SOURCE, settled=0.0, max_views=2, max_epochs=1))
     for index in range(2):
         supply.draw(index, index)
-        supply.learn(index, index, SYNTHETIC)
+        supply.update(index, index, SYNTHETIC)
     assert torch.equal(weights(supply, 2), weights(opened(SOURCE), 2))
 
 
 def test_networks_are_handed_out_constant() -> None:
     supply = opened(SOURCE)
     supply.draw(0, 0)
-    supply.learn(0, 0, SYNTHETIC)
+    supply.update(0, 0, SYNTHETIC)
     assert not any(parameter.requires_grad for parameter in supply.draw(1, 1).network.parameters())
 
 

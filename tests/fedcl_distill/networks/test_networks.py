@@ -87,7 +87,7 @@ def test_weights_come_from_the_seed_alone(untouched_global_rng: None) -> None:
 
 
 def test_fresh_networks_differ_from_view_to_view() -> None:
-    source = FreshRandom(Architecture("convnet", {"width": 4})).open(SetupContext(blobs(), 0, torch.device("cpu")))
+    source = FreshRandom(Architecture("convnet", {"width": 4})).prepare(SetupContext(blobs(), 0, torch.device("cpu")))
     one, other = (source.draw(index=0, seed=s).network for s in (1, 2))
     assert not torch.equal(one.classifier.weight, other.classifier.weight)
     assert not any(p.requires_grad for p in one.parameters())

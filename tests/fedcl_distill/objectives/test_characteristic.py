@@ -15,9 +15,16 @@ from fedcl_distill.augmentation import NoAugmentation
 from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture, Network
-from fedcl_distill.objectives import CharacteristicFunction, DistributionMatching, MatchContext, WithCrossEntropy
+from fedcl_distill.objectives import (
+    OBJECTIVES,
+    CharacteristicFunction,
+    DistributionMatching,
+    MatchContext,
+    WithCrossEntropy,
+)
 from fedcl_distill.objectives import distribution as module
 from fedcl_distill.objectives.distribution import CharacteristicMeans, characteristic_means
+from fedcl_distill.registry import describe
 
 CPU = torch.device("cpu")
 OBJECTIVE = CharacteristicFunction(frequencies=50, real_batch_per_class=6)
@@ -189,8 +196,8 @@ def test_cross_entropy_teaches_soft_labels_and_keeps_what_the_inner_objective_sa
     objective = WithCrossEntropy(OBJECTIVE, weight=0.5)
     assert objective.needs_target_network
     assert objective.reads_labels
-    assert objective.settings()["frequencies"] == 50
-    assert objective.settings()["objective"] == "characteristic function with cross entropy"
+    assert describe(objective)["inner"]["frequencies"] == 50
+    assert OBJECTIVES.build(describe(objective)) == objective
     view = view_of(mlp(), mlp(seed=5))
     labels = torch.full((1, 3), 1 / 3, requires_grad=True)
     synthetic = SyntheticBatch(torch.randn(1, 1, 8, 8), torch.tensor([1]), labels)

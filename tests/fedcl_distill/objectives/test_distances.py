@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.objectives import AbsoluteDistance, CosineDistance, SquaredDistance
-from fedcl_distill.objectives.gradients import as_distance
+from fedcl_distill.objectives import DISTANCES, AbsoluteDistance, CosineDistance, SquaredDistance
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 3, 3), (5, 7)])
@@ -47,6 +46,6 @@ def test_squared_and_absolute_distances_are_sums_of_differences() -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
-    assert as_distance("squared") == SquaredDistance()
-    with pytest.raises(SettingsError, match="cosine, squared, absolute"):
-        as_distance("euclidean")
+    assert DISTANCES.build("squared") == SquaredDistance()
+    with pytest.raises(SettingsError, match="absolute, cosine, squared"):
+        DISTANCES.build("euclidean")

@@ -63,7 +63,7 @@ def test_a_heavy_weight_holds_samples_where_they_started() -> None:
 
 
 def test_bad_settings_are_refused() -> None:
-    with pytest.raises(SettingsError, match="positive weight"):
+    with pytest.raises(SettingsError, match="weight must be"):
         WithPairs(DistributionMatching(), 0.0)
     with pytest.raises(SettingsError, match="closed form"):
         WithPairs(KernelRidgeRegression(FullyConnectedNTK()), 0.1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from builders import blobs
 from fedcl_distill.context import SetupContext
-from fedcl_distill.data import LabelledData
+from fedcl_distill.data import DataSpec, LabelledData
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.generators import (
     Batches,
@@ -91,7 +91,7 @@ def test_stages_double_up_to_the_size_of_a_sample(side: int, sizes: list[int]) -
 def test_sets_travel_with_their_generator_in_exactly_the_announced_bytes(bits: int) -> None:
     data = blobs((3, 7, 12), per_class=5)
     arrays = started(SMALL, data, [2, 0, 3])
-    sent = SyntheticSet(arrays, SMALL, torch.tensor([0, 0, 2, 2, 2]), data.class_names, data.normalisation)
+    sent = SyntheticSet(arrays, SMALL, torch.tensor([0, 0, 2, 2, 2]), data.spec)
     payload = encode(sent, bits)
     received = decode(payload)
     assert len(payload) == encoded_bytes(sent, bits)
@@ -222,8 +222,7 @@ def test_few_weights_that_would_decode_to_very_many_values_are_refused_by_the_de
         {name: torch.zeros(shape) for name, shape in shapes.items()},
         how,
         torch.zeros(1000, dtype=torch.int64),
-        ("a",),
-        make_set((1, 1, 2, 2)).normalisation,
+        DataSpec((1, 512, 512), ("a",), make_set((1, 1, 2, 2)).normalisation),
     )
     with pytest.raises(PayloadError, match="at most"):
         decode(encode(many, 8))

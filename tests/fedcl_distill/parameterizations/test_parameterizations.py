@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from builders import blobs
 from fedcl_distill.context import SetupContext
+from fedcl_distill.data import DataSpec
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.parameterizations import (
     PARAMETERIZATIONS,
@@ -27,6 +28,7 @@ from fedcl_distill.parameterizations import (
     stored_settings,
 )
 from fedcl_distill.parameterizations.base import enlarge, enlarging, shrink
+from fedcl_distill.registry import describe, to_text
 from fedcl_distill.synthetic import SyntheticSet, decode, encode, encoded_bytes, payload_bytes
 from synthetic_builders import make_set
 
@@ -77,8 +79,8 @@ def test_no_more_values_are_stored_than_by_as_many_pixels_and_shapes_agree(
 
 @pytest.mark.parametrize("how", KINDS, ids=str)
 def test_settings_rebuild_the_parameterization(how: Parameterization) -> None:
-    assert build_parameterization(how.name, how.settings()) == how
-    assert PARAMETERIZATIONS[how.name] is type(how)
+    assert PARAMETERIZATIONS.build(describe(how)) == how
+    assert PARAMETERIZATIONS.build(to_text(describe(how))) == how
 
 
 @pytest.mark.parametrize("how", KINDS, ids=str)
@@ -105,7 +107,7 @@ def test_sets_of_every_kind_travel_in_exactly_the_announced_bytes(how: Parameter
     shape = (3, 8, 12)
     arrays = how.start(draw(how, COUNTS, shape), COUNTS, PROBLEM)
     labels = torch.arange(3).repeat_interleave(torch.tensor(how.decoded_counts(COUNTS, shape)))
-    sent = SyntheticSet(arrays, how, labels, ("a", "b", "c"), make_set((1, *shape)).normalisation)
+    sent = SyntheticSet(arrays, how, labels, make_set((1, *shape), classes=3).spec)
     payload = encode(sent, bits)
     received = decode(payload)
     assert len(payload) == encoded_bytes(sent, bits)
@@ -266,6 +268,8 @@ def test_what_cannot_be_stored_so_is_refused_with_a_reason(
         ("low-rank", {"rank": False}),
         ("low-rank", {"rank": 10**9}),
         ("low-rank", {"unknown": 1}),
+        ("low-rank", {"": 1}),
+        ("low-rank", {"rank": 10**400}),
     ],
 )
 def test_hostile_settings_are_refused(name: str, bad: dict[str, int]) -> None:
@@ -309,12 +313,12 @@ def test_arrays_that_do_not_fit_are_refused(how: Parameterization, shapes: dict[
 def test_few_values_that_would_decode_to_very_many_are_refused_by_the_decoder(
     how: Parameterization, shapes: dict[str, Shape]
 ) -> None:
+    decoded = how.decoded_shape(shapes)
     few = SyntheticSet(
         {name: torch.zeros(shape) for name, shape in shapes.items()},
         how,
-        torch.zeros(how.decoded_shape(shapes)[0], dtype=torch.int64),
-        ("a",),
-        make_set((1, 1, 2, 2)).normalisation,
+        torch.zeros(decoded[0], dtype=torch.int64),
+        DataSpec(decoded[1:], ("a",), make_set((1, 1, 2, 2)).normalisation),
     )
     with pytest.raises(PayloadError, match="at most"):
         decode(encode(few, 8))

@@ -17,7 +17,7 @@ from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation
 from fedcl_distill.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from fedcl_distill.context import RealSampler
-from fedcl_distill.data.labelled import LabelledData, Normalisation
+from fedcl_distill.data import LabelledData, Normalisation
 from fedcl_distill.engine import Budget, Callback, Run
 from fedcl_distill.errors import CheckpointError, PrivacyError, SettingsError
 from fedcl_distill.methods.private_statistics import PrivateStatistics, private_statistics
@@ -242,7 +242,7 @@ def test_a_checkpoint_of_the_same_samples_on_another_scale_is_another_run(
 def test_what_cannot_be_released_costs_nothing_and_sees_nothing(tmp_path: Path) -> None:
     """Inputs that overflow for some records only once told which, for an ε that was never spent on it."""
     ledger = PrivacyBudget(tmp_path / "ledger", 4.0, 1e-5)
-    tiny = replace(DATA, normalisation=Normalisation((0.5,), (4e-39,)))
+    tiny = DATA.with_spec(normalisation=Normalisation((0.5,), (4e-39,)))
     for data, target in ((tiny, HIGH), (DATA, PrivacyTarget(1e-300))):
         with pytest.raises(SettingsError):
             release(data, SPEC, target, budget=ledger)

@@ -10,14 +10,13 @@ import torch
 from builders import blobs
 from fedcl_distill import Architecture, Budget, evaluate
 from fedcl_distill.augmentation import NoAugmentation
-from fedcl_distill.data import LabelledData, Normalisation, partition
+from fedcl_distill.data import DataSpec, LabelledData, Normalisation, partition
 from fedcl_distill.engine import Callback, Engine
 from fedcl_distill.errors import CheckpointError, DataError, SettingsError
 from fedcl_distill.evaluation import QUICK
 from fedcl_distill.network_sources import NoNetwork
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.statistics import (
-    Domain,
     StatisticsSpec,
     Sums,
     add_up,
@@ -35,7 +34,7 @@ SPEC = StatisticsSpec(views=3, architecture="convnet:width=4,depth=2", dimension
 
 @pytest.fixture(scope="module")
 def data():
-    return blobs()
+    return blobs(allow_hflip=True)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,7 @@ def _by_hand(data, start, steps, rate):
     """Gradient descent on Σ ‖mean of all real features − mean of synthetic features‖², view after view."""
     samples, labels = start.clone().requires_grad_(), torch.arange(3).repeat_interleave(len(start) // 3)
     for step in range(steps):
-        view = feature_map(SPEC, Domain.of(data), step % SPEC.views, torch.device("cpu"))
+        view = feature_map(SPEC, data.spec, step % SPEC.views, torch.device("cpu"))
         real, synthetic = view(data.inputs(), data.labels), view(samples, labels)
         loss = sum(
             (real[data.labels == label].mean(0) - synthetic[labels == label].mean(0)).square().sum()
@@ -124,13 +123,13 @@ def test_tiles_decode_to_more_samples(statistics):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"init": "random"}, "moments, noise"),
+        ({"init": "random"}, "'moments', 'noise'"),
         ({"parameterization": "generator"}, "real samples"),
         ({"learning_rate": "high"}, "learning_rate"),
         ({"momentum": 1.5}, "momentum"),
         ({"steps_per_network": 0}, "steps_per_network"),
         ({"clamp": 1}, "clamp"),
-        ({"method": "dm"}, "no setting method; they have: init"),
+        ({"method": "dm"}, "unknown setting 'method'"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message, statistics):
@@ -142,9 +141,8 @@ def test_first_samples_have_the_mean_and_the_coarse_covariance_of_their_class():
     generator = torch.Generator().manual_seed(0)
     mixing = torch.randn(6, 6, generator=generator)
     values = torch.randn(4000, 6, generator=generator) @ mixing + torch.arange(6.0)
-    real = LabelledData(
-        values, torch.zeros(4000).long(), ("only",), Normalisation((1.0,) * 6, (2.0,) * 6), value_range=(-99.0, 99.0)
-    )
+    spec = DataSpec((6,), ("only",), Normalisation((1.0,) * 6, (2.0,) * 6), value_range=(-99.0, 99.0))
+    real = LabelledData(values, torch.zeros(4000).long(), spec)
     statistics = class_statistics(real, StatisticsSpec(views=2, architecture="mlp:width=2", moments=3))
     found = FromMoments(statistics).samples(statistics.as_blank_data(), [4000], seed=1)
     torch.testing.assert_close(found.mean(0), real.inputs().mean(0), atol=0.1, rtol=0)

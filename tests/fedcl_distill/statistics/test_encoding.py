@@ -15,7 +15,6 @@ from builders import blobs
 from fedcl_distill.errors import DataError, PayloadError, SettingsError, StorageError
 from fedcl_distill.statistics import (
     ClassStatistics,
-    Domain,
     StatisticsExpectation,
     StatisticsSpec,
     Sums,
@@ -77,7 +76,7 @@ def _any_statistics(draw):
     views, classes = draw(st.integers(2, 4)), draw(st.integers(1, 4))
     spec = StatisticsSpec(views=views, architecture="mlp:width=3", dimensions=2, moments=0)
     counts = torch.tensor(draw(st.lists(st.sampled_from([0, 1, 7, 300, 70_000]), min_size=classes, max_size=classes)))
-    domain = Domain.of(blobs((2,), classes=classes))
+    domain = blobs((2,), classes=classes).spec
 
     def sums(views, size):
         values = draw(
@@ -221,7 +220,7 @@ def test_limits_bind_before_anything_is_read(statistics):
 
 
 def test_an_honest_answer_is_welcome_at_every_depth(data, statistics):
-    expectation = StatisticsExpectation(SPEC, Domain.of(data))
+    expectation = StatisticsExpectation(SPEC, data.spec)
     for bits in (8, 16, 32):
         expectation.check(decode_statistics(encode_statistics(statistics, bits), expectation.limits))
 
@@ -231,11 +230,11 @@ def test_means_beyond_what_data_can_give_are_unwelcome(name, factor, data, stati
     sums = statistics.sums[name]
     changed = replace(statistics, sums={**statistics.sums, name: Sums(sums.counts, sums.values * factor)})
     with pytest.raises(PayloadError, match=f"means of {name} span"):
-        StatisticsExpectation(SPEC, Domain.of(data)).check(changed)
+        StatisticsExpectation(SPEC, data.spec).check(changed)
 
 
 def test_other_specifications_domains_and_nothing_are_unwelcome(data, statistics):
-    domain = Domain.of(data)
+    domain = data.spec
     with pytest.raises(PayloadError, match="another specification"):
         StatisticsExpectation(replace(SPEC, seed=1), domain).check(statistics)
     with pytest.raises(PayloadError, match="another kind of data"):

@@ -15,7 +15,6 @@ from fedcl_distill.data import partition
 from fedcl_distill.errors import DataError, PayloadError, SettingsError
 from fedcl_distill.statistics import (
     ClassStatistics,
-    Domain,
     FixedPoint,
     StatisticsExpectation,
     StatisticsSpec,
@@ -26,7 +25,7 @@ from fedcl_distill.statistics import (
 
 SPEC = StatisticsSpec(views=2, architecture="mlp:width=4", dimensions=3, moments=3)
 DATA = blobs((3,), classes=2, per_class=5, value_range=(-3.0, 3.0))
-DOMAIN = Domain.of(DATA)
+DOMAIN = DATA.spec
 BOUNDS = {"features": 4.0, "samples": 3.0, "moments": 9.0}
 
 

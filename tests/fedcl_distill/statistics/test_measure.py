@@ -11,7 +11,7 @@ import torch
 from builders import blobs
 from fedcl_distill.data import partition
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.statistics import Domain, StatisticsSpec, add_up, class_statistics, no_statistics
+from fedcl_distill.statistics import StatisticsSpec, add_up, class_statistics, no_statistics
 from fedcl_distill.statistics.spec import feature_map, from_products, products
 from fedcl_distill.statistics.sums import looked_at, sample_hashes
 
@@ -44,7 +44,7 @@ def test_features_are_summed_class_by_class(kind, shape):
     data, spec = blobs(shape, per_class=7), _spec(kind=kind)
     found = class_statistics(data, spec).sums["features"]
     for view in range(spec.views):
-        expected = _sum_over_samples(data, feature_map(spec, Domain.of(data), view, CPU))
+        expected = _sum_over_samples(data, feature_map(spec, data.spec, view, CPU))
         for label, values in expected.items():
             torch.testing.assert_close(found.values[view, label], values, rtol=1e-5, atol=1e-5)
     assert found.counts.tolist() == [[7, 7, 7]] * 3
@@ -53,7 +53,7 @@ def test_features_are_summed_class_by_class(kind, shape):
 def test_a_view_is_an_augmented_embedding_of_a_random_network_projected():
     data = blobs(per_class=2)
     spec, whole = _spec(), _spec(dimensions=0)
-    one, other = (feature_map(each, Domain.of(data), 1, CPU) for each in (spec, whole))
+    one, other = (feature_map(each, data.spec, 1, CPU) for each in (spec, whole))
     augmented = other.augment(data.inputs(), data.labels)
     embeddings = other.network.embed(augmented)
     assert not torch.equal(augmented, data.inputs())
@@ -63,7 +63,7 @@ def test_a_view_is_an_augmented_embedding_of_a_random_network_projected():
 
 def test_characteristic_features_are_cosines_and_sines_of_normalised_embeddings():
     data, spec = blobs((5,), per_class=2), _spec(kind="characteristic", architecture="mlp:width=9", dimensions=8)
-    view = feature_map(spec, Domain.of(data), 0, CPU)
+    view = feature_map(spec, data.spec, 0, CPU)
     embedding = view.network.embed(data.inputs()).numpy().astype(np.float64)
     phases = embedding / np.linalg.norm(embedding, axis=1, keepdims=True) @ view.projection.numpy().T
     expected = np.concatenate([np.cos(phases), np.sin(phases)], axis=1)
@@ -72,7 +72,7 @@ def test_characteristic_features_are_cosines_and_sines_of_normalised_embeddings(
 
 
 def test_projections_keep_squared_lengths_on_average():
-    domain = Domain.of(blobs((4,)))
+    domain = blobs((4,)).spec
     spec = StatisticsSpec(views=400, dimensions=8, architecture="mlp:width=32", moments=0)
     vector = torch.linspace(-1, 1, 32)
     projected = [feature_map(spec, domain, view, CPU).projection @ vector for view in range(spec.views)]
@@ -113,7 +113,7 @@ def test_absent_classes_and_no_samples_at_all_count_nothing():
     nothing = class_statistics(data.subset(torch.tensor([], dtype=torch.int64)), spec)
     assert int(nothing.class_counts.sum()) == 0
     _close(one_class + nothing, one_class)
-    _close(one_class + no_statistics(spec, Domain.of(data)), one_class)
+    _close(one_class + no_statistics(spec, data.spec), one_class)
 
 
 def test_shares_go_by_what_samples_hold_and_views_differ():

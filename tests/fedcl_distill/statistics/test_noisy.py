@@ -12,12 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import blobs
-from fedcl_distill.data import LabelledData, Normalisation
+from fedcl_distill.data import DataSpec, LabelledData, Normalisation
 from fedcl_distill.errors import DataError, PayloadError, PrivacyError, SettingsError
 from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.statistics import (
     ClassStatistics,
-    Domain,
     NoisyExpectation,
     NoisyStatistics,
     Shares,
@@ -76,12 +75,13 @@ def test_no_record_moves_the_scaled_sums_by_more_than_one(kind: str, record: str
 )
 def test_sensitivity_for_any_record_and_any_scale(values: list[int], mean: float, deviation: float, kind: str) -> None:
     sample = torch.tensor(values, dtype=torch.uint8).view(1, 3, 4, 4)
-    data = LabelledData(sample, torch.tensor([0]), ("a", "b"), Normalisation((mean,) * 3, (deviation,) * 3))
+    normalisation = Normalisation((mean,) * 3, (deviation,) * 3)
+    data = LabelledData(sample, torch.tensor([0]), DataSpec((3, 4, 4), ("a", "b"), normalisation))
     spec = spec_of(kind, architecture="convnet:width=2", dimensions=4)
     statistics = class_statistics(data, spec)  # of one record: what it adds to none
     assert scaled_vector(statistics, Shares(1.0, 2.0, 3.0, 4.0)).norm() <= 1
     found = {name: sums.values.norm() for name, sums in statistics.sums.items()}
-    for name, radius in radii(spec, Domain.of(data)).items():
+    for name, radius in radii(spec, data.spec).items():
         assert found[name] <= radius
 
 

@@ -13,11 +13,11 @@ from builders import blobs
 from fedcl_distill.data import partition
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.privacy import NoiseSource, PrivacyTarget, publicly_scaled
-from fedcl_distill.statistics import Domain, NoisyFixedPoint, Shares, StatisticsSpec, add_up, class_statistics
+from fedcl_distill.statistics import NoisyFixedPoint, Shares, StatisticsSpec, add_up, class_statistics
 
 SPEC = StatisticsSpec(kind="direction", views=3, architecture="mlp:width=8", dimensions=4)
 DATA = publicly_scaled(blobs(classes=2, per_class=30))
-DOMAIN = Domain.of(DATA)
+DOMAIN = DATA.spec
 PARTS = [class_statistics(part, SPEC) for part in partition(DATA, "iid", 5, seed=0)]
 FIXED = NoisyFixedPoint(32, parties=5, fewest=4, max_samples=20, target=PrivacyTarget(2.0), shares=Shares())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays as numpy_arrays
 from safetensors.numpy import load as safetensors_load
 from safetensors.numpy import save as safetensors_save
 
-from fedcl_distill.data.labelled import Normalisation
+from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError, PayloadError, SettingsError
 from fedcl_distill.parameterizations import PARAMETERIZATIONS, Shape
 from fedcl_distill.synthetic import (
@@ -33,11 +33,12 @@ QUICK = settings(max_examples=60, deadline=None)
 
 
 @pytest.fixture
-def scaled(monkeypatch: pytest.MonkeyPatch) -> SyntheticSet:
+def scaled() -> Iterator[SyntheticSet]:
     """A set of two arrays, one of them constant, under a parameterization with a setting."""
-    monkeypatch.setitem(PARAMETERIZATIONS, Scaled.name, Scaled)
+    PARAMETERIZATIONS.register(Scaled.name)(Scaled)
     pixels = make_set((3, 3, 2, 5), classes=3)
-    return replace(pixels, arrays=Scaled(0.5).start(pixels.inputs()), parameterization=Scaled(0.5))
+    yield replace(pixels, arrays=Scaled(0.5).start(pixels.inputs()), parameterization=Scaled(0.5))
+    PARAMETERIZATIONS.unregister(Scaled.name)
 
 
 def assert_same_but_for_values(one: SyntheticSet, other: SyntheticSet) -> None:
@@ -280,8 +281,7 @@ def test_the_name_of_the_labels_is_taken():
         {"labels": torch.zeros(3, 2)},
         TwoFeatures(),
         torch.tensor([0, 0, 1]),
-        ("0", "1"),
-        Normalisation((0.0, 0.0), (1.0, 1.0)),
+        DataSpec((2,), ("0", "1"), Normalisation((0.0, 0.0), (1.0, 1.0))),
     )
     with pytest.raises(DataError, match="no stored array may be called 'labels'"):
         encode(one)

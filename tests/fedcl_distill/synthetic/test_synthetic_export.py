@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedcl_distill.data.labelled import Normalisation
+from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.synthetic import as_torch_dataset, image_grid, save_dd_ranking, save_png
 from synthetic_builders import make_set

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedcl_distill.data.labelled import Normalisation
+from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.errors import DataError
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.synthetic import decode, encode, union

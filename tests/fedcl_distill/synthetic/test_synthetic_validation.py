@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from fedcl_distill.data.labelled import LabelledData, Normalisation
+from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.synthetic import Expectation, decode, encode
 from synthetic_builders import make_set
@@ -13,10 +15,11 @@ from synthetic_builders import make_set
 NORMALISATION = Normalisation((0.1307,), (0.3081,))
 
 
-def expectation(**changes) -> Expectation:
-    return Expectation(
-        **({"sample_shape": (1, 3, 5), "class_names": ("0", "1"), "normalisation": NORMALISATION} | changes)
-    )
+SPEC = DataSpec((1, 3, 5), ("0", "1"), NORMALISATION)
+
+
+def expectation(spec: DataSpec = SPEC, **changes) -> Expectation:
+    return Expectation(spec, **changes)
 
 
 def unit_set(low: float, high: float, **changes):
@@ -66,7 +69,7 @@ def test_values_that_overflow_in_decoding_are_refused():
     normalisation = Normalisation((0.0,), (1e10,))
     one = make_set(pixels=torch.full((4, 1, 3, 5), 3e38), normalisation=normalisation)
     with pytest.raises(PayloadError, match="samples span"):
-        expectation(normalisation=normalisation, slack=1e30).check(one)
+        expectation(replace(SPEC, normalisation=normalisation), slack=1e30).check(one)
 
 
 def test_numbers_of_samples_are_bounded():
@@ -77,15 +80,10 @@ def test_numbers_of_samples_are_bounded():
 
 
 def test_slack_is_a_multiple_of_the_width():
-    wide = {"value_range": (-1.0, 3.0)}
-    expectation(**wide, slack=0.5).check(unit_set(-2.9, 4.9, **wide))
+    wide, spec = {"value_range": (-1.0, 3.0)}, replace(SPEC, value_range=(-1.0, 3.0))
+    expectation(spec, slack=0.5).check(unit_set(-2.9, 4.9, **wide))
     with pytest.raises(PayloadError, match="samples span"):
-        expectation(**wide, slack=0.5).check(unit_set(-3.1, 4.9, **wide))
-
-
-def test_like_takes_everything_from_data():
-    data = LabelledData(torch.zeros(2, 1, 3, 5, dtype=torch.uint8), torch.tensor([0, 1]), ("0", "1"), NORMALISATION)
-    assert Expectation.like(data, max_samples=9) == expectation(max_samples=9)
+        expectation(spec, slack=0.5).check(unit_set(-3.1, 4.9, **wide))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +91,6 @@ def test_like_takes_everything_from_data():
     [
         {"slack": -1.0},
         {"slack": float("nan")},
-        {"value_range": (1.0, 0.0)},
         {"max_samples": 0},
         {"max_samples_per_class": 0},
     ],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from avalanche.benchmarks.utils import as_classification_dataset
@@ -52,7 +50,7 @@ def test_data_survive_the_way_to_avalanche_and_back(shape):
 
 def test_images_normalised_otherwise_are_refused_instead_of_rounded():
     data = blobs((3, 8, 8))
-    other = replace(data, normalisation=Normalisation((0.5, 0.5, 0.5), (0.31, 0.31, 0.31)))
+    other = data.with_spec(normalisation=Normalisation((0.5, 0.5, 0.5), (0.31, 0.31, 0.31)))
     with pytest.raises(DataError, match="does not hold 8-bit images normalised as blobs"):
         labelled_data(inputs_dataset(data), other)
 

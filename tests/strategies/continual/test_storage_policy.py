@@ -23,7 +23,7 @@ DATA = blobs((1, 8, 8), classes=4, per_class=40)
 
 def _policy(kind="herding"):
     memory = ReservoirMemory(1500) if kind == "reservoir" else DistilledMemory(1500, distiller=build_method(kind))
-    return MemoryBuffer(memory, DATA, max_size=20)
+    return MemoryBuffer(memory, mem_size=20)
 
 
 def _benchmark(style):

@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord
 
 from federations import data_and_test, quick, run
 from plain_federated import parts_of, shares_of, start_of, trained, vector_of
-from strategies.federated import FederatedSettings
+from simulations.settings import FederatedSettings
 
 ROUNDS = 3
 SOME = {"partition": "dirichlet:1.0", "rounds": ROUNDS, "clients": 3}

@@ -13,8 +13,9 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.network_sources import GivenTrajectory
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.training import TrainConfig, accuracy, fit
-from federations import data_and_test, quick, run
-from strategies.federated import FederatedSettings, InProcessGrid, make_client_app, run_server
+from federations import data_and_test, quick, run, serve
+from simulations.settings import FederatedSettings
+from strategies.federated import InProcessGrid, make_client_app
 from strategies.federated.client import partition_of
 from strategies.federated.dynafed import DynaFedOptions, Replayer, without_content
 
@@ -81,7 +82,7 @@ def test_on_digits_divided_unevenly_it_is_ahead_once_there_is_a_set(digits):
     for strategy, own in (("fedavg", {}), ("dynafed", {"collect_rounds": 3, "distil_steps": 30})):
         settings = replace(settings, strategy=strategy, strategy_settings=own)
         with InProcessGrid(app, 10) as nodes:
-            reached.append([one.accuracy for one in run_server(nodes, settings, digits.test).rounds])
+            reached.append([one.accuracy for one in serve(nodes, settings, digits.test).rounds])
     assert reached[0][:3] == reached[1][:3]
     assert reached[1][3] > reached[0][3] + 0.02
 
@@ -89,7 +90,7 @@ def test_on_digits_divided_unevenly_it_is_ahead_once_there_is_a_set(digits):
 def test_views_are_pieces_of_the_path():
     train, _ = data_and_test()
     path = _path(train)
-    supply = GivenTrajectory(path, 2).open(SetupContext(train, 0, torch.device("cpu")))
+    supply = GivenTrajectory(path, 2).prepare(SetupContext(train, 0, torch.device("cpu")))
     starts = set()
     for seed in range(20):
         drawn = supply.draw(0, seed)

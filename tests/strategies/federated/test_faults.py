@@ -14,8 +14,9 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
 from fedcl_distill.data import LabelledData, Splits, partition
 from fedcl_distill.synthetic import decode, encode
-from federations import tampered
-from strategies.federated import FederatedSettings, InProcessGrid, list_strategies, make_client_app, run_server
+from federations import serve, tampered
+from simulations.settings import FederatedSettings
+from strategies.federated import InProcessGrid, list_strategies, make_client_app
 from strategies.federated.client import partition_of
 from strategies.federated.requests import round_of
 
@@ -210,4 +211,4 @@ def _run(settings, train: LabelledData, test: LabelledData, bad, bad_round: int,
     with LosingGrid(tampered(counting, tampers), settings.clients) as grid:
         grid.lost = (0, 0) if absent else (bad_round, 1000 + silent)
         logging.getLogger("flwr").propagate = True
-        return run_server(grid, settings, test)
+        return serve(grid, settings, test)

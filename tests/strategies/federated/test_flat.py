@@ -6,7 +6,8 @@ import pytest
 from flwr.app import ConfigRecord
 
 from fedcl_distill.errors import SettingsError
-from strategies.federated import DistilRequest, FederatedSettings
+from simulations.settings import FederatedSettings
+from strategies.federated import DistilRequest
 from strategies.federated.requests import from_flat, to_flat
 
 SETTINGS = FederatedSettings(

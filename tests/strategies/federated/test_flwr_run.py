@@ -19,7 +19,7 @@ from simulations.flower.processes import FlowerProcesses
 from simulations.flower.under_flower import CHECKPOINT, PROJECT, run_deployed, run_simulated
 from simulations.running.runs import Record
 from simulations.scenarios.federated import run_federated
-from strategies.federated import FederatedSettings
+from simulations.settings import FederatedSettings
 
 SETTINGS = FederatedSettings(
     clients=3,

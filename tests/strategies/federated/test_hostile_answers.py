@@ -32,7 +32,9 @@ def _send_bytes(reply: Message, payload: bytes) -> Message:
 
 
 def _send_set(reply: Message, **changes) -> Message:
-    synthetic = replace(decode(_payload(reply)), **changes)
+    sent = decode(_payload(reply))
+    traits = {name: changes.pop(name) for name in ("class_names", "normalisation", "sample_shape") if name in changes}
+    synthetic = replace(sent, spec=replace(sent.spec, **traits), **changes)
     return _send_bytes(reply, encode(synthetic, 32, provenance=False))
 
 
@@ -72,7 +74,7 @@ def other_classes(reply):
 def wrong_shape(reply):
     pixels = torch.zeros(6, 7)
     normalisation = Normalisation((0.0,) * 7, (1.0,) * 7)
-    return _send_set(reply, arrays={"pixels": pixels}, normalisation=normalisation)
+    return _send_set(reply, arrays={"pixels": pixels}, sample_shape=(7,), normalisation=normalisation)
 
 
 def other_normalisation(reply):

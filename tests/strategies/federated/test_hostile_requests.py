@@ -10,12 +10,17 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.methods import build_method, list_methods
 from fedcl_distill.networks import NetworkLimits, architectures_in
-from federations import data_and_test, quick
-from strategies.federated import InProcessGrid, make_client_app, requests, run_server
+from federations import data_and_test, quick, serve
+from strategies.federated import InProcessGrid, make_client_app, requests
 from strategies.federated.answers import ClientReport
 from strategies.federated.collector import QuorumError, one_line
+from strategies.federated.compressed import CompressedRequest, train_compressed
+from strategies.federated.distillation import DistilRequest, distilled
+from strategies.federated.feddm import SurrogateRequest, distil_around
+from strategies.federated.local_training import TrainRequest, train
 from strategies.federated.node import Task
-from strategies.federated.work import Work, distil, distil_around, sum_features, train, train_compressed
+from strategies.federated.statistics_first import sum_features
+from strategies.federated.strategy import Work
 
 _NORMAL: dict[str, Any] = {"seed": 1, "mean": (0.5,), "std": (0.2,)}
 
@@ -33,9 +38,9 @@ _NORMAL: dict[str, Any] = {"seed": 1, "mean": (0.5,), "std": (0.2,)}
     ids=["huge item", "huge number", "deep list", "deep object", "list", "text"],
 )
 def test_requests_out_of_range_are_refused(changes: dict[str, Any]) -> None:
-    record = requests.DistilRequest(**_NORMAL).to_record(1)
+    record = DistilRequest(**_NORMAL).to_record(1)
     with pytest.raises(SettingsError) as caught:
-        requests.read_distil(RecordDict({"config": ConfigRecord({**record, **changes})}))
+        DistilRequest.of(RecordDict({"config": ConfigRecord({**record, **changes})}))
     assert len(str(caught.value)) < 1000
 
 
@@ -72,14 +77,14 @@ def test_a_reason_of_any_length_is_cut_before_it_is_read() -> None:
 
 _HUGE = "mlp:width=1000000"
 _TOO_LARGE = {
-    "train": (train, requests.TrainRequest(**_NORMAL, architecture=_HUGE)),
-    "many weights": (train, requests.TrainRequest(**_NORMAL, architecture="mlp:width=1024,depth=200")),
-    "compressed": (train_compressed, requests.CompressedRequest(**_NORMAL, architecture=_HUGE)),
-    "surrogate": (distil_around, requests.SurrogateRequest(**_NORMAL, architecture=_HUGE)),
-    "distil": (distil, requests.DistilRequest(**_NORMAL, method_settings={"architecture": _HUGE})),
+    "train": (train, TrainRequest(**_NORMAL, architecture=_HUGE)),
+    "many weights": (train, TrainRequest(**_NORMAL, architecture="mlp:width=1024,depth=200")),
+    "compressed": (train_compressed, CompressedRequest(**_NORMAL, architecture=_HUGE)),
+    "surrogate": (distil_around, SurrogateRequest(**_NORMAL, architecture=_HUGE)),
+    "distil": (distilled, DistilRequest(**_NORMAL, method_settings={"architecture": _HUGE})),
     "teacher": (
-        distil,
-        requests.DistilRequest(**_NORMAL, method_settings={"labels": f"teacher:architecture={_HUGE}"}),
+        distilled,
+        DistilRequest(**_NORMAL, method_settings={"labels": f"teacher:architecture={_HUGE}"}),
     ),
     "features": (sum_features, requests.StatisticsRequest(**_NORMAL, statistics={"architecture": _HUGE})),
     "sums": (
@@ -109,7 +114,7 @@ def test_a_node_says_itself_how_large_a_network_may_be() -> None:
         InProcessGrid(app, 1, settings.to_run_config()) as grid,
         pytest.raises(QuorumError, match="has 155 weights, at most 50 are allowed"),
     ):
-        run_server(grid, settings, data)
+        serve(grid, settings, data)
 
 
 @pytest.mark.parametrize("name", list_methods())

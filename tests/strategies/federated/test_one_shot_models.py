@@ -40,7 +40,10 @@ def test_labels_are_the_models_probabilities_by_class_counts(ensemble_run):
     settings = quick(**SOME, **EPOCHS, strategy="one-shot-ensemble", local_epochs=4)
     train, _ = data_and_test()
     parts = parts_of(settings, train)
-    request, distil = settings.train_request(train), settings.distil_request(train)
+    request, distil = (
+        settings.local.request(train, settings.seed, settings.architecture),
+        settings.distillation.request(train, settings.seed),
+    )
     sets, members = [], []
     for number, part in enumerate(parts):
         seed = derive_seed(settings.seed, "client", 1, number)

@@ -13,10 +13,9 @@ from fedcl_distill.data import partition
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.privacy import PrivacyBudget, guarantee_of, publicly_scaled
 from fedcl_distill.statistics import Shares, StatisticsSpec, add_up, class_statistics
-from federations import quick
-from strategies.federated import InProcessGrid, QuorumError, ReplyCollector, build_strategy, make_client_app
+from federations import quick, serve
+from strategies.federated import InProcessGrid, QuorumError, ReplyCollector, ServerContext, make_client_app
 from strategies.federated.client import partition_of
-from strategies.federated.run import learner_for, run_server, scaled_for
 from strategies.federated.weights import weights_of
 
 TRAIN, TEST = blobs(classes=3, per_class=200), blobs(classes=3, per_class=20, seed=1)
@@ -52,9 +51,9 @@ def app_of(one, **more: object):  # type: ignore[no-untyped-def]
 
 
 def served(one, app):  # type: ignore[no-untyped-def]
-    test = scaled_for(one, TEST)
-    learner, collector = learner_for(one, test), ReplyCollector(one.clients, wait_seconds=0)
-    strategy = build_strategy(one, test, learner, collector)
+    test = one.build_strategy().scaled(TEST)
+    learner, collector = one.learner(test), ReplyCollector(one.clients, wait_seconds=0)
+    strategy = one.build_strategy().server(ServerContext(test, learner, collector))
     with InProcessGrid(app, one.clients) as grid:
         strategy.start(grid, weights_of(learner.fresh()), 1)
     return strategy, collector
@@ -105,7 +104,7 @@ def test_it_learns_what_a_trusted_server_learns() -> None:
     for own in ({}, {"secure": False, "trust": "server"}):
         one = settings(distil_steps=100, strategy_settings={"epsilon": 100.0, **own})
         with InProcessGrid(app_of(one), one.clients) as grid:
-            accuracies.append(run_server(grid, one, TEST).accuracy)
+            accuracies.append(serve(grid, one, TEST).accuracy)
     assert accuracies[0] == pytest.approx(accuracies[1], abs=0.1)
     assert accuracies[0] > 0.6
 

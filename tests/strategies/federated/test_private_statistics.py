@@ -14,8 +14,9 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.privacy import PrivacyBudget, guarantee_of
 from fedcl_distill.statistics import decode_noisy
 from fedcl_distill.synthetic import Limits
-from federations import quick
-from strategies.federated import FederatedSettings, InProcessGrid, make_client_app, run_server
+from federations import quick, serve
+from simulations.settings import FederatedSettings
+from strategies.federated import InProcessGrid, make_client_app
 from strategies.federated.answers import SUMS, unpack_payload
 from strategies.federated.client import partition_of
 from strategies.federated.collector import QuorumError
@@ -49,7 +50,7 @@ def app_of(one: FederatedSettings, **more: object) -> ClientApp:
 
 def run(one: FederatedSettings, app: ClientApp):
     with InProcessGrid(app, nodes=one.clients) as grid:
-        return run_server(grid, one, TEST)
+        return serve(grid, one, TEST)
 
 
 @pytest.mark.parametrize("trust", ["node", "server"])
@@ -139,4 +140,4 @@ def test_settings_that_cannot_be_private(own: dict[str, object]) -> None:
 def test_feature_vectors_have_no_public_scale() -> None:
     one = settings(architecture="mlp:width=4")
     with pytest.raises(SettingsError, match="would reveal them"), InProcessGrid(app_of(one), nodes=2) as grid:
-        run_server(grid, one, blobs((6,)))
+        serve(grid, one, blobs((6,)))

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp import strategy as flower
 
 from fedcl_distill.errors import CheckpointError, SettingsError
-from federations import data_and_test, honest_app, quick
-from strategies.federated import InProcessGrid, list_strategies, run_server
-from strategies.federated.registry import STRATEGIES
+from federations import data_and_test, honest_app, quick, serve
+from strategies.federated import FedAvg, InProcessGrid, list_strategies
 
 ONE_ROUND = ("one-shot", "one-shot-average", "one-shot-ensemble", "statistics")
 CHOSEN = {
@@ -87,15 +86,15 @@ def test_it_goes_on_to_the_same_bits(strategy, stops, tmp_path):
     one = settings(strategy)
     _, test = data_and_test()
     with grid_for(one) as grid:
-        whole = run_server(grid, one, test)
+        whole = serve(grid, one, test)
     with grid_for(one) as grid:
         for stop in stops:
             if stop > one.rounds:
                 continue
             with pytest.raises(Killed):
-                run_server(grid, one, test, killed_after(stop), checkpoint=tmp_path / "run.pt")
+                serve(grid, one, test, on_round=killed_after(stop), checkpoint=tmp_path / "run.pt")
         seen = []
-        resumed = run_server(grid, one, test, seen.append, checkpoint=tmp_path / "run.pt")
+        resumed = serve(grid, one, test, on_round=seen.append, checkpoint=tmp_path / "run.pt")
     done = max(stop for stop in stops if stop <= one.rounds)
     # The last finished round is told again, so that whoever listens knows where the run stands.
     assert [result.server_round for result in seen] == list(range(done, one.rounds + 1))
@@ -108,7 +107,7 @@ def test_a_server_killed_in_mid_round_asks_again(strategy, tmp_path):
     one = settings(strategy)
     train, test = data_and_test()
     with grid_for(one) as grid:
-        whole = run_server(grid, one, test)
+        whole = serve(grid, one, test)
     answered = []
 
     def killed_at_work(done, asked):
@@ -118,8 +117,8 @@ def test_a_server_killed_in_mid_round_asks_again(strategy, tmp_path):
 
     with InProcessGrid(honest_app(one, train), one.clients, on_reply=killed_at_work) as grid:
         with pytest.raises(Killed):
-            run_server(grid, one, test, checkpoint=tmp_path / "run.pt")
-        resumed = run_server(grid, one, test, checkpoint=tmp_path / "run.pt")
+            serve(grid, one, test, checkpoint=tmp_path / "run.pt")
+        resumed = serve(grid, one, test, checkpoint=tmp_path / "run.pt")
     for name, array in whole.weights.items():
         assert np.array_equal(array.numpy(), resumed.weights[name].numpy())
 
@@ -129,11 +128,11 @@ def test_in_another_run_nodes_have_forgotten_and_it_goes_on(strategy, tmp_path):
     one = settings(strategy)
     _, test = data_and_test()
     with grid_for(one) as grid:
-        whole = run_server(grid, one, test)
+        whole = serve(grid, one, test)
     with grid_for(one, RemoteNodes) as grid, pytest.raises(Killed):
-        run_server(grid, one, test, killed_after(1 if one.rounds == 1 else 2), checkpoint=tmp_path / "run.pt")
+        serve(grid, one, test, on_round=killed_after(1 if one.rounds == 1 else 2), checkpoint=tmp_path / "run.pt")
     with grid_for(one, RemoteNodes) as grid:
-        resumed = run_server(grid, one, test, checkpoint=tmp_path / "run.pt")
+        resumed = serve(grid, one, test, checkpoint=tmp_path / "run.pt")
     assert resumed.rejections == ()
     same = all(np.array_equal(a.numpy(), resumed.weights[name].numpy()) for name, a in whole.weights.items())
     assert same == (strategy not in ("scaffold", "topk"))
@@ -145,11 +144,11 @@ def test_nodes_in_the_servers_process_go_on_with_it(strategy, tmp_path):
     one = settings(strategy)
     _, test = data_and_test()
     with grid_for(one) as grid:
-        whole = run_server(grid, one, test)
+        whole = serve(grid, one, test)
     with grid_for(one) as grid, pytest.raises(Killed):
-        run_server(grid, one, test, killed_after(2), checkpoint=tmp_path / "run.pt")
+        serve(grid, one, test, on_round=killed_after(2), checkpoint=tmp_path / "run.pt")
     with grid_for(one) as grid:
-        assert_same(run_server(grid, one, test, checkpoint=tmp_path / "run.pt"), whole)
+        assert_same(serve(grid, one, test, checkpoint=tmp_path / "run.pt"), whole)
 
 
 def test_rejections_of_earlier_rounds_are_kept(tmp_path):
@@ -157,8 +156,8 @@ def test_rejections_of_earlier_rounds_are_kept(tmp_path):
     train, test = data_and_test()
     with InProcessGrid(honest_app(one, train), one.clients, unavailable=[2]) as grid:
         with pytest.raises(Killed):
-            run_server(grid, one, test, killed_after(2), checkpoint=tmp_path / "run.pt")
-        result = run_server(grid, one, test, checkpoint=tmp_path / "run.pt")
+            serve(grid, one, test, on_round=killed_after(2), checkpoint=tmp_path / "run.pt")
+        result = serve(grid, one, test, checkpoint=tmp_path / "run.pt")
     assert [(each.server_round, each.node) for each in result.rejections] == [(r, 1002) for r in (1, 2, 3, 4)]
 
 
@@ -167,9 +166,9 @@ def test_a_checkpoint_of_other_settings_is_refused(changes, tmp_path):
     one = settings("fedavg")
     _, test = data_and_test()
     with grid_for(one) as grid:
-        run_server(grid, one, test, checkpoint=tmp_path / "run.pt")
+        serve(grid, one, test, checkpoint=tmp_path / "run.pt")
         with pytest.raises(CheckpointError, match="belongs to another run"):
-            run_server(grid, replace(one, **changes), test, checkpoint=tmp_path / "run.pt")
+            serve(grid, replace(one, **changes), test, checkpoint=tmp_path / "run.pt")
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-100], lambda _: b"", lambda _: b"x" * 1000])
@@ -177,16 +176,16 @@ def test_a_damaged_checkpoint_is_refused(damage, tmp_path):
     one, path = settings("scaffold"), tmp_path / "run.pt"
     _, test = data_and_test()
     with grid_for(one) as grid:
-        run_server(grid, one, test, checkpoint=path)
+        serve(grid, one, test, checkpoint=path)
         path.write_bytes(damage(path.read_bytes()))
         with pytest.raises(CheckpointError, match=r"is damaged|no checkpoint of this version"):
-            run_server(grid, one, test, checkpoint=path)
+            serve(grid, one, test, checkpoint=path)
 
 
 def test_a_strategy_that_keeps_no_state_says_so(tmp_path, monkeypatch):
     one = settings("fedavg")
     _, test = data_and_test()
 
-    monkeypatch.setitem(STRATEGIES, "fedavg", lambda plan: FedAvg())
+    monkeypatch.setattr(FedAvg, "server", lambda self, context: flower.FedAvg())
     with grid_for(one) as grid, pytest.raises(SettingsError, match="keeps no checkpoints"):
-        run_server(grid, one, test, checkpoint=tmp_path / "run.pt")
+        serve(grid, one, test, checkpoint=tmp_path / "run.pt")

@@ -13,7 +13,7 @@ from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.synthetic import Expectation, decode, encode
 from strategies.federated.aggregation import AnswerLimits, room_for
-from strategies.federated.requests import DistilRequest
+from strategies.federated.distillation import DistilRequest
 
 DATA = blobs((1, 8, 8), classes=4, per_class=12)
 NODES = {
@@ -45,15 +45,15 @@ def request(**settings: Any) -> DistilRequest:
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_honest_answers_have_room(way: dict[str, Any], node: Any) -> None:
     asked = request(**way)
-    room = room_for(asked, DATA.sample_shape, DATA.num_classes)
+    room = room_for(asked, asked.distiller(), DATA.sample_shape, DATA.num_classes)
     distiller = build_method(asked.method, **asked.method_settings)
     answer = distiller.distil(node, asked.size, seed=0, budget=Budget(steps=0), absent_classes="skip")
     received = decode(encode(answer, 32), room.limits)
-    Expectation.like(node, max_samples=room.samples, max_samples_per_class=room.samples_per_class).check(received)
+    Expectation(node.spec, max_samples=room.samples, max_samples_per_class=room.samples_per_class).check(received)
 
 
 def test_pixels_with_hard_labels_have_exactly_what_was_asked_for() -> None:
-    room = room_for(request(), DATA.sample_shape, DATA.num_classes)
+    room = room_for(request(), request().distiller(), DATA.sample_shape, DATA.num_classes)
     assert (room.samples, room.samples_per_class) == (12, 3)
     too_many = build_method("random").distil(DATA, 4, seed=0)
     with pytest.raises(PayloadError, match="samples"):
@@ -62,9 +62,10 @@ def test_pixels_with_hard_labels_have_exactly_what_was_asked_for() -> None:
 
 def test_a_byte_budget_bounds_bytes_alone() -> None:
     asked = DistilRequest(seed=0, mean=(0.0,), std=(1.0,), method="random", byte_budget=5000)
-    assert room_for(asked, (1, 8, 8), 4) == AnswerLimits(None, None, 5000)
+    assert room_for(asked, asked.distiller(), (1, 8, 8), 4) == AnswerLimits(None, None, 5000)
 
 
 def test_what_cannot_be_stored_is_told_before_any_node_is_asked() -> None:
+    asked = request(parameterization="tiles")
     with pytest.raises(SettingsError, match="images"):
-        room_for(request(parameterization="tiles"), (13,), 2)
+        room_for(asked, asked.distiller(), (13,), 2)

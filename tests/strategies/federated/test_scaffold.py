@@ -10,12 +10,13 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from federations import data_and_test, honest_app, quick, run, tampered
+from federations import data_and_test, honest_app, quick, run, serve, tampered
 from plain_federated import parts_of, shares_of, start_of, trained, vector_of
-from strategies.federated import FederatedSettings, InProcessGrid, run_server
+from simulations.settings import FederatedSettings
+from strategies.federated import InProcessGrid
 from strategies.federated.client import partition_of
 from strategies.federated.node import keep
-from strategies.federated.work import effective_steps
+from strategies.federated.scaffold import ScaffoldServer, effective_steps
 
 SOME = {"strategy": "scaffold", "partition": "dirichlet:1.0", "clients": 3}
 
@@ -140,9 +141,8 @@ def test_a_round_whose_answer_was_not_used_has_not_happened(spoil):
 
 
 def test_the_servers_variate_is_the_mean_of_the_nodes(monkeypatch):
-    seen = []
-    original = run_server.__globals__["build_strategy"]
-    monkeypatch.setitem(run_server.__globals__, "build_strategy", lambda *a: seen.append(original(*a)) or seen[-1])
+    seen, original = [], ScaffoldServer.__init__
+    monkeypatch.setattr(ScaffoldServer, "__init__", lambda self, *a, **k: original(self, *a, **k) or seen.append(self))
     settings = quick(rounds=3, local_batch_size=8, **SOME)
     run(settings, tampers={1: _Misbehaving({3}, _nan_control)})
     _, control = _plain(settings, lambda server_round, number: (server_round, number) != (3, 1))
@@ -161,7 +161,7 @@ def test_a_node_that_lost_its_variate_says_so_and_is_left_out():
         return app(message, context)
 
     with InProcessGrid(forgetful, settings.clients) as grid:
-        rejections = run_server(grid, settings, test).rejections
+        rejections = serve(grid, settings, test).rejections
     assert [(one.partition, one.server_round) for one in rejections] == [(1, 2), (1, 3)]
     assert "has lost what it kept in round 1" in rejections[0].reason
 
@@ -171,7 +171,7 @@ def test_a_second_run_on_the_same_nodes_starts_anew(strategy):
     settings = quick(**{**SOME, "strategy": strategy}, rounds=3)
     train, test = data_and_test()
     with InProcessGrid(tampered(honest_app(settings, train), {}), settings.clients) as grid:
-        first, second = (run_server(grid, settings, test) for _ in range(2))
+        first, second = (serve(grid, settings, test) for _ in range(2))
     assert torch.equal(vector_of(first), vector_of(second))
 
 
@@ -179,7 +179,7 @@ def test_a_node_keeps_no_more_than_two_rounds():
     settings = quick(rounds=6, **SOME)
     train, test = data_and_test()
     with InProcessGrid(honest_app(settings, train), settings.clients) as grid:
-        run_server(grid, settings, test)
+        serve(grid, settings, test)
         assert all(len(context.state) == 2 for context in grid._contexts.values())
     state = RecordDict()
     keep(state, 1, ArrayRecord({}))

@@ -17,9 +17,8 @@ from fedcl_distill.data import partition
 from fedcl_distill.errors import CheckpointError, PayloadError, SettingsError
 from fedcl_distill.statistics import StatisticsSpec, class_statistics
 from federations import data_and_test, honest_app, quick, run, tampered
-from strategies.federated import InProcessGrid, QuorumError, ReplyCollector, SecureOptions, build_strategy
+from strategies.federated import InProcessGrid, QuorumError, ReplyCollector, SecureOptions, ServerContext
 from strategies.federated.node import Task
-from strategies.federated.run import learner_for
 from strategies.federated.secure import node
 from strategies.federated.weights import weights_of
 
@@ -38,8 +37,8 @@ def served(one, tampers=None, watch=None):
     """The strategy after its round, and its collector."""
     train, test = data_and_test()
     app = tampered(honest_app(one, train), tampers or {})
-    learner, collector = learner_for(one, test), ReplyCollector(one.clients, wait_seconds=0)
-    strategy = build_strategy(one, test, learner, collector)
+    learner, collector = one.learner(test), ReplyCollector(one.clients, wait_seconds=0)
+    strategy = one.build_strategy().server(ServerContext(test, learner, collector))
     with InProcessGrid(app if watch is None else watch(app), one.clients) as grid:
         strategy.start(grid, weights_of(learner.fresh()), 1)
     return strategy, collector

@@ -112,8 +112,7 @@ def _send(reply, statistics):
 def _remeasured(reply, spec=None, **traits):
     train, _ = data_and_test()
     few = train.subset(torch.arange(reply.content["metrics"]["num-examples"]))
-    for name, value in traits.items():
-        object.__setattr__(few, name, value)
+    few = few.with_spec(**traits)
     return _send(reply, class_statistics(few, spec or decode_statistics(_payload(reply)).spec))
 
 

@@ -6,18 +6,14 @@ import pytest
 
 from fedcl_distill.data import Splits, partition
 from fedcl_distill.errors import SettingsError
-from federations import data_and_test, quick, run
+from federations import quick, run, serve
+from simulations.settings import FederatedSettings
 from strategies.federated import (
-    FederatedSettings,
     InProcessGrid,
-    ReplyCollector,
-    build_strategy,
     list_strategies,
     make_client_app,
-    run_server,
 )
 from strategies.federated.client import partition_of
-from strategies.federated.run import learner_for
 
 ONE_ROUND = ("one-shot", "one-shot-average", "one-shot-ensemble", "statistics")
 LOOKS_THROUGH_NETWORKS = ("feddm", "statistics")
@@ -52,7 +48,7 @@ def test_it_learns_digits(strategy: str, digits: Splits) -> None:
     parts = partition(digits.train, settings.partition, settings.clients, seed=0)
     app = make_client_app(lambda context: parts[partition_of(context)])
     with InProcessGrid(app, settings.clients) as grid:
-        result = run_server(grid, settings, digits.test)
+        result = serve(grid, settings, digits.test)
     assert result.rejections == ()
     assert result.accuracy > 0.5 > 0.3 > result.rounds[0].accuracy
 
@@ -60,29 +56,31 @@ def test_it_learns_digits(strategy: str, digits: Splits) -> None:
 @pytest.mark.parametrize(
     ("strategy", "chosen", "reason"),
     [
-        ("fedavg", {"mu": 0.1}, "no setting mu; it has: client_share"),
-        ("fedprox", {"nu": 0.1}, "no setting nu; it has: mu"),
-        ("fedprox", {"mu": "much"}, "mu must be of type float, got 'much'"),
-        ("fedprox", {"mu": -1.0}, "mu must not be negative"),
-        ("fedavgm", {"server_momentum": 1.0}, "server_momentum must be in"),
-        ("fedadam", {"tau": 0}, "must be positive"),
-        ("scaffold", {"server_learning_rate": True}, "of type float, got True"),
-        ("topk", {"fraction": 2.0}, "fraction must be in"),
-        ("topk", {"download_bits": 5}, "bits must be 2, 4 or 8"),
-        ("quantised", {"bits": 3}, "bits must be 2, 4 or 8"),
-        ("one-shot-average", {"epochs": 0}, "local_epochs must be at least 1"),
-        ("one-shot-ensemble", {"weighting": "other"}, "unknown weighting"),
+        ("fedavg", {"mu": 0.1}, "'fedavg': unknown setting 'mu'; .*known: augment, batch_size, client_share"),
+        ("fedprox", {"nu": 0.1}, "unknown setting 'nu'; did you mean 'mu'"),
+        ("fedprox", {"mu": "much"}, "FedProx: mu must be a number at least 0, got 'much'"),
+        ("fedprox", {"mu": -1.0}, "mu must be a number at least 0, got -1.0"),
+        ("fedavg", {"learning_rate": -1.0}, "learning_rate must be a number more than 0, got -1.0"),
+        ("fedavgm", {"server_momentum": 1.0}, "server_momentum must be a number at least 0 and less than 1"),
+        ("fedadam", {"tau": 0}, "tau must be a number more than 0"),
+        ("scaffold", {"server_learning_rate": True}, "server_learning_rate must be a number more than 0, got True"),
+        ("topk", {"fraction": 2.0}, "fraction must be a number more than 0 and at most 1"),
+        ("topk", {"download_bits": 5}, "download_bits must be one of 2, 4, 8, 32, got 5"),
+        ("quantised", {"bits": 3}, "bits must be one of 2, 4, 8, got 3"),
+        ("one-shot-average", {"epochs": 0}, "epochs must be a whole number at least 1"),
+        ("one-shot-ensemble", {"weighting": "other"}, "weighting must be one of 'classes'"),
+        ("one-shot", {"defence": "agrement"}, "unknown defence 'agrement'; did you mean 'agreement'"),
+        ("statistics", {"veiws": 3}, "unknown setting 'veiws'; did you mean 'views'"),
+        ("one-shoot", {}, "unknown strategy 'one-shoot'; did you mean 'one-shot'"),
     ],
 )
 def test_settings_are_checked_before_anyone_is_asked(strategy, chosen, reason):
-    settings = quick(strategy=strategy, strategy_settings=chosen)
-    _, test = data_and_test()
     with pytest.raises(SettingsError, match=reason):
-        build_strategy(settings, test, learner_for(settings, test), ReplyCollector(4))
+        quick(strategy=strategy, strategy_settings=chosen)
 
 
 def test_scaffold_needs_momentum_below_one():
-    with pytest.raises(SettingsError, match="local_momentum"):
+    with pytest.raises(SettingsError, match="local_momentum must be a number at least 0 and less than 1"):
         run(quick(strategy="scaffold", local_momentum=1.0))
 
 

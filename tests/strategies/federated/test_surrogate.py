@@ -105,7 +105,7 @@ def test_a_ball_holds_the_server():
     train_config = TrainConfig(epochs=20, learning_rate=0.1)
     learner = Learner(Architecture.parse("mlp:width=8"), train_config, (6,), 3, seed=0)
     start = learner.fresh()
-    synthetic = quick(method="random").distil_request(train).distil(train, seed=0)
+    synthetic = quick(method="random").distillation.request(train, quick(method="random").seed).distil(train, seed=0)
     ways = {}
     for radius in (None, 0.5, 1e6):
         weights = learner.learn(synthetic, 1, start=weights_of(start), radius=radius)

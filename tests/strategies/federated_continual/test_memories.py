@@ -14,7 +14,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.merging import WeightedSet
 from fedcl_distill.methods import build_method
 from fedcl_distill.selection import Random
-from fedcl_distill.statistics import Domain, StatisticsExpectation, StatisticsSpec, class_statistics
+from fedcl_distill.statistics import StatisticsExpectation, StatisticsSpec, class_statistics
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.continual import DistilledMemory
 from strategies.federated.aggregation import AggregatedSets
@@ -103,7 +103,7 @@ def _sums(rows: torch.Tensor):
 
 def test_sums_of_stages_and_clients_are_those_of_all_data():
     """Two stages of two clients against one pass over everything."""
-    memory = SumMemory(StatisticsExpectation(SPEC, Domain.of(DATA)), 100_000)
+    memory = SumMemory(StatisticsExpectation(SPEC, DATA.spec), 100_000)
     early, late = torch.arange(0, 30), torch.arange(30, 48)
     memory.add([_sums(early[::2]), _sums(early[1::2])])
     total = memory.add([_sums(late[:5]), _sums(late[5:])])
@@ -114,7 +114,7 @@ def test_sums_of_stages_and_clients_are_those_of_all_data():
 
 
 def test_a_class_that_does_not_come_back_keeps_its_means_to_the_bit():
-    memory = SumMemory(StatisticsExpectation(SPEC, Domain.of(DATA)), 100_000)
+    memory = SumMemory(StatisticsExpectation(SPEC, DATA.spec), 100_000)
     before = memory.add([_sums(DATA.indices_of(0))])
     after = memory.add([_sums(torch.cat([DATA.indices_of(1), DATA.indices_of(2)]))])
     for name, sums in before.sums.items():
@@ -124,12 +124,12 @@ def test_a_class_that_does_not_come_back_keeps_its_means_to_the_bit():
 
 @pytest.mark.parametrize("bits", [8, 16, 32])
 def test_bytes_of_sums_bound_what_is_kept(bits):
-    needed = bytes_of_sums(SPEC, Domain.of(DATA), bits)
-    memory = SumMemory(StatisticsExpectation(SPEC, Domain.of(DATA)), needed, bits)
+    needed = bytes_of_sums(SPEC, DATA.spec, bits)
+    memory = SumMemory(StatisticsExpectation(SPEC, DATA.spec), needed, bits)
     memory.add([_sums(torch.arange(48))])
     assert 0.8 * needed < memory.bytes_kept <= needed
     with pytest.raises(SettingsError, match=f"take {needed} bytes.*fewer views"):
-        SumMemory(StatisticsExpectation(SPEC, Domain.of(DATA)), needed - 1, bits)
+        SumMemory(StatisticsExpectation(SPEC, DATA.spec), needed - 1, bits)
 
 
 def test_more_views_than_the_budget_holds_are_refused_before_any_client_is_asked():

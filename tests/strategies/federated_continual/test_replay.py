@@ -9,7 +9,7 @@ from flwr.app import Message, MetricRecord
 
 from fedcl_distill.errors import SettingsError
 from strategies.federated.answers import WEIGHTS
-from strategies.federated_continual import ClientStream, client_stream
+from strategies.federated_continual import ClientStream
 from strategies.federated_continual.result import StageResult
 from streams import live, quick, train_and_test
 
@@ -75,7 +75,7 @@ def test_settings_that_do_not_work_are_refused_before_any_client_is_asked(wrong)
 
 def test_an_avalanche_benchmark_is_a_stream_as_plain_data_are():
     train, _ = train_and_test()
-    plain = client_stream(quick(), train.subset((train.labels != 2).nonzero().flatten()), 0)
+    plain = quick().stream_of(train.subset((train.labels != 2).nonzero().flatten()), 0)
     benchmark = plain.benchmark()
     assert [sorted(one.classes_in_this_experience) for one in benchmark.train_stream] == [[0, 1], [3], [4, 5]]
     read = ClientStream.of_benchmark(benchmark, train)
@@ -87,6 +87,6 @@ def test_an_avalanche_benchmark_is_a_stream_as_plain_data_are():
 
 def test_an_empty_experience_of_a_benchmark_is_passed_over():
     train, _ = train_and_test()
-    plain = client_stream(quick(), train.subset((train.labels > 3).nonzero().flatten()), 0)
+    plain = quick().stream_of(train.subset((train.labels > 3).nonzero().flatten()), 0)
     read = ClientStream.of_benchmark(plain.benchmark(), train)
     assert [read.position_at(stage) for stage in range(3)] == [None, None, 2]

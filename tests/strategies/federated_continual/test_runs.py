@@ -16,7 +16,7 @@ from fedcl_distill.training import accuracy, fit
 from strategies.federated import QuorumError
 from strategies.federated.client import partition_of
 from strategies.federated.weights import put_weights
-from strategies.federated_continual import client_stream, experiences_of, make_client_app
+from strategies.federated_continual import make_client_app
 from strategies.federated_continual.result import StageResult
 from streams import app_of, live, quick, train_and_test
 
@@ -43,7 +43,7 @@ def _same_weights(one, other):
 def test_first_stage_is_one_shot_learning_from_the_first_experience_by_hand():
     settings = quick(experiences=1)
     train, test = train_and_test()
-    request = settings.distil_request(test)
+    request = settings.distillation.request(test, settings.seed)
     parts = partition(train, "iid", 3, seed=0, min_size=0)
     sets = [request.distil(part, seed=derive_seed(0, "client", 1, number)) for number, part in enumerate(parts)]
     whole = union([decode(encode(one, 8, provenance=False)) for one in sets])
@@ -62,7 +62,7 @@ def test_rows_are_the_accuracies_on_every_experience_of_the_model_of_that_stage(
     result = live(quick())
     _, test = train_and_test()
     network = _weights(result)
-    tests = experiences_of(quick(), test)
+    tests = quick().experiences_of(test)
     assert result.matrix.rows[-1] == tuple(accuracy(network, one) for one in tests)
     assert [len(row) for row in result.matrix.rows] == [3, 3, 3]
     assert result.classes == (("0", "1"), ("2", "3"), ("4", "5"))
@@ -85,7 +85,7 @@ def test_what_a_departed_client_taught_stays():
     rest = (train.labels >= 2).nonzero().flatten()
     parts = [train.subset(rest[0::2]), train.subset(rest[1::2]), train.subset(own)]
     settings = quick(stream="departing:clients=1,after=1")
-    app = make_client_app(lambda context: client_stream(settings, parts[partition_of(context)], partition_of(context)))
+    app = make_client_app(lambda context: settings.stream_of(parts[partition_of(context)], partition_of(context)))
     result = live(settings, app=app)
     assert [stage.asked for stage in result.stages] == [1, 2, 2]
     assert result.matrix.rows[-1][0] > 0.9
@@ -112,7 +112,7 @@ def test_a_client_without_samples_is_not_asked_and_stops_nothing():
     result = live(settings)
     train, _ = train_and_test()
     parts = partition(train, settings.partition, 3, seed=3, min_size=0)
-    holders = [sum(bool(len(experiences_of(settings, part)[stage])) for part in parts) for stage in range(3)]
+    holders = [sum(bool(len(settings.experiences_of(part)[stage])) for part in parts) for stage in range(3)]
     assert min(holders) < 3
     assert [stage.asked for stage in result.stages] == holders
     assert result.rejections == ()

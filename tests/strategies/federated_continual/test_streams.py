@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedcl_distill.errors import SettingsError
 from strategies.continual import class_groups
-from strategies.federated_continual import ClientSchedule, client_stream, experiences_of, read_stream
+from strategies.federated_continual import ClientSchedule, read_stream
 from streams import CLASSES, quick, train_and_test
 
 
@@ -78,7 +78,7 @@ def test_class_groups_hold_every_class_once_and_differ_by_one_at_most(classes, e
 def test_experiences_hold_all_data_of_their_classes():
     train, _ = train_and_test()
     settings = quick(order_seed=4)
-    parts = experiences_of(settings, train)
+    parts = settings.experiences_of(train)
     for part, group in zip(parts, class_groups(CLASSES, 3, 4), strict=True):
         assert set(part.labels.tolist()) == set(group)
     assert torch.equal(torch.cat([part.labels for part in parts]).sort().values, train.labels.sort().values)
@@ -86,26 +86,26 @@ def test_experiences_hold_all_data_of_their_classes():
 
 def test_domains_change_what_the_same_samples_look_like():
     train, _ = train_and_test()
-    parts = experiences_of(quick(scenario="domain", domain="permutation"), train)
+    parts = quick(scenario="domain", domain="permutation").experiences_of(train)
     assert all(torch.equal(part.labels, train.labels) for part in parts)
     assert torch.equal(parts[0].samples, train.samples)
     assert not torch.equal(parts[1].samples, parts[2].samples)
     with pytest.raises(SettingsError, match="unknown domain"):
-        experiences_of(quick(scenario="domain", domain="colour"), train)
+        quick(scenario="domain", domain="colour").experiences_of(train)
 
 
 def test_a_client_has_its_experiences_in_its_own_order():
     train, _ = train_and_test()
     settings = quick(stream="shuffled")
     for partition, itinerary in enumerate(settings.itineraries):
-        stream = client_stream(settings, train, partition)
+        stream = settings.stream_of(train, partition)
         found = [sorted(set(part.labels.tolist())) for part in stream.experiences]
         assert found == [class_groups(CLASSES, 3, None)[index] for index in itinerary.order]
 
 
 def test_an_experience_without_samples_is_passed_over():
     train, _ = train_and_test()
-    stream = client_stream(quick(), train.subset((train.labels != 2).nonzero().flatten()), 0)
+    stream = quick().stream_of(train.subset((train.labels != 2).nonzero().flatten()), 0)
     assert [stream.position_at(stage) for stage in range(4)] == [0, 1, 2, None]
-    stream = client_stream(quick(), train.subset((train.labels > 3).nonzero().flatten()), 0)
+    stream = quick().stream_of(train.subset((train.labels > 3).nonzero().flatten()), 0)
     assert [stream.position_at(stage) for stage in range(4)] == [None, None, 2, None]
