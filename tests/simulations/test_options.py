@@ -181,10 +181,10 @@ def test_null_stands_for_none(tmp_path):
 
 
 def test_strategy_settings_may_be_for_one_strategy():
-    flags = {"strategy": ["topk", "scaffold"], "strategy_settings": ["topk.fraction=0.5", "server_learning_rate=1"]}
+    flags = {"strategy": ["topk", "scaffold"], "strategy_settings": ["topk.fraction=0.5", "learning_rate=0.1"]}
     first, second = read_cells(FederatedSettings, None, flags)
-    assert first.strategy_settings == {"fraction": 0.5, "server_learning_rate": 1}
-    assert second.strategy_settings == {"server_learning_rate": 1}
+    assert first.strategy_settings == {"fraction": 0.5, "learning_rate": 0.1}
+    assert second.strategy_settings == {"learning_rate": 0.1}
 
 
 def test_a_command_gets_a_flag_for_each_field():
