@@ -18,7 +18,7 @@ from fedcl_distill.checkpoint import fingerprint
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import FAST, Protocol, find_protocol
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import Architecture, as_architecture
 from fedcl_distill.registry import build_with, describe
 from fedcl_distill.settings import Count, Fraction, Natural, NonNegative, Positive, settings
 from fedcl_distill.synthetic import SyntheticSet
@@ -96,7 +96,7 @@ class RunOptions:
     @property
     def architecture(self) -> Architecture | None:
         """That ``network`` names; None where it names none."""
-        return None if self.network is None else as_architecture(self.network)
+        return as_architecture(self.network)
 
     @property
     def trains_network(self) -> bool:
@@ -125,23 +125,8 @@ class RunOptions:
 
     def as_record(self) -> dict[str, Any]:
         """What a checkpoint must have been written with."""
-        return {name: describe(getattr(self, name)) for name in ("rounds", "seed", "network", "train", "slack")}
-
-
-def as_architecture(network: Any) -> Architecture:
-    """The architecture that ``network`` is or names.
-
-    Raises:
-        SettingsError: it is none.
-    """
-    if isinstance(network, Architecture):
-        return network
-    if isinstance(network, str):
-        return Architecture.parse(network)
-    if hasattr(Architecture, "of"):
-        found: Architecture = Architecture.of(network)
-        return found
-    raise SettingsError(f"network must be an Architecture or its text, such as 'convnet:width=64', got {network!r}")
+        record = {name: describe(getattr(self, name)) for name in ("rounds", "seed", "train", "slack")}
+        return {**record, "network": describe(self.architecture)}
 
 
 def run_server(
