@@ -103,11 +103,11 @@ class RunOptions:
         """Whether the server trains a network as it does for all strategies."""
         return isinstance(self.train, str | Protocol | TrainConfig)
 
-    def learner(self, test: LabelledData) -> Learner:
-        """The server's network and how it is trained; ``test`` gives shape and classes."""
-        config = self.train
+    def learner(self, test: LabelledData, network: str = "") -> Learner:
+        """The server's network, ``network`` where the run names none, and how it is trained on data like ``test``."""
+        config, default = self.train, Architecture.parse(network) if network else None
         return Learner(
-            architecture=self.architecture or self.protocol.architecture_for(test),
+            architecture=self.architecture or default or self.protocol.architecture_for(test),
             training=(lambda samples: config)
             if isinstance(config, TrainConfig)
             else partial(self.protocol.train_config_for, test),
@@ -117,11 +117,11 @@ class RunOptions:
             device=self.device,
         )
 
-    def context(self, grid: Grid, test: LabelledData) -> ServerContext:
-        """What the strategy's server works with."""
+    def context(self, grid: Grid, test: LabelledData, network: str = "") -> ServerContext:
+        """What the strategy's server works with; ``network`` is trained where the run names none."""
         nodes = self.clients or _count_nodes(grid, self.wait_seconds)
         collector = ReplyCollector(nodes, self.quorum, self.wait_seconds)
-        return ServerContext(test, self.learner(test), collector, self.rounds, self.slack, self.reply_seconds)
+        return ServerContext(test, self.learner(test, network), collector, self.rounds, self.slack, self.reply_seconds)
 
     def as_record(self) -> dict[str, Any]:
         """What a checkpoint must have been written with."""
@@ -173,7 +173,7 @@ def run_server(
         if initial is not None or checkpoint is not None:
             raise SettingsError("a run whose server trains no network of ours takes no initial model and no checkpoint")
         return _train_elsewhere(grid, chosen, test, run, on_round)
-    context = run.context(grid, test)
+    context = run.context(grid, test, chosen.network)
     metered, collector, learner = MeteredGrid(grid), context.collector, context.learner
     server = chosen.server(context)
     progress = None
