@@ -17,7 +17,7 @@ from fedcl_distill.context import RealSampler, SetupContext, as_device
 from fedcl_distill.data.dataset import DataLike, as_labelled
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine.budget import Budget
-from fedcl_distill.engine.loop import Callback, Checkpoints, Forecast, Loop, Run, fake_quantize, prepare
+from fedcl_distill.engine.loop import Callback, Checkpoints, Forecast, Loop, Run, fake_quantize, observers, prepare
 from fedcl_distill.engine.method import MethodSpec
 from fedcl_distill.engine.size import AbsentClasses, Size, count_per_class
 from fedcl_distill.errors import SettingsError
@@ -120,7 +120,7 @@ class Engine(MethodSpec):
         real = as_labelled(real)
         method = replace(self, augmentation=augmentation_for(real, self.augmentation), budget=budget or self.budget)
         started = method.budget.now()
-        hooks = [*callbacks, Forecast(self.name, chosen=budget is not None)]
+        hooks = [*callbacks, *observers(), Forecast(self.name, chosen=budget is not None)]
         problem = SetupContext(real, seed, as_device(device), report=partial(_report, hooks))
         counts = count_per_class(size, real, self.parameterization, absent_classes, soft_labels=self.labels.soft)
         try:
