@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from builders import blobs
-from fedcl_distill.augmentation import augmentation_for
+from fedcl_distill.augmentation import NoAugmentation, augmentation_for
 from fedcl_distill.context import SetupContext
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError, StorageError
