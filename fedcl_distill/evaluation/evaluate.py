@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fedcl_distill.augmentation import NoAugmentation, augmentation_for
+from fedcl_distill.data.dataset import DataLike, as_labelled
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.networks import Architecture, ArchitectureLike, default_architecture
@@ -126,7 +127,7 @@ class Evaluation:
 
 def evaluate(
     synthetic: SyntheticSet,
-    test: LabelledData,
+    test: DataLike,
     protocol: Protocol = FAST,
     *,
     seed: int,
@@ -139,8 +140,8 @@ def evaluate(
 
     Args:
         synthetic: what to train on.
-        test: real data to test on, in the set's normalisation, for networks know no other; its augmentation traits also
-            serve training.
+        test: real data to test on, any that :func:`~fedcl_distill.data.as_labelled` reads; in the set's normalisation,
+            for networks know no other. Its augmentation traits also serve training.
         protocol: how to train.
         seed: fixes weights, batch order and augmentation of every network.
         architecture: what to train instead of the protocol's network: a name, an ``nn.Module`` class or more, see
@@ -152,6 +153,7 @@ def evaluate(
     Raises:
         DataError: the test data have other classes or sample shapes than the set, or no samples.
     """
+    test = as_labelled(test)
     if synthetic.class_names != test.class_names or synthetic.sample_shape != test.sample_shape or not len(test):
         raise DataError(
             f"{test.name} cannot test this set: {len(test)} samples of shape {test.sample_shape} in "
