@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from fedcl_distill._imports import import_lazily
 
 if TYPE_CHECKING:
+    from fedcl_distill.augmentation import register_augmentation
     from fedcl_distill.data import (
         DataSpec,
         FrameEncoder,
@@ -29,8 +30,13 @@ if TYPE_CHECKING:
     from fedcl_distill.data import load as load_data
     from fedcl_distill.engine import Budget, ByteBudget, Callback, Distiller, Engine, ProgressBar
     from fedcl_distill.evaluation import FAST, FIELD, Evaluation, Protocol, evaluate
-    from fedcl_distill.methods import build_method, list_methods
+    from fedcl_distill.labels import register_labels
+    from fedcl_distill.methods import build_method, list_methods, register_method
     from fedcl_distill.networks import Architecture, as_network, list_architectures, register_network
+    from fedcl_distill.objectives import MatchContext, Objective, register_objective
+    from fedcl_distill.optimisers import register_optimiser
+    from fedcl_distill.parameterizations import register_parameterization
+    from fedcl_distill.selection import register_selection
     from fedcl_distill.synthetic import SyntheticSet, decode, encode, load, save, union
 
 __version__ = "0.1.0"
@@ -64,6 +70,15 @@ _PLACES = {
     "as_network": "networks",
     "list_architectures": "networks",
     "register_network": "networks",
+    "register_augmentation": "augmentation",
+    "register_labels": "labels",
+    "register_method": "methods",
+    "MatchContext": "objectives",
+    "Objective": "objectives",
+    "register_objective": "objectives",
+    "register_optimiser": "optimisers",
+    "register_parameterization": "parameterizations",
+    "register_selection": "selection",
     "SyntheticSet": "synthetic",
     "decode": "synthetic",
     "encode": "synthetic",
@@ -85,7 +100,9 @@ __all__ = [
     "Evaluation",
     "FrameEncoder",
     "LabelledData",
+    "MatchContext",
     "Normalisation",
+    "Objective",
     "ProgressBar",
     "Protocol",
     "Splits",
@@ -104,7 +121,14 @@ __all__ = [
     "load",
     "load_data",
     "partition",
+    "register_augmentation",
+    "register_labels",
+    "register_method",
     "register_network",
+    "register_objective",
+    "register_optimiser",
+    "register_parameterization",
+    "register_selection",
     "save",
     "union",
 ]

@@ -35,6 +35,7 @@ from fedcl_distill.data.labelled import Splits
 from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.data.tables import Column, load_csv, load_heart
 from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.settings import suggest
 
 ENVIRONMENT_VARIABLE = "FEDCL_DISTILL_DATA"
 
@@ -313,7 +314,7 @@ def _load_path(
         if place.is_dir():
             return load_image_folder(place, size=size), "folder"
     searched = ", ".join(str(place) for place in places)
-    raise DataError(f"no data set {name!r}: known are {', '.join(_LOADERS)}; searched {searched}")
+    raise DataError(f"{suggest('data set', name, _LOADERS)}; searched {searched}")
 
 
 def _plain(name: str) -> str:

@@ -58,6 +58,10 @@ class CoreSet:
         return {"method": self.name, "criterion": describe(self.criterion), "labels": describe(self.labels)}
 
     @checked
+    def with_bits(self, bits: int) -> CoreSet:
+        """Itself: there are no steps that could mind how samples are rounded."""
+        return self
+
     def distil(
         self,
         real: DataLike,

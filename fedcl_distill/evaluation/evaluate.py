@@ -16,37 +16,39 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.networks import Architecture, ArchitectureLike, default_architecture
 from fedcl_distill.seeding import derive_seed
+from fedcl_distill.settings import Count, settings
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import TrainConfig, class_accuracies, fit, predict
 
 
-@dataclass(frozen=True)
+@settings
 class Protocol:
     """A way of judging.
 
     Attributes:
         name: what results carry.
-        train_config: how each network is trained on the synthetic set; its augmentation is set by the data.
+        train_config: how each network is trained on the synthetic set, by any optimiser, schedule and augmentation.
         networks: how many networks are trained, each from its own seed.
         width: of the ConvNet (or MLP), where no architecture is given.
-        augment: train with the augmentation that suits the data (DSA for images).
+        augment: train with the augmentation that suits the data (DSA for images), where ``train_config`` has none.
         max_samples: a network sees at most so many samples, passes multiplied, so that a large set does not take
             hours: it gets fewer epochs, yet as many steps. None: no bound.
     """
 
     name: str
     train_config: TrainConfig
-    networks: int
-    width: int
+    networks: Count
+    width: Count
     augment: bool = True
-    max_samples: int | None = None
+    max_samples: Count | None = None
 
     def train_config_for(self, data: LabelledData, samples: int = 1) -> TrainConfig:
         """The train_config for a set of so many samples, with the augmentation that suits ``data``."""
         epochs = self.train_config.epochs
         if self.max_samples is not None:
             epochs = max(1, min(epochs, self.max_samples // max(samples, 1)))
-        augmentation = augmentation_for(data) if self.augment else NoAugmentation()
+        own = self.train_config.augmentation
+        augmentation = augmentation_for(data, None if self.augment and own == NoAugmentation() else own)
         return replace(self.train_config, epochs=epochs, augmentation=augmentation)
 
     def architecture_for(self, data: LabelledData) -> Architecture:
