@@ -52,6 +52,9 @@ class ClientStep:
             up to such a release. A node with a privacy budget answers nothing else.
         discreet: the report beside the answer says neither how much data the node has nor how long it worked.
         counts_classes: the report says how many samples each class has.
+
+    Raises:
+        SettingsError: on construction, if the action is no Python name.
     """
 
     action: str
@@ -59,6 +62,10 @@ class ClientStep:
     protected: bool = False
     discreet: bool = False
     counts_classes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.action and not self.action.isidentifier():
+            raise SettingsError(f"an action is a Python name, for Flower asks that, got {self.action!r}")
 
     @property
     def kind(self) -> str:
@@ -107,11 +114,13 @@ class FederatedStrategy(ABC):
         name: under which it is registered.
         client_steps: what nodes are asked by this strategy. Every node that has the strategy registered answers them.
         needs_model: whether rounds begin with a global model, so that a run may begin with a given one.
+        network: text of the network that the strategy trains where a run names none; "" leaves it to the run.
     """
 
     name: ClassVar[str] = ""
     client_steps: ClassVar[tuple[ClientStep, ...]] = ()
     needs_model: ClassVar[bool] = False
+    network: ClassVar[str] = ""
 
     @abstractmethod
     def server(self, context: ServerContext) -> Strategy:
