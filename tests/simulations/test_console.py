@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 import simulations.running.console
-from simulations.costs import tune_allocator
 from simulations.formats import byte_size, percent, plural, seconds
 from simulations.running.console import PlainWatcher, RichWatcher, watcher_for
+from simulations.running.processes import tune_allocator
 
 
 def test_a_log_gets_plain_lines(monkeypatch):
