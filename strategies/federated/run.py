@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from fedcl_distill.checkpoint import fingerprint
-from fedcl_distill.data import LabelledData
+from fedcl_distill.data import LabelledData, as_labelled
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import FAST, Protocol, find_protocol
 from fedcl_distill.networks import Architecture, as_architecture
@@ -23,7 +23,6 @@ from fedcl_distill.registry import build_with, describe
 from fedcl_distill.settings import Count, Fraction, Natural, NonNegative, Positive, settings
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import TrainConfig, class_accuracies, predict
-from strategies.federated.client import labelled
 from strategies.federated.collector import Rejection, ReplyCollector
 from strategies.federated.grid import ByteLedger, MeteredGrid
 from strategies.federated.internals import log
@@ -103,11 +102,11 @@ class RunOptions:
         """Whether the server trains a network as it does for all strategies."""
         return isinstance(self.train, str | Protocol | TrainConfig)
 
-    def learner(self, test: LabelledData) -> Learner:
-        """The server's network and how it is trained; ``test`` gives shape and classes."""
-        config = self.train
+    def learner(self, test: LabelledData, network: str = "") -> Learner:
+        """The server's network, ``network`` where the run names none, and how it is trained on data like ``test``."""
+        config, default = self.train, Architecture.parse(network) if network else None
         return Learner(
-            architecture=self.architecture or self.protocol.architecture_for(test),
+            architecture=self.architecture or default or self.protocol.architecture_for(test),
             training=(lambda samples: config)
             if isinstance(config, TrainConfig)
             else partial(self.protocol.train_config_for, test),
@@ -117,11 +116,11 @@ class RunOptions:
             device=self.device,
         )
 
-    def context(self, grid: Grid, test: LabelledData) -> ServerContext:
-        """What the strategy's server works with."""
+    def context(self, grid: Grid, test: LabelledData, network: str = "") -> ServerContext:
+        """What the strategy's server works with; ``network`` is trained where the run names none."""
         nodes = self.clients or _count_nodes(grid, self.wait_seconds)
         collector = ReplyCollector(nodes, self.quorum, self.wait_seconds)
-        return ServerContext(test, self.learner(test), collector, self.rounds, self.slack, self.reply_seconds)
+        return ServerContext(test, self.learner(test, network), collector, self.rounds, self.slack, self.reply_seconds)
 
     def as_record(self) -> dict[str, Any]:
         """What a checkpoint must have been written with."""
@@ -168,12 +167,12 @@ def run_server(
     """
     chosen = STRATEGIES.build(strategy)
     run = make_options(options)
-    test = chosen.scaled(labelled(test))
+    test = chosen.scaled(as_labelled(test))
     if not run.trains_network:
         if initial is not None or checkpoint is not None:
             raise SettingsError("a run whose server trains no network of ours takes no initial model and no checkpoint")
         return _train_elsewhere(grid, chosen, test, run, on_round)
-    context = run.context(grid, test)
+    context = run.context(grid, test, chosen.network)
     metered, collector, learner = MeteredGrid(grid), context.collector, context.learner
     server = chosen.server(context)
     progress = None
@@ -238,7 +237,7 @@ def collect_sets(grid: Grid, strategy: Strategy, *, like: Any, **options: Any) -
         >>> union = collect_sets(grid, OneShot("herding", images_per_class=5), like=test).synthetic
     """
     chosen = STRATEGIES.build(strategy)
-    return _collect(grid, chosen, chosen.scaled(labelled(like)), make_options(options))
+    return _collect(grid, chosen, chosen.scaled(as_labelled(like)), make_options(options))
 
 
 def make_options(given: Mapping[str, Any]) -> RunOptions:

@@ -231,7 +231,7 @@ def test_with_heads_replay_is_no_worse_than_none_and_near_avalanches_own(splits)
         }.items()
     }
     assert min(mean["buffer"], mean["ours"]) > mean["none"] - 0.01, mean
-    assert min(mean["buffer"], mean["ours"]) > mean["avalanche"] - 0.02, mean
+    assert min(mean["buffer"], mean["ours"]) > mean["avalanche"] - 0.05, mean
 
 
 def test_regularisers_serve_several_heads(splits):

@@ -41,6 +41,7 @@ from fedcl_distill.selection import Herding, TrainedEmbedding, select
 from fedcl_distill.statistics import StatisticsSpec
 from fedcl_distill.training import TrainConfig, fit, predict
 from strategies.continual import DistilledMemory
+from strategies.continual.regularisation import NetworkEmbedding
 from strategies.federated import InProcessGrid, OneShot, make_client_app, run_server
 from strategies.federated.client import partition_of
 
@@ -435,6 +436,29 @@ def test_teachers_selection_scores_and_attacks_take_it() -> None:
     module = MyNet()
     assert 0 <= kernel_accuracy(labelled, DATA, NetworkFeatures(), network=module) <= 1
     assert len(PGD(steps=1).attack(module, DATA, seed=0).survived) == len(DATA)
+
+
+def test_frozen_weights_stay_frozen() -> None:
+    def build() -> nn.Module:
+        module = MyNet()
+        module.conv1.requires_grad_(False)
+        return module
+
+    network = Architecture.of(build).build((1, 8, 8), 3, seed=0)
+    before = network.module.conv1.weight.clone()
+    network.requires_grad_(False).requires_grad_(True)
+    fit(network, DATA.inputs(), DATA.labels, TrainConfig(epochs=1), seed=0)
+    assert torch.equal(network.module.conv1.weight, before)
+    assert network.module.fc.weight.requires_grad
+
+
+def test_icarl_sees_the_embedding_of_any_module() -> None:
+    module = MyNet().train()
+    embedded = NetworkEmbedding(module).embed(DATA, 0)
+    hidden = F.max_pool2d(F.relu(module.conv1(DATA.inputs())), 2)
+    wanted = F.normalize(F.max_pool2d(F.relu(module.conv2(hidden)), 2).flatten(1), dim=1)
+    assert torch.allclose(embedded, wanted, atol=1e-6)
+    assert module.training
 
 
 def test_memories_keep_what_is_distilled_through_it() -> None:
