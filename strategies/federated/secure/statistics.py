@@ -1,8 +1,9 @@
 """Statistics first, added up so that the server learns the total alone.
 
-The protocol is that of Bonawitz et al. (2017) with its consistency check: nodes exchange signed keys; share a seed and a
-key among each other, sealed; send their sums under masks, and sign who shared secrets; sign who stayed; and open shares
-of what must come off the total, once enough of them signed the same lists. Keys, sealing and shares are Flower's.
+The protocol is that of Bonawitz et al. (2017) with its consistency check: nodes exchange signed keys; share a seed and
+a key among each other, sealed; send their sums under masks, and sign who shared secrets; sign who stayed; and open
+shares of what must come off the total, once enough of them signed the same lists. Keys, sealing and shares
+are Flower's.
 """
 
 from __future__ import annotations
