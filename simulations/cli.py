@@ -119,7 +119,7 @@ def use_plugins(modules: list[str]) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    from simulations.costs import tune_allocator
+    from simulations.running.processes import tune_allocator
 
     tune_allocator()
     app(prog_name="fedcl-distill")

@@ -1,20 +1,14 @@
-"""What work costs this process, what the machine can do, and how its allocator is tuned."""
+"""What work costs this process: seconds, CPU-seconds, peak memory; and whether its device is there."""
 
 from __future__ import annotations
 
-import ctypes
-import platform
-import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from fedcl_distill.errors import SettingsError
 
@@ -110,72 +104,6 @@ def _status_bytes(name: str) -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
-_MAX_MMAP_THRESHOLD = 1 << 30
-_NEVER_TRIM = 2**31 - 1
-_MATRIX = 1024
-_MATRIX_REPEATS = 15
-
-
-def tune_allocator() -> bool:
-    """Let glibc keep large blocks instead of mapping and unmapping them; True if that took effect.
-
-    By default glibc maps every large activation anew and gives it back a moment later, so that each training step
-    pays for page faults on all of its memory. Keeping the blocks halves the time of a step of a ConvNet of width 128
-    at batch size 256 on the CPU; the process holds on to its peak memory in return. Elsewhere nothing happens.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    mapped = mallopt(_M_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD)
-    trimmed = mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
-    return bool(mapped and trimmed)
-
-
-def matrix_rate() -> float:
-    """GFLOP per CPU-second of this process's float32 matrix product, of two square matrices of 1,024 a side."""
-    import torch
-
-    left, right = torch.randn(2, _MATRIX, _MATRIX, generator=torch.Generator().manual_seed(0))
-    taken = []
-    for _ in range(_MATRIX_REPEATS):
-        before = time.process_time()
-        left @ right
-        taken.append(time.process_time() - before)
-    return 2 * _MATRIX**3 / statistics.median(taken) / 1e9
-
-
-class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts, inside its block, the operations of convolutions and matrix products by PyTorch's own formulas.
-
-    PyTorch's ``FlopCounterMode`` counts them module by module, by hooks that fail where a network whose weights are
-    constant is differentiated in its inputs.
-
-    Attributes:
-        total: operations so far; a multiplication and an addition are two.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
-
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(getattr(func, "_overloadpacket", None))
-        if formula is not None:
-            self.total += int(formula(*args, **(kwargs or {}), out_val=result))
-        return result
 
 
 def check_device(device: str) -> None:

@@ -25,8 +25,9 @@ from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import MatchContext, Replayed, TrajectoryGradient, TrajectoryMatching, Unrolled
 from fedcl_distill.settings import Count, Natural, settings
 from fedcl_distill.training import TrainConfig, fit, predict
-from simulations.costs import Meter, OperationCounter, matrix_rate, tune_allocator
+from simulations.costs import Meter
 from simulations.data import load_splits
+from simulations.dev.operations import OperationCounter, matrix_rate
 from simulations.dev.reference_loops import (
     PlainConvNet,
     PlainDM,
@@ -36,7 +37,7 @@ from simulations.dev.reference_loops import (
     plain_trajectory_step,
 )
 from simulations.formats import ABSENT, byte_size
-from simulations.running.processes import in_fresh_process
+from simulations.running.processes import in_fresh_process, tune_allocator
 from simulations.running.progress import Watcher
 from simulations.running.runs import Record, append_record, make_record
 from simulations.tables.comparison import Table

@@ -19,12 +19,12 @@ from fedcl_distill.data import DataSpec, LabelledData, Normalisation, Splits
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.settings import Count, settings
-from simulations.costs import Meter, tune_allocator
+from simulations.costs import Meter
 from simulations.dev.bench import CASES, EPOCHS, Tick, Ticker, Workload
 from simulations.formats import ABSENT, byte_size
 from simulations.report.drawing import look, new_figure, standalone, style, to_svg
 from simulations.running.compare import compare
-from simulations.running.processes import in_fresh_process
+from simulations.running.processes import in_fresh_process, tune_allocator
 from simulations.running.progress import Watcher
 from simulations.running.runs import Record, Run, make_record, read_records, settings_key
 from simulations.tables.comparison import Table

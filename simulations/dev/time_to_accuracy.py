@@ -15,11 +15,10 @@ from fedcl_distill.evaluation import evaluate, find_protocol
 from fedcl_distill.methods import build_method
 from fedcl_distill.settings import Count, Positive, settings
 from fedcl_distill.synthetic import SyntheticSet
-from simulations.costs import tune_allocator
 from simulations.data import load_splits
 from simulations.dev.reference_loops import PlainDM, PlainDSA
 from simulations.names import MethodName, ProtocolName
-from simulations.running.processes import answers
+from simulations.running.processes import answers, tune_allocator
 from simulations.running.progress import Watcher
 from simulations.running.runs import Record, append_record, finished_keys, make_record, read_records, settings_key
 from simulations.tables.comparison import Table

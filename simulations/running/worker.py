@@ -58,7 +58,7 @@ def _import_early() -> None:
 def _perform(request: Mapping[str, Any], speaker: _Speaker) -> Mapping[str, Any]:
     import torch
 
-    from simulations.costs import tune_allocator
+    from simulations.running.processes import tune_allocator
     from simulations.running.progress import InsistentInterrupts
     from simulations.running.runs import perform_named
 

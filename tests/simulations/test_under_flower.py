@@ -17,7 +17,7 @@ from simulations.settings import FederatedSettings
 
 
 def test_run_configuration_survives_as_toml():
-    settings = FederatedSettings(method_settings={"architecture": 'a "quoted" name'}, local_weight_decay=1e-7)
+    settings = FederatedSettings(data='a "quoted" name', local_weight_decay=1e-7)
     run_config = tomllib.loads(_toml(None, settings.to_run_config()))
     assert FederatedSettings.from_run_config(run_config) == settings
 
