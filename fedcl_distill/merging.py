@@ -10,7 +10,7 @@ from torch import Tensor
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, Distiller, finished
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.privacy.accounting import KEY, guarantee_of, weakest
+from fedcl_distill.privacy.accounting import KEY, composed, guarantee_of, weakest
 from fedcl_distill.resampling import check_weights, systematic_resample
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.synthetic import SyntheticSet, union
@@ -61,12 +61,14 @@ class WeightedSet:
         return data.subset(torch.cat(rows))
 
 
-def weighted_union(parts: list[WeightedSet]) -> WeightedSet:
+def weighted_union(parts: list[WeightedSet], *, disjoint: bool = False) -> WeightedSet:
     """All samples of ``parts`` with their weights, in the order given; DataError as for ``union``.
 
-    MethodSpec stand for different records, so that the weakest of their privacy guarantees holds for all.
+    Privacy guarantees add up, unless whoever calls states that no record is in two ``parts`` (``disjoint``); then the
+    weakest holds.
     """
-    guarantee = weakest(guarantee_of(part.synthetic.provenance) for part in parts)
+    claims = [guarantee_of(part.synthetic.provenance) for part in parts]
+    guarantee = weakest(claims) if disjoint else composed(claims)
     kept = {} if guarantee is None else {KEY: guarantee.as_record()}
     whole = union([part.synthetic for part in parts], {"merged": len(parts), **kept})
     return WeightedSet(whole, torch.cat([part.weights for part in parts]))
@@ -81,12 +83,14 @@ class Merger:
         per_class: samples of each class that is present, or as many as there are.
         budget: of each distillation; None takes the distiller's own.
         device: where to compute.
+        disjoint: whether no real record is behind two of the sets; guarantees add up otherwise.
     """
 
     distiller: Distiller
     per_class: int
     budget: Budget | None = None
     device: str = "cpu"
+    disjoint: bool = False
 
     def __post_init__(self) -> None:
         if self.per_class < 1:
@@ -99,7 +103,7 @@ class Merger:
             DataError: there are no parts, or they differ in classes, shape or normalisation.
             DivergenceError: the distiller's loss stopped being finite.
         """
-        whole = weighted_union(parts)
+        whole = weighted_union(parts, disjoint=self.disjoint)
         synthetic = finished(
             self.distiller.distil(
                 whole.as_labelled_data(seed),
@@ -153,7 +157,7 @@ class MergeTree:
         self._levels = []
         if not parts:
             raise DataError("a merge tree without sets has no result")
-        whole = weighted_union(parts)
+        whole = weighted_union(parts, disjoint=self.merger.disjoint)
         if int(whole.synthetic.class_counts.max()) <= self.merger.per_class:
             return whole
         return self._merge(parts)

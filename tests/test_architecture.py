@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = ("fedcl_distill", "strategies", "simulations")
+STRATEGIES = ("federated", "continual", "federated_continual")
 NAMES_OF_FLOORS_ABOVE = {"fedcl_distill/flower.py", "fedcl_distill/avalanche.py"}
 """Modules that offer names of the floor above, which they import when they are asked for one."""
 
@@ -59,6 +60,13 @@ def test_imports_point_down(floor: int) -> None:
 
 def test_packages_of_simulations_have_no_cycles() -> None:
     graph = _neighbours(ROOT / "simulations")
+    assert {one for one in graph if one in _reachable(graph, one)} == set()
+
+
+@pytest.mark.parametrize("package", ["strategies", *(f"strategies/{one}" for one in STRATEGIES)])
+def test_modules_and_packages_of_strategies_have_no_cycles(package: str) -> None:
+    graph = _neighbours(ROOT / package)
+    assert len(graph) > 3
     assert {one for one in graph if one in _reachable(graph, one)} == set()
 
 

@@ -153,15 +153,15 @@ def keeps_statistics(network: nn.Module) -> bool:
 
 
 def check_weights_alone(network: nn.Module, what: str) -> None:
-    """Return if training ``network`` changes its weights and nothing else.
+    """Return if training ``network`` changes its weights and nothing else, which ``what`` follows.
 
     Raises:
-        SettingsError: it has batch norm, whose running statistics training changes as well; ``what`` needs it not to.
+        SettingsError: it has batch norm, whose running statistics training changes as well.
     """
     if keeps_statistics(network):
         raise SettingsError(
-            f"{what} differentiates or replays training, in which weights are all that changes; batch norm keeps "
-            "running statistics beside them: use instance norm or group norm, or another method"
+            f"{what} follows weights alone, and batch norm keeps running statistics beside them; use instance norm or "
+            "group norm, or another method"
         )
 
 

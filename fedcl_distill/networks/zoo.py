@@ -46,6 +46,12 @@ def convnet(
     return Network(stages, channels * size[0] * size[1], num_classes)
 
 
+@NETWORKS.register("linear")
+def linear(sample_shape: tuple[int, ...], num_classes: int) -> Network:
+    """A linear classifier of the samples as they are: for features of a backbone. Its embedding is the sample."""
+    return Network([nn.Flatten()], math.prod(sample_shape), num_classes)
+
+
 @NETWORKS.register("mlp")
 def mlp(sample_shape: tuple[int, ...], num_classes: int, *, width: Count = 128, depth: Count = 2) -> Network:
     """``depth`` hidden layers of ``width`` units with ReLU; images are flattened."""

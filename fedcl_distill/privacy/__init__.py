@@ -4,9 +4,12 @@ from fedcl_distill.privacy.accounting import (
     Guarantee,
     Mechanism,
     PrivacyTarget,
+    composed,
     epsilon_of,
+    for_group,
     guarantee_of,
     noise_multiplier_for,
+    shared_records,
     weakest,
 )
 from fedcl_distill.privacy.ledger import PrivacyBudget, Release
@@ -20,11 +23,14 @@ __all__ = [
     "PrivacyBudget",
     "PrivacyTarget",
     "Release",
+    "composed",
     "discrete_gaussian",
     "epsilon_of",
+    "for_group",
     "guarantee_of",
     "guarantee_on_grid",
     "noise_multiplier_for",
     "publicly_scaled",
+    "shared_records",
     "weakest",
 ]

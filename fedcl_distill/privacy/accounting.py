@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +11,8 @@ from importlib import metadata
 from typing import Any
 
 from fedcl_distill._imports import require
-from fedcl_distill.errors import PayloadError, SettingsError
+from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.errors import DependencyError, PayloadError, SettingsError
 
 DELTA = 1e-5
 
@@ -46,6 +48,9 @@ class PrivacyTarget:
         mechanism = Mechanism(noise, sampling_rate, queries)
         return Guarantee(self.epsilon, self.delta, mechanism, bound, accountant_name(), seeded)
 
+
+RESERVE = 1e-3
+"""Of ε: what whole noise may differ from rounded Gaussian noise, in each release on a grid."""
 
 KEY = "privacy"
 """Where provenance holds a guarantee."""
@@ -173,15 +178,112 @@ def guarantee_of(provenance: Mapping[str, Any]) -> Guarantee | None:
 def weakest(guarantees: Iterable[Guarantee | None]) -> Guarantee | None:
     """Of all releases together, where each is of *other* records (clients, experiences): the largest ε and δ.
 
-    A record is in one of them alone, which is parallel composition (McSherry 2009). None if one of them is, or if there
-    are none; seeded if one is. Releases of the *same* records add up instead: see :func:`epsilon_of` and the ledger.
+    A record is in one of them alone, which is parallel composition (McSherry 2009). That is a fact about the data which
+    no release shows: whoever calls this states it, and :func:`shared_records` tests it where all data are at hand. None
+    if one of them is, or if there are none; seeded if one is. Else take :func:`composed`.
     """
-    known = list(guarantees)
-    sure = [one for one in known if one is not None]
-    if not sure or len(sure) < len(known):
+    sure = _all_or_none(guarantees)
+    if not sure:
         return None
     worst = max(sure, key=lambda one: (one.epsilon, one.delta))
     return replace(worst, delta=max(one.delta for one in sure), seeded=any(one.seeded for one in sure))
+
+
+def composed(guarantees: Iterable[Guarantee | None]) -> Guarantee | None:
+    """Of all releases together, where a record may be in each of them: sequential composition.
+
+    Gaussian releases compose exactly: their precisions add up (Dong, Roth and Su 2022), so that all together are as
+    many releases with the smallest of their noises; so do equal sampled ones. Others, and all where dp-accounting is
+    not installed, have the sum of their ε and δ (Dwork et al. 2006). None if one of them is, if there are none, or if
+    nothing is left to guarantee; seeded if one is.
+
+    Example:
+        >>> four = composed([PrivacyTarget(1.0).guarantee(1.0)] * 4)
+        >>> round(four.epsilon, 1), four.mechanism.queries
+        (2.2, 4)
+    """
+    sure = _all_or_none(guarantees)
+    if len(sure) < 2:
+        return sure[0] if sure else None
+    total, seeded = sum(one.epsilon for one in sure), any(one.seeded for one in sure)
+    worst = min(sure, key=lambda one: one.mechanism.noise_multiplier)
+    together = _together([one.mechanism for one in sure])
+    if together is not None and _is_installed():
+        delta = max(one.delta for one in sure)
+        epsilon = epsilon_of([together], delta) + RESERVE * total
+        bound = worst.deviation / together.noise_multiplier  # the noise is what it is
+        return replace(worst, epsilon=epsilon, delta=delta, mechanism=together, bound=bound, seeded=seeded)
+    delta = sum(one.delta for one in sure)
+    if delta >= 1:
+        return None
+    return replace(worst, epsilon=total, delta=delta, accountant="sum of ε and δ", seeded=seeded)
+
+
+def for_group(guarantee: Guarantee, size: int) -> Guarantee:
+    """What one Gaussian release guarantees where up to ``size`` ≥ 1 of its records come or go together, as a person's.
+
+    A sum then changes by up to ``size`` bounds, so that the noise is that part of its sensitivity.
+
+    Raises:
+        SettingsError: the release is of samples of the records, or ``size`` is no positive whole number.
+        DependencyError: dp-accounting is not installed.
+    """
+    if type(size) is not int or size < 1 or guarantee.mechanism.sampling_rate < 1:
+        raise SettingsError(f"privacy: groups are of at least one record, in releases of all; got a size of {size!r}")
+    if size == 1:
+        return guarantee
+    mechanism = replace(guarantee.mechanism, noise_multiplier=guarantee.mechanism.noise_multiplier / size)
+    epsilon = epsilon_of([mechanism], guarantee.delta) + size * RESERVE * guarantee.epsilon
+    return replace(guarantee, epsilon=epsilon, mechanism=mechanism, bound=size * guarantee.bound)
+
+
+def shared_records(parts: Iterable[LabelledData]) -> int:
+    """How many samples of ``parts`` occur in more than one of them, bit by bit: what :func:`weakest` needs is 0.
+
+    It compares SHA-256 of each sample, whatever its label, and so has to see all parts on one site. A record that was
+    changed (cropped, coded anew) is another sample and is not found.
+
+    Example:
+        >>> shared_records([data.subset(torch.tensor([0, 1])), data.subset(torch.tensor([1, 2]))])
+        1
+    """
+    seen: dict[bytes, int] = {}
+    shared: set[bytes] = set()
+    for number, part in enumerate(parts):
+        for sample in part.samples.contiguous():
+            name = hashlib.sha256(sample.numpy().tobytes()).digest()
+            if seen.setdefault(name, number) != number:
+                shared.add(name)
+    return len(shared)
+
+
+def _all_or_none(guarantees: Iterable[Guarantee | None]) -> list[Guarantee]:
+    """All of them; none where one is None."""
+    known = list(guarantees)
+    sure = [one for one in known if one is not None]
+    return sure if len(sure) == len(known) else []
+
+
+def _together(mechanisms: Sequence[Mechanism]) -> Mechanism | None:
+    """One mechanism that tells as much as all of these; None where they are of different kinds."""
+    least = min(mechanisms, key=lambda one: one.noise_multiplier)
+    if len({(one.noise_multiplier, one.sampling_rate) for one in mechanisms}) > 1 and any(
+        one.sampling_rate < 1 for one in mechanisms
+    ):
+        return None
+    queries = sum(one.queries * (least.noise_multiplier / one.noise_multiplier) ** 2 for one in mechanisms)
+    whole = math.ceil(queries - 1e-9)
+    if whole > _MAX_QUERIES:
+        return None
+    return replace(least, queries=whole, noise_multiplier=least.noise_multiplier * math.sqrt(whole / queries))
+
+
+def _is_installed() -> bool:
+    try:
+        _library()
+    except DependencyError:
+        return False
+    return True
 
 
 def check_target(epsilon: float, delta: float) -> None:

@@ -20,7 +20,7 @@ from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.errors import CheckpointError, SettingsError, StorageError
 from fedcl_distill.files import write_atomically
 from fedcl_distill.parameterizations.base import check_integer
-from fedcl_distill.privacy.accounting import Guarantee, PrivacyTarget, noise_multiplier_for
+from fedcl_distill.privacy.accounting import RESERVE, Guarantee, PrivacyTarget, noise_multiplier_for
 from fedcl_distill.seeding import derive_seed
 
 MAX_STEPS = 2**20
@@ -143,7 +143,6 @@ def _exp_minus_fraction(draws: _Draws, numerators: Whole, denominator: int) -> F
     return even
 
 
-_RESERVE = 1e-3  # of ε, for what whole noise differs from rounded Gaussian noise
 _MAX_BOUND = 2.0
 
 
@@ -172,10 +171,10 @@ def guarantee_on_grid(
         SettingsError: the steps are too coarse for this ε.
     """
     rounding = math.sqrt(sum(count * (steps[name] / units[name]) ** 2 for name, count in numbers.items()))
-    noise = noise_multiplier_for(target.epsilon * (1 - _RESERVE), target.delta) * (1 + rounding)
+    noise = noise_multiplier_for(target.epsilon * (1 - RESERVE), target.delta) * (1 + rounding)
     deviations = {name: noise * units[name] / steps[name] for name in numbers}  # in steps
     difference = 2 * sum(difference_of_whole_noise(count, deviations[name]) for name, count in numbers.items())
-    if 1 + rounding > _MAX_BOUND or difference > _RESERVE * target.epsilon:
+    if 1 + rounding > _MAX_BOUND or difference > RESERVE * target.epsilon:
         raise SettingsError(f"privacy: numbers are rounded too coarsely for epsilon {target.epsilon:g}; take more bits")
     plain = target.guarantee(1.0, seeded=seeded)
     return target.guarantee(noise / plain.mechanism.noise_multiplier, seeded=seeded)

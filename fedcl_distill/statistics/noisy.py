@@ -25,6 +25,7 @@ from fedcl_distill.privacy import (
     PrivacyBudget,
     PrivacyTarget,
     Release,
+    composed,
     discrete_gaussian,
     guarantee_on_grid,
     weakest,
@@ -130,11 +131,14 @@ class NoisyStatistics:
             _check(name, self.sums[name], (views, self.domain.num_classes, dimensions))
 
     def __add__(self, other: NoisyStatistics) -> NoisyStatistics:
-        """Of both data together, which have no record in common: the weaker guarantee holds.
+        """Of both data together, which may have records in common; see :func:`add_up_noisy`.
 
         Raises:
             DataError: the two are not sums of the same features of the same kind of data.
         """
+        return self._plus(other, composed([self.guarantee, other.guarantee]))
+
+    def _plus(self, other: NoisyStatistics, guarantee: Guarantee | None) -> NoisyStatistics:
         if (self.spec, self.domain, self.shares) != (other.spec, other.domain, other.shares):
             raise DataError("noisy statistics of another specification or kind of data cannot be added")
         return NoisyStatistics(
@@ -143,7 +147,7 @@ class NoisyStatistics:
             self.counts + other.counts,
             {name: one + other.sums[name] for name, one in self.sums.items()},
             self.shares,
-            weakest([self.guarantee, other.guarantee]),
+            guarantee,
             self.variance + other.variance,
         )
 
@@ -373,13 +377,23 @@ def _on_grid(values: Tensor, step: float, deviation: float, source: NoiseSource,
     return ((values / step).round() + noise) * step
 
 
-def add_up_noisy(many: Sequence[NoisyStatistics]) -> NoisyStatistics:
-    """The sum of at least one, in the order given; DataError if there is none, or they cannot be added."""
+def add_up_noisy(many: Sequence[NoisyStatistics], *, disjoint: bool = False) -> NoisyStatistics:
+    """The sum of at least one, in the order given.
+
+    Args:
+        many: the releases.
+        disjoint: whether whoever calls states that no record is in two of them. Then the weakest guarantee holds, else
+            all of them add up.
+
+    Raises:
+        DataError: there is none, or they cannot be added.
+    """
     if not many:
         raise DataError("there are no statistics to add up")
-    total = many[0]
+    claims = [one.guarantee for one in many]
+    guarantee, total = (weakest if disjoint else composed)(claims), many[0]
     for one in many[1:]:
-        total = total + one
+        total = total._plus(one, guarantee)
     return total
 
 

@@ -167,4 +167,4 @@ def _released(exact: ClassStatistics, method: PrivateStatistics, nodes: int) -> 
     nothing = no_statistics(exact.spec, exact.domain)
     parts = [exact, *[nothing] * (nodes - 1)]
     noisy = [with_noise(part, method.target, method.shares, NoiseSource.fresh()) for part in parts]
-    return add_up_noisy(noisy)
+    return add_up_noisy(noisy, disjoint=True)  # a partition has each record once

@@ -19,7 +19,7 @@ from fedcl_distill.labels import HardLabels, Labels
 from fedcl_distill.methods.private_statistics import PrivateStatistics
 from fedcl_distill.parameterizations import LowRank, Parameterization, Pixels, Tiles
 from fedcl_distill.privacy import Guarantee, NoiseSource, publicly_scaled
-from fedcl_distill.privacy.accounting import weakest
+from fedcl_distill.privacy.accounting import composed, weakest
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import NoisyStatistics
 from fedcl_distill.synthetic import SyntheticSet, union
@@ -373,15 +373,18 @@ def _as_set(by_class: Inputs, spec: DataSpec) -> SyntheticSet:
 
 @dataclass
 class PrivateMemory(Memory):
-    """Keeps samples distilled from noisy statistics: every record is looked at once, in its own experience.
+    """Keeps samples distilled from noisy statistics: one release of each experience.
 
     Each experience is released once and distilled; old classes shrink by dropping samples, which looks at no record.
-    Experiences hold different records, so that the memory as a whole has the guarantee of one release. It protects
-    what is *kept*: the model that trains on an experience sees its records as they are.
+    A record may come back in a later experience: then the guarantee of the memory is that of all its releases, one
+    after the other. Where ``disjoint`` says that none does, it is that of one. It protects single records, not all
+    that a person has; and what is *kept*: the model that trains on an experience sees its records as they are.
 
     Attributes:
         byte_budget, bits: as of :class:`DistilledMemory`.
-        method: what is released, how private, and from which ledger it is paid (a part of it for each experience).
+        method: what is released, how private, and from which ledger it is paid.
+        disjoint: whether you state that no record is in two experiences (:func:`~fedcl_distill.privacy.shared_records`
+            tests it on one site). Then the ledger has a part for each of them.
         budget: of each distillation.
         seed: fixes every draw but the noise.
     """
@@ -389,6 +392,7 @@ class PrivateMemory(Memory):
     byte_budget: int
     bits: int = 8
     method: PrivateStatistics = field(kw_only=True)
+    disjoint: bool = field(default=False, kw_only=True)
     budget: Budget | None = field(default=None, kw_only=True)
     seed: int = field(default=0, kw_only=True)
     _guarantees: list[Guarantee | None] = field(default_factory=list, init=False, repr=False)
@@ -406,7 +410,7 @@ class PrivateMemory(Memory):
     @property
     def guarantee(self) -> Guarantee | None:
         """Of all that is kept; None before the first experience, and without noise."""
-        return weakest(self._guarantees)
+        return weakest(self._guarantees) if self.disjoint else composed(self._guarantees)
 
     @property
     def bytes_kept(self) -> int:
@@ -423,7 +427,7 @@ class PrivateMemory(Memory):
         public = publicly_scaled(data, value_range=self.method.public_range)
         seed = self.method.noise_seed
         noise = NoiseSource.fresh() if seed is None else NoiseSource.seeded(derive_seed(seed, "experience", number))
-        released = self.method.release(public, noise, part=f"experience {number}")
+        released = self.method.release(public, noise, part=f"experience {number}" if self.disjoint else "")
         self._source.released = released
         blank = released.as_statistics().as_blank_data()
         if len(blank):  # noise can hide that a few records were there at all

@@ -110,13 +110,27 @@ def condensed(
 @MEMORIES.register("private")
 @checked
 def private(
-    epsilon: Positive = 4.0, views: Count = 8, *, settings: ContinualSettings, byte_budget: int
+    epsilon: Positive = 4.0,
+    views: Count = 8,
+    disjoint: bool = False,
+    *,
+    settings: ContinualSettings,
+    byte_budget: int,
 ) -> PrivateMemory:
-    """Distilled from one noisy release of each experience, (``epsilon``, 1e-5)-differentially private."""
+    """Distilled from one noisy release of each experience, (``epsilon``, 1e-5)-differentially private each.
+
+    ``disjoint`` states that no record is in two experiences, so that all of them together have that, too.
+
+    Raises:
+        SettingsError: it is stated of a stream whose records come back in another domain.
+    """
+    if disjoint and settings.scenario == "domain":
+        raise SettingsError("private: in a domain scenario records come back; they are not disjoint")
     return PrivateMemory(
         byte_budget,
         settings.bits,
         method=private_statistics(epsilon=epsilon, views=views),
+        disjoint=disjoint,
         budget=Budget.if_given(settings.distil_steps, settings.distil_seconds),
         seed=_seed(settings),
     )

@@ -6,6 +6,7 @@ from strategies.federated.collector import QuorumError, Rejection, ReplyCollecto
 from strategies.federated.compressed import FedPAQ, TopKFedAvg
 from strategies.federated.distillation import Distillation, DistilRequest
 from strategies.federated.dynafed import DynaFed
+from strategies.federated.feature_sums import FederatedFeatures
 from strategies.federated.fedavg import FedAvg, OneShotAverage
 from strategies.federated.feddm import FedDM
 from strategies.federated.federated_statistics import FederatedStatistics
@@ -44,6 +45,7 @@ __all__ = [
     "FedDM",
     "FedPAQ",
     "FedProx",
+    "FederatedFeatures",
     "FederatedResult",
     "FederatedStatistics",
     "FederatedStrategy",

@@ -182,6 +182,7 @@ class SetAggregator:
         merging: a new, empty tree for sets that shall not all be held; None keeps every sample.
         defence: judges the sets, all of which it must hold at once; None believes every valid one.
         client_share: the most, in (0, 1], that one client's samples may weigh of a class; 1 for no bound.
+        disjoint: whether no real record is at two clients; privacy guarantees add up otherwise.
     """
 
     expectation: Expectation
@@ -190,6 +191,7 @@ class SetAggregator:
     merging: MergeTree | None = None
     defence: Defence | None = None
     client_share: float = 1.0
+    disjoint: bool = False
 
     def gather(self, collector: ReplyCollector, server_round: int, replies: Iterable[Message]) -> AggregatedSets:
         """One set of all answers that are valid and believed, in the order of partitions.
@@ -211,7 +213,7 @@ class SetAggregator:
 
     def unite(self, answers: list[Answer[SyntheticSet]]) -> AggregatedSets:
         """All samples of ``answers``, at least one, in their order."""
-        whole = weighted_union(self._weigh(answers))
+        whole = weighted_union(self._weigh(answers), disjoint=self.disjoint)
         present = torch.stack([answer.value.class_counts > 0 for answer in answers]).sum(dim=0)
         return AggregatedSets(
             whole.synthetic,

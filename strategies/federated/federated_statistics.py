@@ -112,7 +112,9 @@ class FederatedStatistics(FederatedStrategy):
         if privacy.epsilon and not options.secure:
             return private_statistics(plain, privacy)
         if privacy.epsilon:
-            return PrivateSecureStatistics.protecting(plain, privacy.target, options, context.reply_seconds)
+            return PrivateSecureStatistics.protecting(
+                plain, privacy.target, options, context.reply_seconds, disjoint=privacy.disjoint_clients
+            )
         return SecureStatistics.securing(plain, options, context.reply_seconds) if options.secure else plain
 
     def spec(self, seed: int) -> StatisticsSpec:

@@ -63,13 +63,7 @@ class Learner:
         Raises:
             SettingsError: it has no such name.
         """
-        if getattr(self.architecture, "builder", None) is not None:
-            raise SettingsError(
-                f"nodes build networks by registered names, {self.architecture.name!r} has none: register it on server "
-                "and nodes (register_network)"
-            )
-        options = ",".join(f"{key}={value}" for key, value in self.architecture.options.items())
-        return f"{self.architecture.name}:{options}" if options else self.architecture.name
+        return self.architecture.text
 
     def fresh(self) -> Network:
         """The global model before the first round: the same for every strategy of this seed."""

@@ -57,6 +57,7 @@ class OneShot(Distillation, FederatedStrategy):
         size_exponent: a client's set counts as the number of its real samples to this power; 0: as its samples.
         defence: judges sets before they are used, such as "agreement" or "agreement:tolerance=0.6"; "" believes all.
         client_share: the most, in (0, 1], that one client may count for of any class.
+        disjoint_clients: whether you state that no record is at two clients; privacy guarantees add up otherwise.
 
     Raises:
         SettingsError: on construction, if a value is out of range or unknown.
@@ -72,6 +73,7 @@ class OneShot(Distillation, FederatedStrategy):
     size_exponent: NonNegative = 0.0
     defence: str | Mapping[str, Any] | Judge = ""
     client_share: Annotated[float, Range(gt=0, le=1)] = 1.0
+    disjoint_clients: bool = False
 
     client_steps = (DISTIL,)
 
@@ -101,12 +103,13 @@ class OneShot(Distillation, FederatedStrategy):
         seed = derive_seed(context.seed, "defence")
         defence = None if judge is None else Defence(judge, seed, context.device)
         tree = self._tree(context) if self.merge_to else None
-        return SetAggregator(expectation, room.limits, self.size_exponent, tree, defence, self.client_share)
+        how = self.size_exponent, tree, defence, self.client_share, self.disjoint_clients
+        return SetAggregator(expectation, room.limits, *how)
 
     def _tree(self, context: ServerContext) -> MergeTree:
         seconds = None if self.merge_steps else self.seconds
         budget = Budget.if_given(self.merge_steps or self.steps, seconds)
-        merger = Merger(self._merging_by, self.merge_to, budget, context.device)
+        merger = Merger(self._merging_by, self.merge_to, budget, context.device, self.disjoint_clients)
         return MergeTree(merger, self.merge_at * context.test.num_classes, derive_seed(context.seed, "merging"))
 
     @property

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from flwr.app import RecordDict
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.privacy import NoiseSource, PrivacyTarget
+from fedcl_distill.privacy import NoiseSource, PrivacyTarget, for_group
 from fedcl_distill.privacy.accounting import KEY, Guarantee, check_target
 from fedcl_distill.statistics import (
     ClassStatistics,
@@ -45,11 +45,14 @@ class PrivacyOptions:
         trust: "node": every node adds noise to its own sums and trusts no one. "server": nodes send exact sums, and
             the server adds noise once to the total; all trust it, and get less noise for the same ε. "nodes": every
             node adds a share of that noise under secure aggregation, and trusts the others to do so, but no server.
+        disjoint_clients: whether you state that no record is at two nodes. Otherwise one may be at all of them, and the
+            guarantee is what holds then.
     """
 
     epsilon: float = 0.0
     delta: float = 1e-5
     trust: str = NODE
+    disjoint_clients: bool = False
 
     def __post_init__(self) -> None:
         if self.trust not in (NODE, NODES, SERVER):
@@ -84,13 +87,15 @@ class NodeNoiseStatistics(StatisticsServer):
         distil: Distil,
         learner: Learner,
         collector: ReplyCollector,
+        disjoint: bool = False,
     ) -> None:
+        self.disjoint = disjoint
         self.noisy_expectation = expectation
         self.noisy: NoisyStatistics | None = None
         super().__init__(request, expectation.plain, distil, learner, collector)
 
     def _added(self, values: Sequence[NoisyStatistics]) -> ClassStatistics:  # type: ignore[override]
-        self.noisy = add_up_noisy(values)
+        self.noisy = add_up_noisy(values, disjoint=self.disjoint)
         return self.noisy.as_statistics()
 
     def _distilled(self, statistics: ClassStatistics) -> SyntheticSet:
@@ -114,13 +119,20 @@ def private_statistics(plain: StatisticsServer, options: PrivacyOptions) -> Stat
     if options.trust == NODE:
         noise = {"epsilon": options.epsilon, "delta": options.delta, "shares": asdict(Shares())}
         request = plain.request.extended(PrivateStatisticsRequest, **noise)
-        return NodeNoiseStatistics(request, expectation, plain.distil, plain.learner, plain.collector)
+        parts = plain.distil, plain.learner, plain.collector
+        return NodeNoiseStatistics(request, expectation, *parts, options.disjoint_clients)
 
     def distil(exact: ClassStatistics) -> SyntheticSet:
         noisy = with_noise(exact, options.target, Shares(), NoiseSource.fresh())
-        return guaranteed(plain.distil(noisy.as_statistics()), noisy.guarantee)
+        claim = of_total(noisy.guarantee, 1 if options.disjoint_clients else len(plain.collector.partitions))
+        return guaranteed(plain.distil(noisy.as_statistics()), claim)
 
     return StatisticsServer(plain.request, plain.expectation, distil, plain.learner, plain.collector)
+
+
+def of_total(guarantee: Guarantee | None, copies: int) -> Guarantee | None:
+    """Of one noisy total in which a record may be so many times, once for each node that holds it."""
+    return None if guarantee is None else for_group(guarantee, max(copies, 1))
 
 
 def guaranteed(synthetic: SyntheticSet, guarantee: Guarantee | None) -> SyntheticSet:

@@ -18,7 +18,7 @@ from fedcl_distill.checkpoint import fingerprint
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import FAST, Protocol, find_protocol
-from fedcl_distill.networks import Architecture
+from fedcl_distill.networks import Architecture, as_architecture
 from fedcl_distill.registry import build_with, describe
 from fedcl_distill.settings import Count, Fraction, Natural, NonNegative, Positive, settings
 from fedcl_distill.synthetic import SyntheticSet
@@ -96,18 +96,18 @@ class RunOptions:
     @property
     def architecture(self) -> Architecture | None:
         """That ``network`` names; None where it names none."""
-        return None if self.network is None else as_architecture(self.network)
+        return as_architecture(self.network)
 
     @property
     def trains_network(self) -> bool:
         """Whether the server trains a network as it does for all strategies."""
         return isinstance(self.train, str | Protocol | TrainConfig)
 
-    def learner(self, test: LabelledData) -> Learner:
-        """The server's network and how it is trained; ``test`` gives shape and classes."""
-        config = self.train
+    def learner(self, test: LabelledData, network: str = "") -> Learner:
+        """The server's network, ``network`` where the run names none, and how it is trained on data like ``test``."""
+        config, default = self.train, Architecture.parse(network) if network else None
         return Learner(
-            architecture=self.architecture or self.protocol.architecture_for(test),
+            architecture=self.architecture or default or self.protocol.architecture_for(test),
             training=(lambda samples: config)
             if isinstance(config, TrainConfig)
             else partial(self.protocol.train_config_for, test),
@@ -117,31 +117,16 @@ class RunOptions:
             device=self.device,
         )
 
-    def context(self, grid: Grid, test: LabelledData) -> ServerContext:
-        """What the strategy's server works with."""
+    def context(self, grid: Grid, test: LabelledData, network: str = "") -> ServerContext:
+        """What the strategy's server works with; ``network`` is trained where the run names none."""
         nodes = self.clients or _count_nodes(grid, self.wait_seconds)
         collector = ReplyCollector(nodes, self.quorum, self.wait_seconds)
-        return ServerContext(test, self.learner(test), collector, self.rounds, self.slack, self.reply_seconds)
+        return ServerContext(test, self.learner(test, network), collector, self.rounds, self.slack, self.reply_seconds)
 
     def as_record(self) -> dict[str, Any]:
         """What a checkpoint must have been written with."""
-        return {name: describe(getattr(self, name)) for name in ("rounds", "seed", "network", "train", "slack")}
-
-
-def as_architecture(network: Any) -> Architecture:
-    """The architecture that ``network`` is or names.
-
-    Raises:
-        SettingsError: it is none.
-    """
-    if isinstance(network, Architecture):
-        return network
-    if isinstance(network, str):
-        return Architecture.parse(network)
-    if hasattr(Architecture, "of"):
-        found: Architecture = Architecture.of(network)
-        return found
-    raise SettingsError(f"network must be an Architecture or its text, such as 'convnet:width=64', got {network!r}")
+        record = {name: describe(getattr(self, name)) for name in ("rounds", "seed", "train", "slack")}
+        return {**record, "network": describe(self.architecture)}
 
 
 def run_server(
@@ -188,7 +173,7 @@ def run_server(
         if initial is not None or checkpoint is not None:
             raise SettingsError("a run whose server trains no network of ours takes no initial model and no checkpoint")
         return _train_elsewhere(grid, chosen, test, run, on_round)
-    context = run.context(grid, test)
+    context = run.context(grid, test, chosen.network)
     metered, collector, learner = MeteredGrid(grid), context.collector, context.learner
     server = chosen.server(context)
     progress = None

@@ -19,7 +19,7 @@ import torch
 from flwr.app import Message, RecordDict
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.networks import Network
+from fedcl_distill.networks import Network, check_weights_alone
 from fedcl_distill.settings import Positive, settings
 from strategies.federated.answers import CONTROL, WEIGHTS, pack_vector, unpack_vector, unpack_weights
 from strategies.federated.averaging import ValidatedFedAvgM
@@ -106,6 +106,7 @@ class ScaffoldServer(ValidatedFedAvgM):
         super().__init__(request, template, collector, **flower)
         if self.client_share < 1:
             raise SettingsError("SCAFFOLD cannot bound what one client counts for (client_share)")
+        check_weights_alone(template, "SCAFFOLD")
         self._sum: npt.NDArray[np.float64] = np.zeros(parameters_of(template).numel())
         self._examples: dict[int, int] = {}
 

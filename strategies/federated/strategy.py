@@ -18,7 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -35,6 +35,8 @@ from strategies.federated.learner import Learner
 from strategies.federated.node import Task
 from strategies.federated.state import State
 
+B = TypeVar("B", bound=Callable[..., Any])
+
 Work = Callable[[Task], RecordDict]
 """What a node makes of a request: the content of its answer."""
 
@@ -50,6 +52,9 @@ class ClientStep:
             up to such a release. A node with a privacy budget answers nothing else.
         discreet: the report beside the answer says neither how much data the node has nor how long it worked.
         counts_classes: the report says how many samples each class has.
+
+    Raises:
+        SettingsError: on construction, if the action is no Python name.
     """
 
     action: str
@@ -57,6 +62,10 @@ class ClientStep:
     protected: bool = False
     discreet: bool = False
     counts_classes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.action and not self.action.isidentifier():
+            raise SettingsError(f"an action is a Python name, for Flower asks that, got {self.action!r}")
 
     @property
     def kind(self) -> str:
@@ -102,12 +111,16 @@ class FederatedStrategy(ABC):
     """Base of all strategies: a frozen dataclass of settings that knows both sides of the conversation.
 
     Attributes:
+        name: under which it is registered.
         client_steps: what nodes are asked by this strategy. Every node that has the strategy registered answers them.
         needs_model: whether rounds begin with a global model, so that a run may begin with a given one.
+        network: text of the network that the strategy trains where a run names none; "" leaves it to the run.
     """
 
+    name: ClassVar[str] = ""
     client_steps: ClassVar[tuple[ClientStep, ...]] = ()
     needs_model: ClassVar[bool] = False
+    network: ClassVar[str] = ""
 
     @abstractmethod
     def server(self, context: ServerContext) -> Strategy:
@@ -124,6 +137,17 @@ class FederatedStrategy(ABC):
 
 class StrategyRegistry(Registry[FederatedStrategy]):
     """Settings of a strategy's parts (``local.epochs``) go by their own names in plain form: ``epochs``."""
+
+    def register(self, name: str, **facts: Any) -> Callable[[B], B]:
+        """As any register; the class learns its name, which is that of its plain form."""
+        keep = super().register(name, **facts)
+
+        def named(build: B) -> B:
+            if isinstance(build, type):
+                build.name = name  # type: ignore[attr-defined]
+            return keep(build)
+
+        return named
 
     def build(self, value: FederatedStrategy | str | Mapping[str, Any], /, **more: Any) -> FederatedStrategy:
         if isinstance(value, str):
@@ -178,7 +202,9 @@ def grouped(owner: str, kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     inner: dict[str, dict[str, Any]] = {}
     for name, value in given.items():
-        if name in own or not name:
+        if name in parts and isinstance(value, Mapping):
+            inner.setdefault(name, {}).update({key: one for key, one in value.items() if key != "name"})
+        elif name in own or not name:
             arguments[name] = _none_if_empty(own.get(name), value)
         elif name in place:
             group, field = place[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
@@ -56,13 +55,15 @@ def read_array(name: str, array: Array, dtype: npt.DTypeLike, shape: tuple[int, 
 
 
 def weights_of(network: nn.Module) -> ArrayRecord:
-    """Parameters and buffers of ``network``, in its own order, for a message."""
+    """Parameters and buffers of ``network``, in its own order, for a message; counters stay where they are."""
     return ArrayRecord(
-        {
-            name: Array(np.ascontiguousarray(tensor.detach().cpu().numpy()))
-            for name, tensor in network.state_dict().items()
-        }
+        {name: Array(np.ascontiguousarray(tensor.detach().cpu().numpy())) for name, tensor in _floats(network).items()}
     )
+
+
+def _floats(network: nn.Module) -> dict[str, Tensor]:
+    """What can be averaged: all but counters, such as that of the batches that batch norm has seen."""
+    return {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
 
 
 def read_weights(record: ArrayRecord, like: nn.Module) -> dict[str, Tensor]:
@@ -71,7 +72,7 @@ def read_weights(record: ArrayRecord, like: nn.Module) -> dict[str, Tensor]:
     Raises:
         PayloadError: they have not, or a value is NaN or infinite.
     """
-    expected: Mapping[str, Tensor] = like.state_dict()
+    expected = _floats(like)
     if set(record) != set(expected):
         raise PayloadError(f"{len(record)} weight arrays, expected {len(expected)} with the names of the global model")
     weights = {}
@@ -86,7 +87,7 @@ def read_weights(record: ArrayRecord, like: nn.Module) -> dict[str, Tensor]:
 def typed_like(record: ArrayRecord, like: nn.Module) -> ArrayRecord:
     """``record`` with the dtypes of ``like``'s weights: Flower's FedAdam makes float64 of float32 (flwr 1.41)."""
     typed = {}
-    for name, tensor in like.state_dict().items():
+    for name, tensor in _floats(like).items():
         dtype = str(tensor.dtype).removeprefix("torch.")
         typed[name] = record[name] if record[name].dtype == dtype else Array(record[name].numpy().astype(dtype))
     return ArrayRecord(typed)
@@ -94,7 +95,7 @@ def typed_like(record: ArrayRecord, like: nn.Module) -> ArrayRecord:
 
 def put_weights(network: nn.Module, record: ArrayRecord) -> None:
     """Load ``record`` into ``network``; PayloadError as for :func:`read_weights`."""
-    network.load_state_dict(read_weights(record, network))
+    network.load_state_dict(read_weights(record, network), strict=False)
 
 
 WEIGHT_BITS = (8, 16, 32)
@@ -117,7 +118,7 @@ def pack_network(network: nn.Module, bits: int) -> ArrayRecord:
     if bits == 32:
         return weights_of(network)
     arrays, ranges = {}, []
-    for name, tensor in network.state_dict().items():
+    for name, tensor in _floats(network).items():
         values = np.ascontiguousarray(tensor.detach().cpu().numpy())
         span = Range.of(values)
         arrays[name] = Array(quantise(values, span, bits))
@@ -135,7 +136,7 @@ def unpack_network(network: nn.Module, record: ArrayRecord, bits: int) -> None:
     if bits == 32:
         put_weights(network, record)
         return
-    expected = network.state_dict()
+    expected = _floats(network)
     if set(record) != {*expected, RANGES}:
         raise PayloadError(f"{len(record)} weight arrays, expected {len(expected)} and their ranges")
     ranges = read_array(RANGES, record[RANGES], np.float32, (len(expected), 2))
@@ -143,4 +144,4 @@ def unpack_network(network: nn.Module, record: ArrayRecord, bits: int) -> None:
     for (name, tensor), (low, high) in zip(expected.items(), ranges.tolist(), strict=True):
         codes = read_array(name, record[name], _DTYPES[bits], tuple(tensor.shape))
         loaded[name] = torch.from_numpy(dequantise(codes, Range(low, high), bits))
-    network.load_state_dict(loaded)
+    network.load_state_dict(loaded, strict=False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import random
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,19 +27,22 @@ from fedcl_distill import (
     encode,
     evaluate,
     list_architectures,
+    list_methods,
     register_network,
 )
-from fedcl_distill.data import LabelledData, Splits
+from fedcl_distill.data import LabelledData, Splits, partition
 from fedcl_distill.errors import CheckpointError, SettingsError
 from fedcl_distill.evaluation import PGD, find_protocol, kernel_accuracy, real_accuracy
 from fedcl_distill.labels import TeacherLabels
-from fedcl_distill.methods import METHODS
+from fedcl_distill.methods import known_settings
 from fedcl_distill.networks import NETWORKS, NetworkLimits
 from fedcl_distill.objectives import NetworkFeatures
 from fedcl_distill.selection import Herding, TrainedEmbedding, select
 from fedcl_distill.statistics import StatisticsSpec
 from fedcl_distill.training import TrainConfig, fit, predict
 from strategies.continual import DistilledMemory
+from strategies.federated import InProcessGrid, OneShot, make_client_app, run_server
+from strategies.federated.client import partition_of
 
 DATA = blobs((1, 8, 8), classes=3, per_class=12)
 BRIEF = replace(find_protocol("brief"), train_config=TrainConfig(epochs=2))
@@ -127,15 +131,15 @@ QUICK: dict[str, Any] = {
     "dimensions": 8,
     "public_range": (-1.0, 2.0),
 }
-TAKE_NETWORKS = [name for name in METHODS if "architecture" in inspect.signature(METHODS[name].preset).parameters]
+TAKE_NETWORKS = [name for name in list_methods() if "architecture" in known_settings(name)]
 CHEAP = [name for name in TAKE_NETWORKS if name != "it-gan"]
 TRAIN_INSIDE = {"mtt", "mtt-pruned", "tesla", "dd", "label-distillation", "rtp"}
 
 
 def quick(name: str, **settings: Any) -> Any:
-    known = inspect.signature(METHODS[name].preset).parameters
+    known = known_settings(name)
     chosen = {key: value for key, value in QUICK.items() if key in known}
-    if METHODS[name].family == "trajectory matching":
+    if name in ("mtt", "mtt-pruned", "tesla"):
         chosen["learning_rate"] = 10.0
     if "generator" in known:
         from fedcl_distill.parameterizations import GeneratorLatents
@@ -451,6 +455,27 @@ def test_registered_names_reach_texts_statistics_and_limits(mine: str) -> None:
             limits.check(Architecture.parse(text), (1, 8, 8), 3)
 
 
+@pytest.mark.parametrize("strategy", ["fedavg", OneShot("random")], ids=["fedavg", "one-shot"])
+def test_federations_train_it_by_its_name(strategy: Any) -> None:
+    parts = partition(DATA, "iid", 2, seed=0)
+    app = make_client_app(lambda context: parts[partition_of(context)])
+    register_network("normed")(Normed)
+    try:
+        with InProcessGrid(app, 2) as grid:
+            result = run_server(
+                grid, strategy, test=DATA, rounds=1, network=Normed, train=TrainConfig(epochs=3), clients=2
+            )
+        assert result.rounds[-1].accuracy is not None
+        if strategy == "fedavg":
+            with InProcessGrid(app, 2) as grid, pytest.raises(SettingsError, match="running statistics"):
+                run_server(grid, "scaffold", test=DATA, network=Normed, clients=2)
+    finally:
+        NETWORKS._entries.pop("normed")
+    if strategy == "fedavg":
+        with InProcessGrid(app, 2) as grid, pytest.raises(SettingsError, match="register_network"):
+            run_server(grid, strategy, test=DATA, network=Normed, clients=2)
+
+
 def test_what_is_not_registered_has_no_text() -> None:
     with pytest.raises(SettingsError, match="register_network"):
         _ = Architecture.of(Normed).text
@@ -484,3 +509,13 @@ def test_predictions_are_those_of_the_users_module() -> None:
     fit(network, DATA.inputs(), DATA.labels, TrainConfig(epochs=30, learning_rate=0.05, batch_size=12), seed=0)
     assert torch.equal(predict(network, DATA), network.module.eval()(DATA.inputs()).argmax(1))
     assert float((predict(network, DATA) == DATA.labels).float().mean()) > 0.8
+
+
+def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
+    (example,) = re.findall(r"<!-- runnable -->\n```python\n(.*?)```", page, flags=re.DOTALL)
+    try:
+        exec(compile(example, "docs/networks.md", "exec"), {"__name__": "example"})
+    finally:
+        NETWORKS._entries.pop("mine", None)
+    assert "% (1 networks, fast)" in capsys.readouterr().out

@@ -83,7 +83,7 @@ def test_distil_saves_set_picture_and_result_and_skips_what_is_done(tmp_path: Pa
         (["distil", "--bits", "3"], "bits must be"),
         (["distil", "--data", "nothing-here"], "nothing-here"),
         (["distil", "--settings", "absent.toml"], "could not read settings"),
-        (["distil", "--method-settings", "temperature=3"], "no setting temperature"),
+        (["distil", "--method-settings", "temperature=3"], "temperature"),
         (["federated", "--strategy", "magic"], "magic"),
         (["federated", "--tune", "rounds"], "has a single value"),
         (["continual", "--strategy", "magic"], "unknown strategy"),

@@ -9,7 +9,7 @@ from fedcl_distill.privacy import PrivacyTarget
 from fedcl_distill.statistics import ClassStatistics, FixedPoint, NoisyFixedPoint, NoisyStatistics, Shares
 from fedcl_distill.statistics.fixed_point import Words
 from fedcl_distill.synthetic import SyntheticSet
-from strategies.federated.private_statistics import guaranteed
+from strategies.federated.private_statistics import guaranteed, of_total
 from strategies.federated.requests import NoisyWordsRequest
 from strategies.federated.secure.options import SecureOptions
 from strategies.federated.secure.records import NOISED
@@ -29,12 +29,20 @@ class PrivateSecureStatistics(SecureStatistics):
 
     action: ClassVar[str] = NOISED
     noisy: NoisyStatistics | None = None
+    disjoint: bool = False
+    _heard: int = 0
 
     @classmethod
     def protecting(
-        cls, plain: StatisticsServer, target: PrivacyTarget, options: SecureOptions, timeout: float
+        cls,
+        plain: StatisticsServer,
+        target: PrivacyTarget,
+        options: SecureOptions,
+        timeout: float,
+        *,
+        disjoint: bool = False,
     ) -> PrivateSecureStatistics:
-        """``plain``, secured and with noise.
+        """``plain``, secured and with noise; ``disjoint`` where whoever calls states that no record is at two nodes.
 
         Raises:
             SettingsError: its bits, or the bounds of ``options``, do not suit sums in fixed point with so much noise,
@@ -48,7 +56,9 @@ class PrivateSecureStatistics(SecureStatistics):
             max_samples=options.max_samples,
         )
         others = plain.expectation, plain.distil, plain.learner, plain.collector
-        return cls(request, *others, options=options, timeout=timeout)
+        secured = cls(request, *others, options=options, timeout=timeout)
+        secured.disjoint = disjoint
+        return secured
 
     def fixed_point(self, parties: int, threshold: int) -> NoisyFixedPoint:
         """As that of :class:`SecureStatistics`, with noise."""
@@ -59,9 +69,11 @@ class PrivateSecureStatistics(SecureStatistics):
 
     def _opened(self, fixed: FixedPoint | NoisyFixedPoint, total: Words, heard: int) -> ClassStatistics:
         assert isinstance(fixed, NoisyFixedPoint)
+        self._heard = heard
         self.noisy = fixed.total(total, heard, self.expectation.spec, self.expectation.domain)
         return self.noisy.as_statistics()
 
     def _distilled(self, statistics: ClassStatistics) -> SyntheticSet:
         assert self.noisy is not None
-        return guaranteed(self.distil(statistics), self.noisy.guarantee)
+        copies = 1 if self.disjoint else self._heard
+        return guaranteed(self.distil(statistics), of_total(self.noisy.guarantee, copies))

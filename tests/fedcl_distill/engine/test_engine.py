@@ -226,5 +226,5 @@ def test_bad_budgets_and_names() -> None:
             Budget(**bad)
     with pytest.raises(SettingsError, match="unknown method"):
         build_method("magic")
-    with pytest.raises(SettingsError, match="no setting"):
+    with pytest.raises(SettingsError, match="unknown setting"):
         build_method("dm", temperature=3)

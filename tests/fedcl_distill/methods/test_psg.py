@@ -185,7 +185,7 @@ def test_nothing_but_the_mechanism_depends_on_the_records() -> None:
 def test_seconds_are_refused_and_so_is_what_looks_at_real_samples() -> None:
     with pytest.raises(SettingsError, match="number of steps"):
         small().distil(blobs(), 1, seed=0, budget=Budget(seconds=1))
-    with pytest.raises(SettingsError, match="no setting init"):
+    with pytest.raises(SettingsError, match="unknown setting 'init'"):
         build_method("psg", init="random")
     with pytest.raises(SettingsError, match="generator"):
         small(parameterization="generator")

@@ -38,7 +38,7 @@ from fedcl_distill.statistics import (
 )
 
 SPEC = StatisticsSpec(seed=0, views=4, dimensions=16, kind="direction", architecture="convnet:width=4", moments=0)
-DATA = publicly_scaled(blobs(classes=3, per_class=60))
+DATA = publicly_scaled(blobs(classes=3, per_class=240))
 EXACT = class_statistics(DATA, SPEC)
 LOW, HIGH = PrivacyTarget(0.1), PrivacyTarget(0.2)
 
@@ -79,10 +79,10 @@ def test_one_record_more_gets_other_noise() -> None:
     assert gap == pytest.approx(2**0.5, rel=0.2)
 
 
-@pytest.mark.parametrize("change", [{"fewest": 5}, {"target": HIGH}, {"max_samples": 90}, {"parties": 9}])
+@pytest.mark.parametrize("change", [{"fewest": 5}, {"target": HIGH}, {"max_samples": 290}, {"parties": 9}])
 def test_shares_of_noise_are_named_by_all_that_goes_into_them(change: dict[str, object]) -> None:
     key = NoiseSource.fresh()
-    fixed = NoisyFixedPoint(32, 6, 4, 100, PrivacyTarget(1.0), Shares())
+    fixed = NoisyFixedPoint(32, 6, 4, 300, PrivacyTarget(1.0), Shares())
     noises = []
     for one in (fixed, replace(fixed, **change)):
         words = one.words(EXACT, key).view("<i4")
@@ -134,7 +134,7 @@ def interrupted(one: object, path: Path, data: LabelledData = DATA) -> None:
         one.distil(data, 1, seed=0, budget=Budget(steps=4), callbacks=[Stopping(path)], checkpoint=path)  # type: ignore[attr-defined]
 
 
-FLOATS = LabelledData.from_tensors(torch.rand(600, 1, 4, 4), torch.arange(3).repeat(200))
+FLOATS = LabelledData.from_tensors(torch.rand(900, 1, 4, 4), torch.arange(3).repeat(300))
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_psg_started_again_otherwise_takes_no_old_noise(tmp_path: Path, change: 
         {"normalisation": Normalisation((0.1,), (2.0,))},
         {"class_names": ("a", "b", "z")},
         {"value_range": (-1.0, 3.0)},
-        {"allow_hflip": False},
+        {"allow_hflip": not DATA.spec.allow_hflip},
     ],
 )
 def test_a_checkpoint_of_the_same_samples_on_another_scale_is_another_run(
@@ -236,7 +236,7 @@ def test_a_checkpoint_of_the_same_samples_on_another_scale_is_another_run(
     save_checkpoint(path, fingerprint(DATA, "run"), {"step": 1})
     assert load_checkpoint(path, fingerprint(DATA, "run")) == {"step": 1}
     with pytest.raises(CheckpointError, match="scale"):
-        load_checkpoint(path, fingerprint(replace(DATA, **other), "run"))
+        load_checkpoint(path, fingerprint(DATA.with_spec(**other), "run"))
 
 
 def test_what_cannot_be_released_costs_nothing_and_sees_nothing(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_sums_of_parts_have_the_noise_of_all_and_the_weaker_guarantee() -> None:
     assert total.variance == 4
     assert total.deviations()["counts"] == pytest.approx(2 * parts[0].deviations()["counts"])
     torch.testing.assert_close(total.counts, sum(one.counts for one in parts))
-    mixed = add_up_noisy([noisy_of(0, PrivacyTarget(1.0)), noisy_of(1, PrivacyTarget(3.0))])
+    mixed = add_up_noisy([noisy_of(0, PrivacyTarget(1.0)), noisy_of(1, PrivacyTarget(3.0))], disjoint=True)
     assert mixed.guarantee is not None
     assert mixed.guarantee.epsilon == 3.0
     assert add_up_noisy([noisy_of(), noisy_of(target=None)]).guarantee is None

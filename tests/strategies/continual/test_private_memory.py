@@ -25,7 +25,7 @@ def memory(ledger=None, epsilon=8.0):
     method = private_statistics(
         epsilon=epsilon, views=3, dimensions=8, architecture="convnet:width=4", moments=3, ledger=ledger
     )
-    return PrivateMemory(2_000, method=method, budget=Budget(steps=5))
+    return PrivateMemory(2_000, method=method, budget=Budget(steps=5), disjoint=True)
 
 
 def test_every_experience_is_released_once_and_kept_in_its_bytes(tmp_path):

@@ -17,7 +17,7 @@ from federations import data_and_test, quick, run, serve
 from simulations.settings import FederatedSettings
 from strategies.federated import InProcessGrid, make_client_app
 from strategies.federated.client import partition_of
-from strategies.federated.dynafed import DynaFedOptions, Replayer, without_content
+from strategies.federated.dynafed import DynaFed, Replayer, without_content
 
 OPTIONS = {"collect_rounds": 2, "segment": 1, "student_steps": 3, "distil_steps": 3, "finetune_epochs": 2}
 
@@ -47,7 +47,7 @@ def test_it_is_fedavg_until_the_path_is_long_enough():
 
 def test_the_set_hangs_on_the_path_alone():
     train, test = data_and_test()
-    options = DynaFedOptions(segment=1, student_steps=3, distil_steps=3)
+    options = DynaFed(segment=1, student_steps=3, distil_steps=3)
     path = _path(train)
     other = test.subset(torch.arange(3))
     one, again = (Replayer(options, like, 2, seed=0).distil(path) for like in (test, other))
@@ -60,7 +60,7 @@ def test_a_model_learns_from_the_set_what_only_the_path_knew():
     train, test = data_and_test()
     path = _path(train)
     before = accuracy(path[0], test)
-    options = DynaFedOptions(segment=3, collect_rounds=3, student_steps=10, distil_steps=60, student_learning_rate=0.1)
+    options = DynaFed(segment=3, collect_rounds=3, student_steps=10, distil_steps=60, student_learning_rate=0.1)
     synthetic = Replayer(options, test, 4, seed=0).distil(path)
     fit(path[0], synthetic.inputs(), synthetic.labels, TrainConfig(30, 0.1), seed=0)
     assert accuracy(path[0], test) > max(before, 0.5) + 0.2

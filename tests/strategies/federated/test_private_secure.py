@@ -29,6 +29,7 @@ PRIVATE = {
     "secure": True,
     "trust": "nodes",
     "epsilon": 4.0,
+    "disjoint_clients": True,
     "max_samples": 200,
 }
 
@@ -150,9 +151,8 @@ def test_a_node_with_a_budget_sends_no_sums_without_noise(tmp_path: Path) -> Non
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(own: dict[str, object], bits: int, match: str) -> None:
-    one = settings(bits=bits, strategy_settings=own)
     with pytest.raises(SettingsError, match=match):
-        served(one, app_of(one))
+        served(settings(bits=bits, strategy_settings=own), app_of(settings()))
 
 
 def test_words_hold_another_noise_each_time() -> None:

@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from builders import blobs
 from fedcl_distill.data import partition
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.privacy import PrivacyBudget, guarantee_of
+from fedcl_distill.privacy import PrivacyBudget, PrivacyTarget, epsilon_of, guarantee_of
 from fedcl_distill.statistics import decode_noisy
 from fedcl_distill.synthetic import Limits
 from federations import quick, serve
@@ -28,6 +28,7 @@ SMALL = {
     "kind": "direction",
     "moments": 3,
     "epsilon": 5.0,
+    "disjoint_clients": True,
 }
 TRAIN, TEST = blobs(classes=3, per_class=200), blobs(classes=3, per_class=20, seed=1)
 
@@ -141,3 +142,13 @@ def test_feature_vectors_have_no_public_scale() -> None:
     one = settings(architecture="mlp:width=4")
     with pytest.raises(SettingsError, match="would reveal them"), InProcessGrid(app_of(one), nodes=2) as grid:
         serve(grid, one, blobs((6,)))
+
+
+@pytest.mark.parametrize("trust", ["node", "server"])
+def test_unless_stated_a_record_may_be_at_every_node(trust: str) -> None:
+    one = settings(trust=trust, disjoint_clients=False)
+    found = guarantee_of(run(one, app_of(one)).synthetic.provenance)
+    assert found is not None
+    single = PrivacyTarget(5.0).guarantee(1.0).mechanism
+    halved = dataclasses.replace(single, noise_multiplier=single.noise_multiplier / 2)
+    assert found.epsilon == pytest.approx(epsilon_of([single] * 2 if trust == "node" else [halved], 1e-5), abs=0.02)
