@@ -14,12 +14,29 @@ from typing import TYPE_CHECKING
 from fedcl_distill._imports import import_lazily
 
 if TYPE_CHECKING:
-    from fedcl_distill.data import LabelledData, Normalisation, Splits
+    from fedcl_distill.augmentation import register_augmentation
+    from fedcl_distill.data import (
+        DataSpec,
+        FrameEncoder,
+        LabelledData,
+        Normalisation,
+        Splits,
+        as_labelled,
+        from_arrays,
+        from_dataframe,
+        from_dataset,
+        partition,
+    )
     from fedcl_distill.data import load as load_data
     from fedcl_distill.engine import Budget, ByteBudget, Callback, Distiller, Engine, ProgressBar
     from fedcl_distill.evaluation import FAST, FIELD, Evaluation, Protocol, evaluate
-    from fedcl_distill.methods import build_method, list_methods
+    from fedcl_distill.labels import register_labels
+    from fedcl_distill.methods import build_method, list_methods, register_method
     from fedcl_distill.networks import Architecture, as_network, list_architectures, register_network
+    from fedcl_distill.objectives import MatchContext, Objective, register_objective
+    from fedcl_distill.optimisers import register_optimiser
+    from fedcl_distill.parameterizations import register_parameterization
+    from fedcl_distill.selection import register_selection
     from fedcl_distill.synthetic import SyntheticSet, decode, encode, load, save, union
 
 __version__ = "0.1.0"
@@ -29,6 +46,13 @@ _PLACES = {
     "Normalisation": "data",
     "Splits": "data",
     "load_data": "data:load",
+    "DataSpec": "data",
+    "FrameEncoder": "data",
+    "as_labelled": "data",
+    "from_arrays": "data",
+    "from_dataframe": "data",
+    "from_dataset": "data",
+    "partition": "data",
     "Budget": "engine",
     "ByteBudget": "engine",
     "Callback": "engine",
@@ -46,6 +70,15 @@ _PLACES = {
     "as_network": "networks",
     "list_architectures": "networks",
     "register_network": "networks",
+    "register_augmentation": "augmentation",
+    "register_labels": "labels",
+    "register_method": "methods",
+    "MatchContext": "objectives",
+    "Objective": "objectives",
+    "register_objective": "objectives",
+    "register_optimiser": "optimisers",
+    "register_parameterization": "parameterizations",
+    "register_selection": "selection",
     "SyntheticSet": "synthetic",
     "decode": "synthetic",
     "encode": "synthetic",
@@ -61,25 +94,41 @@ __all__ = [
     "Budget",
     "ByteBudget",
     "Callback",
+    "DataSpec",
     "Distiller",
     "Engine",
     "Evaluation",
+    "FrameEncoder",
     "LabelledData",
+    "MatchContext",
     "Normalisation",
+    "Objective",
     "ProgressBar",
     "Protocol",
     "Splits",
     "SyntheticSet",
+    "as_labelled",
     "as_network",
     "build_method",
     "decode",
     "encode",
     "evaluate",
+    "from_arrays",
+    "from_dataframe",
+    "from_dataset",
     "list_architectures",
     "list_methods",
     "load",
     "load_data",
+    "partition",
+    "register_augmentation",
+    "register_labels",
+    "register_method",
     "register_network",
+    "register_objective",
+    "register_optimiser",
+    "register_parameterization",
+    "register_selection",
     "save",
     "union",
 ]

@@ -15,6 +15,7 @@ from fedcl_distill.context import SetupContext
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.micro_batches import micro_batch_size, micro_batches
 from fedcl_distill.seeding import derive_seed, generator_for, isolated_rng
+from fedcl_distill.settings import Count, Momentum, NonNegative, Positive, settings
 
 Shape = tuple[int, ...]
 
@@ -217,7 +218,7 @@ def _coarse(images: Tensor) -> Tensor:
 _MIN_TRAIN_STEPS = 20
 
 
-@dataclass(frozen=True)
+@settings
 class Training:
     """How to train.
 
@@ -230,12 +231,12 @@ class Training:
         discriminator_width: channels of its first layer; the others have twice as many.
     """
 
-    steps: int
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    reconstruction: float = 10.0
-    average: float = 0.99
-    discriminator_width: int = 16
+    steps: Count
+    batch_size: Count = 64
+    learning_rate: Positive = 2e-3
+    reconstruction: NonNegative = 10.0
+    average: Momentum = 0.99
+    discriminator_width: Count = 16
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
 
@@ -103,6 +103,20 @@ def as_optimiser(value: Optimiser | str | Mapping[str, Any]) -> Optimiser:
             f"of: {', '.join(OPTIMISERS.names())}"
         )
     return value
+
+
+def check_optimiser(owner: Any, *shortcuts: str) -> None:
+    """Return if ``owner.optimiser``, which stands in place of settings called ``shortcuts``, is one or None.
+
+    Raises:
+        SettingsError: it is neither, or one of ``shortcuts``, fields of the dataclass ``owner``, is not at its default.
+    """
+    if owner.optimiser is None:
+        return
+    as_optimiser(owner.optimiser)
+    both = [one.name for one in fields(owner) if one.name in shortcuts and getattr(owner, one.name) != one.default]
+    if both:
+        raise SettingsError(f"{type(owner).__name__}: give optimiser or {' and '.join(both)}, not both")
 
 
 @dataclass(frozen=True)
@@ -353,6 +367,7 @@ __all__ = [
     "as_optimiser",
     "as_schedule",
     "build_optimiser",
+    "check_optimiser",
     "register_optimiser",
     "register_schedule",
 ]

@@ -335,7 +335,7 @@ def parse(text: str) -> dict[str, Any]:
             if len(items) > 1:
                 raise SettingsError(f"cannot read {item!r} in {text!r}; expected setting=value")
             key, value = "", item
-        found[key.strip()] = _value(value.strip())
+        found[key.strip()] = read_value(value.strip())
     return found
 
 
@@ -370,7 +370,8 @@ def _split(rest: str, text: str) -> Iterator[str]:
     yield from filter(None, (rest[start:].strip(),))
 
 
-def _value(text: str) -> Any:
+def read_value(text: str) -> Any:
+    """The plain value that ``text`` stands for: JSON where it is that, a list or a part in brackets, else itself."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -379,6 +380,6 @@ def _value(text: str) -> Any:
         inner = text[1:-1].strip()
         items = list(_split(inner, text))
         if (len(items) > 1 or inner.endswith(",")) and not any(sign in items[0] for sign in ":="):
-            return [_value(item) for item in items]
+            return [read_value(item) for item in items]
         return parse(inner)
     return text

@@ -60,6 +60,20 @@ class Range:
         return " and ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None) or "finite"
 
 
+@dataclass(frozen=True)
+class Known:
+    """Names that a register knows, for ``Annotated[str, Known("method", list_methods)]``.
+
+    What stands behind a colon are settings, which whoever builds the part checks.
+    """
+
+    kind: str
+    names: Callable[[], Collection[str]]
+
+    def __contains__(self, text: str) -> bool:
+        return text.partition(":")[0].strip() in self.names()
+
+
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
@@ -163,14 +177,29 @@ def check_values(owner: str, hints: Mapping[str, Any], values: Mapping[str, Any]
     """
     for name, hint in hints.items():
         if not allows(hint, values[name]):
-            raise SettingsError(f"{owner}: {name} must be {allowed(hint)}, got {_shown(values[name])}")
+            raise SettingsError(f"{owner}: {refusal(name, hint, values[name])}")
+
+
+def refusal(name: str, hint: Any, value: Any) -> str:
+    """Why ``value`` is not what the annotation ``hint`` of ``name`` allows; the nearest name where one is meant."""
+    for mark in marks(hint):
+        if isinstance(mark, Known) and isinstance(value, str):
+            return suggest(mark.kind, value.partition(":")[0], mark.names())
+    return f"{name} must be {allowed(hint)}, got {_shown(value)}"
+
+
+def marks(hint: Any) -> list[Any]:
+    """The :class:`Range` and :class:`Known` that the annotation ``hint`` carries, for itself or an alternative."""
+    own = [one for one in get_args(hint)[1:] if isinstance(one, Range | Known)] if get_origin(hint) is Annotated else []
+    below = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
+    return [*own, *(mark for one in below for mark in marks(one))]
 
 
 def allows(hint: Any, value: Any) -> bool:
     """Whether ``value`` is what the annotation ``hint`` describes; what cannot be told counts as allowed."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        bounds = [one for one in args[1:] if isinstance(one, Range)]
+        bounds = [one for one in args[1:] if isinstance(one, Range | Known)]
         return allows(args[0], value) and all(value in one for one in bounds)
     if origin in (Union, types.UnionType):
         return any(allows(one, value) for one in args)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field, fields
+from collections.abc import Callable, Iterator
+from dataclasses import field
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DivergenceError, SettingsError
 from fedcl_distill.micro_batches import micro_batch_size, micro_batches
 from fedcl_distill.networks.base import Learning
-from fedcl_distill.optimisers import Optimiser, Schedule, Scheduled, as_optimiser, as_schedule, build_optimiser
+from fedcl_distill.optimisers import Optimiser, Schedule, Scheduled, as_schedule, build_optimiser, check_optimiser
+from fedcl_distill.registry import Plain
 from fedcl_distill.resampling import check_weights, systematic_resample
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Count, Momentum, Natural, NonNegative, Positive, settings
@@ -55,19 +56,21 @@ class TrainConfig:
     momentum: Momentum = 0.9
     weight_decay: NonNegative = 5e-4
     batch_size: Count = 256
-    schedule: Schedule | str | Mapping[str, Any] = "halfway"
-    augmentation: Augmentation | Transform | str | Mapping[str, Any] = field(default_factory=NoAugmentation)
-    optimiser: Optimiser | str | Mapping[str, Any] | None = None
+    schedule: Schedule | Plain = "halfway"
+    augmentation: Augmentation | Transform | Plain = field(default_factory=NoAugmentation)
+    optimiser: Optimiser | Plain | None = None
 
     def __post_init__(self) -> None:
         as_schedule(self.schedule)
         as_augmentation(self.augmentation)
-        if self.optimiser is None:
-            return
-        as_optimiser(self.optimiser)
-        both = [one.name for one in fields(self) if one.name in _OF_SGD and getattr(self, one.name) != one.default]
-        if both:
-            raise SettingsError(f"TrainConfig: give optimiser or {' and '.join(both)}, not both")
+        check_optimiser(self, *_OF_SGD)
+
+    @classmethod
+    def of(cls, optimiser: Optimiser | Plain | None, **settings: Any) -> TrainConfig:
+        """A config with ``optimiser``, or with the settings of SGD among ``settings`` where that is None."""
+        if optimiser is not None:
+            settings = {name: value for name, value in settings.items() if name not in _OF_SGD}
+        return cls(optimiser=optimiser, **settings)
 
     def steps(self, samples: int) -> int:
         """Steps of training on so many samples."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ except ImportError as error:
     sys.exit(f"the command line needs {error.name}: pip install 'fedcl-distill[all]'")
 
 from fedcl_distill._imports import check_floors
+from fedcl_distill.settings import suggest
 from simulations.commands import COMMANDS
 
 _USER_ERROR, _INTERRUPTED = 2, 130
@@ -43,6 +45,11 @@ class _Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return _LateCommand(cmd_name, help=COMMANDS[cmd_name].help) if cmd_name in COMMANDS else None
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            ctx.fail(suggest("command", args[0], COMMANDS))
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         warnings.filterwarnings("ignore", message="no QP solver found")  # Avalanche imports one; nothing here uses it
         try:
@@ -68,6 +75,10 @@ app = typer.Typer(cls=_Commands, add_completion=False, pretty_exceptions_enable=
 def _root(
     ctx: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the small comparison.", metavar="DIR")] = Path("runs"),
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="Import a module that registers parts of yours, here and in all processes; repeatable."),
+    ] = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Dataset distillation for federated and continual learning, simulated and measured.
@@ -75,6 +86,8 @@ def _root(
     Without a subcommand, runs a small comparison of both worlds on 8x8 digits (a minute of processor time, shared by
     two or three cores) and writes its report.
     """
+    if plugin:
+        use_plugins(plugin)
     if version:
         from fedcl_distill import __version__
 
@@ -83,6 +96,25 @@ def _root(
         from simulations.commands.small_comparison import show_small_comparison
 
         show_small_comparison(out)
+
+
+def use_plugins(modules: list[str]) -> None:
+    """Import ``modules`` here, and in the processes that this one starts.
+
+    They are looked for in the working folder, too, but last: nothing there stands in for what is installed.
+
+    Raises:
+        SettingsError: one cannot be imported.
+    """
+    from fedcl_distill.registry import PLUGINS_VARIABLE, load_plugins
+
+    here = os.getcwd()
+    sys.path.append(here)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), here)))
+    named = [*filter(None, os.environ.get(PLUGINS_VARIABLE, "").split(",")), *modules]
+    os.environ[PLUGINS_VARIABLE] = ",".join(dict.fromkeys(named))
+    load_plugins.cache_clear()
+    load_plugins()
 
 
 def main() -> None:

@@ -16,6 +16,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from fedcl_distill.errors import SettingsError
+
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESTART_PEAK = "5"  # see proc(5): resets the peak of resident memory
 
@@ -174,3 +176,18 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if formula is not None:
             self.total += int(formula(*args, **(kwargs or {}), out_val=result))
         return result
+
+
+def check_device(device: str) -> None:
+    """Return if PyTorch can compute on ``device`` here; "auto" is any.
+
+    Raises:
+        SettingsError: it cannot; the message says why.
+    """
+    if device == "auto":
+        return
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SettingsError(f"device {device!r} is not there ({reason}); --device cpu always is") from error

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from fedcl_distill.errors import SettingsError
+from simulations.costs import check_device
+from simulations.distillations import watch_distillations
 from simulations.running.progress import Watcher
 from simulations.running.runs import Record, Run, Settings, checkpoint_of
 
@@ -19,9 +22,16 @@ def perform(
     It imports what the kind needs: Avalanche for continual runs alone.
 
     Raises:
-        SettingsError: there is no such kind.
+        SettingsError: there is no such kind, or no such device here.
     """
 
+    check_device(str(settings.get("device", "cpu")))
+    shown = nullcontext() if kind == "distil" else watch_distillations(watcher)  # which shows its one by itself
+    with shown:
+        return _perform(kind, settings, watcher, folder, checkpoints)
+
+
+def _perform(kind: str, settings: Mapping[str, Any], watcher: Watcher, folder: Path, checkpoints: bool) -> Record:
     def checkpoint(settings: Settings) -> Path | None:
         return checkpoint_of(kind, Run(kind, settings).key, folder) if checkpoints else None
 

@@ -1,10 +1,12 @@
 """Labelled data in memory, where it comes from, and how it is divided over clients."""
 
-from fedcl_distill.data.dataset import from_dataset
+from fedcl_distill.data.dataset import DataLike, as_labelled, from_arrays, from_dataset
 from fedcl_distill.data.files import load_image_folder, load_npz, read_idx
+from fedcl_distill.data.frame import FrameEncoder, from_dataframe
 from fedcl_distill.data.labelled import LabelledData, Splits
 from fedcl_distill.data.partition import (
     IID,
+    PARTITIONERS,
     ClassesPerClient,
     Dirichlet,
     FlowerDatasetsPartitioner,
@@ -19,15 +21,21 @@ from fedcl_distill.data.tables import load_csv
 
 __all__ = [
     "IID",
+    "PARTITIONERS",
     "ClassesPerClient",
+    "DataLike",
     "DataSpec",
     "Dirichlet",
     "FlowerDatasetsPartitioner",
+    "FrameEncoder",
     "LabelledData",
     "Natural",
     "Normalisation",
     "Partitioner",
     "Splits",
+    "as_labelled",
+    "from_arrays",
+    "from_dataframe",
     "from_dataset",
     "list_sources",
     "load",

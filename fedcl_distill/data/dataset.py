@@ -1,19 +1,26 @@
-"""Any map-style PyTorch data set, read into memory once."""
+"""Data of any kind as :class:`LabelledData`: torch data sets, Hugging Face, loaders, arrays."""
 
 from __future__ import annotations
 
+import logging
 import operator
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from fedcl_distill.data.files import is_pil_image, pixel_normalisation, pixels_of
-from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.data.labelled import LabelledData, Splits
 from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.errors import DataError
+
+_LOG = logging.getLogger(__name__)
 
 
 class MapStyle(Protocol):
@@ -24,74 +31,296 @@ class MapStyle(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
+DataLike: TypeAlias = LabelledData | MapStyle | DataLoader[Any] | tuple[Any, Any]
+"""Whatever :func:`as_labelled` reads."""
+
+SAMPLE_KEYS = ("image", "img", "pixel_values")
+LABEL_KEYS = ("label", "labels", "fine_label")
+_NATURAL_IMAGES = frozenset({"CIFAR10", "CIFAR100", "FashionMNIST", "STL10", "Flowers102", "OxfordIIITPet", "Food101"})
+_CHUNK = 64  # items that are held as they came, before they become bytes
+
+
+def as_labelled(data: DataLike) -> LabelledData:
+    """``data`` as what everything here works on; every public function that takes data calls this.
+
+    Args:
+        data: :class:`LabelledData` (returned as it is); a synthetic set (its samples with hard labels); any map-style
+            data set, Hugging Face's included, as :func:`from_dataset` reads it; a ``DataLoader``, of which only the
+            data set counts (batch size, sampler and ``collate_fn`` are ignored, and logged); or a pair (X, y) of
+            tensors or arrays, as :func:`from_arrays` reads it.
+
+    Raises:
+        DataError: it is none of these, or what it holds does not fit together.
+
+    Example:
+        >>> as_labelled((torch.rand(4, 3), torch.tensor([0, 1, 1, 0]))).class_names
+        ('0', '1')
+    """
+    if isinstance(data, LabelledData):
+        return data
+    if isinstance(data, Splits):
+        raise DataError("these are splits; give one part, .train or .test")
+    if hasattr(data, "as_labelled_data"):
+        made: LabelledData = data.as_labelled_data()
+        return made
+    if isinstance(data, DataLoader):
+        _LOG.info("of a DataLoader only its data set is read; batch size, sampler and collate_fn are ignored")
+        return from_dataset(data.dataset)  # type: ignore[arg-type]
+    if hasattr(data, "columns") and hasattr(data, "iloc"):
+        raise DataError("a data frame does not say which column is the label: give from_dataframe(frame, label=…)[0]")
+    if isinstance(data, tuple) and len(data) == 2 and all(hasattr(one, "__len__") for one in data):
+        return from_arrays(*data)
+    return from_dataset(data)  # type: ignore[arg-type]
+
+
 def from_dataset(
     dataset: MapStyle,
     *,
+    keys: tuple[str, str] | None = None,
     class_names: Sequence[str] | None = None,
     normalisation: Normalisation | None = None,
     value_range: tuple[float, float] | None = None,
     name: str | None = None,
+    allow_hflip: bool | None = None,
+    seed: int = 0,
 ) -> LabelledData:
-    """Read every item of ``dataset`` into memory.
+    """Read every item of ``dataset`` into memory: once each, in order, transforms included.
+
+    Random transforms so give one draw an item. They draw from torch's, numpy's and Python's global random states,
+    which are seeded with ``seed`` for the time of reading and put back afterwards.
 
     Args:
-        dataset: items are ``(sample, label, …)``; anything after the label is ignored (Avalanche adds a task
-            label). A sample is a PIL image, or a tensor or array (channels, height, width), (height, width)
-            or (features,); a label is an integer.
-        class_names: default ``dataset.classes`` where it has them, else "0", "1", … up to the largest label.
+        dataset: items are ``(sample, label, …)``, of which anything after the label is ignored (Avalanche adds a task
+            label), or dicts, as those of Hugging Face and flwr-datasets. A sample is a PIL image, or a tensor or array
+            (channels, height, width), (height, width) or (features,); a label is an integer or a text.
+        keys: where items are dicts, those of sample and label; by default "image", "img" or "pixel_values" and
+            "label", "labels" or "fine_label", if an item has just one of each.
+        class_names: default those that ``dataset`` knows (``classes``, or the names of Hugging Face's feature; of what
+            is below a ``Subset`` too). Else text labels are numbered in sorted order, and integers are named "0", "1",
+            … up to the largest.
         normalisation: default measured on these samples; pass the training data's for test data.
-        value_range: of float samples; default (0, 1) for images within it, else the smallest and largest
-            value.
+        value_range: of float samples; default (0, 1) for images within it, else the smallest and largest value.
         name: default the class name of ``dataset``.
+        allow_hflip: whether a mirrored image keeps its class. None allows it for torchvision's data sets of natural
+            images (CIFAR, Fashion-MNIST, Flowers, …), and for no other data.
+        seed: of what transforms draw.
 
     Returns:
-        uint8 images where the items are 8-bit images, also after torchvision's ``ToTensor``; else float32
-        samples.
+        uint8 images where the items are 8-bit images, also after torchvision's ``ToTensor``; else float32 samples.
 
     Raises:
         DataError: not map-style, empty, items of another form, samples of several shapes or types.
     """
-    label = name or type(dataset).__name__
+    base = _base(dataset)
+    label = name or type(base).__name__
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        raise DataError(f"{label}: expected a map-style data set, with a length and items by position")
-    samples, labels = _read(dataset, label)
-    samples = _as_pixels(samples)
+        raise DataError(
+            f"{label}: expected a map-style data set, with a length and items by position, "
+            f"got a {type(dataset).__name__}"
+        )
+    with _global_seed(seed):
+        samples, raw_labels, label_key = _read(dataset, keys, label)
+    known = class_names or _class_names(base, label_key)
+    labels, names = _numbered(raw_labels, known, label)
     if samples.dtype == torch.uint8 and samples.ndim == 3:
         samples = samples.unsqueeze(1)
     if samples.dtype == torch.uint8 and samples.ndim == 4 and normalisation is None:
         normalisation = pixel_normalisation(samples)
     return LabelledData.from_tensors(
         samples,
-        torch.tensor(labels, dtype=torch.int64),
-        class_names=class_names or _class_names(dataset, labels),
+        labels,
+        class_names=names,
         normalisation=normalisation,
         value_range=value_range or _value_range(samples),
         name=label,
+        allow_hflip=_is_natural(base) if allow_hflip is None else allow_hflip,
     )
 
 
-def _read(dataset: MapStyle, label: str) -> tuple[Tensor, list[int]]:
-    samples: list[Tensor] = []
-    labels: list[int] = []
+def from_arrays(
+    samples: Any,
+    labels: Any,
+    *,
+    channels: Literal["first", "last"] | None = None,
+    class_names: Sequence[str] | None = None,
+    normalisation: Normalisation | None = None,
+    value_range: tuple[float, float] | None = None,
+    name: str = "data",
+    allow_hflip: bool = False,
+    feature_names: Sequence[str] = (),
+) -> LabelledData:
+    """Build from numpy arrays, tensors or nested lists.
+
+    Args:
+        samples: (n, features); grey images (n, height, width); or colour images. Integers from 0 to 255 make 8-bit
+            images; other numbers are taken as float32.
+        labels: (n,) or (n, 1): whole numbers from 0 on, booleans or texts (numbered in sorted order).
+        channels: where images of 4 dimensions have their channels. None decides if only one of the two places has 1,
+            3 or 4 entries, and refuses otherwise.
+        class_names, normalisation, value_range, name, allow_hflip: as for :func:`from_dataset`.
+        feature_names: one name a feature.
+
+    Raises:
+        DataError: other shapes, text among numbers, NaN or infinity, or a place of channels that nothing tells.
+
+    Example:
+        >>> data = from_arrays([[0.0, 1.0], [2.0, 3.0]], ["no", "yes"])
+        >>> data.sample_shape, data.class_names, data.labels.tolist()
+        ((2,), ('no', 'yes'), [0, 1])
+    """
+    if channels not in (None, "first", "last"):
+        raise DataError(f"{name}: channels must be 'first' or 'last', got {channels!r}")
+    values = _numbers(samples, name)
+    if values.ndim == 4 and (channels or _place_of_channels(values.shape, name)) == "last":
+        values = values.transpose(0, 3, 1, 2)
+    if values.ndim > 2 and values.dtype.kind in "iu" and values.dtype != np.uint8:
+        if values.size and not 0 <= values.min() <= values.max() <= 255:
+            raise DataError(f"{name}: whole-number images must lie within 0 and 255, or be given as floats")
+        values = values.astype(np.uint8)
+    if values.dtype != np.uint8 or values.ndim == 2:
+        values = values.astype(np.float32)
+    targets, names = _numbered(_label_list(labels, name), class_names, name)
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return LabelledData.from_tensors(
+        tensor,
+        targets,
+        class_names=names,
+        normalisation=normalisation,
+        value_range=value_range or _value_range(tensor),
+        name=name,
+        allow_hflip=allow_hflip,
+        feature_names=feature_names,
+    )
+
+
+def _numbers(values: Any, name: str) -> NDArray[Any]:
+    try:
+        array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    except ValueError as error:
+        raise DataError(f"{name}: samples have several lengths: {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"{name}: samples must be numbers, got {array.dtype}; from_dataframe reads tables with texts and categories"
+        )
+    if array.ndim not in (2, 3, 4):
+        raise DataError(f"{name}: samples must be (n, features) or images (n, …), got shape {array.shape}")
+    return array.astype(np.uint8) if array.dtype.kind == "b" else array
+
+
+def _place_of_channels(shape: Sequence[int], name: str) -> Literal["first", "last"]:
+    first, last = (size in (1, 3, 4) for size in (shape[1], shape[3]))
+    if first == last:
+        raise DataError(
+            f"{name}: images of shape {tuple(shape)} do not tell where channels are: give channels='first' or 'last'"
+        )
+    return "first" if first else "last"
+
+
+def _label_list(labels: Any, name: str) -> list[Any]:
+    array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise DataError(f"{name}: labels must be (n,), one a sample, got shape {array.shape}")
+    if array.dtype.kind == "f":
+        if not np.array_equal(array, np.rint(array)):
+            raise DataError(f"{name}: labels must be whole numbers or texts, got {array[array != np.rint(array)][0]}")
+        array = array.astype(np.int64)
+    return [int(one) for one in array] if array.dtype.kind == "b" else array.tolist()
+
+
+def _numbered(labels: Sequence[Any], names: Sequence[str] | None, where: str) -> tuple[Tensor, tuple[str, ...]]:
+    """int64 labels and the names of their classes; texts are numbered by ``names``, or in sorted order."""
+    if all(isinstance(one, str) for one in labels) and labels:
+        known = tuple(names or sorted(set(labels)))
+        position = {name: index for index, name in enumerate(known)}
+        unknown = sorted(set(labels) - set(known))
+        if unknown:
+            raise DataError(f"{where}: label {unknown[0]!r} is none of the classes {known[:20]}")
+        return torch.tensor([position[one] for one in labels]), known
+    numbers = [_label(one, f"{where}: item {index}") for index, one in enumerate(labels)]
+    if not names and numbers and min(numbers) < 0:
+        raise DataError(f"{where}: labels must not be negative, got {min(numbers)}")
+    classes = tuple(str(one) for one in names) if names else tuple(str(c) for c in range(max(numbers, default=-1) + 1))
+    return torch.tensor(numbers, dtype=torch.int64), classes
+
+
+def _read(dataset: MapStyle, keys: tuple[str, str] | None, label: str) -> tuple[Tensor, list[Any], str | None]:
+    """All samples (as bytes where all are 8-bit pixels), their labels as they came, and the key of labels in dicts."""
+    samples, labels, chunk = _Samples(len(dataset), label), list[Any](), list[Tensor]()
     for index, item in enumerate(_items(dataset)):
         where = f"{label}: item {index}"
-        if not isinstance(item, tuple | list) or len(item) < 2:
-            raise DataError(f"{where} is a {type(item).__name__}, expected (sample, label, …)")
-        samples.append(_sample(item[0], where))
-        labels.append(_label(item[1], where))
-    if not samples:
-        raise DataError(f"{label}: there are no samples")
-    for index, sample in enumerate(samples):
-        if sample.shape != samples[0].shape or sample.dtype != samples[0].dtype:
-            raise DataError(
-                f"{label}: item {index} is {_form(sample)}, item 0 is {_form(samples[0])}; all must be alike"
-            )
-    return torch.stack(samples), labels
+        if isinstance(item, Mapping):
+            keys = keys or _guess_keys(item, where)
+            sample, target = (_entry(item, key, where) for key in keys)
+        elif isinstance(item, tuple | list) and len(item) >= 2:
+            sample, target = item[0], item[1]
+        else:
+            raise DataError(f"{where} is a {type(item).__name__}, expected (sample, label, …) or a dict of both")
+        chunk.append(_sample(sample, where))
+        labels.append(target)
+        if len(chunk) == _CHUNK:
+            samples.add(chunk)
+            chunk = []
+    samples.add(chunk)
+    return samples.values(), labels, keys[1] if keys else None
+
+
+class _Samples:
+    """Room for all samples: one byte a value as long as all are 8-bit pixels."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._count, self._name, self._done = count, name, 0
+        self._first: Tensor | None = None
+        self._room: Tensor | None = None
+
+    def add(self, chunk: Sequence[Tensor]) -> None:
+        if not chunk:
+            return
+        self._check_alike(chunk)
+        stacked = _as_pixels(torch.stack(list(chunk)))
+        if self._room is None:
+            self._room = torch.empty((self._count, *stacked.shape[1:]), dtype=stacked.dtype)
+        elif self._room.dtype == torch.uint8 and stacked.dtype != torch.uint8:
+            self._room = self._room.to(stacked.dtype).div_(255)  # what were pixels so far is as ToTensor gave it
+        elif stacked.dtype == torch.uint8 and self._room.dtype != torch.uint8:
+            stacked = torch.stack(list(chunk))
+        self._room[self._done : self._done + len(chunk)] = stacked
+        self._done += len(chunk)
+
+    def values(self) -> Tensor:
+        if self._room is None:
+            raise DataError(f"{self._name}: there are no samples")
+        return self._room
+
+    def _check_alike(self, chunk: Sequence[Tensor]) -> None:
+        first = self._first = chunk[0] if self._first is None else self._first
+        for index, sample in enumerate(chunk, self._done):
+            if sample.shape != first.shape or sample.dtype != first.dtype:
+                raise DataError(
+                    f"{self._name}: item {index} is {_form(sample)}, item 0 is {_form(first)}; all must be alike"
+                )
 
 
 def _items(dataset: MapStyle) -> Iterator[Any]:
     # By position up to the length: iterating would not end for data sets that never raise IndexError.
     return (dataset[index] for index in range(len(dataset)))
+
+
+def _guess_keys(item: Mapping[str, Any], where: str) -> tuple[str, str]:
+    found = [[key for key in keys if key in item] for keys in (SAMPLE_KEYS, LABEL_KEYS)]
+    if any(len(keys) != 1 for keys in found):
+        raise DataError(
+            f"{where} is a dict with {sorted(map(str, item))[:20]}: say which are sample and label, "
+            "such as from_dataset(data, keys=('img', 'label'))"
+        )
+    return found[0][0], found[1][0]
+
+
+def _entry(item: Mapping[str, Any], key: str, where: str) -> Any:
+    if key not in item:
+        raise DataError(f"{where} has no {key!r}, only {sorted(map(str, item))[:20]}")
+    return item[key]
 
 
 def _sample(value: Any, where: str) -> Tensor:
@@ -109,7 +338,7 @@ def _label(value: Any, where: str) -> int:
     try:
         return operator.index(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{where}: the label must be one integer, got {value!r}") from error
+        raise DataError(f"{where}: the label must be one integer or text, got {value!r}") from error
 
 
 def _form(sample: Tensor) -> str:
@@ -131,8 +360,36 @@ def _value_range(samples: Tensor) -> tuple[float, float] | None:
     return (0.0, 1.0) if within or samples.dtype == torch.uint8 else None
 
 
-def _class_names(dataset: MapStyle, labels: Sequence[int]) -> tuple[str, ...]:
-    classes = getattr(dataset, "classes", None)
-    if isinstance(classes, list | tuple) and classes:
-        return tuple(str(c) for c in classes)
-    return tuple(str(c) for c in range(max(labels) + 1))
+def _base(dataset: Any) -> Any:
+    """What a ``Subset``, or another wrapper with a ``dataset``, looks at."""
+    while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    return dataset
+
+
+def _class_names(base: Any, label_key: str | None) -> tuple[str, ...] | None:
+    """What a torchvision or Hugging Face data set calls its classes."""
+    classes = getattr(base, "classes", None)
+    if label_key is not None and classes is None:
+        features = getattr(base, "features", None)
+        classes = getattr(features.get(label_key), "names", None) if isinstance(features, Mapping) else None
+    return tuple(str(one) for one in classes) if isinstance(classes, list | tuple) and classes else None
+
+
+def _is_natural(base: Any) -> bool:
+    return type(base).__module__.startswith("torchvision.") and type(base).__name__ in _NATURAL_IMAGES
+
+
+@contextmanager
+def _global_seed(seed: int) -> Iterator[None]:
+    """Seed what transforms draw from, and put it back afterwards."""
+    python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002  (what transforms draw from)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(arrays)  # noqa: NPY002

@@ -14,7 +14,7 @@ from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LabelledData:
     """Labelled samples in memory, with a :class:`DataSpec` that says what they look like.
 
@@ -50,6 +50,22 @@ class LabelledData:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.sample_shape))
+        size = self.samples.numel() * self.samples.element_size()
+        kind = str(self.samples.dtype).removeprefix("torch.")
+        what = f"{len(self)} samples of {self.num_classes} classes"
+        return f"LabelledData({self.name}: {what}, {kind} {shape}, {size:,} bytes)"
+
+    def __eq__(self, other: object) -> bool:
+        """The same samples, labels, spec and groups; names do not count."""
+        if not isinstance(other, LabelledData):
+            return NotImplemented
+        pairs = ((self.samples, other.samples), (self.labels, other.labels), (self.groups, other.groups))
+        return self.spec == other.spec and all(same_tensors(one, another) for one, another in pairs)
+
+    __hash__ = None  # type: ignore[assignment]  # holds tensors, as a list holds items
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -134,11 +150,18 @@ class LabelledData:
             name=name,
         )
 
-    def require_every_class(self) -> None:
-        """Raise DataError if a class has no sample."""
-        absent = [self.class_names[c] for c in (self.class_counts == 0).nonzero().flatten().tolist()]
+    def require_every_class(self, wanted: Sequence[int] | None = None) -> None:
+        """Raise DataError if a class has no sample; only classes of which ``wanted`` asks for some, if it is given."""
+        counts = self.class_counts.tolist()
+        needed = [True] * self.num_classes if wanted is None else [count > 0 for count in wanted]
+        absent = [
+            name for name, count, need in zip(self.class_names, counts, needed, strict=True) if need and not count
+        ]
         if absent:
-            raise DataError(f"{self.name}: no samples of class {', '.join(absent[:10])}; every class needs one")
+            raise DataError(
+                f"{self.name}: no samples of class {', '.join(absent[:10])}; every class needs one "
+                "(a count of 0, or absent_classes='skip' where data are distilled, does without)"
+            )
 
     @classmethod
     def from_tensors(
@@ -192,6 +215,13 @@ class Splits:
 
     train: LabelledData
     test: LabelledData
+
+
+def same_tensors(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether both are None, or hold the same values in the same shape and dtype, on whatever device."""
+    if one is None or other is None:
+        return one is other
+    return one.dtype == other.dtype and torch.equal(one.cpu(), other.cpu())
 
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import heapq
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,11 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedcl_distill._imports import require
+from fedcl_distill.data.dataset import DataLike, as_labelled
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.registry import Registry
 from fedcl_distill.seeding import derive_seed, generator_for
+from fedcl_distill.settings import Count, Positive, settings
 
 
+@runtime_checkable
 class Partitioner(Protocol):
     """A rule that divides data over clients."""
 
@@ -68,7 +71,12 @@ def by_client(owner: Tensor, clients: int) -> list[Tensor]:
     return list(torch.argsort(owner, stable=True).tensor_split(sizes.cumsum(0)[:-1]))
 
 
-@dataclass(frozen=True)
+PARTITIONERS: Registry[Partitioner] = Registry("partitioner", "fedcl_distill.partitioners", Partitioner)
+"""Partitioners by name; another package adds its own by ``@PARTITIONERS.register("mine")`` or an entry point."""
+
+
+@PARTITIONERS.register("iid")
+@settings
 class IID:
     """Deal shuffled samples evenly: sizes differ by one at most."""
 
@@ -78,7 +86,8 @@ class IID:
         return [part.sort().values for part in order.tensor_split(clients)]
 
 
-@dataclass(frozen=True)
+@PARTITIONERS.register("dirichlet")
+@settings
 class Dirichlet:
     """Deal each class over the clients in proportions drawn from Dir(alpha, …, alpha).
 
@@ -94,11 +103,7 @@ class Dirichlet:
         alpha: concentration, positive and finite.
     """
 
-    alpha: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.alpha < math.inf:
-            raise SettingsError(f"alpha must be positive and finite, got {self.alpha}")
+    alpha: Positive
 
     def split(self, data: LabelledData, clients: int, *, seed: int, min_size: int = 1) -> list[Tensor]:
         check_request(data, clients, min_size)
@@ -149,7 +154,8 @@ def _surplus(sizes: list[int], count: int) -> dict[int, int]:
     return given
 
 
-@dataclass(frozen=True)
+@PARTITIONERS.register("classes")
+@settings
 class ClassesPerClient:
     """Give every client exactly ``classes`` classes, and every class to someone.
 
@@ -160,11 +166,7 @@ class ClassesPerClient:
         classes: how many classes each client holds, at least 1.
     """
 
-    classes: int
-
-    def __post_init__(self) -> None:
-        if self.classes < 1:
-            raise SettingsError(f"classes must be at least 1, got {self.classes}")
+    classes: Count
 
     def split(self, data: LabelledData, clients: int, *, seed: int, min_size: int = 1) -> list[Tensor]:
         check_request(data, clients, min_size)
@@ -225,7 +227,8 @@ def _holders(counts: Tensor, clients: int, classes: int, generator: torch.Genera
     return chosen
 
 
-@dataclass(frozen=True)
+@PARTITIONERS.register("natural")
+@settings
 class Natural:
     """One client for each group that has samples, in the order of the groups; ``seed`` changes nothing."""
 
@@ -280,34 +283,18 @@ def _positions(partition: Any) -> Tensor:
     return torch.tensor(list(partition["index"]), dtype=torch.int64).sort().values
 
 
-_FORMS = "'iid', 'dirichlet:ALPHA' (such as dirichlet:0.1), 'classes:K' (such as classes:2) or 'natural'"
-
-
 def parse_partitioner(text: str) -> Partitioner:
-    """Return the partitioner that ``text`` names: "iid", "dirichlet:0.1", "classes:2" or "natural".
+    """The partitioner that ``text`` names: "iid", "dirichlet:0.1", "classes:2", "natural", or one of a package outside.
 
     Raises:
-        SettingsError: anything else, or a number out of range.
+        SettingsError: the name is unknown, or a number is missing or out of range.
     """
-    kind, colon, value = text.strip().lower().partition(":")
-    try:
-        match kind, bool(colon):
-            case "iid", False:
-                return IID()
-            case "natural", False:
-                return Natural()
-            case "dirichlet", True:
-                return Dirichlet(float(value))
-            case "classes", True:
-                return ClassesPerClient(int(value))
-    except ValueError as error:
-        raise SettingsError(f"partitioner {text!r}: {error}; expected {_FORMS}") from error
-    raise SettingsError(f"unknown partitioner {text!r}, expected {_FORMS}")
+    return PARTITIONERS.build(text.strip().lower())
 
 
 def partition(
-    data: LabelledData,
-    partitioner: Partitioner | str,
+    data: DataLike,
+    partitioner: Partitioner | str | Mapping[str, Any],
     clients: int | None = None,
     *,
     seed: int = 0,
@@ -316,8 +303,9 @@ def partition(
     """Divide ``data`` over clients.
 
     Args:
-        data: what to divide.
-        partitioner: the rule, or its text for :func:`parse_partitioner`.
+        data: what to divide; any that :func:`~fedcl_distill.data.as_labelled` reads.
+        partitioner: the rule, or what :data:`PARTITIONERS` builds it from: "iid", "dirichlet:0.1", "classes:2",
+            "natural".
         clients: how many; default: as many as the data have natural groups.
         seed: fixes the division.
         min_size: the fewest samples of a client; 0 allows empty clients.
@@ -329,7 +317,8 @@ def partition(
         DataError: these data cannot be divided so.
         SettingsError: settings that no data could satisfy.
     """
-    rule = parse_partitioner(partitioner) if isinstance(partitioner, str) else partitioner
+    rule = parse_partitioner(partitioner) if isinstance(partitioner, str) else PARTITIONERS.build(partitioner)
+    data = as_labelled(data)
     if clients is None:
         if data.groups is None:
             raise SettingsError(f"{data.name}: has no natural groups, so the number of clients must be given")
@@ -341,6 +330,7 @@ def partition(
 
 __all__ = [
     "IID",
+    "PARTITIONERS",
     "ClassesPerClient",
     "Dirichlet",
     "FlowerDatasetsPartitioner",

@@ -33,8 +33,9 @@ from fedcl_distill.data.files import (
 )
 from fedcl_distill.data.labelled import Splits
 from fedcl_distill.data.spec import Normalisation
-from fedcl_distill.data.tables import load_heart
-from fedcl_distill.errors import DataError
+from fedcl_distill.data.tables import Column, load_csv, load_heart
+from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.settings import suggest
 
 ENVIRONMENT_VARIABLE = "FEDCL_DISTILL_DATA"
 
@@ -247,30 +248,57 @@ def list_sources() -> tuple[str, ...]:
     return tuple(_LOADERS)
 
 
-def load(name: str, *, root: str | os.PathLike[str] | None = None, download: bool = True) -> Splits:
+def load(
+    name: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = True,
+    size: int | tuple[int, int] | None = None,
+    label_column: Column | None = None,
+    allow_hflip: bool | None = None,
+) -> Splits:
     """Load a data set by name.
 
     Args:
         name: one of :func:`list_sources` (capitals, "-" and "_" do not matter); the path of an ``.npz`` file
-            in the MedMNIST layout; the path of an image folder; or the name of such a file or folder in a
-            data root.
+            in the MedMNIST layout, of a ``.csv`` file or of an image folder; or the name of such an ``.npz`` file or
+            folder in a data root.
         root: the folder to search first. Then come the environment variable FEDCL_DISTILL_DATA and
             ``~/.cache/fedcl-distill``. In each, ``<name>.npz`` comes before torchvision's layout.
         download: whether torchvision may download what is found nowhere, into the first of those folders.
+        size: of the images of a folder, see :func:`load_image_folder`.
+        label_column: of a CSV file, by name or position, see :func:`load_csv`.
+        allow_hflip: whether a mirrored image keeps its class; None takes what is known of the data set, and no for
+            files and folders.
 
     Returns:
         Training and test data, both with the normalisation of the training data.
 
     Raises:
         DataError: unknown name, data found nowhere, or damaged data; the message lists the places searched.
+        SettingsError: an argument for another kind of data.
         DependencyError: an optional package is needed and not installed.
     """
-    roots = data_roots(root)
+    roots, name = data_roots(root), os.fspath(name)
     loader = _LOADERS.get(_CANONICAL.get(_plain(name), ""))
-    return loader(roots, download) if loader is not None else _load_path(name, roots)
+    if loader is None:
+        splits, kind = _load_path(name, roots, size, label_column)
+    else:
+        splits, kind = loader(roots, download), "known"
+    for argument, value, meant in (("size", size, "folder"), ("label_column", label_column, "csv")):
+        if value is not None and kind != meant:
+            raise SettingsError(f"{argument} is for {_MEANT[meant]}, {name!r} is none")
+    if allow_hflip is None:
+        return splits
+    return Splits(*(part.with_spec(allow_hflip=allow_hflip) for part in (splits.train, splits.test)))
 
 
-def _load_path(name: str, roots: list[Path]) -> Splits:
+_MEANT = {"folder": "folders of images", "csv": "CSV files"}
+
+
+def _load_path(
+    name: str, roots: list[Path], size: int | tuple[int, int] | None, label_column: Column | None
+) -> tuple[Splits, str]:
     places = [
         Path(name).expanduser(),
         *(root / f"{name}.npz" for root in roots),
@@ -278,11 +306,15 @@ def _load_path(name: str, roots: list[Path]) -> Splits:
     ]
     for place in places:
         if place.suffix == ".npz" and place.is_file():
-            return load_npz(place)
+            return load_npz(place), "npz"
+        if place.suffix.lower() == ".csv" and place.is_file():
+            if label_column is None:
+                raise SettingsError(f"{place}: which column is the label? Give label_column='…' (or its position)")
+            return load_csv(place, label=label_column), "csv"
         if place.is_dir():
-            return load_image_folder(place)
+            return load_image_folder(place, size=size), "folder"
     searched = ", ".join(str(place) for place in places)
-    raise DataError(f"no data set {name!r}: known are {', '.join(_LOADERS)}; searched {searched}")
+    raise DataError(f"{suggest('data set', name, _LOADERS)}; searched {searched}")
 
 
 def _plain(name: str) -> str:

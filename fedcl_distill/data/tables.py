@@ -84,14 +84,16 @@ def load_csv(
 
 @dataclass
 class Table:
-    """Rows of one or several files: features (NaN where missing), class names and group names."""
+    """Rows of one or several files: features (NaN where missing), class names and group names; a header's names."""
 
     features: list[list[float]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
+    feature_names: tuple[str, ...] = ()
 
     def __add__(self, other: Table) -> Table:
-        return Table(self.features + other.features, self.labels + other.labels, self.groups + other.groups)
+        names = self.feature_names or other.feature_names
+        return Table(self.features + other.features, self.labels + other.labels, self.groups + other.groups, names)
 
 
 def read_table(
@@ -119,7 +121,7 @@ def read_table(
         feature_at = [_position(column, names, width, file) for column in features]
     if not feature_at:
         raise DataError(f"{file}: there are no feature columns")
-    table = Table()
+    table = Table(feature_names=tuple(names[at] for at in feature_at) if names is not None else ())
     for line, cells in rows:
         where = f"{file}, line {line}"
         if len(cells) != width:
@@ -150,7 +152,9 @@ def table_splits(
     values = torch.where(raw.isnan(), _medians(raw[train]), raw)
     values[:, raw[train].isnan().all(dim=0)] = 0
     samples = values.float()
-    spec = DataSpec(tuple(samples.shape[1:]), classes, Normalisation.of(samples[train]))
+    spec = DataSpec(
+        tuple(samples.shape[1:]), classes, Normalisation.of(samples[train]), feature_names=table.feature_names
+    )
 
     def part(rows: Tensor, known_values: Tensor, suffix: str) -> LabelledData:
         return LabelledData(

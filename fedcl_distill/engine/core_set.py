@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.context import SetupContext, as_device
-from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.data.dataset import DataLike, as_labelled
 from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.loop import Callback
 from fedcl_distill.engine.size import AbsentClasses, Size, count_per_class
@@ -58,9 +58,13 @@ class CoreSet:
         return {"method": self.name, "criterion": describe(self.criterion), "labels": describe(self.labels)}
 
     @checked
+    def with_bits(self, bits: int) -> CoreSet:
+        """Itself: there are no steps that could mind how samples are rounded."""
+        return self
+
     def distil(
         self,
-        real: LabelledData,
+        real: DataLike,
         size: Size,
         *,
         seed: int = 0,
@@ -71,7 +75,7 @@ class CoreSet:
         absent_classes: AbsentClasses = "error",
     ) -> SyntheticSet:
         """See :meth:`Distiller.distil`; the result holds real samples, which no one should call private."""
-        started = time.monotonic()
+        started, real = time.monotonic(), as_labelled(real)
         counts = count_per_class(size, real, Pixels(), absent_classes, soft_labels=self.labels.soft)
         chosen = select(real, counts, self.criterion, seed=seed)
         selection = SyntheticSet.of_real(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,15 +14,18 @@ from torch import Tensor
 from fedcl_distill.augmentation import augmentation_for
 from fedcl_distill.checkpoint import fingerprint
 from fedcl_distill.context import RealSampler, SetupContext, as_device
+from fedcl_distill.data.dataset import DataLike, as_labelled
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine.budget import Budget
-from fedcl_distill.engine.loop import Callback, Checkpoints, Forecast, Loop, Run, fake_quantize, prepare
+from fedcl_distill.engine.loop import Callback, Checkpoints, Forecast, Loop, Run, fake_quantize, observers, prepare
 from fedcl_distill.engine.method import MethodSpec
 from fedcl_distill.engine.size import AbsentClasses, Size, count_per_class
+from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import Labels
 from fedcl_distill.parameterizations import Parameterization
 from fedcl_distill.settings import checked, settings
 from fedcl_distill.synthetic import SyntheticSet
+from fedcl_distill.synthetic.quantise import check_bits
 
 
 def finished(synthetic: SyntheticSet) -> SyntheticSet:
@@ -39,6 +42,7 @@ def finished(synthetic: SyntheticSet) -> SyntheticSet:
     return synthetic
 
 
+@runtime_checkable
 class Distiller(Protocol):
     """Turns real data into a small set that stands for them."""
 
@@ -59,7 +63,7 @@ class Distiller(Protocol):
 
     def distil(
         self,
-        real: LabelledData,
+        real: DataLike,
         size: Size,
         *,
         seed: int = 0,
@@ -72,7 +76,8 @@ class Distiller(Protocol):
         """Distil ``real``.
 
         Args:
-            real: the data.
+            real: the data: :class:`~fedcl_distill.data.LabelledData`, or whatever
+                :func:`~fedcl_distill.data.as_labelled` reads, such as a torch ``Dataset`` or a pair (X, y).
             size: samples a class, a count for every class, or a :class:`ByteBudget`.
             seed: fixes the result (same machine, device and thread count, budget in steps).
             budget: steps or seconds; None takes the method's own. A selection needs none and ignores it.
@@ -97,7 +102,7 @@ class Engine(MethodSpec):
     @checked
     def distil(
         self,
-        real: LabelledData,
+        real: DataLike,
         size: Size,
         *,
         seed: int = 0,
@@ -112,9 +117,10 @@ class Engine(MethodSpec):
         The latest set (or the average of the latest, see ``averaging_start``) is the best so far: every view estimates
         the loss on a new network, so that a small loss says more about the view than about the set.
         """
+        real = as_labelled(real)
         method = replace(self, augmentation=augmentation_for(real, self.augmentation), budget=budget or self.budget)
         started = method.budget.now()
-        hooks = [*callbacks, Forecast(self.name, chosen=budget is not None)]
+        hooks = [*callbacks, *observers(), Forecast(self.name, chosen=budget is not None)]
         problem = SetupContext(real, seed, as_device(device), report=partial(_report, hooks))
         counts = count_per_class(size, real, self.parameterization, absent_classes, soft_labels=self.labels.soft)
         try:
@@ -145,6 +151,10 @@ class Engine(MethodSpec):
             provenance={**origin, **summary},
         )
 
+    def with_bits(self, bits: int) -> Engine:
+        """This method for a payload of ``bits``; see :func:`quantisation_aware`."""
+        return replace(self, bits=bits)
+
     def _origin(self, real: LabelledData, counts: list[int], seed: int) -> dict[str, Any]:
         return {
             **self.settings(),
@@ -158,12 +168,20 @@ class Engine(MethodSpec):
 def quantisation_aware(distiller: Distiller, bits: int) -> Distiller:
     """``distiller``, whose every step sees what it stores rounded to ``bits``, as its payload will be.
 
-    A core set stays as it is: it has no steps that could mind.
+    A core set stays as it is: it has no steps that could mind. A distiller of one's own does this by a method
+    ``with_bits(bits)``.
 
     Raises:
-        SettingsError: ``bits`` is no depth of the codec.
+        SettingsError: ``bits`` is no depth of the codec, or the distiller has no such method.
     """
-    return replace(distiller, bits=bits) if isinstance(distiller, Engine) else distiller
+    check_bits(bits)
+    with_bits: Callable[[int], Distiller] | None = getattr(distiller, "with_bits", None)
+    if with_bits is None:
+        raise SettingsError(
+            f"{distiller.name} cannot take the rounding of its payload into account: {type(distiller).__name__} has no "
+            "method with_bits(bits)"
+        )
+    return with_bits(bits)
 
 
 def _report(hooks: Sequence[Callback], done: int, total: int, what: str) -> None:

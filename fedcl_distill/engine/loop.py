@@ -7,7 +7,9 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -230,6 +232,27 @@ class Callback:
 
     def on_end(self, run: Run) -> None:
         """After the last step, also when it was interrupted or failed."""
+
+
+_OBSERVERS: ContextVar[tuple[Callback, ...]] = ContextVar("observers", default=())
+
+
+@contextmanager
+def observed_by(*callbacks: Callback) -> Iterator[None]:
+    """Inside the block, ``callbacks`` hear of every run of the engine in this thread, beside its own.
+
+    For whoever shows the progress of work that distils many times and far below: a stream, a federation.
+    """
+    token = _OBSERVERS.set((*_OBSERVERS.get(), *callbacks))
+    try:
+        yield
+    finally:
+        _OBSERVERS.reset(token)
+
+
+def observers() -> tuple[Callback, ...]:
+    """Callbacks of the blocks around, see :func:`observed_by`."""
+    return _OBSERVERS.get()
 
 
 class OnProgress(Callback):

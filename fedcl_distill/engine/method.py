@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, fields
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -19,10 +18,10 @@ from fedcl_distill.network_sources import FreshRandom, NetworkSource, NoNetwork
 from fedcl_distill.objectives import Objective
 from fedcl_distill.optimisers import SGD, Optimiser
 from fedcl_distill.parameterizations import Parameterization, Pixels
-from fedcl_distill.registry import Registry, describe, name_of
+from fedcl_distill.registry import Plain, Registry, describe, name_of, parse
 from fedcl_distill.seeding import generator_for
-from fedcl_distill.selection import ClosestToMean, Criterion, Herding, KCenter, KMeansCentres, Random, select
-from fedcl_distill.settings import Count, Fraction, Positive, settings
+from fedcl_distill.selection import SELECTIONS, Criterion, Random, select
+from fedcl_distill.settings import Count, Fraction, Positive, settings, suggest
 from fedcl_distill.synthetic.quantise import check_bits
 
 
@@ -36,7 +35,7 @@ class Initial(Protocol):
 
 
 INITS: Registry[Initial] = Registry("initial samples", "fedcl_distill.inits", Initial)
-"""Initial samples by name: "noise", and every core-set criterion for real ones."""
+"""Initial samples by name that are not real ones: those go by the names of selections, see :func:`as_init`."""
 
 register_init = INITS.register
 
@@ -69,24 +68,22 @@ class Noise:
         return torch.randn(sum(counts), *real.sample_shape, generator=generator_for(seed, "noise"))
 
 
-def _register_real(criterion: Callable[..., Criterion], name: str) -> None:
-    def build(**given: Any) -> FromReal:
-        return FromReal(criterion(**given))
-
-    build.__signature__ = inspect.signature(criterion)  # type: ignore[attr-defined]
-    register_init(name)(build)
-
-
-for _criterion in (Random, Herding, KCenter, ClosestToMean, KMeansCentres):
-    _register_real(_criterion, _criterion.name)
-
-
-def as_init(value: Initial | str | Mapping[str, Any]) -> Initial:
-    """The initial samples that ``value`` is or describes, such as "noise", "random" or "herding".
+def as_init(value: Initial | Plain) -> Initial:
+    """The initial samples that ``value`` is or describes: "noise", or real ones by the name of a selection.
 
     Raises:
         SettingsError: it is neither, or a setting is unknown.
+
+    Example:
+        >>> as_init("k-center")
+        FromReal(criterion=KCenter(embedding=Inputs()))
     """
+    if isinstance(value, str | Mapping):
+        name = str((parse(value) if isinstance(value, str) else value).get("name"))
+        if name in SELECTIONS and name not in INITS:
+            return FromReal(SELECTIONS.build(value))
+        if name not in INITS:
+            raise SettingsError(suggest("initial samples", name, {*INITS.names(), *SELECTIONS.names()}))
     return INITS.build(value)
 
 

@@ -44,7 +44,7 @@ def count_per_class(
         SettingsError: ``size`` is negative, empty, of the wrong length, or too few bytes for a single sample.
     """
     available = real.class_counts.tolist()
-    if absent_classes == "error":
+    if isinstance(size, int | ByteBudget) and absent_classes == "error":
         real.require_every_class()
     if isinstance(size, ByteBudget):
         return counts_within_bytes(size, real, parameterization, available, soft_labels=soft_labels)
@@ -54,6 +54,8 @@ def count_per_class(
     if min(wanted) < 0 or max(wanted) == 0:
         raise SettingsError(f"a synthetic set needs at least one sample and no negative count, got {size}")
     if not isinstance(size, int):
+        if absent_classes == "error":
+            real.require_every_class(wanted)
         for label, (want, have) in enumerate(zip(wanted, available, strict=True)):
             if want > 0 and have == 0:
                 raise DataError(

@@ -11,41 +11,44 @@ from typing import Any
 import torch
 
 from fedcl_distill.augmentation import NoAugmentation, augmentation_for
+from fedcl_distill.data.dataset import DataLike, as_labelled
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.networks import Architecture, ArchitectureLike, default_architecture
 from fedcl_distill.seeding import derive_seed
+from fedcl_distill.settings import Count, settings
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import TrainConfig, class_accuracies, fit, predict
 
 
-@dataclass(frozen=True)
+@settings
 class Protocol:
     """A way of judging.
 
     Attributes:
         name: what results carry.
-        train_config: how each network is trained on the synthetic set; its augmentation is set by the data.
+        train_config: how each network is trained on the synthetic set, by any optimiser, schedule and augmentation.
         networks: how many networks are trained, each from its own seed.
         width: of the ConvNet (or MLP), where no architecture is given.
-        augment: train with the augmentation that suits the data (DSA for images).
+        augment: train with the augmentation that suits the data (DSA for images), where ``train_config`` has none.
         max_samples: a network sees at most so many samples, passes multiplied, so that a large set does not take
             hours: it gets fewer epochs, yet as many steps. None: no bound.
     """
 
     name: str
     train_config: TrainConfig
-    networks: int
-    width: int
+    networks: Count
+    width: Count
     augment: bool = True
-    max_samples: int | None = None
+    max_samples: Count | None = None
 
     def train_config_for(self, data: LabelledData, samples: int = 1) -> TrainConfig:
         """The train_config for a set of so many samples, with the augmentation that suits ``data``."""
         epochs = self.train_config.epochs
         if self.max_samples is not None:
             epochs = max(1, min(epochs, self.max_samples // max(samples, 1)))
-        augmentation = augmentation_for(data) if self.augment else NoAugmentation()
+        own = self.train_config.augmentation
+        augmentation = augmentation_for(data, None if self.augment and own == NoAugmentation() else own)
         return replace(self.train_config, epochs=epochs, augmentation=augmentation)
 
     def architecture_for(self, data: LabelledData) -> Architecture:
@@ -124,7 +127,7 @@ class Evaluation:
 
 def evaluate(
     synthetic: SyntheticSet,
-    test: LabelledData,
+    test: DataLike,
     protocol: Protocol = FAST,
     *,
     seed: int,
@@ -137,8 +140,8 @@ def evaluate(
 
     Args:
         synthetic: what to train on.
-        test: real data to test on, in the set's normalisation, for networks know no other; its augmentation traits also
-            serve training.
+        test: real data to test on, any that :func:`~fedcl_distill.data.as_labelled` reads; in the set's normalisation,
+            for networks know no other. Its augmentation traits also serve training.
         protocol: how to train.
         seed: fixes weights, batch order and augmentation of every network.
         architecture: what to train instead of the protocol's network: a name, an ``nn.Module`` class or more, see
@@ -150,6 +153,7 @@ def evaluate(
     Raises:
         DataError: the test data have other classes or sample shapes than the set, or no samples.
     """
+    test = as_labelled(test)
     if synthetic.class_names != test.class_names or synthetic.sample_shape != test.sample_shape or not len(test):
         raise DataError(
             f"{test.name} cannot test this set: {len(test)} samples of shape {test.sample_shape} in "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import torch
 
+from fedcl_distill.data.dataset import DataLike, as_labelled
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, Callback, Size
 from fedcl_distill.engine.size import AbsentClasses
@@ -23,13 +24,13 @@ from fedcl_distill.parameterizations import PARAMETERIZATIONS, Parameterization
 from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY
 from fedcl_distill.registry import Plain
-from fedcl_distill.settings import Count, Natural, NonNegative, Positive, Range, checked
+from fedcl_distill.settings import Count, Natural, NonNegative, Positive, Range, checked, settings
 from fedcl_distill.statistics import NoisyStatistics, Shares, StatisticsDistiller, StatisticsSpec, release
 from fedcl_distill.statistics.noisy import kept_release, release_origin
 from fedcl_distill.synthetic import SyntheticSet
 
 
-@dataclass(frozen=True)
+@settings
 class PrivateStatistics:
     """Releases noisy statistics once and distils those: after the release the data are not looked at.
 
@@ -48,9 +49,13 @@ class PrivateStatistics:
     distiller: StatisticsDistiller
     target: PrivacyTarget | None
     ledger: PrivacyBudget | None = None
-    noise_seed: int | None = None
+    noise_seed: Natural | None = None
     public_range: tuple[float, float] | None = None
     labels: Labels = field(default_factory=HardLabels)
+
+    def with_bits(self, bits: int) -> PrivateStatistics:
+        """This method for a payload of ``bits``; rounding is post-processing, so that the guarantee stays."""
+        return replace(self, distiller=replace(self.distiller, bits=bits))
 
     @property
     def parameterization(self) -> Parameterization:
@@ -59,7 +64,7 @@ class PrivateStatistics:
     @checked
     def distil(
         self,
-        real: LabelledData,
+        real: DataLike,
         size: Size,
         *,
         seed: int = 0,
@@ -75,6 +80,7 @@ class PrivateStatistics:
         on with that where it resumes: records are asked once. The file goes with the checkpoint. Classes and counts
         are what the noisy release says of them.
         """
+        real = as_labelled(real)
         data = publicly_scaled(real, value_range=self.public_range)
         keeps = checkpoint is not None and self.target is not None and self.noise_seed is None
         kept = beside(checkpoint, ".release") if checkpoint is not None and keeps else None

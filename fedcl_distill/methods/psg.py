@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
 
 from fedcl_distill.augmentation import Augmentation, Transform, as_augmentation
 from fedcl_distill.checkpoint import fingerprint
+from fedcl_distill.data.dataset import DataLike, as_labelled
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, ByteBudget, Callback, Engine, Noise, Size
 from fedcl_distill.engine.size import AbsentClasses
@@ -29,11 +30,11 @@ from fedcl_distill.parameterizations import PARAMETERIZATIONS, GeneratorLatents,
 from fedcl_distill.privacy import Guarantee, PrivacyBudget, PrivacyTarget, Release, publicly_scaled
 from fedcl_distill.privacy.accounting import KEY
 from fedcl_distill.registry import Plain
-from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive, Range, checked
+from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive, Range, checked, settings
 from fedcl_distill.synthetic import SyntheticSet
 
 
-@dataclass(frozen=True)
+@settings
 class PrivateSetGeneration:
     """Runs gradient matching on blank data; the real ones are seen through a sampled Gaussian mechanism alone.
 
@@ -53,19 +54,21 @@ class PrivateSetGeneration:
     name: ClassVar[str] = "psg"
     engine: Engine
     target: PrivacyTarget | None
-    expected_batch: int
-    clip: float
+    expected_batch: Count
+    clip: Positive
     ledger: PrivacyBudget | None = None
-    noise_seed: int | None = None
+    noise_seed: Natural | None = None
     public_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if type(self.expected_batch) is not int or self.expected_batch < 1:
-            raise SettingsError(f"psg: expected_batch must be a positive integer, got {self.expected_batch!r}")
         if isinstance(self.parameterization, GeneratorLatents):
             raise SettingsError("psg: a generator learns from real samples, which no noise would hide")
         if self.target is None and self.ledger is not None:
             raise SettingsError("a run without noise cannot be paid from a privacy budget")
+
+    def with_bits(self, bits: int) -> PrivateSetGeneration:
+        """This method for a payload of ``bits``; rounding is post-processing, so that the guarantee stays."""
+        return replace(self, engine=replace(self.engine, bits=bits))
 
     @property
     def parameterization(self) -> Parameterization:
@@ -78,7 +81,7 @@ class PrivateSetGeneration:
     @checked
     def distil(
         self,
-        real: LabelledData,
+        real: DataLike,
         size: Size,
         *,
         seed: int = 0,
@@ -99,6 +102,7 @@ class PrivateSetGeneration:
             PrivacyError: the ledger does not cover it.
             DependencyError: dp-accounting is not installed.
         """
+        real = as_labelled(real)
         data, budget = publicly_scaled(real, value_range=self.public_range), budget or self.engine.budget
         blank = _blank(data, size)
         rate = min(1.0, self.expected_batch / len(data))

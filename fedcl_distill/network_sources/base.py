@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from fedcl_distill.context import SetupContext, SyntheticBatch
 from fedcl_distill.networks import Network
-from fedcl_distill.registry import describe
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,3 @@ class NetworkSource(ABC):
     @abstractmethod
     def prepare(self, problem: SetupContext) -> NetworkSampler:
         """The networks of one run."""
-
-    def settings(self) -> dict[str, Any]:
-        """What provenance records, as JSON values."""
-        return {"networks": describe(self)}

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fedcl_distill.augmentation import Augmentation, augmentation_for
+from fedcl_distill.augmentation import Augmentation, Transform, augmentation_for
 from fedcl_distill.checkpoint import fingerprint
 from fedcl_distill.context import SetupContext
 from fedcl_distill.data.labelled import LabelledData
@@ -33,7 +33,8 @@ from fedcl_distill.networks import (
     as_architecture,
     check_weights_alone,
 )
-from fedcl_distill.registry import describe
+from fedcl_distill.optimisers import Optimiser, check_optimiser
+from fedcl_distill.registry import Plain, describe
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Count, Momentum, Positive, settings
 from fedcl_distill.training import TrainConfig, fit
@@ -158,6 +159,8 @@ class ExpertTrajectories(NetworkSource):
         samples_per_snapshot: training samples between two snapshots; None takes an epoch.
         learning_rate, batch_size: of SGD.
         momentum: of SGD; it starts from rest at every snapshot, so that a snapshot is all there is to know.
+        optimiser: in place of SGD: any callable that takes parameters, or the name of one; it starts anew likewise.
+            Students train by steps of SGD in any case, which gradients can pass.
         augmentation: drawn anew for every sample; None takes what suits the data.
         seed: of the experts, so that runs with several seeds can share a cache; None takes the run's.
         cache: folder where snapshots are kept for later runs, about 4 bytes a weight and snapshot; a place on this
@@ -176,11 +179,13 @@ class ExpertTrajectories(NetworkSource):
     learning_rate: Positive = 0.01
     momentum: Momentum = 0.0
     batch_size: Count = 256
-    augmentation: Augmentation | None = None
+    augmentation: Augmentation | Transform | Plain | None = None
     seed: int | None = None
     cache: str | os.PathLike[str] | None = field(default=None, compare=False, repr=False)
+    optimiser: Optimiser | Plain | None = None
 
     def __post_init__(self) -> None:
+        check_optimiser(self, "learning_rate", "momentum")
         object.__setattr__(self, "architecture", as_architecture(self.architecture))
 
     def prepare(self, problem: SetupContext) -> NetworkSampler:
@@ -232,7 +237,8 @@ class Experts:
         real = problem.real
         architecture = architecture_for(source.architecture, real.sample_shape)
         seed = problem.seed if source.seed is None else source.seed
-        train_config = TrainConfig(
+        train_config = TrainConfig.of(
+            source.optimiser,
             epochs=1,
             learning_rate=source.learning_rate,
             momentum=source.momentum,

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fedcl_distill.augmentation import Augmentation, augmentation_for
+from fedcl_distill.augmentation import Augmentation, Transform, augmentation_for
 from fedcl_distill.context import SetupContext, SyntheticBatch
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.micro_batches import micro_batches
@@ -24,6 +24,8 @@ from fedcl_distill.networks import (
     architecture_for,
     as_architecture,
 )
+from fedcl_distill.optimisers import Optimiser, check_optimiser
+from fedcl_distill.registry import Plain
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Count, Momentum, Natural, NonNegative, Positive, settings
 from fedcl_distill.training import TrainConfig, fit, train_config_for
@@ -134,6 +136,7 @@ class PretrainedPool(NetworkSource):
         networks: in the pool.
         epochs: of their training.
         learning_rate, momentum, weight_decay, batch_size: of their training.
+        optimiser: in place of that SGD: any callable that takes parameters, or the name of one.
         augmentation: of their training, drawn anew for every sample; None takes what suits the data.
         min_perturbation, max_perturbation: sizes of the coefficients of both directions, in norms of each filter; 0
             and 0 leave the networks as they are.
@@ -149,11 +152,13 @@ class PretrainedPool(NetworkSource):
     momentum: Momentum = 0.9
     weight_decay: NonNegative = 5e-4
     batch_size: Count = 64
-    augmentation: Augmentation | None = None
+    augmentation: Augmentation | Transform | Plain | None = None
     min_perturbation: NonNegative = 0.01
     max_perturbation: NonNegative = 0.09
+    optimiser: Optimiser | Plain | None = None
 
     def __post_init__(self) -> None:
+        check_optimiser(self, "learning_rate", "momentum", "weight_decay")
         if self.min_perturbation > self.max_perturbation:
             raise SettingsError(
                 f"PretrainedPool: min_perturbation must be at most max_perturbation, got {self.min_perturbation} and "
@@ -192,7 +197,8 @@ class _Sampler(NetworkSampler):
 
     def _train_config(self) -> TrainConfig:
         source = self._source
-        return TrainConfig(
+        return TrainConfig.of(
+            source.optimiser,
             epochs=source.epochs,
             learning_rate=source.learning_rate,
             momentum=source.momentum,

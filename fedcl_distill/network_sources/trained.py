@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import field
 from itertools import pairwise
@@ -11,13 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedcl_distill.augmentation import Augmentation, NoAugmentation, augmentation_for, cutmix
+from fedcl_distill.augmentation import Augmentation, NoAugmentation, Transform, augmentation_for, cutmix
 from fedcl_distill.context import RealSampler, SetupContext, SyntheticBatch
 from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler, NetworkSource
 from fedcl_distill.network_sources.pools import Episode
 from fedcl_distill.network_sources.simple import FreshRandom
 from fedcl_distill.networks import ArchitectureLike, Learning, Network, as_architecture
+from fedcl_distill.optimisers import SGD, Optimiser, build_optimiser, check_optimiser
+from fedcl_distill.registry import Plain
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive, Range, settings
 from fedcl_distill.training import TrainConfig, fit
@@ -36,6 +39,7 @@ class TrainedOnReal(NetworkSource):
         samples_between: real samples between two views, in random order without replacement, in whole batches; all of
             them where there are fewer. 0 leaves the network as it is.
         learning_rate, momentum, weight_decay, batch_size: of that training; momentum lasts as long as the network.
+        optimiser: in place of that SGD: any callable that takes parameters, or the name of one.
         cutmix_probability: of mixing a batch, see :func:`~fedcl_distill.augmentation.cutmix`; feature vectors
             are never mixed.
         augmentation: before mixing, drawn anew for every sample; None takes what suits the data. The authors leave
@@ -53,7 +57,11 @@ class TrainedOnReal(NetworkSource):
     weight_decay: NonNegative = 5e-4
     batch_size: Count = 64
     cutmix_probability: Fraction = 0.5
-    augmentation: Augmentation | None = None
+    augmentation: Augmentation | Transform | Plain | None = None
+    optimiser: Optimiser | Plain | None = None
+
+    def __post_init__(self) -> None:
+        check_optimiser(self, "learning_rate", "momentum", "weight_decay")
 
     def prepare(self, problem: SetupContext) -> NetworkSampler:
         return _Sampler(problem, self)
@@ -64,7 +72,7 @@ class _Sampler(NetworkSampler):
         self._real, self._device, self._source = problem.real, problem.device, source
         self._episode = Episode(source.start.prepare(problem))
         self._augmentation = augmentation_for(problem.real, source.augmentation)
-        self._momentum: list[Tensor] = []
+        self._moments: dict[str, Any] | None = None  # of the optimiser; they last as long as the network
 
     def draw(self, index: int, seed: int) -> DrawnNetwork:
         return DrawnNetwork(self._episode.network(index, seed))
@@ -73,7 +81,7 @@ class _Sampler(NetworkSampler):
         self._episode.served += 1
         if self._episode.served >= self._source.views_per_network:
             self._episode.end()
-            self._momentum = []
+            self._moments = None
             return
         network = self._episode.network(index, seed).requires_grad_(True)
         optimiser, learning = self._optimiser(network), Learning(network)
@@ -81,26 +89,23 @@ class _Sampler(NetworkSampler):
             of_batch = derive_seed(seed, "network batch", number)
             with learning.step(len(rows), derive_seed(of_batch, "network")):
                 self._step(network, optimiser, rows, of_batch, whole=learning.whole)
-        self._momentum = [
-            optimiser.state[one]["momentum_buffer"] for one in network.parameters() if optimiser.state[one]
-        ]
+        self._moments = optimiser.state_dict()
         network.zero_grad(set_to_none=True)
         network.requires_grad_(False)
 
     def state(self) -> dict[str, Any]:
-        return {**self._episode.state(), "momentum": [buffer.cpu().clone() for buffer in self._momentum]}
+        return {**self._episode.state(), "optimiser": copy.deepcopy(self._moments)}
 
     def restore(self, state: dict[str, Any]) -> None:
         self._episode.restore(state)
-        self._momentum = [buffer.to(self._device) for buffer in state["momentum"]]
+        self._moments = state["optimiser"]
 
     def _optimiser(self, network: Network) -> torch.optim.Optimizer:
         source = self._source
-        optimiser = torch.optim.SGD(
-            network.parameters(), lr=source.learning_rate, momentum=source.momentum, weight_decay=source.weight_decay
-        )
-        for one, buffer in zip(network.parameters(), self._momentum, strict=False):  # none before the first training
-            optimiser.state[one]["momentum_buffer"] = buffer
+        sgd = SGD(source.learning_rate, source.momentum, source.weight_decay)
+        optimiser = build_optimiser(source.optimiser or sgd, network.parameters())
+        if self._moments is not None:
+            optimiser.load_state_dict(self._moments)
         return optimiser
 
     def _batches(self, seed: int) -> list[Tensor]:
@@ -161,6 +166,7 @@ class TrainedOnSynthetic(NetworkSource):
             number of synthetic samples a class.
         passes_between: over the synthetic samples, between two views (their inner loop); None likewise.
         learning_rate, momentum, weight_decay, batch_size: of that training.
+        optimiser: in place of that SGD: any callable that takes parameters, or the name of one.
         augmentation: of that training, drawn anew for every sample; None takes what suits the data.
 
     Raises:
@@ -174,7 +180,11 @@ class TrainedOnSynthetic(NetworkSource):
     momentum: Momentum = 0.0
     weight_decay: NonNegative = 0.0
     batch_size: Count = 256
-    augmentation: Augmentation | None = None
+    augmentation: Augmentation | Transform | Plain | None = None
+    optimiser: Optimiser | Plain | None = None
+
+    def __post_init__(self) -> None:
+        check_optimiser(self, "learning_rate", "momentum", "weight_decay")
 
     def prepare(self, problem: SetupContext) -> NetworkSampler:
         return _TrainedOnSyntheticSampler(problem, self)
@@ -208,7 +218,8 @@ class _TrainedOnSyntheticSampler(NetworkSampler):
         network.requires_grad_(False)
 
     def _train_config(self, passes: int) -> TrainConfig:
-        return TrainConfig(
+        return TrainConfig.of(
+            self._source.optimiser,
             epochs=passes,
             learning_rate=self._source.learning_rate,
             momentum=self._source.momentum,
@@ -241,6 +252,7 @@ class WatchedTraining(NetworkSource):
     Attributes:
         architecture: of the networks; None takes a ConvNet for images and an MLP for features.
         learning_rate, batch_size: of plain SGD on the synthetic samples.
+        optimiser: in place of that SGD: any callable that takes parameters, or the name of one.
         augmentation: drawn for each sample of a batch while training.
         queries_per_class: real samples a class that an accuracy is measured on; drawn anew each time.
         window: accuracies that are compared.
@@ -255,15 +267,17 @@ class WatchedTraining(NetworkSource):
     architecture: ArchitectureLike | None = None
     learning_rate: Positive = 0.01
     batch_size: Count = 256
-    augmentation: Augmentation | None = None
+    augmentation: Augmentation | Transform | Plain | None = None
     queries_per_class: Count = 128
     window: Annotated[int, Range(ge=2)] = 10
     settled: NonNegative = 0.04
     changed: NonNegative = 0.03
     max_views: Count = 50
     max_epochs: Count = 50
+    optimiser: Optimiser | Plain | None = None
 
     def __post_init__(self) -> None:
+        check_optimiser(self, "learning_rate")
         object.__setattr__(self, "architecture", as_architecture(self.architecture))
 
     def prepare(self, problem: SetupContext) -> NetworkSampler:
@@ -276,14 +290,15 @@ class _WatchedSampler(NetworkSampler):
     def __init__(self, source: WatchedTraining, problem: SetupContext) -> None:
         self._source = source
         self._real = RealSampler(problem.real, problem.device)
-        self._train_config = TrainConfig(
+        self._train_config = TrainConfig.of(
+            source.optimiser,
             epochs=1,
             learning_rate=source.learning_rate,
             momentum=0.0,
             weight_decay=0.0,
             batch_size=source.batch_size,
             schedule="constant",
-            augmentation=source.augmentation or NoAugmentation(),
+            augmentation=augmentation_for(problem.real, source.augmentation or NoAugmentation()),
         )
         self._episode = Episode(FreshRandom(source.architecture).prepare(problem))
         self._accuracies: list[float] = []

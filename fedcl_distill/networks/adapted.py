@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks.base import Network, Points
+from fedcl_distill.registry import qualified_name
 from fedcl_distill.seeding import generator_for, global_states, isolated_rng
 
 _TIMM = ("forward_features", "forward_head", "get_classifier", "num_features")
@@ -56,6 +57,15 @@ class AdaptedNetwork(Network):
         self.layout = layout
         self.embedding_size, self.num_classes = layout.embedding_size, layout.num_classes
         self.draws_at_random = layout.draws_at_random
+        self.training = module.training
+        self._frozen = [one for one in module.parameters() if not one.requires_grad]
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """As for any module, but what the user's module froze stays frozen."""
+        super().requires_grad_(requires_grad)
+        for one in self._frozen:
+            one.requires_grad_(False)
+        return self
 
     @property
     def classifier(self) -> nn.Module:  # type: ignore[override]
@@ -150,19 +160,24 @@ def trial(name: str, module: nn.Module, points: Points, sample_shape: tuple[int,
     return Layout(embedding, head, stages, not named, found.shape[1], num_classes, random)
 
 
-def adapted(
-    module: nn.Module, sample_shape: tuple[int, ...], num_classes: int, points: Points | None = None
-) -> Network:
+def adapted(module: nn.Module, sample_shape: tuple[int, ...], num_classes: int | None = None) -> Network:
     """A module as it is, with its weights, as a :class:`Network`; one that is a network already is returned.
+
+    Args:
+        num_classes: how many logits it must give; None takes any number.
 
     Raises:
         SettingsError: as for :func:`trial`.
     """
     if isinstance(module, Network):
         return module
-    with isolated_rng(0):
-        name = f"{type(module).__module__}.{type(module).__qualname__}"
-        return AdaptedNetwork(module, trial(name, copy.deepcopy(module), points or Points(), sample_shape, num_classes))
+    name = qualified_name(module)
+    with isolated_rng(0), torch.no_grad():
+        tried = copy.deepcopy(module).eval()
+        if num_classes is None:
+            logits = _run(name, tried, _noise(sample_shape, next(_tensors(tried)).device))
+            num_classes = logits.shape[-1] if isinstance(logits, Tensor) and logits.ndim else 0
+        return AdaptedNetwork(module, trial(name, tried, Points(), sample_shape, num_classes))
 
 
 def materialise(module: nn.Module, sample_shape: tuple[int, ...]) -> None:

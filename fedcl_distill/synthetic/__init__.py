@@ -11,7 +11,7 @@ from fedcl_distill.synthetic.codec import (
     save,
 )
 from fedcl_distill.synthetic.container import Limits
-from fedcl_distill.synthetic.export import as_torch_dataset, image_grid, save_dd_ranking, save_png
+from fedcl_distill.synthetic.export import export_folder, image_grid, save_dd_ranking, save_png, to_arrays, to_dataframe
 from fedcl_distill.synthetic.quantise import BITS, check_bits
 from fedcl_distill.synthetic.set import SyntheticSet, union
 from fedcl_distill.synthetic.validation import Expectation
@@ -22,11 +22,11 @@ __all__ = [
     "Limits",
     "PayloadBytes",
     "SyntheticSet",
-    "as_torch_dataset",
     "check_bits",
     "decode",
     "encode",
     "encoded_bytes",
+    "export_folder",
     "image_grid",
     "load",
     "payload_bytes",
@@ -34,5 +34,7 @@ __all__ = [
     "save",
     "save_dd_ranking",
     "save_png",
+    "to_arrays",
+    "to_dataframe",
     "union",
 ]

@@ -1,37 +1,40 @@
-"""Synthetic sets for other eyes and tools: torch data sets, pictures, the DD-Ranking benchmark."""
+"""Synthetic sets for other eyes and tools: pictures, folders, arrays, data frames, the DD-Ranking benchmark."""
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
+from fedcl_distill._imports import require
 from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.files import write_atomically
 from fedcl_distill.synthetic.set import SyntheticSet
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_EIGHT_BIT_RGB = (8, 2, 0, 0, 0)  # depth, colour type, compression, filter, interlace
+_COLOUR_TYPES = {1: 0, 3: 2}  # channels: grey, RGB
 
 
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """PNG bytes of ``pixels``, uint8 (height, width, 3), both sizes at least 1."""
-    height, width, _ = pixels.shape
-    rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # each row starts with its filter: 0, none
-    rows[:, 1:] = pixels.reshape(height, 3 * width)
+    """PNG bytes of ``pixels``, uint8 (height, width, 1 or 3), both sizes at least 1."""
+    height, width, channels = pixels.shape
+    rows = np.zeros((height, 1 + channels * width), dtype=np.uint8)  # each row starts with its filter: 0, none
+    rows[:, 1:] = pixels.reshape(height, channels * width)
+    form = (8, _COLOUR_TYPES[channels], 0, 0, 0)  # depth, colour type, compression, filter, interlace
     return b"".join(
         (
             _SIGNATURE,
-            _chunk(b"IHDR", struct.pack(">2I5B", width, height, *_EIGHT_BIT_RGB)),
+            _chunk(b"IHDR", struct.pack(">2I5B", width, height, *form)),
             _chunk(b"IDAT", zlib.compress(rows.tobytes(), level=9)),
             _chunk(b"IEND", b""),
         )
@@ -44,20 +47,6 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 _SEPARATOR_PIXELS = 1
 _BACKGROUND = 255
-
-
-def as_torch_dataset(synthetic: SyntheticSet, *, normalised: bool = True) -> TensorDataset:
-    """Decoded samples with their labels, detached, for any ``DataLoader``.
-
-    Args:
-        synthetic: what to decode.
-        normalised: whether samples are network inputs (float32, normalised) or unit values (float32).
-
-    Returns:
-        Items (sample, label): label int64 () or, if labels are soft, float32 (classes,).
-    """
-    samples = synthetic.inputs() if normalised else synthetic.samples()
-    return TensorDataset(samples.detach(), synthetic.labels.detach())
 
 
 def image_grid(synthetic: SyntheticSet, columns: int | None = None) -> npt.NDArray[np.uint8]:
@@ -106,6 +95,62 @@ def save_png(
     return write_atomically(path, encode_png(pixels))
 
 
+def export_folder(synthetic: SyntheticSet, folder: str | os.PathLike[str]) -> Path:
+    """Write each image as ``folder/CLASS/00000.png``, as torchvision's ``ImageFolder`` and ``load_image_folder`` read.
+
+    Values are clamped to the set's value range; soft labels count as their most probable class. Folders are called as
+    the classes, with the label in front (``03-cat``) where names in alphabetical order would give other labels, or
+    could not be names of folders.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: the set is empty, or its samples are not images of 1 or 3 channels.
+        StorageError: a file could not be written.
+    """
+    images = _displayable(synthetic, colour=False)
+    names, labels = _folder_names(synthetic.class_names), synthetic.hard_labels.tolist()
+    written = [0] * len(names)
+    for image, label in zip(images, labels, strict=True):
+        write_atomically(Path(folder) / names[label] / f"{written[label]:05d}.png", encode_png(image))
+        written[label] += 1
+    return Path(folder)
+
+
+def _folder_names(class_names: tuple[str, ...]) -> list[str]:
+    safe = [re.sub(r"[^\w .+-]", "_", name).strip(" .")[:100] for name in class_names]
+    if safe == list(class_names) and all(safe) and safe == sorted(set(safe)):
+        return safe
+    width = len(str(len(safe) - 1))
+    return [f"{label:0{width}d}-{name}" for label, name in enumerate(safe)]
+
+
+def to_arrays(synthetic: SyntheticSet) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
+    """(X, y) for scikit-learn and others: float32 (n, …) unit values, and int64 (n,) or soft float32 (n, classes)."""
+    return synthetic.samples().detach().cpu().numpy(), synthetic.labels.detach().cpu().numpy()
+
+
+def to_dataframe(synthetic: SyntheticSet, label: str = "label") -> Any:
+    """A pandas ``DataFrame`` of feature vectors in the units of the real data, with the names of classes in ``label``.
+
+    Columns are called as the features where their names are known, else ``feature_0``, ….  Soft labels become their
+    most probable class.
+
+    Raises:
+        DataError: the samples are images, or a feature is called ``label``.
+        DependencyError: pandas is not installed.
+    """
+    if synthetic.is_image:
+        raise DataError(f"a data frame takes feature vectors, got samples of shape {synthetic.sample_shape}")
+    names = synthetic.spec.feature_names or tuple(f"feature_{at}" for at in range(synthetic.sample_shape[0]))
+    if label in names:
+        raise DataError(f"a feature is called {label!r} already: choose another name, to_dataframe(…, label=…)")
+    frame = require("pandas", "to_dataframe").DataFrame(to_arrays(synthetic)[0], columns=list(names))
+    frame[label] = [synthetic.class_names[one] for one in synthetic.hard_labels.tolist()]
+    return frame
+
+
 def save_dd_ranking(
     synthetic: SyntheticSet, folder: str | os.PathLike[str], *, normalisation: Normalisation | None = None
 ) -> tuple[Path, Path]:
@@ -146,8 +191,8 @@ def save_dd_ranking(
     return images, labels
 
 
-def _displayable(synthetic: SyntheticSet) -> npt.NDArray[np.uint8]:
-    """uint8 (n, height, width, 3): decoded images, value range stretched to 0…255, grey repeated to RGB."""
+def _displayable(synthetic: SyntheticSet, *, colour: bool = True) -> npt.NDArray[np.uint8]:
+    """uint8 (n, height, width, channels): decoded images, value range stretched to 0…255; ``colour`` makes grey RGB."""
     if len(synthetic.sample_shape) != 3 or synthetic.sample_shape[0] not in (1, 3):
         raise DataError(f"a picture needs images of 1 or 3 channels, got samples of shape {synthetic.sample_shape}")
     if len(synthetic) == 0:
@@ -155,7 +200,8 @@ def _displayable(synthetic: SyntheticSet) -> npt.NDArray[np.uint8]:
     low, high = synthetic.value_range
     shares = (synthetic.samples().detach().cpu() - low) / ((high - low) or 1.0)
     pixels = (shares.clamp(0, 1) * 255).round().to(torch.uint8)
-    result: npt.NDArray[np.uint8] = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+    shown = pixels.expand(-1, 3, -1, -1) if colour else pixels
+    result: npt.NDArray[np.uint8] = shown.permute(0, 2, 3, 1).contiguous().numpy()
     return result
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
-from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.data.labelled import LabelledData, same_tensors
 from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError
 from fedcl_distill.parameterizations import Parameterization, Pixels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SyntheticSet:
     """A few synthetic (or selected) samples that stand for a data set.
+
+    ``len(synthetic)`` counts decoded samples; ``synthetic[i]`` is ``(sample, label)`` as :meth:`dataset` has it, and
+    iterating gives all of them. Equal sets hold the same arrays, labels, spec and parameterization, wherever they came
+    from.
 
     Attributes:
         arrays: what is stored, float32, in the space of network inputs; its meaning belongs to
@@ -70,6 +75,36 @@ class SyntheticSet:
         """Number of decoded samples."""
         return self._decoded_shape[0]
 
+    def __repr__(self) -> str:
+        method = self.provenance.get("method", "union" if "union_of" in self.provenance else "set")
+        counts = sorted(set(self.class_counts.tolist()))
+        each = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        values = sum(array.numel() for array in self.arrays.values())
+        what = f"{len(self)} samples of {self.num_classes} classes, {each} each"
+        stored = f"{'×'.join(map(str, self.sample_shape))}, {self.parameterization.name}, {values:,} bytes at 8 bits"
+        return f"SyntheticSet({method}: {what}, {stored} a value)"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SyntheticSet):
+            return NotImplemented
+        return (
+            self.spec == other.spec
+            and self.parameterization == other.parameterization
+            and set(self.arrays) == set(other.arrays)
+            and same_tensors(self.labels, other.labels)
+            and all(same_tensors(array, other.arrays[name]) for name, array in self.arrays.items())
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # holds tensors, as a list holds items
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Sample ``index`` as a network reads it, and its label; each call decodes, so loop over :meth:`dataset`."""
+        position = range(len(self))[index]
+        return self.inputs()[position].detach(), self.labels[position].detach()
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(zip(self.inputs().detach(), self.labels.detach(), strict=True))
+
     @property
     def _decoded_shape(self) -> tuple[int, ...]:
         return self.parameterization.decoded_shape({name: tuple(a.shape) for name, a in self.arrays.items()})
@@ -78,6 +113,11 @@ class SyntheticSet:
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of one decoded sample: (channels, height, width) or (features,)."""
         return self._decoded_shape[1:]
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of classes, as torchvision's data sets call them."""
+        return list(self.class_names)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -120,6 +160,25 @@ class SyntheticSet:
     def samples(self) -> Tensor:
         """float32 (n, …): decoded samples in unit values; an unclamped method may leave ``value_range``."""
         return self.normalisation.invert(self.inputs())
+
+    def dataset(self, *, normalised: bool = True) -> TensorDataset:
+        """Decoded samples with their labels, detached, for any ``DataLoader``.
+
+        Args:
+            normalised: samples as the networks here read them: float32, normalised by the set's own
+                ``normalisation``. Your network reads them so if it was trained on data normalised alike; give False for
+                unit values (pixels in [0, 1], raw features), and normalise as your own data are.
+
+        Returns:
+            Items (sample, label): label int64 () or, if labels are soft, float32 (classes,).
+        """
+        samples = self.inputs() if normalised else self.samples()
+        return TensorDataset(samples.detach(), self.labels.detach())
+
+    def to(self, device: str | torch.device) -> SyntheticSet:
+        """The set with its arrays and labels on ``device``."""
+        arrays = {name: array.to(device) for name, array in self.arrays.items()}
+        return replace(self, arrays=arrays, labels=self.labels.to(device))
 
     def subset(self, indices: Tensor) -> SyntheticSet:
         """The chosen decoded samples (int64 (k,)), stored as pixels."""

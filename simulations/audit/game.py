@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -38,15 +38,17 @@ from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import derive_seed, generator_for
-from fedcl_distill.synthetic import SyntheticSet, check_bits, decode, encode, save_png
+from fedcl_distill.settings import Count, Natural, Range, settings
+from fedcl_distill.synthetic import SyntheticSet, decode, encode, save_png
 from fedcl_distill.training import TrainConfig, fit
 from simulations.data import load_splits
+from simulations.names import Bits, MethodName
 
 DISTIL = "distil"
 """The strategy of whoever has all data and distils them; every other name is a federated strategy."""
 
 
-@dataclass(frozen=True)
+@settings
 class AuditSettings:
     """What is released, and how it is attacked.
 
@@ -77,33 +79,24 @@ class AuditSettings:
 
     data: str = "digits"
     data_root: str | None = None
-    candidates: int = 4000
-    releases: int = 9
+    candidates: Annotated[int, Range(ge=20)] = 4000
+    releases: Count = 9
     strategy: str = DISTIL
     strategy_settings: Mapping[str, Any] = field(default_factory=dict)
     federated: Mapping[str, Any] = field(default_factory=dict)
-    method: str = "dm"
+    method: MethodName = "dm"
     method_settings: Mapping[str, Any] = field(default_factory=dict)
-    images_per_class: int = 10
-    distil_steps: int | None = None
-    bits: int = 8
+    images_per_class: Count = 10
+    distil_steps: Natural | None = None
+    bits: Bits = 8
     architecture: str = "convnet:width=16"
-    attack_epochs: int = 60
-    delta: float = 1e-5
-    confidence: float = 0.95
+    attack_epochs: Count = 60
+    delta: Annotated[float, Range(ge=0, lt=1)] = 1e-5
+    confidence: Annotated[float, Range(gt=0, lt=1)] = 0.95
     device: str = "cpu"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"candidates": 20, "releases": 1, "images_per_class": 1, "attack_epochs": 1}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise SettingsError(f"{name} must be at least {bound}, got {getattr(self, name)}")
-        if not 0 <= self.delta < 1 or not 0 < self.confidence < 1:
-            raise SettingsError(
-                f"expected delta in [0, 1) and confidence in (0, 1), got {self.delta}, {self.confidence}"
-            )
-        check_bits(self.bits)
         Architecture.parse(self.architecture)
         if self.strategy == DISTIL:
             build_method(self.method, **self.method_settings)

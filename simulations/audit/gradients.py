@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from fedcl_distill.audit import GradientInversion, batch_gradients, matched
 from fedcl_distill.data import DataSpec, LabelledData
-from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Architecture
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import derive_seed, generator_for
+from fedcl_distill.settings import Count, Range, settings
 from fedcl_distill.synthetic import SyntheticSet, save_png
 from simulations.data import load_splits
 from simulations.running.progress import Silent, Watcher
@@ -25,7 +25,7 @@ from simulations.running.runs import Kind, Record, make_record, settings_key
 _MAX_BATCH = 6
 
 
-@dataclass(frozen=True)
+@settings
 class GradientSettings:
     """A model, and batches whose gradients on it are inverted.
 
@@ -46,15 +46,13 @@ class GradientSettings:
     data: str = "digits"
     data_root: str | None = None
     architecture: str | None = None
-    batch: int = 1
-    batches: int = 2
-    steps: int = 1000
+    batch: Annotated[int, Range(ge=1, le=_MAX_BATCH)] = 1
+    batches: Count = 2
+    steps: Count = 1000
     seed: int = 0
 
     def __post_init__(self) -> None:
         _ = self.model
-        if not 1 <= self.batch <= _MAX_BATCH or self.batches < 1 or self.steps < 1:
-            raise SettingsError(f"expected a batch of 1 to {_MAX_BATCH}, batches ≥ 1 and steps ≥ 1, got {self}")
 
     @property
     def model(self) -> Architecture:

@@ -9,6 +9,11 @@ from simulations.running.console import open_console
 from simulations.running.runs import RESULTS, Kind, Run
 from strategies.continual import CONTINUAL_STRATEGIES, ContinualSettings
 
+DEFAULT_STEPS = 200  # of every distillation: minutes in all on small images
+_MAIN = (
+    *("strategy", "strategy_settings", "data", "scenario", "experiences", "method", "method_settings"),
+    *("images_per_class", "byte_budget", "distil_steps", "distil_seconds", "epochs", "device", "seed"),
+)
 _HELPS = {
     "strategy": f"One of {', '.join(one.name for one in CONTINUAL_STRATEGIES)}.",
     "strategy_settings": "Of the strategy, such as memory=distilled or der++.alpha=0.3 (for der++ alone).",
@@ -18,7 +23,7 @@ _HELPS = {
 }
 
 
-@takes_settings(ContinualSettings, helps=_HELPS)
+@takes_settings(ContinualSettings, main=_MAIN, helps=_HELPS, steps=DEFAULT_STEPS)
 def continual(cells: list[ContinualSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1) -> None:
     """Train on one experience after the other and measure what is still known of each.
 

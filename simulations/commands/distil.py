@@ -11,7 +11,16 @@ import typer
 from fedcl_distill.files import write_atomically
 from fedcl_distill.methods import list_methods
 from simulations.commands.options import takes_settings
-from simulations.commands.output import DEFAULT_OUT, Out, WorkerCount, records_of, rich_table, show_results, watching
+from simulations.commands.output import (
+    DEFAULT_OUT,
+    Out,
+    WorkerCount,
+    records_of,
+    rich_table,
+    say_where,
+    show_results,
+    watching,
+)
 from simulations.running.compare import Failures, compare
 from simulations.running.console import open_console
 from simulations.running.pool import PoolSettings
@@ -21,8 +30,14 @@ from simulations.scenarios.distil_table import DEFAULT_SECONDS, baselines, recor
 from simulations.tables.comparison import without
 from simulations.tables.distil import markdown_page, tables_of
 
+DEFAULT_STEPS = 500  # minutes for DM on small images; the methods' own numbers, up to 20,000, take hours
+_MAIN = (
+    *("data", "train_limit", "method", "method_settings", "images_per_class", "byte_budget"),
+    *("distil_steps", "distil_seconds", "protocol", "device", "seed"),
+)
 
-@takes_settings(DistilSettings)
+
+@takes_settings(DistilSettings, main=_MAIN, steps=DEFAULT_STEPS)
 def distil(cells: list[DistilSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1) -> None:
     """Distil a data set, save what is to be sent, and judge exactly that on real test data.
 
@@ -34,7 +49,7 @@ def distil(cells: list[DistilSettings], out: Out = DEFAULT_OUT, workers: WorkerC
     with watching(console) as watcher:
         compare(runs, results, watcher, workers, failures=failures)
     show_results(console, records_of(results, runs), Kind.DISTIL, results)
-    console.print(f"[dim]sets and pictures:[/] {out / 'sets'}", highlight=False, soft_wrap=True)
+    say_where(console, "sets and pictures", out / "sets")
     failures.check()
 
 
@@ -68,7 +83,7 @@ RandomToo = Annotated[
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try cells again that failed in an earlier call.")]
 
 
-@takes_settings(DistilSettings, helps=_HELPS, defaults=_DEFAULTS)
+@takes_settings(DistilSettings, main=_MAIN, helps=_HELPS, defaults=_DEFAULTS)
 def distil_table(
     cells: list[DistilSettings],
     out: Out = DEFAULT_OUT,
@@ -98,5 +113,5 @@ def distil_table(
         console.print(rich_table(without(table, "family")))
     if markdown is not None:
         write_atomically(markdown, markdown_page(records).encode())
-        console.print(f"[dim]table:[/] {markdown}", highlight=False, soft_wrap=True)
-    console.print(f"[dim]results:[/] {results}", highlight=False, soft_wrap=True)
+        say_where(console, "table", markdown)
+    say_where(console, "results", results)

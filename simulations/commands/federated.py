@@ -12,6 +12,7 @@ from simulations.commands.output import (
     DEFAULT_OUT,
     Out,
     WorkerCount,
+    check_names,
     records_of,
     rich_table,
     show_results,
@@ -39,6 +40,12 @@ Tune = Annotated[
     ),
 ]
 
+DEFAULT_STEPS = 200  # of every client: minutes in all on small images
+_MAIN = (
+    *("strategy", "strategy_settings", "rounds", "data", "clients", "partition", "method", "method_settings"),
+    *("images_per_class", "distil_steps", "distil_seconds", "device", "seed"),
+)
+_MAIN_OF_BOTH = (*_MAIN, "stream", "scenario", "experiences", "memory_images_per_class")
 _HELPS = {
     "strategy": f"One of {', '.join(federated_strategies())}.",
     "strategy_settings": "What the strategy shall do in its own way, such as mu=0.1; topk.fraction=0.1 is for topk.",
@@ -50,7 +57,7 @@ _HELPS = {
 }
 
 
-@takes_settings(AttackedSettings, helps=_HELPS)
+@takes_settings(AttackedSettings, main=_MAIN, helps=_HELPS, steps=DEFAULT_STEPS)
 def federated(
     cells: list[AttackedSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1, tune: Tune = None
 ) -> None:
@@ -59,6 +66,7 @@ def federated(
     Repeat a setting to compare, for instance: --method dm --method random --seed 0 --seed 1.
     Results that the folder already holds are not computed again; an interrupted run goes on from its last round.
     """
+    check_names("strategy", (cell.strategy for cell in cells), federated_strategies())
     console, results, choices, failures = open_console(), out / RESULTS, list[Record](), Failures()
     with watching(console) as watcher:
         if tune:
@@ -86,7 +94,7 @@ _FEDERATED_CONTINUAL_HELPS = {
 }
 
 
-@takes_settings(FederatedContinualSettings, helps=_FEDERATED_CONTINUAL_HELPS)
+@takes_settings(FederatedContinualSettings, main=_MAIN_OF_BOTH, helps=_FEDERATED_CONTINUAL_HELPS, steps=DEFAULT_STEPS)
 def federated_continual(
     cells: list[FederatedContinualSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1
 ) -> None:
@@ -95,6 +103,7 @@ def federated_continual(
     Repeat a setting to compare, for instance: --stream same --stream shuffled --strategy distilled --strategy fedavg.
     Results that the folder already holds are not computed again; a run that was ended goes on from its last stage.
     """
+    check_names("strategy", (cell.strategy for cell in cells), federated_continual_strategies())
     console, results, runs = open_console(), out / RESULTS, [Run(Kind.FEDERATED_CONTINUAL, cell) for cell in cells]
     failures = Failures()
     with watching(console) as watcher:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedcl_distill.methods import Method, all_methods
-from simulations.commands.options import explained, introduction
+from simulations.commands.fields import explained, introduction
 from simulations.formats import ABSENT
 from simulations.running.console import open_console
 

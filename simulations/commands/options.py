@@ -1,4 +1,8 @@
-"""Commands that take settings: a flag for each field, and TOML files."""
+"""Commands that take settings: a flag for each, and TOML files.
+
+A command decorated with :func:`takes_settings` gets a flag for each field of a settings class. Where a setting has
+several values (a repeated flag, commas, a TOML list), the command receives one settings object for every combination.
+"""
 
 from __future__ import annotations
 
@@ -7,171 +11,17 @@ import inspect
 import itertools
 import json
 import math
-import re
 import tomllib
-import types
-import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 import typer
 
 from fedcl_distill.errors import SettingsError
-
-
-def explained(thing: object, section: str) -> dict[str, str]:
-    """What the docstring of ``thing`` says below ``section`` ("Attributes", "Args") about each name there."""
-    found = re.search(rf"^{section}:\n((?:[ ]{{4}}.*\n?|\n)+)", inspect.getdoc(thing) or "", re.MULTILINE)
-    if found is None:
-        return {}
-    helps = {}
-    for names, text in re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8}.*)*)", found[1], re.MULTILINE):
-        sentence = plain(text)
-        for name in names.split(","):
-            helps[name.strip()] = sentence[:1].upper() + sentence[1:]
-    return helps
-
-
-def introduction(thing: object) -> list[str]:
-    """The paragraphs of the docstring of ``thing`` before its first section."""
-    text = re.split(r"^(?:Args|Attributes|Raises|Returns):\n", inspect.getdoc(thing) or "", flags=re.MULTILINE)[0]
-    return [plain(paragraph) for paragraph in text.split("\n\n") if paragraph.strip()]
-
-
-def plain(text: str) -> str:
-    """``text`` in one line, without the marks of reStructuredText."""
-    return re.sub(r":\w+:`~?([^`]*)`", r"\1", re.sub(r"\s+", " ", text)).replace("``", "").strip()
-
-
-TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One field of a settings dataclass.
-
-    Attributes:
-        name: of the field; its flag is ``--name`` with hyphens.
-        type: bool, int, float or str: of the value, or of each item of a tuple.
-        help: from the class's docstring.
-        default: what holds where nothing is given.
-        shape: "one" value, a "tuple" of them (``1,2,3`` as a flag) or a "mapping" (``key=value`` as a flag).
-        choices: the values a Literal allows.
-        required: there is no default.
-    """
-
-    name: str
-    type: type
-    help: str
-    default: Any = None
-    shape: Literal["one", "tuple", "mapping"] = "one"
-    choices: tuple[Any, ...] = ()
-    required: bool = False
-
-    @property
-    def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
-
-    def read(self, value: Any, source: str) -> Any:
-        """``value`` as the field takes it.
-
-        Raises:
-            SettingsError: it is of another type, or none of the choices; ``source`` says where it came from.
-        """
-        if self.shape == "mapping":
-            return _read_mapping(value, self, source)
-        if self.shape == "tuple":
-            items = value.split(",") if isinstance(value, str) else value
-            if not isinstance(items, list | tuple):
-                raise self._error(value, source)
-            return tuple(self._read_one(item, source) for item in items)
-        return self._read_one(value, source)
-
-    def _read_one(self, value: Any, source: str) -> Any:
-        if self.shape == "tuple" and isinstance(value, str) and self.type in (int, float):
-            value = _scalar(value.strip())
-        if self.type is float and type(value) is int:
-            value = float(value)
-        if type(value) is not self.type or (self.choices and value not in self.choices):
-            raise self._error(value, source)
-        return value
-
-    def _error(self, value: Any, source: str) -> SettingsError:
-        expected = " or ".join(map(str, self.choices)) if self.choices else TYPE_NAMES[self.type]
-        if self.shape == "tuple":
-            expected = f"a list of {expected}"
-        return SettingsError(f"{source}: {self.name} must be {expected}, got {value!r}")
-
-
-def settings_of(kind: type) -> tuple[Setting, ...]:
-    """The settings that the dataclass ``kind`` has, in the order of its fields."""
-    hints = typing.get_type_hints(kind)
-    helps = {name: text for one in reversed(kind.__mro__) for name, text in explained(one, "Attributes").items()}
-    found = []
-    for field in dataclasses.fields(kind):
-        if not field.init:
-            continue
-        value_type, shape, choices = _analyse(hints[field.name], f"{kind.__name__}.{field.name}")
-        required = field.default is MISSING and field.default_factory is MISSING
-        default = field.default_factory() if field.default_factory is not MISSING else field.default
-        found.append(
-            Setting(
-                name=field.name,
-                type=value_type,
-                help=helps.get(field.name, ""),
-                default=None if required else default,
-                shape=shape,
-                choices=choices,
-                required=required,
-            )
-        )
-    return tuple(found)
-
-
-def _analyse(hint: Any, where: str) -> tuple[type, Literal["one", "tuple", "mapping"], tuple[Any, ...]]:
-    """Value type, shape and choices of the annotation ``hint``."""
-    if get_origin(hint) in (Union, types.UnionType):
-        inner = [one for one in get_args(hint) if one is not type(None)]
-        if set(inner) == {int, float}:
-            return float, "one", ()
-        if len(inner) == 1:
-            return _analyse(inner[0], where)
-    if hint in TYPE_NAMES:
-        return hint, "one", ()
-    if get_origin(hint) is Literal:
-        choices = get_args(hint)
-        return type(choices[0]), "one", choices
-    if get_origin(hint) is tuple:
-        value_type, _, choices = _analyse(get_args(hint)[0], where)
-        return value_type, "tuple", choices
-    if hint is dict or get_origin(hint) in (dict, Mapping):
-        return str, "mapping", ()
-    raise TypeError(f"{where}: no flag can be made for {hint}")
-
-
-def _read_mapping(value: Any, setting: Setting, source: str) -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if not isinstance(value, list):
-        raise SettingsError(f"{source}: {setting.name} must be a table, got {value!r}")
-    found = {}
-    for item in value:
-        key, equals, text = str(item).partition("=")
-        if not equals or not key.strip():
-            raise SettingsError(f"{source}: {setting.name} takes key=value, got {item!r}")
-        found[key.strip()] = _scalar(text.strip())
-    return found
-
-
-def _scalar(text: str) -> Any:
-    """``text`` as a TOML value if it is one, otherwise as it stands."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        return text
-
+from fedcl_distill.registry import parse
+from fedcl_distill.settings import suggest
+from simulations.commands.fields import Setting, read_table, settings_of, with_flags
 
 T = TypeVar("T")
 
@@ -179,7 +29,20 @@ _RUN_TABLES = "run"
 _TOGETHER = "together"
 _MAX_CELLS = 10_000
 _OWNERS = {"method_settings": "method", "strategy_settings": "strategy", "attack_settings": "attack"}
-"""Whose settings a mapping holds: those of whatever the other field names."""
+"""Whose settings a table holds: those of whatever the other field names."""
+_PANELS = {
+    "strategy": "Strategy",
+    "data": "Data",
+    "method": "Distillation",
+    "replay_ratio": "Replay",
+    "local_epochs": "Local training",
+    "architecture": "Networks and training",
+    "quorum": "Answers of clients",
+    "stream": "Stream",
+    "memory_images_per_class": "Memory",
+    "attack": "Attack",
+}
+"""Titles of groups of flags, by the first setting of each."""
 
 
 def read_cells(
@@ -187,34 +50,89 @@ def read_cells(
 ) -> list[T]:
     """One ``kind`` for every combination of the given values; a flag replaces what the file says of its setting.
 
-    Of a mapping, a flag replaces the keys that it names, and keeps the file's others.
+    Of a table, a flag replaces the keys that it names, and keeps the file's others. Settings of a method, a strategy or
+    an attack may be written behind its name, too: ``dm:clamp=true``.
     A file may hold tables ``[[run]]``: each is a list of combinations of its own, on top of the file's other keys.
     Settings that ``together`` names, such as ``together = ["seed", "order_seed"]``, take their first values at once,
     then their second ones, and so on.
-    ``defaults`` are the values of settings that neither file nor flag names, in place of the class's.
+
+    Args:
+        kind: the settings class.
+        file: TOML, or None.
+        flags: by name what the flags said: texts, or true and false of a switch; None of those that are not given.
+        defaults: values of settings that neither file nor flag names, in place of the class's.
 
     Raises:
         SettingsError: an unreadable file, an unknown key, a value that does not fit, a missing required setting.
     """
-    known = {setting.name: setting for setting in settings_of(kind)}
+    known = settings_of(kind)
     common = _read_toml(file) if file is not None else {}
     runs = common.pop(_RUN_TABLES, [{}])
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
         raise SettingsError(f"{file}: {_RUN_TABLES!r} must be a list of tables, written [[{_RUN_TABLES}]]")
-    given = [(known[name], values) for name, values in flags.items() if values is not None]
+    given = [(known[name], said) for name, said in flags.items() if said is not None]
     cells: dict[str, T] = {}
     for run in runs:
         table = {**common, **run}
         together = _read_together(table.pop(_TOGETHER, []), known, str(file))
-        told = _alternatives(table, known, str(file))
+        told = _told(table, known, str(file))
         values = {
             **{name: list(several) for name, several in (defaults or {}).items()},
             **told,
-            **_flag_alternatives(given, told),
+            **_flagged(given, told),
         }
-        for cell in _combine(kind, values, known, together):
+        for cell in _combine(kind, values, known, together, by_flags=file is None):
             cells.setdefault(json.dumps(dataclasses.asdict(cell), sort_keys=True, default=str), cell)  # type: ignore[call-overload]
     return list(cells.values())
+
+
+def takes_settings(
+    kind: type[T],
+    *,
+    main: Collection[str] = (),
+    helps: Mapping[str, str] | None = None,
+    defaults: Mapping[str, Sequence[Any]] | None = None,
+    steps: int | None = None,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command flags for every field of ``kind``; its first argument becomes the list of combinations.
+
+    Args:
+        kind: the settings class.
+        main: settings that ``--help`` shows; ``--help-all`` shows the others as well. All where it is empty.
+        helps: explanations in place of the docstring's.
+        defaults: values of settings that are not given, in place of the class's.
+        steps: of each distillation where neither flags nor a file speak of steps or seconds.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        settings = {
+            name: dataclasses.replace(one, help=(helps or {}).get(name, one.help))
+            for name, one in settings_of(kind).items()
+        }
+        shown = {**{name: ", ".join(map(str, several)) for name, several in (defaults or {}).items()}}
+        if steps is not None:
+            shown["distil_steps"] = f"{steps} unless seconds are given; null for the method's own"
+
+        def run(**given: Any) -> None:
+            flags = {name: given.pop(name) or None if name in _lists else given.pop(name) for name in settings}
+            file = given.pop("settings")
+            given.pop("help_all", None)
+            chosen = dict(defaults or {})
+            if steps is not None and file is None and not (flags["distil_steps"] or flags["distil_seconds"]):
+                chosen["distil_steps"] = [steps]
+            command(read_cells(kind, file, flags, chosen), **given)
+
+        _lists = {name for name, one in settings.items() if one.shape != "switch"}
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        flags = [_parameter(one, shown.get(name), not main or name in main) for name, one in settings.items()]
+        parameters = [*own, _FILE, *([_HELP_ALL] if main else []), *flags]
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -226,52 +144,74 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise SettingsError(f"{file} is not valid TOML: {error}") from error
 
 
-def _alternatives(table: Mapping[str, Any], known: Mapping[str, Setting], source: str) -> dict[str, list[Any]]:
+def _told(table: Mapping[str, Any], known: Mapping[str, Setting], source: str) -> dict[str, list[Any]]:
     """Values for each setting of a TOML table, by name."""
-    unknown = sorted(key for key in table if key.replace("-", "_") not in known)
-    if unknown:
-        raise SettingsError(f"{source}: unknown setting {', '.join(unknown)}; known: {', '.join(known)}")
     found = {}
     for key, value in table.items():
-        setting = known[key.replace("-", "_")]
-        several = isinstance(value, list) and (setting.shape != "tuple" or any(isinstance(v, list) for v in value))
-        found[setting.name] = [setting.read(one, source) for one in (value if several else [value])]
+        setting = known.get(key.replace("-", "_"))
+        if setting is None:
+            raise SettingsError(f"{source}: {suggest('setting', key, known)}")
+        several = isinstance(value, list) and (setting.shape != "list" or any(isinstance(v, list) for v in value))
+        found[setting.name] = [
+            setting.check(one, f"{source}: {setting.name}") for one in (value if several else [value])
+        ]
         if not found[setting.name]:
             raise SettingsError(f"{source}: {key} has no value")
     return found
 
 
-def _flag_alternatives(given: Iterable[tuple[Setting, Any]], told: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """Values for each setting that a flag gives; those of mappings are laid over each that the file ``told``."""
+def _flagged(given: Iterable[tuple[Setting, Any]], told: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """Values for each setting that a flag gives; those of tables are laid over each that the file ``told``."""
     found = {}
-    for setting, values in given:
-        if setting.shape == "mapping":
-            own = setting.read(values, setting.flag)
+    for setting, said in given:
+        if setting.shape == "table":
+            own = read_table(said, setting.flag)
             found[setting.name] = [_laid_over(one, own) for one in told.get(setting.name, [{}])]
-        elif not isinstance(values, list):
-            found[setting.name] = [setting.read(values, setting.flag)]
+        elif setting.shape == "switch":
+            found[setting.name] = [said]
         else:
-            found[setting.name] = [setting.read(value, setting.flag) for value in values]
+            found[setting.name] = [setting.read_flag(one) for text in said for one in _split(setting, text)]
     return found
 
 
+def _split(setting: Setting, text: str) -> list[str]:
+    named = setting.name in _OWNERS.values() and ":" not in text
+    return [one.strip() for one in text.split(",")] if named else setting.alternatives(text)
+
+
 def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, with ``above`` last: later keys go before earlier ones that speak of the same setting in another way."""
-    return {**{key: value for key, value in below.items() if key not in above}, **above}
+    """Both; what ``above`` says of a key for all goes before what ``below`` says of it for one, for it is the later."""
+    common = {key for key, value in above.items() if not _is_owned(value)}
+    found: dict[str, Any] = {}
+    for key, value in below.items():
+        found[key] = {k: v for k, v in value.items() if k not in common} if _is_owned(value) else value
+    for key, value in above.items():
+        found[key] = {**found.get(key, {}), **value} if _is_owned(value) and _is_owned(found.get(key)) else value
+    return found
+
+
+def _is_owned(value: Any) -> bool:
+    """Whether ``value`` is a table of settings for one owner, and not a part, which has a name."""
+    return isinstance(value, Mapping) and "name" not in value
 
 
 def _read_together(names: Any, known: Mapping[str, Setting], source: str) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise SettingsError(f"{source}: {_TOGETHER!r} must be a list of settings, got {names!r}")
     together = [name.replace("-", "_") for name in names]
-    unknown = [name for name in together if name not in known]
-    if unknown:
-        raise SettingsError(f"{source}: unknown setting {', '.join(unknown)} in {_TOGETHER!r}")
+    for name in together:
+        if name not in known:
+            raise SettingsError(f"{source}: {suggest('setting', name, known)} in {_TOGETHER!r}")
     return together
 
 
 def _combine(
-    kind: type[T], values: Mapping[str, list[Any]], known: Mapping[str, Setting], together: Sequence[str]
+    kind: type[T],
+    values: Mapping[str, list[Any]],
+    known: Mapping[str, Setting],
+    together: Sequence[str],
+    *,
+    by_flags: bool,
 ) -> Iterator[T]:
     missing = [setting.flag for setting in known.values() if setting.required and setting.name not in values]
     if missing:
@@ -281,10 +221,31 @@ def _combine(
         raise SettingsError(f"settings make more than {_MAX_CELLS:,} combinations")
     for combination in itertools.product(*axes):
         chosen = {name: value for part in combination for name, value in part.items()}
-        for name in chosen.keys() & _OWNERS.keys():
-            owner = _OWNERS[name]
-            chosen[name] = _that_concern(chosen.get(owner, known[owner].default), chosen[name])
-        yield kind(**chosen)
+        for table, owner in _OWNERS.items():
+            if table in known and (table in chosen or ":" in str(chosen.get(owner, ""))):
+                chosen |= _owned(table, owner, chosen, known[owner].default)
+        yield _made(kind, chosen, known if by_flags else ())
+
+
+def _made(kind: type[T], chosen: Mapping[str, Any], flags: Iterable[str]) -> T:
+    """The settings object; what it refuses is told with the flags of fields that ``flags`` names."""
+    try:
+        return kind(**chosen)
+    except SettingsError as error:
+        raise SettingsError(with_flags(str(error), flags)) from error
+
+
+def _owned(table: str, owner: str, chosen: Mapping[str, Any], default: Any) -> dict[str, Any]:
+    """The owner's name, and the settings that concern it: those for all, those for it, and those behind its name."""
+    behind = parse(str(chosen.get(owner, default)))
+    name = behind.pop("name")
+    found: dict[str, Any] = {}
+    for key, value in chosen.get(table, {}).items():
+        if not _is_owned(value):
+            found[key] = value
+        elif key == name:
+            found |= value
+    return {owner: name, table: found | behind}
 
 
 def _axes(values: Mapping[str, list[Any]], together: Sequence[str]) -> list[list[dict[str, Any]]]:
@@ -298,102 +259,64 @@ def _axes(values: Mapping[str, list[Any]], together: Sequence[str]) -> list[list
     return [*apart, steps] if joined else apart
 
 
-def _that_concern(named: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of ``named``: ``dm.clamp`` and ``{"dm": {"clamp": …}}`` are for dm alone, ``clamp`` for all methods."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        owner, dot, name = key.partition(".")
-        if isinstance(value, Mapping):
-            found.update(value if key == named else {})
-        elif not dot:
-            found[key] = value
-        elif owner == named:
-            found[name] = value
-    return found
+def _show_all(context: typer.Context, wanted: bool) -> None:
+    if not wanted:
+        return
+    for parameter in context.command.params:
+        parameter.hidden = False  # type: ignore[attr-defined]
+    text = context.get_help()  # rich prints it and returns nothing
+    if text:
+        typer.echo(text)
+    raise typer.Exit
 
 
-def takes_settings(
-    kind: type[T], *, helps: Mapping[str, str] | None = None, defaults: Mapping[str, Sequence[Any]] | None = None
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command flags for every field of ``kind``; its first argument becomes the list of combinations.
-
-    Args:
-        kind: the dataclass.
-        helps: explanations in place of the docstring's, where that speaks to programmers.
-        defaults: values of settings that are not given, in place of the class's.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        settings = [
-            dataclasses.replace(
-                one,
-                help=(helps or {}).get(one.name, one.help),
-                default=_shown_together((defaults or {}).get(one.name)) or one.default,
-            )
-            for one in settings_of(kind)
-        ]
-        names = [setting.name for setting in settings]
-
-        def run(**given: Any) -> None:
-            flags = {name: _none_if_empty(given.pop(name)) for name in names}
-            command(read_cells(kind, given.pop("settings"), flags, defaults), **given)
-
-        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-        parameters = [*own, _settings_file(), *(_parameter(setting) for setting in settings)]
-        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return run
-
-    return decorate
-
-
-def _shown_together(values: Sequence[Any] | None) -> str:
-    return ", ".join(map(str, values or ()))
-
-
-def _settings_file() -> inspect.Parameter:
-    option = typer.Option(
+_FILE = inspect.Parameter(
+    "settings",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=typer.Option(
         None,
         "--settings",
         metavar="FILE.toml",
         help="Read settings from a file; flags go first, of KEY=VALUE key by key.",
-    )
-    return inspect.Parameter("settings", inspect.Parameter.KEYWORD_ONLY, default=option, annotation=Path | None)
+    ),
+    annotation=Path | None,
+)
+_HELP_ALL = inspect.Parameter(
+    "help_all",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=typer.Option(False, "--help-all", is_eager=True, callback=_show_all, help="Show every setting and exit."),
+    annotation=bool,
+)
+_MAIN_PANEL = "Settings (several values, repeated or with commas: every combination runs)"
 
 
-def _parameter(setting: Setting) -> inspect.Parameter:
-    plain = setting.type is bool and setting.shape == "one"
-    text = setting.shape != "one" or setting.type is bool
-    annotation: Any = (bool | None) if plain else (list[str] | None if text else list[setting.type] | None)  # type: ignore[name-defined]
+def _parameter(setting: Setting, default: str | None, shown: bool) -> inspect.Parameter:
+    switch = setting.shape == "switch"
     option = typer.Option(
         None,
-        f"{setting.flag}/--no-{setting.flag[2:]}" if plain else setting.flag,
-        help=f"{setting.help} {_shown_default(setting)}".strip(),
-        metavar=None if plain else _metavar(setting),
+        f"{setting.flag}/--no-{setting.flag[2:]}" if switch else setting.flag,
+        help=f"{setting.help} {_facts(setting, default)}".strip(),
+        metavar=None if switch else setting.metavar,
         show_default=False,
-        rich_help_panel="Settings (several values of one: every combination runs)",
+        hidden=not shown,
+        rich_help_panel=_MAIN_PANEL if shown else _PANELS.get(setting.group, "Further settings"),
     )
+    annotation: Any = (bool | None) if switch else (list[str] | None)
     return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation)
 
 
-def _metavar(setting: Setting) -> str:
-    if setting.shape == "mapping":
-        return "KEY=VALUE"
-    one = "|".join(map(str, setting.choices)) or {int: "INT", float: "FLOAT", str: "TEXT", bool: "BOOL"}[setting.type]
-    return f"{one},…" if setting.shape == "tuple" else one
+def _facts(setting: Setting, default: str | None) -> str:
+    """Range and default, in brackets."""
+    parts = [setting.range, "required" if setting.required else _default(setting, default)]
+    text = "; ".join(filter(None, parts))
+    return f"({text})" if text else ""
 
 
-def _shown_default(setting: Setting) -> str:
-    if setting.required:
-        return "(required)"
-    if setting.default in (None, "", (), {}):
+def _default(setting: Setting, default: str | None) -> str:
+    value = setting.default
+    if default is None and value in (None, "", (), {}):
         return ""
-    if setting.shape == "tuple":
-        return f"(default: {','.join(map(str, setting.default))})"
-    return f"(default: {str(setting.default).lower() if setting.type is bool else setting.default})"
-
-
-def _none_if_empty(values: Any) -> Any:
-    return None if values == [] else values
+    if default is None:
+        plain = ",".join(map(str, value)) if setting.shape == "list" else str(value)
+        default = plain.lower() if setting.shape == "switch" else plain
+    return f"default: {default}"

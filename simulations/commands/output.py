@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.settings import suggest
 from simulations.running.console import watcher_for
 from simulations.running.progress import InsistentInterrupts, Watcher
 from simulations.running.runs import Record, Run, read_records
@@ -48,7 +50,13 @@ def show_results(console: Console, records: Iterable[Record], kind: str, results
     """Print a table for every scenario among ``records``, and where the results are."""
     for scenario in scenarios(records, kind):
         console.print(rich_table(table_of(scenario)))
-    console.print(f"[dim]results:[/] {results}", highlight=False, soft_wrap=True)
+    say_where(console, "results", results)
+
+
+def say_where(console: Console, what: str, place: Path) -> None:
+    """Say where ``what`` is, if it is there: a comparison of which all runs failed leaves nothing."""
+    if place.exists():
+        console.print(f"[dim]{what}:[/] {place}", highlight=False, soft_wrap=True)
 
 
 def rich_table(table: Table) -> RichTable:
@@ -65,3 +73,14 @@ def rich_table(table: Table) -> RichTable:
 def _plain(text: str) -> str:
     """``text`` with nothing in it that rich takes for markup."""
     return text.replace("[", r"\[")
+
+
+def check_names(what: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Return if all ``given`` are ``known``, before any work is begun.
+
+    Raises:
+        SettingsError: one is not; the message has the nearest name.
+    """
+    for name in given:
+        if name not in known:
+            raise SettingsError(suggest(what, name, known))

@@ -16,7 +16,7 @@ from simulations.audit.game import AuditSettings
 from simulations.audit.gradients import GradientSettings, run_gradients
 from simulations.audit.run import audit_saved, saved_record
 from simulations.commands.options import takes_settings
-from simulations.commands.output import DEFAULT_OUT, Out, WorkerCount, rich_table, watching
+from simulations.commands.output import DEFAULT_OUT, Out, WorkerCount, rich_table, say_where, watching
 from simulations.report.drawing import drawing_of_curves, drawing_of_privacy, standalone
 from simulations.running.compare import Failures, compare
 from simulations.running.console import open_console
@@ -60,11 +60,15 @@ def privacy(cells: list[PrivacySettings], out: Out = DEFAULT_OUT, beside: With =
         console.print(rich_table(privacy_table(task)))
     if drawing is not None and tasks:
         write_atomically(drawing, standalone(drawing_of_privacy(tasks)).encode())
-        console.print(f"[dim]drawing:[/] {drawing}", highlight=False, soft_wrap=True)
-    console.print(f"[dim]results:[/] {results}", highlight=False, soft_wrap=True)
+        say_where(console, "drawing", drawing)
+    say_where(console, "results", results)
     failures.check()
 
 
+_MAIN = (
+    *("data", "candidates", "releases", "strategy", "federated", "method", "method_settings", "images_per_class"),
+    *("distil_steps", "device", "seed"),
+)
 Sets = Annotated[
     list[Path] | None,
     typer.Argument(help="Saved sets to attack, in place of releases made for the audit.", show_default=False),
@@ -88,7 +92,7 @@ Gradients = Annotated[
 Markdown = Annotated[Path | None, typer.Option("--markdown", help="Write the tables there too.", metavar="FILE.md")]
 
 
-@takes_settings(AuditSettings)
+@takes_settings(AuditSettings, main=_MAIN)
 def audit(
     cells: list[AuditSettings],
     sets: Sets = None,
@@ -120,8 +124,8 @@ def audit(
     if markdown is not None:
         write_atomically(markdown, markdown_page(records).encode())
     for drawing in _write_drawings(records, out / "audits"):
-        console.print(f"[dim]curves:[/] {drawing}", highlight=False, soft_wrap=True)
-    console.print(f"[dim]results:[/] {results}", highlight=False, soft_wrap=True)
+        say_where(console, "curves", drawing)
+    say_where(console, "results", results)
     failures.check()
 
 

@@ -9,7 +9,7 @@ import typer
 
 from fedcl_distill.files import write_atomically
 from simulations.commands.options import takes_settings
-from simulations.commands.output import DEFAULT_OUT, Out, rich_table, watching
+from simulations.commands.output import DEFAULT_OUT, Out, rich_table, say_where, watching
 from simulations.running.console import open_console
 from simulations.running.runs import RESULTS
 from simulations.scenarios.saved_sets import (
@@ -56,7 +56,7 @@ def cross_architecture(
         console.print(rich_table(table))
     if markdown is not None:
         write_atomically(markdown, "\n".join(markdown_table(table) for table in tables).encode())
-    console.print(f"[dim]results:[/] {results}", highlight=False, soft_wrap=True)
+    say_where(console, "results", results)
 
 
 @takes_settings(RobustnessSettings)
@@ -69,4 +69,4 @@ def robustness(cells: list[RobustnessSettings], sets: Sets = None, out: Out = DE
     with watching(console) as watcher:
         records = compare_robustness(find_sets(sets or [out]), cells, results, watcher)
     console.print(rich_table(table_of_robustness(records)))
-    console.print(f"[dim]results:[/] {results}", highlight=False, soft_wrap=True)
+    say_where(console, "results", results)

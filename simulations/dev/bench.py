@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
 
@@ -19,11 +19,11 @@ from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.data import Splits
 from fedcl_distill.engine import Budget, Callback, Engine
 from fedcl_distill.engine.loop import Run
-from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.network_sources import TrainedOnSynthetic
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import MatchContext, Replayed, TrajectoryGradient, TrajectoryMatching, Unrolled
+from fedcl_distill.settings import Count, Natural, settings
 from fedcl_distill.training import TrainConfig, fit, predict
 from simulations.costs import Meter, OperationCounter, matrix_rate, tune_allocator
 from simulations.data import load_splits
@@ -45,7 +45,7 @@ Tick = Callable[[], None]
 """Called before the first unit of work and after each."""
 
 
-@dataclass(frozen=True)
+@settings
 class Workload:
     """The work that both sides do.
 
@@ -67,19 +67,14 @@ class Workload:
 
     data: str = "fashion-mnist"
     data_root: str | None = None
-    images_per_class: int = 10
-    width: int = 128
-    real_batch_per_class: int = 256
-    student_steps: int = 10
-    student_batch: int = 100
-    test_limit: int = 2000
-    repeats: int = 3
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if isinstance(value, int) and value < (name != "repeats"):
-                raise SettingsError(f"{name} must be positive, got {value}")
+    images_per_class: Count = 10
+    width: Count = 128
+    real_batch_per_class: Count = 256
+    student_steps: Count = 10
+    student_batch: Count = 100
+    test_limit: Count = 2000
+    repeats: Natural = 3
+    threads: Count = 1
 
     def as_record(self) -> dict[str, Any]:
         """JSON values that name the measurement: everything but places on this computer."""

@@ -18,6 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 from fedcl_distill.data import DataSpec, LabelledData, Normalisation, Splits
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.seeding import generator_for
+from fedcl_distill.settings import Count, settings
 from simulations.costs import Meter, tune_allocator
 from simulations.dev.bench import CASES, EPOCHS, Tick, Ticker, Workload
 from simulations.formats import ABSENT, byte_size
@@ -117,7 +118,7 @@ class Point:
         return asdict(self)
 
 
-@dataclass(frozen=True)
+@settings
 class ScalingSettings:
     """The values of each axis. While one axis is followed, the others stay at their middle (the upper one of two).
 
@@ -138,24 +139,22 @@ class ScalingSettings:
     """
 
     works: tuple[str, ...] = WORKS
-    images_per_class: tuple[int, ...] = (1, 2, 5, 10, 20, 50)
-    classes: tuple[int, ...] = (2, 5, 10, 20, 50, 100)
-    size: tuple[int, ...] = (8, 16, 32, 64)
-    width: tuple[int, ...] = (16, 32, 64, 128)
-    clients: tuple[int, ...] = (10, 100, 1000)
-    real_batch_per_class: int = 64
-    repeats: int = 1
-    threads: int = 1
+    images_per_class: tuple[Count, ...] = (1, 2, 5, 10, 20, 50)
+    classes: tuple[Count, ...] = (2, 5, 10, 20, 50, 100)
+    size: tuple[Count, ...] = (8, 16, 32, 64)
+    width: tuple[Count, ...] = (16, 32, 64, 128)
+    clients: tuple[Count, ...] = (10, 100, 1000)
+    real_batch_per_class: Count = 64
+    repeats: Count = 1
+    threads: Count = 1
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.works) - set(WORKS))
         if unknown:
             raise SettingsError(f"unknown work {', '.join(unknown)}; known: {', '.join(WORKS)}")
         for field in fields(self)[1:]:
-            given = getattr(self, field.name)
-            values = given if isinstance(given, tuple) else (given,)
-            if not values or min(values) < 1:
-                raise SettingsError(f"{field.name} needs numbers of at least 1, got {given}")
+            if getattr(self, field.name) == ():
+                raise SettingsError(f"{field.name} needs at least one number")
 
     def points(self) -> Iterator[Point]:
         """Every measurement once, axis by axis."""

@@ -28,8 +28,10 @@ class Failures:
 
     Attributes:
         errors: one for each run that failed.
+        asked: how many runs there were to do.
     """
 
+    asked: int = 0
     errors: list[FedclDistillError] = field(default_factory=list)
 
     def take(self, run: Run, error: Exception) -> str:
@@ -45,18 +47,13 @@ class Failures:
         return f"failed: {describe(run)}: {error}"
 
     def check(self) -> None:
-        """Return if all runs came to their ends.
+        """Return if all runs came to their ends; the reasons were told when they failed.
 
         Raises:
-            FedclDistillError: the one error that there was.
-            ComparisonError: several runs failed; the message has each reason once.
+            ComparisonError: some did not.
         """
-        if len(self.errors) == 1:
-            raise self.errors[0]
         if self.errors:
-            reasons = Counter(str(error) for error in self.errors)
-            lines = [f"  {count} times: {reason}" for reason, count in reasons.most_common()]
-            raise ComparisonError("\n".join([f"{len(self.errors)} runs failed", *lines]))
+            raise ComparisonError(f"{len(self.errors)} of {self.asked} runs failed, as told above")
 
 
 def describe(run: Run) -> str:
@@ -93,7 +90,7 @@ def compare(
         perform: does a run in this process.
         started: processes for the runs that were started beforehand, if there are to be several.
         failures: takes errors of runs, so that the others go on; its ``check`` raises them. None lets the first error
-            end the comparison; finished results stay.
+            end the comparison; finished results stay. The error of a single run is raised in any case.
 
     Raises:
         FedclDistillError: of a run that fails, as ``failures`` says; of a process that ended without a result
@@ -102,6 +99,8 @@ def compare(
     watcher = watcher or Silent()
     done, new, folder = finished_keys(results_path), [], Path(results_path).parent
     todo = [run for run in runs if run.key not in done]
+    if failures is not None:
+        failures.asked += len(todo)
     with watcher.stage(_describe(todo)) as stage:
         if workers > 1:
             results = _elsewhere(todo, PoolSettings(folder, workers, reuse=True), watcher, stage, started)
@@ -110,7 +109,7 @@ def compare(
         with closing(results):
             for number, (run, result) in enumerate(results, 1):
                 if isinstance(result, Exception):
-                    if failures is None:
+                    if failures is None or len(todo) == 1:
                         raise result
                     watcher.note(failures.take(run, result))
                 else:
@@ -123,7 +122,9 @@ def compare(
 
 def _describe(todo: Sequence[Run]) -> str:
     counts = Counter(run.kind for run in todo)
-    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) + " runs" if todo else "nothing left to run"
+    if not todo:
+        return "nothing left to run"
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) + (" run" if len(todo) == 1 else " runs")
 
 
 def _here(todo: Sequence[Run], perform: Perform, watcher: Watcher, folder: Path) -> Generator[Ended, None, None]:

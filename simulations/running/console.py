@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from simulations.formats import seconds
 from simulations.running.progress import Stage, Watcher
 
 _SECONDS_BETWEEN_LINES = 30.0
+_SHOWN_DEPTH = 2  # stages further inside get a line in a log only where they last
 
 
 def open_console() -> Console:
@@ -27,21 +29,21 @@ def watcher_for(console: Console) -> Watcher:
 
 
 class RichWatcher:
-    """Shows every open stage as a bar with its detail, the time it took and the time it will take."""
+    """Shows every open stage as a line: what it is, how far, the time that is left, a bar, and its detail."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._open: list[TaskID] = []
         self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=3)),
             TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("[dim]{task.fields[detail]}"),
-            TimeElapsedColumn(),
             TextColumn("[dim]left"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
+            BarColumn(bar_width=10),
+            TextColumn("[dim]{task.fields[detail]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=4)),
             console=console,
             transient=True,
+            expand=True,
         )
 
     @contextmanager
@@ -80,7 +82,8 @@ class PlainWatcher:
     @contextmanager
     def stage(self, description: str) -> Iterator[Stage]:
         indent, started = "  " * self._depth, time.monotonic()
-        self._print(f"{indent}{description} …")
+        if self._depth < _SHOWN_DEPTH:
+            self._print(f"{indent}{description} …")
         self._depth += 1
         try:
             yield _Lines(self, f"{indent}{description}")

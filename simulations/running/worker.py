@@ -81,9 +81,10 @@ class _Speaker:
 
     @contextmanager
     def stage(self, description: str) -> Iterator[_Speaker]:
-        self.phase = description
+        outer, self.phase = self.phase, description
         self._tell(0.0)
         yield self
+        self.phase = outer  # not where it failed: then it is the phase that did
 
     def update(self, fraction: float, detail: str = "") -> None:
         if time.monotonic() - self._spoke >= _SECONDS_BETWEEN_LINES:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from fedcl_distill.data import LabelledData, Splits
-from fedcl_distill.engine import Budget, ByteBudget, OnProgress, Progress, Size, finished
-from fedcl_distill.errors import SettingsError
+from fedcl_distill.engine import Budget, ByteBudget, Size, finished
 from fedcl_distill.evaluation import Evaluation, evaluate, find_protocol
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
-from fedcl_distill.synthetic import BITS, SyntheticSet, check_bits, encoded_bytes, load, save, save_png
+from fedcl_distill.settings import Count, Natural, NonNegative, settings
+from fedcl_distill.synthetic import BITS, SyntheticSet, encoded_bytes, load, save, save_png
 from simulations.costs import Meter
 from simulations.data import load_splits
+from simulations.distillations import ShownDistillation
+from simulations.names import Bits, MethodName, ProtocolName
 from simulations.running.progress import Silent, Stage, Watcher
 from simulations.running.runs import Kind, Record, make_record, settings_key
 
@@ -25,7 +27,7 @@ _PICTURE_COLUMNS = 10
 _PICTURE_PIXELS, _MAX_IMAGE_PIXELS = 360, 72  # wide as a whole; high, a single image
 
 
-@dataclass(frozen=True)
+@settings
 class DistilSettings:
     """Settings of one distillation and of its evaluation.
 
@@ -58,29 +60,23 @@ class DistilSettings:
 
     data: str = "digits"
     data_root: str | None = None
-    train_limit: int | None = None
-    method: str = "dm"
+    train_limit: Count | None = None
+    method: MethodName = "dm"
     method_settings: Mapping[str, Any] = field(default_factory=dict)
-    images_per_class: int = 10
-    byte_budget: int | None = None
-    distil_steps: int | None = None
-    distil_seconds: float | None = None
+    images_per_class: Count = 10
+    byte_budget: Count | None = None
+    distil_steps: Natural | None = None
+    distil_seconds: NonNegative | None = None
     distil_clock: Literal["wall", "cpu"] = "wall"
-    distil_plateau: int | None = None
-    bits: int = 8
-    protocol: str = "fast"
-    networks: int | None = None
+    distil_plateau: Count | None = None
+    bits: Bits = 8
+    protocol: ProtocolName = "fast"
+    networks: Count | None = None
     architecture: str | None = None
     device: str = "cpu"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("train_limit", "images_per_class", "byte_budget", "networks"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"{name} must be at least 1, got {value}")
-        check_bits(self.bits)
-        find_protocol(self.protocol)
         if self.architecture is not None:
             Architecture.parse(self.architecture)
         build_method(self.method, **self.method_settings)
@@ -135,9 +131,9 @@ def run_distil(
     started, watcher, folder = time.monotonic(), watcher or Silent(), Path(out_dir)
     splits = load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit)
     checkpoint = folder / "checkpoints" / f"{settings.key}.pt" if checkpoints else None
-    with watcher.stage(str(settings)) as stage:
+    with watcher.stage(str(settings)):
         meter = Meter(settings.device)
-        synthetic = _distil(settings, splits, stage, checkpoint)
+        synthetic = _distil(settings, splits, watcher, checkpoint)
         distillation = meter.cost()
     files = _save(settings, synthetic, folder)
     with watcher.stage(f"judging {settings}") as stage:
@@ -156,17 +152,14 @@ def run_distil(
     return make_record(Kind.DISTIL, settings.as_record(), metrics, time.monotonic() - started)
 
 
-def _distil(settings: DistilSettings, splits: Splits, stage: Stage, checkpoint: Path | None) -> SyntheticSet:
-    def report(now: Progress) -> None:
-        stage.update(now.fraction, f"step {now.step:,} · {now.rate:.1f}/s · loss {now.loss:.4g}")
-
+def _distil(settings: DistilSettings, splits: Splits, watcher: Watcher, checkpoint: Path | None) -> SyntheticSet:
     distilled = build_method(settings.method, **settings.method_settings).distil(
         splits.train,
         settings.size,
         seed=settings.seed,
         budget=settings.budget,
         device=settings.device,
-        callbacks=[OnProgress(report)],
+        callbacks=[ShownDistillation(watcher, "distilling")],
         checkpoint=checkpoint,
     )
     return finished(distilled)

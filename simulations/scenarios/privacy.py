@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from fedcl_distill.checkpoint import fingerprint, load_checkpoint, save_checkpoi
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget, finished
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.evaluation import find_protocol
 from fedcl_distill.methods.private_statistics import PrivateStatistics, private_statistics
 from fedcl_distill.networks import Architecture
 from fedcl_distill.privacy import NoiseSource, publicly_scaled
+from fedcl_distill.settings import Count, settings
 from fedcl_distill.statistics import (
     ClassStatistics,
     NoisyStatistics,
@@ -27,14 +27,15 @@ from fedcl_distill.statistics import (
     no_statistics,
     with_noise,
 )
-from fedcl_distill.synthetic import check_bits, encoded_bytes, load, save
+from fedcl_distill.synthetic import encoded_bytes, load, save
 from simulations.data import load_splits
+from simulations.names import Bits, ProtocolName
 from simulations.running.progress import Silent, Watcher
 from simulations.running.runs import Kind, Record, checkpoint_of, make_record, settings_key
 from simulations.scenarios.distil import judge
 
 
-@dataclass(frozen=True)
+@settings
 class PrivacySettings:
     """Settings of one private release, of what is distilled from it, and of how that is judged.
 
@@ -61,27 +62,21 @@ class PrivacySettings:
 
     data: str = "digits"
     data_root: str | None = None
-    train_limit: int | None = None
-    nodes: int = 1
+    train_limit: Count | None = None
+    nodes: Count = 1
     epsilon: float = 1.0
     delta: float = 1e-5
     statistics: Mapping[str, Any] = field(default_factory=dict)
-    images_per_class: int = 10
-    distil_steps: int = 300
-    bits: int = 8
-    protocol: str = "quick"
-    networks: int | None = None
+    images_per_class: Count = 10
+    distil_steps: Count = 300
+    bits: Bits = 8
+    protocol: ProtocolName = "quick"
+    networks: Count | None = None
     architecture: str | None = None
     device: str = "cpu"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("train_limit", "nodes", "images_per_class", "distil_steps", "networks"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"{name} must be at least 1, got {value}")
-        check_bits(self.bits)
-        find_protocol(self.protocol)
         if self.architecture is not None:
             Architecture.parse(self.architecture)
         reserved = sorted({"epsilon", "delta", "noise_seed", "ledger"} & set(self.statistics))

@@ -18,9 +18,11 @@ from fedcl_distill.evaluation import Protocol, evaluate, find_protocol, real_acc
 from fedcl_distill.evaluation.adversarial import PGD
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.seeding import derive_seed, generator_for
+from fedcl_distill.settings import Count, settings
 from fedcl_distill.synthetic import SyntheticSet, load
 from fedcl_distill.training import accuracy, fit, train_config_for
 from simulations.data import load_splits
+from simulations.names import ProtocolName
 from simulations.running.progress import Silent, Watcher
 from simulations.running.runs import (
     RESULTS,
@@ -36,7 +38,7 @@ from simulations.running.runs import (
 ARCHITECTURES = ("convnet:width=64", "convnet:width=128", "mlp", "lenet", "resnet18", "vgg11", "alexnet")
 
 
-@dataclass(frozen=True)
+@settings
 class CrossSettings:
     """How a saved set is judged.
 
@@ -54,8 +56,8 @@ class CrossSettings:
     """
 
     architecture: str = "convnet:width=64"
-    protocol: str = "fast"
-    networks: int | None = None
+    protocol: ProtocolName = "fast"
+    networks: Count | None = None
     data: str | None = None
     data_root: str | None = None
     device: str = "cpu"
@@ -63,9 +65,6 @@ class CrossSettings:
 
     def __post_init__(self) -> None:
         Architecture.parse(self.architecture)
-        find_protocol(self.protocol)
-        if self.networks is not None and self.networks < 1:
-            raise SettingsError(f"networks must be at least 1, got {self.networks}")
 
 
 @dataclass(frozen=True)
@@ -260,7 +259,7 @@ _LEVELS = 255  # of a pixel: the unit of epsilon
 _LOOK_EVERY = 5  # steps between looks at the accuracy
 
 
-@dataclass(frozen=True)
+@settings
 class RobustnessSettings:
     """How networks are trained and attacked.
 
@@ -281,21 +280,20 @@ class RobustnessSettings:
     """
 
     architecture: str = "convnet:width=32"
-    protocol: str = "quick"
+    protocol: ProtocolName = "quick"
     levels: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
-    steps: int = 20
-    test_samples: int = 1000
+    steps: Count = 20
+    test_samples: Count = 1000
     data: str | None = None
     data_root: str | None = None
-    train_limit: int | None = None
+    train_limit: Count | None = None
     device: str = "cpu"
     seed: int = 0
 
     def __post_init__(self) -> None:
         Architecture.parse(self.architecture)
-        find_protocol(self.protocol)
-        if self.test_samples < 1 or not self.levels:
-            raise SettingsError("robustness needs at least one test sample and one level")
+        if not self.levels:
+            raise SettingsError("robustness needs at least one level")
         for level in self.levels:
             PGD(level, self.steps)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcl_distill.data import DataSpec, LabelledData, Normalisation
+from fedcl_distill.data import DataLike, DataSpec, LabelledData, Normalisation
 from fedcl_distill.engine import Budget, ByteBudget, Distiller, Engine, Size, finished
 from fedcl_distill.engine.size import AbsentClasses, bytes_of_counts, counts_within_bytes
 from fedcl_distill.errors import SettingsError
@@ -473,7 +473,7 @@ class _FromRelease:
 
     def distil(
         self,
-        real: LabelledData,
+        real: DataLike,
         size: Size,
         *,
         seed: int = 0,

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.micro_batches import micro_batches
-from fedcl_distill.networks import Network
+from fedcl_distill.networks import Network, adapted
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.continual.replay import Replay
 
@@ -196,14 +196,14 @@ class NetworkEmbedding:
     """The embedding of a network as it is when asked, scaled to length 1: where iCaRL herds and classifies.
 
     Attributes:
-        network: the model in training.
+        network: the model in training, any module.
     """
 
-    network: Network
+    network: nn.Module
 
     def embed(self, real: LabelledData, seed: int) -> Tensor:
         """float32 (n, d)."""
-        return directions(self.network, real.inputs())
+        return directions(adapted(self.network, real.sample_shape), real.inputs())
 
 
 @torch.no_grad()
@@ -223,17 +223,17 @@ class NearestMean(nn.Module):
     never chosen.
 
     Args:
-        network: whose embedding counts.
+        network: whose embedding counts, any module.
         exemplars: what is remembered.
     """
 
     means: Tensor
     known: Tensor
 
-    def __init__(self, network: Network, exemplars: SyntheticSet) -> None:
+    def __init__(self, network: nn.Module, exemplars: SyntheticSet) -> None:
         super().__init__()
-        self.network = network
-        embedded, labels = directions(network, exemplars.inputs()), exemplars.hard_labels
+        self.network = adapted(network, exemplars.sample_shape)
+        embedded, labels = directions(self.network, exemplars.inputs()), exemplars.hard_labels
         sums = torch.zeros(exemplars.num_classes, embedded.shape[1]).index_add_(0, labels, embedded)
         self.register_buffer("means", F.normalize(sums, dim=1))
         self.register_buffer("known", exemplars.class_counts > 0)

@@ -10,9 +10,9 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedcl_distill.data import LabelledData, from_dataset
+from fedcl_distill.data import as_labelled
 from fedcl_distill.engine import Distiller
-from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, NetworkLimits
 from fedcl_distill.privacy import PrivacyBudget
 from strategies.federated.answers import METRICS, ClientReport
@@ -115,7 +115,7 @@ class Node:
         """What ``message`` asks of the node of ``context``."""
         return Task(
             message.content,
-            labelled(self.load_data(context)),
+            as_labelled(self.load_data(context)),
             partition_of(context),
             device_of(context),
             context.state,
@@ -140,22 +140,6 @@ def _handler(node: Node, step: ClientStep) -> Callable[[Message, Context], Messa
         return respond(message, started, node.task(message, context), step)
 
     return answer
-
-
-def labelled(data: Any) -> LabelledData:
-    """``data`` as they are, or any map-style data set read into memory.
-
-    Raises:
-        DataError: it is neither; a loader of batches is none, its ``dataset`` is.
-    """
-    if isinstance(data, LabelledData):
-        return data
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, str | bytes):
-        return from_dataset(data)
-    hint = "; give its dataset" if hasattr(data, "dataset") else ""
-    raise DataError(
-        f"data must be LabelledData or a map-style data set of samples and labels, got {type(data).__name__}{hint}"
-    )
 
 
 def partition_of(context: Context) -> int:

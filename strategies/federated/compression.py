@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedcl_distill.errors import PayloadError, SettingsError
-from fedcl_distill.specs import read_spec
+from fedcl_distill.registry import Registry
 from fedcl_distill.synthetic.quantise import pack, packed_bytes, padding_is_zero, unpack
 
 Vector = npt.NDArray[np.float32]
@@ -44,6 +43,10 @@ class UpdateCodec(Protocol):
         ...
 
 
+CODECS: Registry[UpdateCodec] = Registry("codec", "fedcl_distill.codecs")
+
+
+@CODECS.register("plain")
 @dataclass(frozen=True)
 class Plain:
     """32 bits a value: nothing is lost."""
@@ -129,6 +132,7 @@ def _bits(count: int, length: int) -> tuple[int, int]:
     return low, count + ((length - 1) >> low)
 
 
+@CODECS.register("quantised")
 @dataclass(frozen=True)
 class Quantised:
     """2**bits − 1 levels, even from −scale to scale, with 0 among them; rounded to a neighbour without bias.
@@ -193,6 +197,7 @@ _TYPES = {16: "<f2", 32: "<f4"}
 _MAX_HALF = 65504.0
 
 
+@CODECS.register("topk")
 @dataclass(frozen=True)
 class TopK:
     """Keeps the values of largest magnitude, of all layers together, and takes the others for 0.
@@ -242,16 +247,13 @@ class TopK:
         return values
 
 
-_CODECS: dict[str, Callable[..., UpdateCodec]] = {"plain": Plain, "topk": TopK, "quantised": Quantised}
-
-
 def read_codec(text: str) -> UpdateCodec:
     """The codec that ``text`` names: "plain", "topk:fraction=0.01" or "quantised:bits=4".
 
     Raises:
         SettingsError: the name or a setting is unknown, or a value is out of range.
     """
-    return read_spec("codec", text, _CODECS)
+    return CODECS.build(text)
 
 
 __all__ = ["Plain", "Quantised", "TopK", "UpdateCodec", "Vector", "read_codec"]

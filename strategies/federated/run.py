@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from fedcl_distill.checkpoint import fingerprint
-from fedcl_distill.data import LabelledData
+from fedcl_distill.data import LabelledData, as_labelled
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import FAST, Protocol, find_protocol
 from fedcl_distill.networks import Architecture, as_architecture
@@ -23,7 +23,6 @@ from fedcl_distill.registry import build_with, describe
 from fedcl_distill.settings import Count, Fraction, Natural, NonNegative, Positive, settings
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import TrainConfig, class_accuracies, predict
-from strategies.federated.client import labelled
 from strategies.federated.collector import Rejection, ReplyCollector
 from strategies.federated.grid import ByteLedger, MeteredGrid
 from strategies.federated.internals import log
@@ -168,7 +167,7 @@ def run_server(
     """
     chosen = STRATEGIES.build(strategy)
     run = make_options(options)
-    test = chosen.scaled(labelled(test))
+    test = chosen.scaled(as_labelled(test))
     if not run.trains_network:
         if initial is not None or checkpoint is not None:
             raise SettingsError("a run whose server trains no network of ours takes no initial model and no checkpoint")
@@ -238,7 +237,7 @@ def collect_sets(grid: Grid, strategy: Strategy, *, like: Any, **options: Any) -
         >>> union = collect_sets(grid, OneShot("herding", images_per_class=5), like=test).synthetic
     """
     chosen = STRATEGIES.build(strategy)
-    return _collect(grid, chosen, chosen.scaled(labelled(like)), make_options(options))
+    return _collect(grid, chosen, chosen.scaled(as_labelled(like)), make_options(options))
 
 
 def make_options(given: Mapping[str, Any]) -> RunOptions:

@@ -11,13 +11,12 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 
 from fedcl_distill.checkpoint import fingerprint, load_checkpoint, restoring, save_checkpoint
-from fedcl_distill.data import LabelledData
+from fedcl_distill.data import LabelledData, as_labelled
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.files import remove
 from fedcl_distill.networks import Network
 from fedcl_distill.registry import describe
 from fedcl_distill.training import accuracy
-from strategies.federated.client import labelled
 from strategies.federated.collector import Rejection
 from strategies.federated.grid import Entry, MeteredGrid
 from strategies.federated.run import RunOptions, Strategy, make_options
@@ -62,7 +61,7 @@ def run_server(
         CheckpointError: ``checkpoint`` is damaged or belongs to another run.
         StorageError: it could not be written.
     """
-    data, run = [labelled(test) for test in tests], make_options(options)
+    data, run = [as_labelled(test) for test in tests], make_options(options)
     if not data or stages < 1:
         raise SettingsError(f"there must be an experience and a stage at least, got {len(data)} and {stages}")
     if not run.trains_network:

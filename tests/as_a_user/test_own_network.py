@@ -41,6 +41,7 @@ from fedcl_distill.selection import Herding, TrainedEmbedding, select
 from fedcl_distill.statistics import StatisticsSpec
 from fedcl_distill.training import TrainConfig, fit, predict
 from strategies.continual import DistilledMemory
+from strategies.continual.regularisation import NetworkEmbedding
 from strategies.federated import InProcessGrid, OneShot, make_client_app, run_server
 from strategies.federated.client import partition_of
 
@@ -437,6 +438,29 @@ def test_teachers_selection_scores_and_attacks_take_it() -> None:
     assert len(PGD(steps=1).attack(module, DATA, seed=0).survived) == len(DATA)
 
 
+def test_frozen_weights_stay_frozen() -> None:
+    def build() -> nn.Module:
+        module = MyNet()
+        module.conv1.requires_grad_(False)
+        return module
+
+    network = Architecture.of(build).build((1, 8, 8), 3, seed=0)
+    before = network.module.conv1.weight.clone()
+    network.requires_grad_(False).requires_grad_(True)
+    fit(network, DATA.inputs(), DATA.labels, TrainConfig(epochs=1), seed=0)
+    assert torch.equal(network.module.conv1.weight, before)
+    assert network.module.fc.weight.requires_grad
+
+
+def test_icarl_sees_the_embedding_of_any_module() -> None:
+    module = MyNet().train()
+    embedded = NetworkEmbedding(module).embed(DATA, 0)
+    hidden = F.max_pool2d(F.relu(module.conv1(DATA.inputs())), 2)
+    wanted = F.normalize(F.max_pool2d(F.relu(module.conv2(hidden)), 2).flatten(1), dim=1)
+    assert torch.allclose(embedded, wanted, atol=1e-6)
+    assert module.training
+
+
 def test_memories_keep_what_is_distilled_through_it() -> None:
     memory = DistilledMemory(2000, distiller=quick("dm", architecture=Normed), budget=Budget(steps=1))
     memory.add(DATA)
@@ -519,3 +543,28 @@ def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> Non
     finally:
         NETWORKS._entries.pop("mine", None)
     assert "% (1 networks, fast)" in capsys.readouterr().out
+
+
+def test_messages_build_only_what_can_be_counted_without_memory() -> None:
+    class Reads(MyNet):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = self.conv1.weight.sum().item()
+
+    register_network("reads")(Reads)
+    try:
+        Architecture.parse("reads").build((1, 8, 8), 3, seed=0)
+        with pytest.raises(SettingsError, match="cannot be built"):
+            NetworkLimits().check(Architecture.parse("reads"), (1, 8, 8), 3)
+    finally:
+        NETWORKS._entries.pop("reads")
+
+
+def test_layers_are_named_where_a_network_is_registered() -> None:
+    register_network("early", embedding="conv1", stages=["conv1"])(MyNet)
+    try:
+        network = Architecture.parse("early:width=3").build((1, 8, 8), 3, seed=0)
+        assert network.embedding_size == 3 * 8 * 8
+        assert Architecture.of(MyNet).text == "early"
+    finally:
+        NETWORKS._entries.pop("early")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from builders import blobs
-from fedcl_distill import Budget, build_method
+from fedcl_distill import Budget, Protocol, build_method, evaluate
 from fedcl_distill.augmentation import (
     AUGMENTATIONS,
     CallableAugmentation,
@@ -20,11 +21,20 @@ from fedcl_distill.augmentation import (
     augmentation_for,
     register_augmentation,
 )
+from fedcl_distill.context import SetupContext
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Callback, Engine, Noise, Run
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import dm
-from fedcl_distill.network_sources import NoNetwork
+from fedcl_distill.network_sources import (
+    ExpertTrajectories,
+    FreshRandom,
+    NoNetwork,
+    PretrainedPool,
+    TrainedOnReal,
+    TrainedOnSynthetic,
+    WatchedTraining,
+)
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import DistributionMatching
 from fedcl_distill.synthetic import SyntheticSet
@@ -255,3 +265,53 @@ def test_transforms_need_data_of_their_kind() -> None:
     features: LabelledData = blobs((5,))
     with pytest.raises(SettingsError, match="DSA augments images"):
         dm(augmentation="dsa").distil(features, 1, seed=0, budget=Budget(steps=1))
+
+
+ADAM = partial(torch.optim.Adam, lr=0.01)
+SMALL = Architecture("mlp", {"width": 4})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        TrainedOnReal(start=FreshRandom(SMALL), samples_between=16, optimiser=ADAM),
+        TrainedOnSynthetic(start=FreshRandom(SMALL), views_per_network=9, passes_between=2, optimiser=ADAM),
+        WatchedTraining(SMALL, window=2, max_epochs=2, queries_per_class=4, optimiser=ADAM),
+        PretrainedPool(SMALL, networks=1, optimiser=ADAM),
+    ],
+    ids=lambda source: type(source).__name__,
+)
+def test_networks_of_a_method_train_with_an_own_optimiser_and_resume(source: Any, tmp_path: Any) -> None:
+    method = replace(dm(real_batch_per_class=4, augmentation="none"), networks=replace(source, augmentation=noisy))
+    whole = method.distil(DATA, 1, budget=Budget(steps=5))
+    path = tmp_path / "run.pt"
+    method.distil(DATA, 1, budget=Budget(steps=5), checkpoint=path, callbacks=[StopAt(3)])
+    assert torch.equal(pixels(method.distil(DATA, 1, budget=Budget(steps=5), checkpoint=path)), pixels(whole))
+    usual = replace(method, networks=replace(source, optimiser=None, augmentation=noisy))
+    assert not torch.equal(pixels(usual.distil(DATA, 1, budget=Budget(steps=5))), pixels(whole))
+    with pytest.raises(SettingsError, match="learning_rate, not both"):
+        replace(source, learning_rate=0.5)
+
+
+def test_experts_train_with_an_own_optimiser() -> None:
+    def experts(**settings: Any) -> Tensor:
+        source = ExpertTrajectories(SMALL, runs=1, latest_start=1, segment=1, **settings)
+        drawn = source.prepare(SetupContext(DATA, 0, torch.device("cpu"))).draw(0, 0)
+        assert drawn.target_network is not None
+        return torch.cat([one.detach().flatten() for one in drawn.target_network.parameters()])
+
+    assert torch.equal(experts(optimiser="sgd:learning_rate=0.01,momentum=0.0"), experts())
+    assert not torch.equal(experts(optimiser=ADAM), experts())
+
+
+def test_an_evaluation_trains_as_its_protocol_says() -> None:
+    seen = []
+
+    def watched(batch: Tensor) -> Tensor:
+        seen.append(len(batch))
+        return batch
+
+    training = TrainConfig(2, optimiser=ADAM, schedule="constant", augmentation=watched)
+    protocol = Protocol("mine", training, networks=1, width=4)
+    assert 0 <= evaluate(distilled(0), DATA, protocol, seed=0, architecture=SMALL).mean <= 1
+    assert seen == [1] * 12  # two epochs of six samples, each with a draw of its own

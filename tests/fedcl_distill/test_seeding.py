@@ -1,8 +1,12 @@
 """Truth: independence and reproducibility, checked on draws."""
 
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import torch
 
-from fedcl_distill.seeding import derive_seed, generator_for, isolated_rng
+from fedcl_distill.seeding import derive_seed, generator_for, global_states, isolated_rng
 
 
 def test_a_path_names_a_draw_and_other_paths_name_others() -> None:
@@ -31,3 +35,23 @@ def test_isolated_rng_restores_after_an_error(untouched_global_rng: None) -> Non
             raise RuntimeError
     except RuntimeError:
         pass
+
+
+def test_isolated_rng_is_for_numpy_and_python_as_well() -> None:
+    before = global_states()
+    with isolated_rng(5):
+        one = (np.random.rand(), random.random())  # noqa: NPY002
+        assert global_states() != before
+    assert global_states() == before
+    with isolated_rng(5):
+        assert one == (np.random.rand(), random.random())  # noqa: NPY002
+
+
+def test_isolated_rng_lets_one_thread_in_at_a_time(untouched_global_rng: None) -> None:
+    def draw(seed: int) -> list[float]:
+        with isolated_rng(seed):
+            return [float(torch.rand(())) for _ in range(200)]
+
+    wanted = [draw(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(draw, range(8))) == wanted

@@ -18,7 +18,8 @@ from fedcl_distill.methods import known_settings
 from fedcl_distill.synthetic import load
 from simulations.cli import app
 from simulations.commands import COMMANDS
-from simulations.commands.options import read_cells, settings_of
+from simulations.commands.fields import settings_of
+from simulations.commands.options import read_cells
 from simulations.running.runs import read_records
 
 QUICK = ["--architecture", "convnet:width=8", "--networks", "1", "--images-per-class", "1", "--distil-steps", "2"]
@@ -83,7 +84,7 @@ def test_distil_saves_set_picture_and_result_and_skips_what_is_done(tmp_path: Pa
         (["distil", "--bits", "3"], "bits must be"),
         (["distil", "--data", "nothing-here"], "nothing-here"),
         (["distil", "--settings", "absent.toml"], "could not read settings"),
-        (["distil", "--method-settings", "temperature=3"], "temperature"),
+        (["distil", "--method-settings", "temperature=3"], "unknown setting 'temperature'"),
         (["federated", "--strategy", "magic"], "magic"),
         (["federated", "--tune", "rounds"], "has a single value"),
         (["continual", "--strategy", "magic"], "unknown strategy"),
@@ -133,14 +134,14 @@ def test_a_file_gives_settings_and_flags_go_first(tmp_path: Path) -> None:
     file.write_text('size = [1, 2]\ndeep = true\nextra = {a = 1, b = "x"}\n')
     cells = read_cells(Example, file, {"size": None, "names": None, "deep": None, "extra": None})
     assert [(one.size, one.deep, one.extra) for one in cells] == [(n, True, {"a": 1, "b": "x"}) for n in (1, 2)]
-    assert [one.size for one in read_cells(Example, file, {"size": [7]})] == [7]
-    assert settings_of(Example)[0].help == "Of it, in pixels."
+    assert [one.size for one in read_cells(Example, file, {"size": ["7"]})] == [7]
+    assert settings_of(Example)["size"].help == "Of it, in pixels."
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("sice = 1", "unknown setting sice; known: size, names"),
+        ("sice = 1", "unknown setting 'sice'; did you mean 'size'"),
         ('size = "x"', "whole number"),
         ("= 3", "not valid TOML"),
     ],

@@ -47,7 +47,7 @@ def test_a_comparison_resumes_where_it_stopped(tmp_path):
 
 
 def test_unknown_data_are_told_at_once():
-    with pytest.raises(DataError, match="no data set"):
+    with pytest.raises(DataError, match="unknown data set"):
         run_continual(_settings(data="nothing of the kind"))
 
 

@@ -36,7 +36,7 @@ def test_the_others_go_on_and_the_error_comes_last(tmp_path):
     done = compare(RUNS, path, watcher, perform=performing({1: DivergenceError("too fast")}), failures=failures)
     assert [record["settings"].get("seed", 0) for record in done] == [0, 2, 3]
     assert watcher.notes == ["failed: distil method=dm data=digits seed=1: too fast"]
-    with pytest.raises(DivergenceError, match=r"^too fast$"):
+    with pytest.raises(ComparisonError, match=r"^1 of 4 runs failed"):
         failures.check()
     later = Failures()
     (repaired,) = compare(RUNS, path, perform=performing({}), failures=later)
@@ -45,11 +45,25 @@ def test_the_others_go_on_and_the_error_comes_last(tmp_path):
 
 
 def test_several_errors_are_told_once_each(tmp_path):
-    failures = Failures()
+    failures, watcher = Failures(), Noting()
     errors = {1: DivergenceError("too fast"), 2: SettingsError("no such thing"), 3: DivergenceError("too fast")}
-    assert len(compare(RUNS, tmp_path / "results.jsonl", perform=performing(errors), failures=failures)) == 1
-    with pytest.raises(ComparisonError, match=r"^3 runs failed\n  2 times: too fast\n  1 times: no such thing$"):
+    assert len(compare(RUNS, tmp_path / "results.jsonl", watcher, perform=performing(errors), failures=failures)) == 1
+    assert [note.split(": ")[-1] for note in watcher.notes] == ["too fast", "no such thing", "too fast"]
+    with pytest.raises(ComparisonError, match=r"^3 of 4 runs failed, as told above$"):
         failures.check()
+
+
+def test_the_error_of_a_single_run_is_raised_and_not_told_before(tmp_path):
+    watcher, failures = Noting(), Failures()
+    with pytest.raises(DivergenceError, match=r"^too fast$"):
+        compare(
+            RUNS[1:2],
+            tmp_path / "results.jsonl",
+            watcher,
+            perform=performing({1: DivergenceError("too fast")}),
+            failures=failures,
+        )
+    assert watcher.notes == []
 
 
 @pytest.mark.parametrize("error", [StorageError("the disk is full"), KeyError("a mistake"), KeyboardInterrupt()])
@@ -72,6 +86,23 @@ def test_a_command_shows_what_it_has_and_ends_with_the_error(tmp_path, capsys):
     assert app([*arguments, *judge], prog_name="fedcl-distill", standalone_mode=False) == 2
     said = capsys.readouterr()
     assert "failed: distil method=dm" in said.out
-    assert "try a smaller learning rate" in said.err
+    assert "try a smaller learning rate" in said.out
+    assert "1 of 2 runs failed" in said.err
     assert "random †" in said.out
     assert len(list(read_records(tmp_path / "results.jsonl"))) == 1
+
+
+def test_a_single_failed_run_gives_its_reason_once_and_no_path(tmp_path, capsys):
+    out = tmp_path / "runs"
+    assert app(["distil", "--data", "cifr10", "--out", str(out)], prog_name="fedcl-distill", standalone_mode=False) == 2
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("did you mean 'cifar10'?") == 1
+    assert "results:" not in said.out
+    assert "done" not in said.out
+    assert not out.exists()
+
+
+def test_a_device_that_is_not_there_is_one_sentence(tmp_path, capsys):
+    arguments = ["distil", "--device", "meta:nothing", "--out", str(tmp_path)]
+    assert app(arguments, prog_name="fedcl-distill", standalone_mode=False) == 2
+    assert "fedcl-distill: device 'meta:nothing' is not there (" in capsys.readouterr().err

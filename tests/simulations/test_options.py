@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from fedcl_distill.errors import SettingsError
-from simulations.commands.options import read_cells, settings_of, takes_settings
+from fedcl_distill.settings import Known, Range
+from simulations.commands.fields import settings_of
+from simulations.commands.options import read_cells, takes_settings
 from simulations.scenarios.distil import DistilSettings
 from simulations.settings import FederatedSettings
 
@@ -28,17 +30,19 @@ class Example:
         speed: one of two.
         sizes: of the layers.
         quick: or thorough.
+        shape: of it.
         method: chosen.
         method_settings: of the method.
     """
 
     name: str
     count: int = 1
-    limit: int | None = None
+    limit: Annotated[int, Range(le=9)] | None = None
     rate: float = 0.5
     speed: Literal["slow", "fast"] = "fast"
     sizes: tuple[int, ...] = (3, 4)
     quick: bool = False
+    shape: Annotated[str, Known("shape", lambda: ("round", "square"))] = "round"
     method: str = "a"
     method_settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -52,25 +56,25 @@ def _cells(tmp_path, toml=None, **flags):
 
 
 def test_fields_are_named_typed_and_explained():
-    settings = {one.name: one for one in settings_of(Example)}
+    settings = settings_of(Example)
     assert settings["name"].help == "What it is called, and where it is known."
     assert settings["name"].required
     assert settings["count"].help == settings["limit"].help == "How many, in [0, 9]."
-    assert settings["limit"].type is int
+    assert (settings["limit"].metavar, settings["limit"].range) == ("INT", "at most 9")
     assert settings["speed"].choices == ("slow", "fast")
-    assert (settings["sizes"].shape, settings["sizes"].default) == ("tuple", (3, 4))
-    assert settings["method_settings"].shape == "mapping"
+    assert (settings["sizes"].shape, settings["sizes"].default) == ("list", (3, 4))
+    assert settings["method_settings"].shape == "table"
 
 
 def test_several_values_make_every_combination(tmp_path):
-    cells = _cells(tmp_path, name=["x"], count=[1, 2], rate=[0.1, 0.2])
+    cells = _cells(tmp_path, name=["x"], count=["1", "2"], rate=["0.1", "0.2"])
     assert [(one.count, one.rate) for one in cells] == [(1, 0.1), (1, 0.2), (2, 0.1), (2, 0.2)]
     assert cells[0].limit is None
 
 
 def test_flags_go_before_the_file(tmp_path):
     toml = 'name = "file"\ncount = [5, 6]\nrate = 1\nsizes = [7, 8]'
-    cells = _cells(tmp_path, toml, count=[9])
+    cells = _cells(tmp_path, toml, count=["9"])
     assert cells == [Example("file", count=9, rate=1.0, sizes=(7, 8))]
 
 
@@ -89,7 +93,9 @@ def test_settings_that_go_together_are_not_combined(tmp_path):
         ("fast", 1, 7),
         ("fast", 2, 8),
     ]
-    assert [(one.count, one.limit) for one in _cells(tmp_path, toml, count=[5], limit=[6], speed=["slow"])] == [(5, 6)]
+    assert [(one.count, one.limit) for one in _cells(tmp_path, toml, count=["5"], limit=["6"], speed=["slow"])] == [
+        (5, 6)
+    ]
     own = 'name = "x"\n[[run]]\ncount = [1, 2]\n[[run]]\ntogether = ["count"]\ncount = [3, 4]'
     assert [one.count for one in _cells(tmp_path, own)] == [1, 2, 3, 4]
 
@@ -98,15 +104,17 @@ def test_settings_that_go_together_are_not_combined(tmp_path):
     ("toml", "fragments"),
     [
         ('name = "x"\ntogether = "count"', ["'together' must be a list of settings, got 'count'"]),
-        ('name = "x"\ntogether = ["many"]', ["unknown setting many in 'together'"]),
+        ('name = "x"\ntogether = ["many"]', ["unknown setting 'many'", "in 'together'"]),
         (
             'name = "x"\ntogether = ["count", "limit"]\ncount = [1, 2]\nlimit = 3',
             ["as many values each: count has 2, limit has 1"],
         ),
         ('name = "x"\ncount = "two"', ["count must be a whole number, got 'two'"]),
         ('name = "x"\ncount = true', ["count must be a whole number"]),
-        ('name = "x"\nspeed = "warp"', ["speed must be slow or fast"]),
-        ('name = "x"\nsizes = ["a"]', ["sizes must be a list of a whole number"]),
+        ('name = "x"\ncuont = 1', ["unknown setting 'cuont'; did you mean 'count'?"]),
+        ('name = "x"\nlimit = 10', ["settings.toml: limit must be a whole number at most 9, got 10"]),
+        ('name = "x"\nspeed = "warp"', ["speed must be one of 'slow', 'fast'"]),
+        ('name = "x"\nsizes = ["a"]', ["sizes must be a sequence of a whole number"]),
         ('name = "x"\ncount = []', ["count has no value"]),
         ('name = "x"\nrun = 3', ["[[run]]"]),
         ("count = 1", ["--name must be given"]),
@@ -139,11 +147,44 @@ def test_flags_are_laid_over_the_method_settings_of_a_file(tmp_path):
     assert [one.method_settings for one in cells] == [{"rate": 1, "clamp": True}, {"rate": 2, "clamp": True}]
 
 
+def test_settings_of_a_method_may_stand_behind_its_name(tmp_path):
+    cells = _cells(tmp_path, name=["x"], method=["a:rate=2,part=[b:size=1]", "c"], method_settings=["rate=1"])
+    assert [one.method for one in cells] == ["a", "c"]
+    assert [one.method_settings for one in cells] == [{"rate": 2, "part": {"name": "b", "size": 1}}, {"rate": 1}]
+
+
+def test_names_and_numbers_may_be_separated_by_commas(tmp_path):
+    cells = _cells(tmp_path, name=["x"], method=["a,b"], count=["1,2", "3"], speed=["slow"])
+    assert [(one.method, one.count) for one in cells] == [(m, c) for m in "ab" for c in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"limit": ["10"]}, "--limit must be a whole number at most 9, got 10"),
+        ({"limit": ["many"]}, "--limit must be a whole number at most 9, got 'many'"),
+        ({"rate": ["fast"]}, "--rate must be a number, got 'fast'"),
+        ({"speed": ["warp"]}, "--speed must be one of 'slow', 'fast', got 'warp'"),
+        ({"sizes": ["1,a"]}, "--sizes must be a sequence of a whole number, got [1, 'a']"),
+        ({"shape": ["sqare"]}, "--shape: unknown shape 'sqare'; did you mean 'square'? known: round, square"),
+        ({"method_settings": ["rate"]}, "--method-settings takes key=value, got 'rate'"),
+    ],
+)
+def test_a_wrong_value_names_its_flag_and_what_is_allowed(tmp_path, flags, said):
+    with pytest.raises(SettingsError) as error:
+        _cells(tmp_path, name=["x"], **flags)
+    assert str(error.value) == said
+
+
+def test_null_stands_for_none(tmp_path):
+    assert _cells(tmp_path, 'name = "x"\nlimit = 3', limit=["null"])[0].limit is None
+
+
 def test_strategy_settings_may_be_for_one_strategy():
-    flags = {"strategy": ["topk", "scaffold"], "strategy_settings": ["topk.fraction=0.5", "server_learning_rate=1"]}
+    flags = {"strategy": ["topk", "scaffold"], "strategy_settings": ["topk.fraction=0.5", "learning_rate=0.1"]}
     first, second = read_cells(FederatedSettings, None, flags)
-    assert first.strategy_settings == {"fraction": 0.5, "server_learning_rate": 1}
-    assert second.strategy_settings == {"server_learning_rate": 1}
+    assert first.strategy_settings == {"fraction": 0.5, "learning_rate": 0.1}
+    assert second.strategy_settings == {"learning_rate": 0.1}
 
 
 def test_a_command_gets_a_flag_for_each_field():
@@ -163,8 +204,73 @@ def test_a_command_gets_a_flag_for_each_field():
     assert heard == [expected, "there"]
     text = " ".join(CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output.split())
     assert "How many, in [0, 9]. (default: 1)" in text
+    assert "How many, in [0, 9]. (at most 9)" in text
     assert "How fast. (default: 0.5)" in text
     assert "slow|fast" in text
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    """Settings of a distillation.
+
+    Attributes:
+        method: by which.
+
+        distil_steps, distil_seconds: the method's own where both are None.
+        hidden_away: what few need; None for nothing, and no part of :meth:`as_record`.
+    """
+
+    method: str = "a"
+    distil_steps: int | None = None
+    distil_seconds: float | None = None
+    hidden_away: int | None = None
+
+
+@pytest.fixture
+def budgeted() -> tuple[typer.Typer, list[Budgeted]]:
+    heard: list[Budgeted] = []
+    app = typer.Typer()
+
+    @app.command()
+    @takes_settings(Budgeted, main=("method", "distil_steps"), steps=200)
+    def command(cells: list[Budgeted]) -> None:
+        """Do it."""
+        heard.extend(cells)
+
+    return app, heard
+
+
+@pytest.mark.parametrize(
+    ("flags", "steps"),
+    [
+        ([], 200),
+        (["--distil-steps", "7"], 7),
+        (["--distil-seconds", "3"], None),
+        (["--distil-steps", "null"], None),
+        (["--settings", "some.toml"], None),
+    ],
+)
+def test_steps_are_few_unless_a_budget_or_a_file_is_given(budgeted, tmp_path, monkeypatch, flags, steps):
+    (tmp_path / "some.toml").write_text('method = "b"')
+    monkeypatch.chdir(tmp_path)
+    app, heard = budgeted
+    assert CliRunner().invoke(app, flags).exit_code == 0
+    assert [one.distil_steps for one in heard] == [steps]
+
+
+def test_help_is_short_and_has_no_words_of_python(budgeted):
+    app, _ = budgeted
+    short, long = (
+        " ".join(CliRunner().invoke(app, [flag], env={"COLUMNS": "200"}).output.split())
+        for flag in ("--help", "--help-all")
+    )
+    assert "200 unless seconds are given" in short
+    assert "--hidden-away" not in short
+    assert "--hidden-away" in long
+    assert "where both are not given" in long
+    assert "by default nothing, and no part of a result's settings" in long
+    assert "None" not in long
+    assert "as_record" not in long
 
 
 @pytest.mark.parametrize(

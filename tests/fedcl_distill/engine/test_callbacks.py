@@ -157,7 +157,6 @@ def test_a_budget_without_a_step_is_told(caplog: pytest.LogCaptureFixture) -> No
         ({"device": 3.5}, "device"),
         ({"callbacks": [print]}, "callbacks"),
         ({"callbacks": Callback()}, "callbacks"),
-        ({"real": [1, 2]}, "real"),
     ],
 )
 @pytest.mark.parametrize("name", ["dm", "random"])

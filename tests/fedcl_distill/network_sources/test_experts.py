@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from builders import blobs
-from fedcl_distill.augmentation import NoAugmentation, SiameseAugmentation
+from fedcl_distill.augmentation import NoAugmentation, augmentation_for
 from fedcl_distill.context import SetupContext
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError, StorageError
@@ -109,7 +109,7 @@ def test_experts_learn() -> None:
     data = blobs(shape=(1, 8, 8))
     source = ExpertTrajectories(runs=1, latest_start=6, segment=1, learning_rate=0.05, batch_size=8)
     experts = Experts.of(problem(data), replace(source, architecture=Architecture("convnet", {"width": 4})))
-    assert experts.train_config.augmentation == SiameseAugmentation()
+    assert experts.train_config.augmentation == augmentation_for(data)
     assert accuracy(experts.network(0, 6), data) > max(0.6, accuracy(experts.network(0, 0), data))
 
 

@@ -11,7 +11,7 @@ import torch
 
 from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.synthetic import as_torch_dataset, image_grid, save_dd_ranking, save_png
+from fedcl_distill.synthetic import image_grid, save_dd_ranking, save_png
 from synthetic_builders import make_set
 
 RGB = Normalisation((0.5, 0.4, 0.3), (0.2, 0.1, 0.3))
@@ -112,7 +112,7 @@ def test_png_refuses_absurd_settings(tmp_path):
 @pytest.mark.parametrize("normalised", [True, False])
 def test_torch_dataset(normalised):
     one = make_set()
-    sample, label = as_torch_dataset(one, normalised=normalised)[1]
+    sample, label = one.dataset(normalised=normalised)[1]
     assert torch.equal(sample, (one.inputs() if normalised else one.samples())[1])
     assert (label.dtype, int(label)) == (torch.int64, 1)
 
@@ -120,7 +120,7 @@ def test_torch_dataset(normalised):
 def test_torch_dataset_is_detached_and_keeps_soft_labels():
     labels = torch.tensor([[0.2, 0.8]], requires_grad=True)
     one = make_set(pixels=torch.zeros(1, 1, 2, 2, requires_grad=True), labels=labels)
-    sample, label = as_torch_dataset(one)[0]
+    sample, label = one.dataset()[0]
     assert not sample.requires_grad
     assert not label.requires_grad
     assert torch.equal(label, torch.tensor([0.2, 0.8]))

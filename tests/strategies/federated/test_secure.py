@@ -303,7 +303,7 @@ def test_a_node_refuses_what_would_give_it_away():
 def test_a_node_opens_its_letters_once_and_one_share_of_each(monkeypatch):
     nodes = Nodes()
     letters = nodes.share()
-    monkeypatch.setattr(node, "read_secure_statistics", lambda _: _Nothing())
+    monkeypatch.setattr(node.SecureStatisticsRequest, "of", lambda _: _Nothing())
     monkeypatch.setattr(Task, "admit_sums", lambda task, request: None)  # of no data
     nodes_answer = Task(
         RecordDict(
