@@ -7,7 +7,7 @@ from simulations.commands.output import DEFAULT_OUT, Out, WorkerCount, records_o
 from simulations.running.compare import Failures, compare
 from simulations.running.console import open_console
 from simulations.running.runs import RESULTS, Kind, Run
-from strategies.continual import STRATEGIES, ContinualSettings
+from strategies.continual import CONTINUAL_STRATEGIES, ContinualSettings
 
 DEFAULT_STEPS = 200  # of every distillation: minutes in all on small images
 _MAIN = (
@@ -15,7 +15,7 @@ _MAIN = (
     *("images_per_class", "byte_budget", "distil_steps", "distil_seconds", "epochs", "device", "seed"),
 )
 _HELPS = {
-    "strategy": f"One of {', '.join(STRATEGIES)}.",
+    "strategy": f"One of {', '.join(one.name for one in CONTINUAL_STRATEGIES)}.",
     "strategy_settings": "Of the strategy, such as memory=distilled or der++.alpha=0.3 (for der++ alone).",
     "method": "Memories 'distilled', 'hybrid' and 'condensed' are made by this; see fedcl-distill methods.",
     "method_settings": "What the method shall do in its own way, such as init=noise; dm.clamp=true is for dm alone.",

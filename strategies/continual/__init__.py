@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from fedcl_distill._imports import import_lazily
 from fedcl_distill.errors import DependencyError
+from strategies.continual.buffer import ReplayBatch, ReplayBuffer
 from strategies.continual.distilled_memory import CondensedMemory, DistilledMemory, PrivateMemory
 from strategies.continual.losses import ERACE, BalancedCrossEntropy, DERppLoss, MaskedClassifier, MaskedLoss
 from strategies.continual.memory import EncodedMemory, HybridMemory, Memory, ReservoirMemory
-from strategies.continual.memory_registry import MEMORIES, memory_bytes
+from strategies.continual.memory_registry import memory_bytes, named_memory
+from strategies.continual.registry import Setup, StrategyParts
 from strategies.continual.results import AccuracyMatrix, ContinualResult
-from strategies.continual.settings import SCENARIOS, STRATEGIES, ContinualSettings
+from strategies.continual.settings import CONTINUAL_STRATEGIES, MEMORIES, SCENARIOS, ContinualSettings
 from strategies.continual.streams import class_groups, class_order
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
         labelled_data,
         task_incremental,
     )
-    from strategies.continual.regularisation import AGEM, EWC, LwF, Source
+    from strategies.continual.regularisation import AGEM, EWC, ICaRLLoss, LwF, NearestMean, NetworkEmbedding, Source
     from strategies.continual.replay import MIR, DERpp, FineTuning, GDumb, Replay
     from strategies.continual.run import build_benchmark, build_memory, run_stream
     from strategies.continual.storage_policy import MemoryBuffer
@@ -37,7 +39,10 @@ _ON_AVALANCHE = {
     "EWC": "regularisation",
     "FineTuning": "replay",
     "GDumb": "replay",
+    "ICaRLLoss": "regularisation",
     "InputsDataset": "benchmarks",
+    "NearestMean": "regularisation",
+    "NetworkEmbedding": "regularisation",
     "LwF": "regularisation",
     "MIR": "replay",
     "MemoryBuffer": "storage_policy",
@@ -56,12 +61,12 @@ _ON_AVALANCHE = {
 
 __all__ = [
     "AGEM",
+    "CONTINUAL_STRATEGIES",
     "ERACE",
     "EWC",
     "MEMORIES",
     "MIR",
     "SCENARIOS",
-    "STRATEGIES",
     "AccuracyMatrix",
     "BalancedCrossEntropy",
     "CondensedMemory",
@@ -74,16 +79,23 @@ __all__ = [
     "FineTuning",
     "GDumb",
     "HybridMemory",
+    "ICaRLLoss",
     "InputsDataset",
     "LwF",
     "MaskedClassifier",
     "MaskedLoss",
     "Memory",
     "MemoryBuffer",
+    "NearestMean",
+    "NetworkEmbedding",
     "PrivateMemory",
     "Replay",
+    "ReplayBatch",
+    "ReplayBuffer",
     "ReservoirMemory",
+    "Setup",
     "Source",
+    "StrategyParts",
     "build_benchmark",
     "build_memory",
     "class_groups",
@@ -94,6 +106,7 @@ __all__ = [
     "inputs_dataset",
     "labelled_data",
     "memory_bytes",
+    "named_memory",
     "run_stream",
     "task_incremental",
 ]

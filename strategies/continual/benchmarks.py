@@ -18,9 +18,10 @@ from avalanche.benchmarks.utils.classification_dataset import _make_taskaware_cl
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from fedcl_distill.data import LabelledData, Normalisation, Splits
+from fedcl_distill.data import DataSpec, LabelledData, Normalisation, Splits
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.synthetic import SyntheticSet
+from strategies.continual.memory import kind_without_samples
 from strategies.continual.streams import DOMAINS, class_order, group_sizes
 
 _ROWS_AT_ONCE = 256  # items in memory as a network reads them
@@ -38,7 +39,7 @@ class InputsDataset(TensorDataset):
     def __init__(self, inputs: Tensor, labels: Tensor, like: LabelledData | None = None) -> None:
         super().__init__(inputs, labels)
         self.targets = labels.tolist()
-        self.like = None if like is None else like.subset(torch.zeros(0, dtype=torch.int64))
+        self.like = None if like is None else kind_without_samples(like)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:  # type: ignore[override]
         return self.tensors[0][index], self.targets[index]
@@ -51,26 +52,30 @@ def inputs_dataset(data: LabelledData | SyntheticSet) -> InputsDataset:
     return InputsDataset(data.inputs(), data.hard_labels)
 
 
-def labelled_data(dataset: Dataset[Any], like: LabelledData | None = None, *, widen: bool = False) -> LabelledData:
+def labelled_data(
+    dataset: Dataset[Any], like: DataSpec | LabelledData | None = None, *, widen: bool = False
+) -> LabelledData:
     """What an experience holds, in the order of its items.
 
     Args:
         dataset: items begin with a network input and an integer label; what follows (a task) is left out: see
             :func:`tasks_of`. An Avalanche dataset is read with its evaluation transforms: a memory keeps samples, not
             random views. A random transform inside the user's own dataset is kept as it falls.
-        like: data of the same kind, whose own samples are not looked at. None finds out: data of this package say what
-            they look like; where the evaluation transforms end in a ``Normalize``, it is undone; everything else is
-            kept as the network reads it, in the range of its values, with classes named by their numbers.
+        like: what the data look like: a spec, or data that carry one, whose samples are not looked at. None finds out:
+            data of this package say it; where the evaluation transforms end in a ``Normalize``, it is undone;
+            everything else is kept as the network reads it, in the range of its values, with classes named by their
+            numbers.
         widen: let values leave the range of ``like``, which then grows.
 
     Raises:
         DataError: inputs that are not 8-bit images normalised as ``like`` where ``like`` holds such images, a label or
             a value outside what ``like`` allows, or items that are no (tensor, integer label, …).
     """
+    like = like if like is None else kind_without_samples(like)
     if len(dataset) == 0:  # type: ignore[arg-type]
         if like is None:
             raise DataError("an experience without samples does not say what its data look like")
-        return like.subset(torch.zeros(0, dtype=torch.int64), "experience")
+        return replace(like, name="experience")
     evaluated = dataset.eval() if isinstance(dataset, AvalancheDataset) else dataset
     if like is None:
         like = kind_of(dataset)

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Augmentation, NoAugmentation
-from fedcl_distill.data import LabelledData, Normalisation
+from fedcl_distill.data import DataSpec, LabelledData, Normalisation
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.synthetic import SyntheticSet, quantisation_error
 from fedcl_distill.synthetic.quantise import Range, dequantise, quantise
-from strategies.continual.memory import Memory
+from strategies.continual.memory import Memory, kind_without_samples
 
 LogitsOf = Callable[[Tensor, Tensor], Tensor]
 """float32 (n, classes) logits of inputs (n, …) whose tasks are int64 (n,)."""
@@ -188,7 +188,7 @@ class ReplayBuffer:
 
     Args:
         memory: any.
-        like: data of the kind that will come: classes, normalisation and range count, samples do not and are not kept.
+        like: what the data look like (a spec, or data that carry one, whose samples do not count and are not kept).
             None reads them from what comes: values are kept as networks read them, in the range that they have.
         augmentation: of what is drawn, anew each time.
         soft: give soft labels where the memory has them; otherwise their most probable class.
@@ -207,14 +207,14 @@ class ReplayBuffer:
     def __init__(
         self,
         memory: Memory,
-        like: LabelledData | None = None,
+        like: DataSpec | LabelledData | None = None,
         *,
         augmentation: Augmentation | None = None,
         soft: bool = True,
         seed: int = 0,
     ) -> None:
         self.memory = memory
-        self.like = None if like is None else like.subset(torch.zeros(0, dtype=torch.int64))
+        self.like = None if like is None else kind_without_samples(like)
         self.classes = TaskClasses(() if like is None else like.class_names)
         self._augmentation = augmentation or NoAugmentation()
         self._soft = soft

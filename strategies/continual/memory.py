@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedcl_distill.data import LabelledData
+from fedcl_distill.data import DataSpec, LabelledData
 from fedcl_distill.engine.size import ByteBudget, counts_within_bytes
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.parameterizations import Pixels
@@ -147,6 +147,13 @@ class EncodedMemory(Memory):
         if len(data.class_names) > len(names) or span != known:
             self._keep(*(_extended(one, data.class_names, span) for one in held))
         return data.with_spec(value_range=span) if widen and span != data.value_range else data
+
+
+def kind_without_samples(like: DataSpec | LabelledData) -> LabelledData:
+    """Data of the kind of ``like`` without a sample: float where only a spec is known, which pixels fit as well."""
+    if isinstance(like, LabelledData):
+        return like.subset(torch.zeros(0, dtype=torch.int64))
+    return LabelledData(torch.zeros(0, *like.sample_shape), torch.zeros(0, dtype=torch.int64), like)
 
 
 def as_tensor(payload: bytes) -> Tensor:

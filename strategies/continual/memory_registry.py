@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget, ByteBudget, CoreSet, Distiller, quantisation_aware
@@ -12,29 +12,35 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.methods.private_statistics import private_statistics
 from fedcl_distill.parameterizations import Parameterization, Pixels
+from fedcl_distill.registry import parse
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.selection import Herding, Random
-from fedcl_distill.specs import read_spec
+from fedcl_distill.settings import Count, Momentum, Positive, Range, checked
 from strategies.continual.distilled_memory import CondensedMemory, DistilledMemory, PrivateMemory
 from strategies.continual.memory import HybridMemory, Memory, ReservoirMemory
-from strategies.continual.settings import ContinualSettings
+from strategies.continual.settings import MEMORIES, ContinualSettings, memory_name
 
 _CONDENSING_STEPS = 10
 _FAITHFUL_BITS = 8
 """From here on rounding is too fine for a distillation to mind."""
 
 
-def reservoir(settings: ContinualSettings, byte_budget: int) -> ReservoirMemory:
+@MEMORIES.register("reservoir")
+def reservoir(*, settings: ContinualSettings, byte_budget: int) -> ReservoirMemory:
     """A uniform sample of all that was seen."""
     return ReservoirMemory(byte_budget, settings.bits, seed=_seed(settings))
 
 
-def balanced(settings: ContinualSettings, byte_budget: int, *, final_shares: bool = False) -> DistilledMemory:
+@MEMORIES.register("balanced")
+@checked
+def balanced(final_shares: bool = False, *, settings: ContinualSettings, byte_budget: int) -> DistilledMemory:
     """Random real samples, equally many of each class."""
     return exemplars(settings, byte_budget, CoreSet(Random()), final_shares=final_shares)
 
 
-def herding(settings: ContinualSettings, byte_budget: int, *, final_shares: bool = False) -> DistilledMemory:
+@MEMORIES.register("herding")
+@checked
+def herding(final_shares: bool = False, *, settings: ContinualSettings, byte_budget: int) -> DistilledMemory:
     """Real samples chosen by herding in the space of inputs, equally many of each class."""
     return exemplars(settings, byte_budget, CoreSet(Herding()), final_shares=final_shares)
 
@@ -53,7 +59,9 @@ def exemplars(
     )
 
 
-def distilled(settings: ContinualSettings, byte_budget: int, *, final_shares: bool = False) -> DistilledMemory:
+@MEMORIES.register("distilled")
+@checked
+def distilled(final_shares: bool = False, *, settings: ContinualSettings, byte_budget: int) -> DistilledMemory:
     """Made by the settings' method."""
     return DistilledMemory(
         byte_budget,
@@ -66,16 +74,25 @@ def distilled(settings: ContinualSettings, byte_budget: int, *, final_shares: bo
     )
 
 
-def hybrid(settings: ContinualSettings, byte_budget: int, *, real_share: float = 0.5) -> HybridMemory:
+@MEMORIES.register("hybrid")
+@checked
+def hybrid(
+    real_share: Annotated[float, Range(gt=0, lt=1)] = 0.5, *, settings: ContinualSettings, byte_budget: int
+) -> HybridMemory:
     """Random real samples in ``real_share`` of the bytes, distilled ones in the rest."""
-    if not 0 < real_share < 1:
-        raise SettingsError(f"real_share must be between 0 and 1, got {real_share}")
     real = int(real_share * byte_budget)
-    return HybridMemory((balanced(settings, real), distilled(settings, byte_budget - real)))
+    return HybridMemory(
+        (
+            balanced(settings=settings, byte_budget=real),
+            distilled(settings=settings, byte_budget=byte_budget - real),
+        )
+    )
 
 
+@MEMORIES.register("condensed")
+@checked
 def condensed(
-    settings: ContinualSettings, byte_budget: int, *, buffer_size: int = 32, buffer_share: float = 0.5
+    buffer_size: Count = 32, buffer_share: Momentum = 0.5, *, settings: ContinualSettings, byte_budget: int
 ) -> CondensedMemory:
     """Distilled as samples pass, a few steps each time."""
     steps = _CONDENSING_STEPS if settings.distil_seconds is None else None
@@ -90,8 +107,15 @@ def condensed(
     )
 
 
+@MEMORIES.register("private")
+@checked
 def private(
-    settings: ContinualSettings, byte_budget: int, *, epsilon: float = 4.0, views: int = 8, disjoint: bool = False
+    epsilon: Positive = 4.0,
+    views: Count = 8,
+    disjoint: bool = False,
+    *,
+    settings: ContinualSettings,
+    byte_budget: int,
 ) -> PrivateMemory:
     """Distilled from one noisy release of each experience, (``epsilon``, 1e-5)-differentially private each.
 
@@ -112,25 +136,24 @@ def private(
     )
 
 
-MEMORIES: dict[str, Callable[..., Memory]] = {
-    "reservoir": reservoir,
-    "balanced": balanced,
-    "herding": herding,
-    "distilled": distilled,
-    "hybrid": hybrid,
-    "condensed": condensed,
-    "private": private,
-}
+def named_memory(memory: Memory | str | Mapping[str, Any], settings: ContinualSettings, byte_budget: int) -> Memory:
+    """The memory that a text such as "reservoir" or "hybrid:real_share=0.3", or a mapping, names, empty.
 
-
-def named_memory(text: str, settings: ContinualSettings, byte_budget: int) -> Memory:
-    """The memory that ``text`` names, such as "reservoir" or "hybrid:real_share=0.3", empty.
+    An object is returned as it is, with a byte budget of its own.
 
     Raises:
         SettingsError: the memory, its method or a setting is unknown or out of range.
     """
-    known = {name: partial(builder, settings, byte_budget) for name, builder in MEMORIES.items()}
-    return read_spec("memory", text, known)
+    if isinstance(memory, Memory):
+        return memory
+    plain = parse(memory) if isinstance(memory, str) else dict(memory)
+    offered = {"settings": settings, "byte_budget": byte_budget, "bits": settings.bits, "seed": _seed(settings)}
+    known = MEMORIES.settings_of(str(plain.get("name")))
+    given = {name: value for name, value in offered.items() if name in known}
+    for name in given:
+        if name in plain:
+            raise SettingsError(f"memory {plain['name']!r}: {name} is a setting of the run, not of the memory")
+    return MEMORIES.build(plain, **given)
 
 
 def memory_bytes(settings: ContinualSettings, like: LabelledData) -> int:
@@ -140,11 +163,11 @@ def memory_bytes(settings: ContinualSettings, like: LabelledData) -> int:
     return bytes_of_counts([settings.images_per_class] * like.num_classes, like, settings.bits)
 
 
-def bytes_beside_scores(settings: ContinualSettings, like: LabelledData, memory: str) -> int:
-    """What is left to a memory where each of its samples has a byte for the score of every class, and 8 in all.
+def bytes_beside_logits(settings: ContinualSettings, like: LabelledData, memory: Any) -> int:
+    """What is left to a memory where each of its samples has a byte for the logit of every class, and 8 in all.
 
     Raises:
-        SettingsError: a single sample and its scores do not fit.
+        SettingsError: a single sample and its logits do not fit.
     """
     budget, classes = memory_bytes(settings, like), like.num_classes
     how, soft = _stored_as(settings, memory)
@@ -171,8 +194,8 @@ def bytes_beside_scores(settings: ContinualSettings, like: LabelledData, memory:
     return samples_and_bytes(low)[1]
 
 
-def _stored_as(settings: ContinualSettings, memory: str) -> tuple[Parameterization, bool]:
-    if memory.partition(":")[0] not in ("distilled", "hybrid"):
+def _stored_as(settings: ContinualSettings, memory: Any) -> tuple[Parameterization, bool]:
+    if memory_name(memory) not in ("distilled", "hybrid"):
         return Pixels(), False
     method = _method(settings)
     return method.parameterization, method.labels.soft

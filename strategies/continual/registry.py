@@ -1,15 +1,15 @@
-"""Continual strategies by name, and what they are put together from."""
+"""Continual strategies by name, and what they are put together from.
+
+To know the names takes no Avalanche: what runs on it is imported when a strategy is built.
+"""
 
 from __future__ import annotations
 
-import inspect
-import json
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from dataclasses import replace as with_changes
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from avalanche.training.supervised import Cumulative, JointTraining, Naive
 from torch import Tensor, nn
 
 from fedcl_distill.augmentation import Augmentation, NoAugmentation, augmentation_for
@@ -17,18 +17,25 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import CoreSet
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Network
+from fedcl_distill.registry import build_with
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.selection import Herding
+from fedcl_distill.settings import Count, Momentum, NonNegative, Positive, Range, checked
 from fedcl_distill.training import TrainConfig
+from strategies import continual
 from strategies.continual.losses import ERACE, DERppLoss
 from strategies.continual.memory import Memory
-from strategies.continual.memory_registry import bytes_beside_scores, exemplars, memory_bytes, named_memory
-from strategies.continual.regularisation import AGEM, EWC, ICaRLLoss, LwF, NearestMean, NetworkEmbedding, Source
-from strategies.continual.replay import MIR, DERpp, FineTuning, GDumb, Replay
-from strategies.continual.settings import ContinualSettings
+from strategies.continual.memory_registry import bytes_beside_logits, exemplars, memory_bytes, named_memory
+from strategies.continual.settings import CONTINUAL_STRATEGIES, ContinualSettings, memory_name
+
+if TYPE_CHECKING:
+    from strategies.continual.replay import FineTuning, Replay
 
 _FINE = 0.3
 """Fine-tuning starts at so many times the learning rate."""
+
+MemoryLike = Memory | str | Mapping[str, Any]
+"""A memory, or what names one."""
 
 
 class StatefulPlugin(Protocol):
@@ -50,7 +57,7 @@ class Setup:
         settings: of the run.
         like: the training data; the classes, normalisation and range count, samples do not.
         network: the model.
-        loss: given scores and labels; balanced, or masked by task, as settings have it.
+        loss: given logits and labels; balanced, or masked by task, as settings have it.
     """
 
     settings: ContinualSettings
@@ -58,7 +65,7 @@ class Setup:
     network: Network
     loss: nn.Module
 
-    def memory(self, name: str) -> Memory:
+    def memory(self, name: Memory | str | Mapping[str, Any]) -> Memory:
         """An empty memory with the whole byte budget."""
         return named_memory(name, self.settings, memory_bytes(self.settings, self.like))
 
@@ -86,7 +93,7 @@ class Setup:
             schedule="cosine",
             augmentation=self._augmentation,
         )
-        return FineTuning(replay, train_config, seed=derive_seed(settings.seed, "fine-tuning"))
+        return continual.FineTuning(replay, train_config, seed=derive_seed(settings.seed, "fine-tuning"))
 
     @property
     def _augmentation(self) -> Augmentation:
@@ -98,12 +105,13 @@ class StrategyParts:
     """A strategy: plain training, and what is added to it.
 
     Attributes:
-        loss: given scores and labels.
+        loss: given logits and labels.
         replay: takes in experiences; None for no memory.
         stateful: plugins that keep something else, called after ``replay``.
         finetuning: at the end of each experience, on what ``replay`` holds.
         classifier: what is tested after each experience; None for the model itself.
-        template: which of Avalanche's says what each experience trains on: itself, all so far, or all together.
+        template: what each experience trains on: itself ("naive"), all so far ("cumulative"), or all together
+            ("joint").
         sample_bytes: of a sample of the stream, where the template keeps them all; 0 where it keeps none.
         online: works on mini-batches without boundaries.
     """
@@ -113,14 +121,14 @@ class StrategyParts:
     stateful: tuple[StatefulPlugin, ...] = ()
     finetuning: FineTuning | None = None
     classifier: Callable[[], nn.Module] | None = None
-    template: Callable[..., Any] = Naive
+    template: Literal["naive", "cumulative", "joint"] = "naive"
     sample_bytes: int = 0
     online: bool = True
 
     @property
     def at_once(self) -> bool:
         """Whether all experiences are trained together, so that there is one stage."""
-        return self.template is JointTraining
+        return self.template == "joint"
 
     @property
     def plugins(self) -> list[Any]:
@@ -134,130 +142,147 @@ class StrategyParts:
         return samples + sum(keeper.bytes_kept for keeper in self.stateful)
 
 
-Builder = Callable[..., StrategyParts]
-
-
+@CONTINUAL_STRATEGIES.register("naive")
 def naive(setup: Setup) -> StrategyParts:
     """Fine-tuning: the floor."""
     return StrategyParts(setup.loss)
 
 
+@CONTINUAL_STRATEGIES.register("joint")
 def joint(setup: Setup) -> StrategyParts:
     """All experiences at once: the ceiling."""
-    return StrategyParts(setup.loss, template=JointTraining, sample_bytes=setup.like.sample_bytes, online=False)
+    return StrategyParts(setup.loss, template="joint", sample_bytes=setup.like.sample_bytes, online=False)
 
 
+@CONTINUAL_STRATEGIES.register("cumulative")
 def cumulative(setup: Setup) -> StrategyParts:
     """All experiences so far, each time: a memory without bounds, and the forgetting that more classes alone bring."""
-    return StrategyParts(setup.loss, template=Cumulative, sample_bytes=setup.like.sample_bytes, online=False)
+    return StrategyParts(setup.loss, template="cumulative", sample_bytes=setup.like.sample_bytes, online=False)
 
 
+@CONTINUAL_STRATEGIES.register("reservoir")
 def reservoir(setup: Setup) -> StrategyParts:
     """Replay of uniformly random real samples."""
     return _replay(setup, "reservoir")
 
 
+@CONTINUAL_STRATEGIES.register("balanced")
+@checked
 def balanced(setup: Setup, *, final_shares: bool = False) -> StrategyParts:
     """Replay of random real samples, equally many of each class."""
     return _replay(setup, "balanced", final_shares=final_shares)
 
 
+@CONTINUAL_STRATEGIES.register("herding")
+@checked
 def herding(setup: Setup, *, final_shares: bool = False) -> StrategyParts:
     """Replay of real samples chosen by herding."""
     return _replay(setup, "herding", final_shares=final_shares)
 
 
+@CONTINUAL_STRATEGIES.register("distilled")
+@checked
 def distilled(setup: Setup, *, final_shares: bool = False) -> StrategyParts:
     """Replay of distilled samples."""
-    return _replay(setup, "distilled", online=False, final_shares=final_shares)
+    return _replay(setup, "distilled", final_shares=final_shares)
 
 
-def hybrid(setup: Setup, *, real_share: float = 0.5) -> StrategyParts:
+@CONTINUAL_STRATEGIES.register("hybrid")
+@checked
+def hybrid(setup: Setup, *, real_share: Annotated[float, Range(gt=0, lt=1)] = 0.5) -> StrategyParts:
     """Replay of real samples, in a share of the bytes, and distilled ones."""
-    return _replay(setup, "hybrid", online=False, real_share=real_share)
+    return _replay(setup, "hybrid", real_share=real_share)
 
 
-def condensed(setup: Setup, *, buffer_size: int = 32, buffer_share: float = 0.5) -> StrategyParts:
+@CONTINUAL_STRATEGIES.register("condensed")
+@checked
+def condensed(setup: Setup, *, buffer_size: Count = 32, buffer_share: Momentum = 0.5) -> StrategyParts:
     """Replay of samples that are condensed as they pass."""
     return _replay(setup, "condensed", buffer_size=buffer_size, buffer_share=buffer_share)
 
 
-def gdumb(setup: Setup, *, memory: str = "balanced") -> StrategyParts:
+@CONTINUAL_STRATEGIES.register("replay")
+@checked
+def replay(setup: Setup, *, memory: MemoryLike = "reservoir") -> StrategyParts:
+    """Plain replay from any memory, also of another package."""
+    held = continual.Replay(setup.memory(memory), setup.like, **setup.replaying)
+    return StrategyParts(setup.loss, held, online=_takes_batches(memory))
+
+
+@CONTINUAL_STRATEGIES.register("gdumb")
+@checked
+def gdumb(setup: Setup, *, memory: MemoryLike = "balanced") -> StrategyParts:
     """Training from scratch on the memory alone."""
-    replay = GDumb(setup.memory(memory), setup.network, setup.like, **setup.replaying)
-    return StrategyParts(setup.loss, replay, online=False)
+    held = continual.GDumb(setup.memory(memory), setup.network, setup.like, **setup.replaying)
+    return StrategyParts(setup.loss, held, online=False)
 
 
+@CONTINUAL_STRATEGIES.register("icarl")
 def icarl(setup: Setup) -> StrategyParts:
-    """Exemplars herded in the model's embedding, distillation of old scores, nearest means."""
-    settings, embedding = setup.settings, NetworkEmbedding(setup.network)
+    """Exemplars herded in the model's embedding, distillation of old logits, nearest means."""
+    settings, embedding = setup.settings, continual.NetworkEmbedding(setup.network)
     if settings.scenario == "domain":
         raise SettingsError("icarl keeps old classes as they were, so they must not come back in another domain")
     memory = exemplars(settings, memory_bytes(settings, setup.like), CoreSet(Herding(embedding)))
-    replay = Replay(memory, setup.like, soft=False, **setup.replaying)
-    loss = ICaRLLoss()
+    held = continual.Replay(memory, setup.like, soft=False, **setup.replaying)
+    loss = continual.ICaRLLoss()
 
-    def nearest_mean() -> Any:
-        held = memory.recall()
-        return setup.network if held is None else NearestMean(setup.network, held)
+    def nearest_mean() -> nn.Module:
+        exemplars = memory.recall()
+        return setup.network if exemplars is None else continual.NearestMean(setup.network, exemplars)
 
-    return StrategyParts(loss, replay, (loss,), classifier=nearest_mean, online=False)
-
-
-def der(setup: Setup, *, memory: str = "reservoir", alpha: float = 0.5, beta: float = 1.0) -> StrategyParts:
-    """DER++: remembered samples shall get the scores they once had."""
-    left = bytes_beside_scores(setup.settings, setup.like, memory)
-    replay = DERpp(named_memory(memory, setup.settings, left), setup.like, **setup.replaying)
-    return StrategyParts(DERppLoss(replay, setup.loss, alpha=alpha, beta=beta), replay, online=_takes_batches(memory))
+    return StrategyParts(loss, held, (loss,), classifier=nearest_mean, online=False)
 
 
-def er_ace(setup: Setup, *, memory: str = "reservoir") -> StrategyParts:
+@CONTINUAL_STRATEGIES.register("der++")
+@checked
+def der(
+    setup: Setup, *, memory: MemoryLike = "reservoir", alpha: NonNegative = 0.5, beta: NonNegative = 1.0
+) -> StrategyParts:
+    """DER++: remembered samples shall get the logits they once had."""
+    left = bytes_beside_logits(setup.settings, setup.like, memory)
+    held = continual.DERpp(named_memory(memory, setup.settings, left), setup.like, **setup.replaying)
+    loss = DERppLoss(held, setup.loss, alpha=alpha, beta=beta)
+    return StrategyParts(loss, held, online=_takes_batches(memory))
+
+
+@CONTINUAL_STRATEGIES.register("er-ace")
+@checked
+def er_ace(setup: Setup, *, memory: MemoryLike = "reservoir") -> StrategyParts:
     """Current samples compete among current classes alone."""
-    replay = Replay(setup.memory(memory), setup.like, early=True, **setup.replaying)
-    return StrategyParts(ERACE(replay, setup.loss), replay, online=_takes_batches(memory))
+    held = continual.Replay(setup.memory(memory), setup.like, early=True, **setup.replaying)
+    return StrategyParts(ERACE(held, setup.loss), held, online=_takes_batches(memory))
 
 
-def mir(setup: Setup, *, memory: str = "reservoir", candidates: int = 5) -> StrategyParts:
+@CONTINUAL_STRATEGIES.register("mir")
+@checked
+def mir(setup: Setup, *, memory: MemoryLike = "reservoir", candidates: Count = 5) -> StrategyParts:
     """Replay of what the current batch is about to spoil."""
-    replay = Replay(setup.memory(memory), setup.like, retrieval=MIR(candidates), **setup.replaying)
-    return StrategyParts(setup.loss, replay, online=_takes_batches(memory))
+    chosen = continual.MIR(candidates)
+    held = continual.Replay(setup.memory(memory), setup.like, retrieval=chosen, **setup.replaying)
+    return StrategyParts(setup.loss, held, online=_takes_batches(memory))
 
 
-def a_gem(setup: Setup, *, memory: str = "reservoir", sample_size: int = 64) -> StrategyParts:
+@CONTINUAL_STRATEGIES.register("a-gem")
+@checked
+def a_gem(setup: Setup, *, memory: MemoryLike = "reservoir", sample_size: Count = 64) -> StrategyParts:
     """No step may raise the loss of what is remembered."""
-    source = Source(setup.memory(memory), setup.like, **setup.replaying)
-    return StrategyParts(setup.loss, source, (AGEM(source, sample_size),), online=_takes_batches(memory))
+    source = continual.Source(setup.memory(memory), setup.like, **setup.replaying)
+    return StrategyParts(setup.loss, source, (continual.AGEM(source, sample_size),), online=_takes_batches(memory))
 
 
-def ewc(setup: Setup, *, strength: float = 100.0) -> StrategyParts:
+@CONTINUAL_STRATEGIES.register("ewc")
+@checked
+def ewc(setup: Setup, *, strength: NonNegative = 100.0, samples: Count = 1024) -> StrategyParts:
     """Weights that mattered are held where they were."""
-    return StrategyParts(setup.loss, stateful=(EWC(strength),), online=False)
+    return StrategyParts(setup.loss, stateful=(continual.EWC(strength, samples=samples),), online=False)
 
 
-def lwf(setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> StrategyParts:
+@CONTINUAL_STRATEGIES.register("lwf")
+@checked
+def lwf(setup: Setup, *, strength: NonNegative = 1.0, temperature: Positive = 2.0) -> StrategyParts:
     """The model before this experience is its teacher."""
-    return StrategyParts(setup.loss, stateful=(LwF(strength, temperature),), online=False)
-
-
-REGISTRY: dict[str, Builder] = {
-    "naive": naive,
-    "joint": joint,
-    "cumulative": cumulative,
-    "reservoir": reservoir,
-    "balanced": balanced,
-    "herding": herding,
-    "distilled": distilled,
-    "hybrid": hybrid,
-    "condensed": condensed,
-    "gdumb": gdumb,
-    "icarl": icarl,
-    "der++": der,
-    "er-ace": er_ace,
-    "mir": mir,
-    "a-gem": a_gem,
-    "ewc": ewc,
-    "lwf": lwf,
-}
+    return StrategyParts(setup.loss, stateful=(continual.LwF(strength, temperature),), online=False)
 
 
 def build_strategy(setup: Setup) -> StrategyParts:
@@ -268,42 +293,19 @@ def build_strategy(setup: Setup) -> StrategyParts:
             in an online stream.
     """
     settings = setup.settings
-    if settings.strategy not in REGISTRY:
-        raise SettingsError(f"unknown strategy {settings.strategy!r}; known: {', '.join(REGISTRY)}")
-    builder = REGISTRY[settings.strategy]
-    plan = builder(setup, **_checked(settings.strategy, builder, settings.strategy_settings))
-    if settings.online and not plan.online:
+    entry = CONTINUAL_STRATEGIES[settings.strategy]
+    own = {**settings.strategy_settings, "setup": setup}
+    parts = build_with(f"strategy {settings.strategy!r}", entry.build, own)
+    if settings.online and not parts.online:
         raise SettingsError(f"{settings.strategy!r} must know where experiences end; an online stream does not say it")
-    return plan if plan.replay is None else replace(plan, finetuning=setup.finetuning(plan.replay))
+    return parts if parts.replay is None else with_changes(parts, finetuning=setup.finetuning(parts.replay))
 
 
-def _replay(setup: Setup, memory: str, *, online: bool = True, **settings: Any) -> StrategyParts:
-    named = ",".join(f"{name}={json.dumps(value)}" for name, value in settings.items())
-    held = setup.memory(f"{memory}:{named}")
-    return StrategyParts(setup.loss, Replay(held, setup.like, **setup.replaying), online=online)
+def _replay(setup: Setup, memory: str, **own: Any) -> StrategyParts:
+    held = continual.Replay(setup.memory({"name": memory, **own}), setup.like, **setup.replaying)
+    return StrategyParts(setup.loss, held, online=_takes_batches(memory))
 
 
-def _takes_batches(memory: str) -> bool:
+def _takes_batches(memory: MemoryLike) -> bool:
     """Distilling anew at every mini-batch would be no online learning."""
-    return memory.partition(":")[0] not in ("distilled", "hybrid")
-
-
-def _checked(strategy: str, builder: Builder, given: Mapping[str, Any]) -> dict[str, Any]:
-    known = {name: one.default for name, one in inspect.signature(builder).parameters.items() if name != "setup"}
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise SettingsError(
-            f"strategy {strategy!r} has no setting {', '.join(unknown)}; it has: {', '.join(known) or 'none'}"
-        )
-    return {name: _value(f"{strategy}: {name}", value, known[name]) for name, value in given.items()}
-
-
-def _value(name: str, value: Any, default: Any) -> Any:
-    """``value``, if it is of the default's type and, as a number, finite and not negative."""
-    if type(default) is float and type(value) is int:
-        value = float(value)
-    if type(value) is not type(default):
-        raise SettingsError(f"{name} must be of type {type(default).__name__}, got {value!r}")
-    if type(value) in (int, float) and not 0 <= value < math.inf:
-        raise SettingsError(f"{name} must be finite and not negative, got {value}")
-    return value
+    return memory_name(memory) not in ("distilled", "hybrid")

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Augmentation
-from fedcl_distill.data import LabelledData
+from fedcl_distill.data import DataSpec, LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.seeding import derive_seed, generator_for
@@ -52,8 +52,9 @@ class Replay(SupervisedPlugin):  # type: ignore[misc]
 
     Args:
         memory: any memory; distilled and reservoir replay differ in nothing else.
-        like: data of the same kind as the benchmark's, of which samples neither count nor are kept. None reads classes,
-            normalisation and range of values from the benchmark (see :func:`~strategies.continual.labelled_data`).
+        like: what the benchmark's data look like: a spec, or data that carry one, of which no sample is kept. None
+            reads classes, normalisation and range of values from the benchmark (see
+            :func:`~strategies.continual.labelled_data`).
         ratio: remembered samples for each current one; at least one sample comes with each batch.
         augmentation: of remembered samples, drawn anew each time.
         retrieval: chooses what is replayed.
@@ -76,7 +77,7 @@ class Replay(SupervisedPlugin):  # type: ignore[misc]
     def __init__(
         self,
         memory: Memory,
-        like: LabelledData | None = None,
+        like: DataSpec | LabelledData | None = None,
         *,
         ratio: float = 1.0,
         augmentation: Augmentation | None = None,
@@ -281,7 +282,9 @@ class GDumb(Replay):
             later start as they were when they came.
     """
 
-    def __init__(self, memory: Memory, network: nn.Module, like: LabelledData | None = None, **settings: Any) -> None:
+    def __init__(
+        self, memory: Memory, network: nn.Module, like: DataSpec | LabelledData | None = None, **settings: Any
+    ) -> None:
         super().__init__(memory, like, early=True, **settings)
         self._start = _copied(network)
 

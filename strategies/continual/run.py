@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.training.plugins import EvaluationPlugin
-from avalanche.training.supervised import Cumulative
+from avalanche.training.supervised import Cumulative, JointTraining, Naive
 from torch import nn
 
 from fedcl_distill.checkpoint import fingerprint, load_checkpoint, restoring, save_checkpoint
 from fedcl_distill.data import LabelledData, Splits
 from fedcl_distill.files import remove
-from fedcl_distill.networks import Architecture, Network, default_architecture
+from fedcl_distill.networks import ArchitectureLike, Network, architecture_for
+from fedcl_distill.optimisers import Optimiser, build_optimiser
+from fedcl_distill.registry import describe
 from fedcl_distill.seeding import derive_seed, isolated_rng
 from fedcl_distill.training import accuracy
 from strategies.continual.benchmarks import (
@@ -47,7 +50,13 @@ class StreamTrainer:
         train_seconds, memory_seconds, memory_cpu_seconds: of each experience; the last by the processor, not the wall.
     """
 
-    def __init__(self, settings: ContinualSettings, network: Network, plan: StrategyParts) -> None:
+    def __init__(
+        self,
+        settings: ContinualSettings,
+        network: Network,
+        plan: StrategyParts,
+        optimiser: Optimiser | str | Mapping[str, Any] | None = None,
+    ) -> None:
         self.rows: list[tuple[float, ...]] = []
         self.bytes_kept: list[int] = []
         self.train_seconds: list[float] = []
@@ -57,7 +66,7 @@ class StreamTrainer:
         self._network = network
         self._plan = plan
         self._seen = 0
-        self._strategy = avalanche_strategy(settings, network, plan)
+        self._strategy = avalanche_strategy(settings, network, plan, optimiser)
 
     def learn(self, experience: Any) -> None:
         """Train on an experience, or on the whole stream where the strategy does that."""
@@ -120,17 +129,20 @@ def samples_in(stage: Any) -> int:
     return sum(len(one.dataset) for one in (stage if isinstance(stage, Iterable) else [stage]))
 
 
-def avalanche_strategy(settings: ContinualSettings, network: Network, plan: StrategyParts) -> Any:
-    """Plain training by Avalanche, with what ``plan`` adds to it."""
-    optimiser = torch.optim.SGD(
-        network.parameters(),
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
+def avalanche_strategy(
+    settings: ContinualSettings,
+    network: Network,
+    plan: StrategyParts,
+    optimiser: Optimiser | str | Mapping[str, Any] | None = None,
+) -> Any:
+    """Plain training by Avalanche, with what ``plan`` adds to it; SGD with the settings' rates, or ``optimiser``."""
+    weights = list(network.parameters())
+    sgd = partial(
+        torch.optim.SGD, lr=settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
     )
-    return plan.template(
+    return _TEMPLATES[plan.template](
         model=network,
-        optimizer=optimiser,
+        optimizer=build_optimiser(sgd if optimiser is None else optimiser, weights),
         criterion=plan.loss,
         train_mb_size=settings.batch_size,
         train_epochs=1 if settings.online else settings.epochs,
@@ -149,6 +161,8 @@ def without_deprecations() -> Iterator[None]:
         yield
 
 
+_TEMPLATES = {"naive": Naive, "cumulative": Cumulative, "joint": JointTraining}
+
 OnStage = Callable[[int, tuple[float, ...]], None]
 
 
@@ -157,6 +171,9 @@ def run_stream(
     splits: Splits,
     on_stage: OnStage | None = None,
     *,
+    architecture: ArchitectureLike | None = None,
+    optimiser: Optimiser | str | Mapping[str, Any] | None = None,
+    criterion: nn.Module | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> ContinualResult:
     """Train through the stream and return what was measured.
@@ -164,6 +181,11 @@ def run_stream(
     Args:
         settings: of the run.
         splits: the data.
+        architecture: of the model, in place of the settings': a name, a module class, or what makes a module.
+        optimiser: in place of SGD with the settings' rates: any callable that takes parameters, such as
+            ``partial(torch.optim.Adam, lr=1e-3)``, or a registered one.
+        criterion: the mean loss of logits (n, classes) under int64 (n,) labels, or probabilities where the memory has
+            them, in place of the balanced cross entropy.
         on_stage: called after each experience with its index and the accuracies on all experiences.
         checkpoint: file to continue from if it is there, to the same bits, and to save to after each experience;
             removed when done.
@@ -176,13 +198,14 @@ def run_stream(
     benchmark = build_benchmark(settings, splits)
     tests = [labelled_data(experience.dataset, splits.test) for experience in benchmark.test_stream]
     tasks = [sorted(set(test.labels.tolist())) for test in tests]
-    network = _network(settings, splits.train)
-    plan = build_strategy(Setup(settings, splits.train, network, _loss(settings, tasks)))
-    life = StreamTrainer(settings, network, plan)
+    network = _network(settings, splits.train, architecture)
+    plan = build_strategy(Setup(settings, splits.train, network, _loss(settings, tasks, criterion)))
+    life = StreamTrainer(settings, network, plan, optimiser)
     allowed = tasks if settings.scenario == "task" else None
     untrained = _accuracies(network, tests, allowed)
     stages = [benchmark.train_stream] if plan.at_once else list(benchmark.train_stream)
-    name = _name(settings, splits) if checkpoint is not None else ""
+    own = {"architecture": architecture, "optimiser": optimiser, "criterion": criterion}
+    name = _name(settings, splits, own) if checkpoint is not None else ""
     with isolated_rng(derive_seed(settings.seed, "avalanche")), without_deprecations():
         saved = None if checkpoint is None else load_checkpoint(checkpoint, name)
         if checkpoint is not None and saved is not None:
@@ -232,15 +255,14 @@ def build_memory(settings: ContinualSettings, like: LabelledData) -> Memory:
     return named_memory(settings.strategy, settings, memory_bytes(settings, like))
 
 
-def _network(settings: ContinualSettings, like: LabelledData) -> Network:
-    text = settings.architecture
-    architecture = default_architecture(like.sample_shape) if text is None else Architecture.parse(text)
+def _network(settings: ContinualSettings, like: LabelledData, own: ArchitectureLike | None) -> Network:
+    architecture = architecture_for(settings.architecture if own is None else own, like.sample_shape)
     seed = derive_seed(settings.seed, "model")
     return architecture.build(like.sample_shape, like.num_classes, seed=seed, device=settings.device)
 
 
-def _loss(settings: ContinualSettings, tasks: list[list[int]]) -> nn.Module:
-    loss = BalancedCrossEntropy() if settings.balanced else nn.CrossEntropyLoss()
+def _loss(settings: ContinualSettings, tasks: list[list[int]], own: nn.Module | None) -> nn.Module:
+    loss = own or (BalancedCrossEntropy() if settings.balanced else nn.CrossEntropyLoss())
     return MaskedLoss(loss, tasks) if settings.scenario == "task" else loss
 
 
@@ -255,5 +277,7 @@ def _together(accuracies: tuple[float, ...], tests: list[LabelledData]) -> float
     return sum(one * size for one, size in zip(accuracies, sizes, strict=True)) / sum(sizes)
 
 
-def _name(settings: ContinualSettings, splits: Splits) -> str:
-    return fingerprint(splits.train, {"settings": settings.as_record(), "test": fingerprint(splits.test, "")})
+def _name(settings: ContinualSettings, splits: Splits, own: Mapping[str, Any]) -> str:
+    chosen = {name: describe(one) for name, one in own.items() if one is not None}
+    named = {"settings": settings.as_record(), "test": fingerprint(splits.test, "")}
+    return fingerprint(splits.train, named | ({"own": chosen} if chosen else {}))

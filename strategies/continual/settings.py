@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.synthetic import check_bits
+from fedcl_distill.methods import known_settings
+from fedcl_distill.registry import Registry, parse
+from fedcl_distill.settings import Count, Momentum, Natural, NonNegative, Positive, settings, suggest
 
-# Registered in strategies.continual.registry, which needs Avalanche; the names are known without it.
-STRATEGIES = (
-    "naive",
-    "joint",
-    "cumulative",
-    "reservoir",
-    "balanced",
-    "herding",
-    "distilled",
-    "hybrid",
-    "condensed",
-    "gdumb",
-    "icarl",
-    "der++",
-    "er-ace",
-    "mir",
-    "a-gem",
-    "ewc",
-    "lwf",
-)
+if TYPE_CHECKING:
+    from strategies.continual.memory import Memory
+    from strategies.continual.registry import StrategyParts
+
 SCENARIOS = ("class", "task", "domain")
 
+MEMORIES: Registry[Memory] = Registry("memory", "fedcl_distill.memories")
+"""Memories by name, for every strategy that has one, on the command line and on the nodes of a federation.
 
-@dataclass(frozen=True)
+What is registered is a :class:`~strategies.continual.Memory` or a function that makes an empty one. Of ``byte_budget``,
+``bits``, ``seed`` and ``settings`` (:class:`ContinualSettings`) it is given those that it has parameters for.
+"""
+
+CONTINUAL_STRATEGIES: Registry[StrategyParts] = Registry("continual strategy", "fedcl_distill.continual_strategies")
+"""Continual strategies by name.
+
+What is registered is a function of a :class:`~strategies.continual.Setup`, and of settings by keyword, that returns
+:class:`~strategies.continual.StrategyParts`.
+"""
+
+
+@settings
 class ContinualSettings:
     """Settings of one run.
 
@@ -40,7 +40,7 @@ class ContinualSettings:
         strategy: "naive" (fine-tuning), "joint" (all experiences at once: the ceiling),
             "cumulative" (after each, all so far once more: it forgets what any model must), plain replay from a memory
             ("reservoir", "balanced", "herding": real samples; "distilled", made by ``method``; "hybrid", of both;
-            "condensed", real samples distilled as they pass), or another of ``STRATEGIES``.
+            "condensed", real samples distilled as they pass), or another of ``CONTINUAL_STRATEGIES``.
         strategy_settings: of the strategy alone, as JSON values: alpha and beta of "der++", the memory of "gdumb", ….
         seed: fixes the result (same machine and thread count, distillation budget in steps).
 
@@ -87,50 +87,46 @@ class ContinualSettings:
 
     data: str = "digits"
     data_root: str | None = None
-    train_limit: int | None = None
-    scenario: str = "class"
-    domain: str = "rotation"
+    train_limit: Count | None = None
+    scenario: Literal["class", "task", "domain"] = "class"
+    domain: Literal["rotation", "permutation", "inversion"] = "rotation"
     online: bool = False
-    experiences: int = 5
+    experiences: Count = 5
     order_seed: int | None = None
 
     method: str = "dm"
     method_settings: Mapping[str, Any] = field(default_factory=dict)
-    images_per_class: int = 10
-    byte_budget: int | None = None
-    bits: int = 8
-    distil_steps: int | None = None
-    distil_seconds: float | None = None
+    images_per_class: Count = 10
+    byte_budget: Count | None = None
+    bits: Literal[2, 4, 8, 16, 32] = 8
+    distil_steps: Natural | None = None
+    distil_seconds: NonNegative | None = None
     redistil: bool = True
 
-    replay_ratio: float = 1.0
+    replay_ratio: Positive = 1.0
     replay_augment: bool = False
-    finetune_epochs: int = 0
+    finetune_epochs: Natural = 0
     balanced: bool = True
 
     architecture: str | None = None
-    epochs: int = 5
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    batch_size: int = 64
+    epochs: Count = 5
+    learning_rate: Positive = 0.01
+    momentum: Momentum = 0.9
+    weight_decay: NonNegative = 5e-4
+    batch_size: Count = 64
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            raise SettingsError(f"unknown strategy {self.strategy!r}; known: {', '.join(STRATEGIES)}")
-        if self.scenario not in SCENARIOS:
-            raise SettingsError(f"unknown scenario {self.scenario!r}; known: {', '.join(SCENARIOS)}")
-        for name in ("experiences", "images_per_class", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.finetune_epochs < 0:
-            raise SettingsError(f"finetune_epochs must not be negative, got {self.finetune_epochs}")
+        known = [name for name in CONTINUAL_STRATEGIES.settings_of(self.strategy) if name != "setup"]
+        for name in self.strategy_settings:
+            if name not in known:
+                raise SettingsError(f"strategy {self.strategy!r}: {suggest('setting', name, known)}")
+        own = known_settings(self.method)
+        for name in self.method_settings:
+            if name not in own:
+                raise SettingsError(f"method {self.method!r}: {suggest('setting', name, own)}")
         if self.finetune_epochs and self.online:
             raise SettingsError("fine-tuning must know where experiences end; an online stream does not say it")
-        check_bits(self.bits)
-        if self.replay_ratio <= 0 or self.learning_rate <= 0:
-            raise SettingsError("replay_ratio and learning_rate must be positive")
 
     @property
     def label(self) -> str:
@@ -147,5 +143,10 @@ class ContinualSettings:
 
 def uses_method(strategy: str, strategy_settings: Mapping[str, Any]) -> bool:
     """Whether the memory of the strategy is made by ``method``."""
-    memory = str(strategy_settings.get("memory", strategy))
-    return memory.partition(":")[0] in ("distilled", "hybrid", "condensed")
+    return memory_name(strategy_settings.get("memory", strategy)) in ("distilled", "hybrid", "condensed")
+
+
+def memory_name(memory: Any) -> str:
+    """The name of a memory that is given as a text or a mapping; "" for an object."""
+    plain = parse(memory) if isinstance(memory, str) else memory
+    return str(plain.get("name")) if isinstance(plain, Mapping) else ""

@@ -16,7 +16,7 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fedcl_distill.data import LabelledData, Normalisation
+from fedcl_distill.data import DataSpec, LabelledData, Normalisation
 from fedcl_distill.errors import DataError, SettingsError
 from strategies.continual.benchmarks import first_item, labelled_data, normalisation_of, num_classes_of, tasks_of
 from strategies.continual.buffer import ReplayBuffer
@@ -37,8 +37,8 @@ class MemoryBuffer(ExemplarsBuffer):  # type: ignore[misc]
         memory: distilled, reservoir, or any other.
         mem_size: what Avalanche calls the size, in samples, and plugins want to be told; the memory's bytes bound it in
             truth.
-        like: data of the same kind, of which samples neither count nor are kept. None reads classes, normalisation and
-            range of values from the benchmark.
+        like: what the data look like: a spec, or data that carry one, of which no sample is kept. None reads classes,
+            normalisation and range of values from the benchmark.
         benchmark: what will be trained on, to look at once whether the memory can take it in. Without it that is seen
             at the end of the first experience, for Avalanche does not tell a policy what is about to be trained on.
 
@@ -51,13 +51,13 @@ class MemoryBuffer(ExemplarsBuffer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, memory: Memory, mem_size: int, *, like: LabelledData | None = None, benchmark: Any = None
+        self, memory: Memory, mem_size: int, *, like: DataSpec | LabelledData | None = None, benchmark: Any = None
     ) -> None:
         super().__init__(mem_size)
         self.memory = memory
         self._replay = ReplayBuffer(memory, like, soft=False)
         for experience in () if benchmark is None else benchmark.train_stream:
-            one = labelled_data(experience.dataset.subset([0]), like, widen=True)
+            one = labelled_data(experience.dataset.subset([0]), self._replay.like, widen=True)
             self._replay.check(one, num_classes_of(experience))
 
     def post_adapt(self, agent_state: Any, exp: Any) -> None:

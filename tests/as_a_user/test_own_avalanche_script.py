@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from strategies.continual import (
     EWC,
     MIR,
     CondensedMemory,
+    ContinualSettings,
     DERpp,
     DERppLoss,
     DistilledMemory,
@@ -35,6 +37,7 @@ from strategies.continual import (
     Replay,
     ReservoirMemory,
     Source,
+    run_stream,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
@@ -313,3 +316,32 @@ def test_a_benchmark_whose_items_are_no_tensors_is_refused_before_training(split
     benchmark = nc_benchmark(*splits, n_experiences=5, task_labels=False)
     with pytest.raises(DataError, match="tensor"):
         MemoryBuffer(reservoir(), 50, benchmark=benchmark)
+
+
+def test_a_whole_run_takes_the_users_model_optimiser_and_criterion():
+    class Mine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh())
+            self.out = nn.Linear(32, 10)
+
+        def forward(self, x):
+            return self.out(self.body(x))
+
+    calls = []
+
+    class Smoothed(nn.CrossEntropyLoss):
+        def forward(self, logits, labels):
+            calls.append(len(labels))
+            return super().forward(logits, labels)
+
+    settings = ContinualSettings(strategy="er-ace", epochs=2, images_per_class=5, train_limit=600)
+    own = {
+        "architecture": Mine,
+        "optimiser": partial(torch.optim.Adam, lr=0.005),
+        "criterion": Smoothed(label_smoothing=0.1),
+    }
+    result = run_stream(settings, load_data("digits"), **own)
+    assert result.matrix.average_accuracy > 0.5
+    assert calls
+    assert result.matrix == run_stream(settings, load_data("digits"), **own).matrix

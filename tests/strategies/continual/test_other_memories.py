@@ -12,8 +12,17 @@ from fedcl_distill.engine import Budget
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
 from fedcl_distill.synthetic import encode
-from strategies.continual import CondensedMemory, ContinualSettings, DistilledMemory, HybridMemory, ReservoirMemory
-from strategies.continual.memory_registry import MEMORIES, bytes_beside_scores, memory_bytes, named_memory
+from strategies.continual import (
+    MEMORIES,
+    CondensedMemory,
+    ContinualSettings,
+    DistilledMemory,
+    HybridMemory,
+    ReservoirMemory,
+    memory_bytes,
+    named_memory,
+)
+from strategies.continual.memory_registry import bytes_beside_logits
 
 QUICK_DM = {"architecture": "mlp:width=8", "real_batch_per_class": 8}
 
@@ -32,7 +41,7 @@ def _batches(data, size, seed=0):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    name=st.sampled_from(sorted(set(MEMORIES) - {"private"})),
+    name=st.sampled_from(sorted(set(MEMORIES.names()) - {"private"})),
     byte_budget=st.integers(2500, 6000),
     size=st.sampled_from([3, 17, 60]),
 )
@@ -108,10 +117,10 @@ def test_condensing_refuses_what_cannot_go_on_from_given_samples():
 
 @settings(max_examples=12, deadline=None)
 @given(byte_budget=st.integers(800, 8000), bits=st.sampled_from([4, 8, 32]), classes=st.integers(2, 12))
-def test_scores_find_room_beside_any_memory(byte_budget, bits, classes):
+def test_logits_find_room_beside_any_memory(byte_budget, bits, classes):
     data = blobs((3,), classes=classes, per_class=60)
     chosen = ContinualSettings(byte_budget=byte_budget, bits=bits)
-    memory = named_memory("reservoir", chosen, bytes_beside_scores(chosen, data, "reservoir"))
+    memory = named_memory("reservoir", chosen, bytes_beside_logits(chosen, data, "reservoir"))
     for batch in _batches(data, 50):
         memory.add(batch)
         assert memory.bytes_kept + len(memory.recall()) * classes + 8 <= byte_budget

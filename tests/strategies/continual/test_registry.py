@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -9,10 +11,19 @@ from builders import blobs
 from fedcl_distill.data import Splits
 from fedcl_distill.errors import CheckpointError, SettingsError
 from fedcl_distill.synthetic import encode
-from strategies.continual import SCENARIOS, STRATEGIES, ContinualSettings, run_stream
-from strategies.continual.memory_registry import MEMORIES, named_memory
-from strategies.continual.registry import REGISTRY
+from strategies.continual import (
+    CONTINUAL_STRATEGIES,
+    MEMORIES,
+    SCENARIOS,
+    ContinualSettings,
+    Replay,
+    ReservoirMemory,
+    StrategyParts,
+    named_memory,
+    run_stream,
+)
 
+STRATEGIES = [one.name for one in CONTINUAL_STRATEGIES]
 SPLITS = Splits(blobs((1, 8, 8), 4, 30), blobs((1, 8, 8), 4, 10, seed=1))
 QUICK = {
     "method_settings": {"architecture": "mlp:width=8", "real_batch_per_class": 16},
@@ -23,7 +34,7 @@ QUICK = {
     "epochs": 1,
     "learning_rate": 0.05,
 }
-ONLINE = ("naive", "reservoir", "balanced", "herding", "condensed", "der++", "er-ace", "mir", "a-gem")
+ONLINE = ("naive", "replay", "reservoir", "balanced", "herding", "condensed", "der++", "er-ace", "mir", "a-gem")
 MODEL_KEEPERS = ("ewc", "lwf", "icarl")
 
 
@@ -44,9 +55,28 @@ def _run(checkpoint=None, stop_after=None, **changes):
     return run_stream(ContinualSettings(**{**QUICK, **changes}), SPLITS, on_stage, checkpoint=checkpoint)
 
 
-def test_names_known_without_avalanche_are_those_registered():
-    assert set(REGISTRY) == set(STRATEGIES)
-    assert set(MEMORIES) - {"private"} < set(STRATEGIES)  # that one is chosen as the memory of another strategy
+def test_memories_and_strategies_of_ones_own_are_chosen_by_name():
+    """As another package registers them: a class, and a function of what a strategy is put together from."""
+
+    @MEMORIES.register("first-seen")
+    @dataclass
+    class FirstSeen(ReservoirMemory):
+        share: float = 1.0
+
+        def add(self, data):
+            if self.recall() is None:
+                super().add(data)
+
+    @CONTINUAL_STRATEGIES.register("light-replay")
+    def light_replay(setup, *, memory="first-seen"):
+        return StrategyParts(setup.loss, Replay(setup.memory(memory), ratio=0.5, seed=7))
+
+    result = _run(strategy="light-replay", strategy_settings={"memory": "first-seen:share=0.5"})
+    assert result.memory.class_counts[2:].sum() == 0 < result.replayed
+    assert named_memory(ReservoirMemory(77), ContinualSettings(), 3000).byte_budget == 77
+    for text, complaint in (("first-sen", "did you mean 'first-seen'"), ("first-seen:seed=3", "setting of the run")):
+        with pytest.raises(SettingsError, match=complaint):
+            named_memory(text, ContinualSettings(), 3000)
 
 
 @pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "joint"])
@@ -133,15 +163,15 @@ def test_soft_labels_serve_any_strategy(strategy):
 @pytest.mark.parametrize(
     ("strategy", "own", "complaint"),
     [
-        ("er-ace", {"alpha": 1.0}, "no setting alpha; it has: memory"),
-        ("naive", {"memory": "reservoir"}, "it has: none"),
-        ("der++", {"alpha": "much"}, "must be of type float"),
-        ("der++", {"alpha": -1}, "not negative"),
-        ("der++", {"alpha": float("nan")}, "finite"),
+        ("er-ace", {"alpha": 1.0}, "unknown setting 'alpha'; known: memory"),
+        ("naive", {"memory": "reservoir"}, "known: none"),
+        ("der++", {"alpha": "much"}, "alpha must be a number at least 0"),
+        ("der++", {"alpha": -1}, "at least 0"),
+        ("der++", {"alpha": float("nan")}, "at least 0"),
         ("mir", {"candidates": 0}, "at least 1"),
-        ("lwf", {"temperature": 0}, "must be positive"),
+        ("lwf", {"temperature": 0}, "more than 0"),
         ("gdumb", {"memory": "other"}, "unknown memory"),
-        ("hybrid", {"real_share": 1.5}, "between 0 and 1"),
+        ("hybrid", {"real_share": 1.5}, "less than 1"),
     ],
 )
 def test_settings_of_a_strategy_are_checked_before_training(strategy, own, complaint):
