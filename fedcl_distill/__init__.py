@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         from_dataframe,
         from_dataset,
         partition,
+        register_partitioner,
     )
     from fedcl_distill.data import load as load_data
     from fedcl_distill.engine import Budget, ByteBudget, Callback, Distiller, Engine, ProgressBar
@@ -78,6 +79,7 @@ _PLACES = {
     "register_objective": "objectives",
     "register_optimiser": "optimisers",
     "register_parameterization": "parameterizations",
+    "register_partitioner": "data",
     "register_selection": "selection",
     "SyntheticSet": "synthetic",
     "decode": "synthetic",
@@ -128,6 +130,7 @@ __all__ = [
     "register_objective",
     "register_optimiser",
     "register_parameterization",
+    "register_partitioner",
     "register_selection",
     "save",
     "union",

@@ -5,13 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import random
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal, Protocol, overload, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,7 +17,7 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.data.spec import DataSpec, Normalisation, spec_of
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.registry import Registry, parse, qualified_name
-from fedcl_distill.seeding import generator_for
+from fedcl_distill.seeding import generator_for, isolated_rng
 from fedcl_distill.settings import Fraction, NonNegative, Range, settings
 
 
@@ -370,9 +367,6 @@ class CallableAugmentation:
         return SettingsError(f"augmentation {self.describe()} on a batch of {inputs.dtype} {tuple(inputs.shape)} {why}")
 
 
-_ONE_CALL = threading.RLock()
-
-
 def _called_with_seed(transform: Transform, batch: Tensor, seed: int) -> Tensor:
     """``transform(batch)``, whose draws follow from ``seed`` alone; the global random state is as before."""
     generator = torch.Generator().manual_seed(seed)
@@ -381,20 +375,8 @@ def _called_with_seed(transform: Transform, batch: Tensor, seed: int) -> Tensor:
         return transform(batch, generator=generator)
     if how == "positional":
         return transform(batch, generator)
-    devices = [batch.device] if batch.device.type == "cuda" else []
-    with _ONE_CALL, torch.random.fork_rng(devices=devices):
-        python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002  (what the transform draws from)
-        try:
-            torch.default_generator.manual_seed(seed)
-            for device in devices:
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
-            return transform(batch)
-        finally:
-            random.setstate(python)
-            np.random.set_state(arrays)  # noqa: NPY002
+    with isolated_rng(seed):
+        return transform(batch)
 
 
 def _generator_argument(transform: Transform) -> Literal["keyword", "positional"] | None:

@@ -1,4 +1,4 @@
-"""What another package adds to fedcl-distill: a method with its objective, a network, an augmentation."""
+"""What another package adds to fedcl-distill: a method with its objective, a network, augmentation, partitioner."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from fedcl_distill import (
     register_method,
     register_network,
     register_objective,
+    register_partitioner,
 )
 from fedcl_distill.augmentation import as_augmentation
 from fedcl_distill.context import RealSampler, SyntheticBatch
+from fedcl_distill.data import LabelledData
 from fedcl_distill.network_sources import FreshRandom
 from fedcl_distill.networks import ArchitectureLike
 from fedcl_distill.optimisers import SGD
 from fedcl_distill.registry import Plain
+from fedcl_distill.seeding import generator_for
 from fedcl_distill.settings import Count, Positive, settings
 
 
@@ -132,3 +135,22 @@ def jitter(strength: float = 0.1):  # type: ignore[no-untyped-def]
         return images + strength * torch.randn(1, generator=generator).to(images)
 
     return shift
+
+
+@register_partitioner("geometric")
+@settings
+class Geometric:
+    """Shuffled samples, of which each client gets ``ratio`` times as many as the one before it (quantity skew).
+
+    Attributes:
+        ratio: of neighbouring clients' shares; 1 deals evenly.
+    """
+
+    ratio: Positive = 2.0
+
+    def split(self, data: LabelledData, clients: int, *, seed: int, min_size: int = 1) -> list[Tensor]:
+        shares = self.ratio ** torch.arange(clients, dtype=torch.float64)
+        free = len(data) - clients * min_size
+        ends = (free * shares.cumsum(0) / shares.sum()).round().long() + min_size * torch.arange(1, clients + 1)
+        order = torch.randperm(len(data), generator=generator_for(seed, "geometric"))
+        return [part.sort().values for part in order.tensor_split(ends[:-1])]

@@ -14,6 +14,7 @@ from fedcl_distill.data.partition import (
     Partitioner,
     parse_partitioner,
     partition,
+    register_partitioner,
 )
 from fedcl_distill.data.sources import list_sources, load, load_digits
 from fedcl_distill.data.spec import DataSpec, Normalisation, spec_of
@@ -46,5 +47,6 @@ __all__ = [
     "parse_partitioner",
     "partition",
     "read_idx",
+    "register_partitioner",
     "spec_of",
 ]

@@ -74,6 +74,8 @@ def by_client(owner: Tensor, clients: int) -> list[Tensor]:
 PARTITIONERS: Registry[Partitioner] = Registry("partitioner", "fedcl_distill.partitioners", Partitioner)
 """Partitioners by name; another package adds its own by ``@PARTITIONERS.register("mine")`` or an entry point."""
 
+register_partitioner = PARTITIONERS.register
+
 
 @PARTITIONERS.register("iid")
 @settings

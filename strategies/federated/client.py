@@ -16,6 +16,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, NetworkLimits
 from fedcl_distill.privacy import PrivacyBudget
 from strategies.federated.answers import METRICS, ClientReport
+from strategies.federated.identity import NodeIdentity
 from strategies.federated.internals import PARTITION_ID_KEY
 from strategies.federated.node import Task
 from strategies.federated.strategy import ClientStep, registered_steps
@@ -24,6 +25,7 @@ LoadData = Callable[[Context], Any]
 """From a node's context to its data: ``LabelledData``, or any map-style data set."""
 Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
 LoadBudget = Callable[[Context], PrivacyBudget]
+LoadIdentity = Callable[[Context], NodeIdentity]
 
 
 def make_client_app(
@@ -33,6 +35,7 @@ def make_client_app(
     methods: Mapping[str, Distiller] | None = None,
     load_budget: LoadBudget | None = None,
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS,
+    load_identity: LoadIdentity | None = None,
 ) -> ClientApp:
     """A ClientApp that answers for every registered strategy with the data that ``load_data`` finds for a node.
 
@@ -49,12 +52,14 @@ def make_client_app(
             statistics alone: all others would tell what the budget is there to protect. Without one, such requests are
             answered as asked.
         network_limits: no larger network is built, whatever a server asks for.
+        load_identity: finds what the node signs with under secure aggregation, and the keys of the nodes that it knows
+            beforehand. Without one, keys are those that the server passes on.
 
     Example:
         >>> app = make_client_app(lambda context: my_torch_dataset, methods={"mine": my_distiller})
     """
     app = ClientApp(mods=list(mods))
-    node = Node(load_data, methods or {}, load_budget, network_limits)
+    node = Node(load_data, methods or {}, load_budget, network_limits, load_identity)
     for step in registered_steps():
         if load_budget is None or step.protected:
             (app.train(step.action) if step.action else app.train())(_handler(node, step))
@@ -68,6 +73,7 @@ def add_distilling(
     methods: Mapping[str, Distiller] | None = None,
     load_budget: LoadBudget | None = None,
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS,
+    load_identity: LoadIdentity | None = None,
 ) -> ClientApp:
     """Let ``app``, which has handlers of its own, also answer for all strategies that ask by a named message.
 
@@ -77,7 +83,7 @@ def add_distilling(
 
     Args:
         app: as its ``@app.train()`` and so on have made it; its mods see these messages, too.
-        load_data, methods, load_budget, network_limits: as for :func:`make_client_app`.
+        load_data, methods, load_budget, network_limits, load_identity: as for :func:`make_client_app`.
 
     Returns:
         ``app`` itself.
@@ -85,7 +91,7 @@ def add_distilling(
     Raises:
         SettingsError: the app has a handler for one of these messages.
     """
-    node = Node(load_data, methods or {}, load_budget, network_limits)
+    node = Node(load_data, methods or {}, load_budget, network_limits, load_identity)
     for step in registered_steps():
         if step.action and (load_budget is None or step.protected):
             try:
@@ -104,12 +110,14 @@ class Node:
         methods: distillers of its own.
         load_budget: finds its privacy budget; None where it has none.
         network_limits: how large a network may be asked for.
+        load_identity: finds what it signs with.
     """
 
     load_data: LoadData
     methods: Mapping[str, Distiller] = field(default_factory=dict)
     load_budget: LoadBudget | None = None
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS
+    load_identity: LoadIdentity | None = None
 
     def task(self, message: Message, context: Context) -> Task:
         """What ``message`` asks of the node of ``context``."""
@@ -122,6 +130,7 @@ class Node:
             None if self.load_budget is None else self.load_budget(context),
             self.network_limits,
             self.methods,
+            None if self.load_identity is None else self.load_identity(context),
         )
 
 

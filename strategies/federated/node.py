@@ -17,6 +17,7 @@ from fedcl_distill.engine import Distiller
 from fedcl_distill.errors import CheckpointError, SettingsError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, Architecture, Network, NetworkLimits, architectures_in
 from fedcl_distill.privacy import PrivacyBudget
+from strategies.federated.identity import NodeIdentity
 from strategies.federated.requests import (
     CONFIG,
     Request,
@@ -75,6 +76,7 @@ class Task:
         budget: what the data may release under differential privacy.
         network_limits: how large a network may be asked for.
         methods: distillers that this node has beside those that are registered.
+        identity: what the node signs with, and whom it knows; None for a fresh key each round, and nobody.
     """
 
     content: RecordDict
@@ -85,6 +87,7 @@ class Task:
     budget: PrivacyBudget | None = None
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS
     methods: Mapping[str, Distiller] = field(default_factory=dict)
+    identity: NodeIdentity | None = None
 
     @property
     def server_round(self) -> int:

@@ -158,16 +158,18 @@ def test_rounding_at_every_step_works_or_says_why_not(registered: None) -> None:
 
 def test_a_file_named_in_the_environment_is_known_to_every_process(tmp_path: Path) -> None:
     code = (
-        "import json; from fedcl_distill import build_method, list_methods;"
+        "import json; from fedcl_distill import build_method;"
         "from fedcl_distill.registry import describe;"
         "found = build_method('mmd', architecture='mixer:width=8', augmentation='jitter', bandwidth=0.25);"
-        "print(json.dumps(['mmd' in list_methods(), describe(found.objective), describe(found.augmentation)]))"
+        "from fedcl_distill.data import load, partition;"
+        "sizes = [len(part) for part in partition(load('digits').train, 'geometric:ratio=3', 2, seed=0)];"
+        "print(json.dumps([describe(found.objective), describe(found.augmentation), sizes[1] / sum(sizes)]))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FEDCL_DISTILL_PLUGINS": str(PLUGIN)}
     command = [sys.executable, "-c", code]
     said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert said.returncode == 0, said.stderr
-    assert json.loads(said.stdout) == [True, {"name": "mmd", "bandwidth": 0.25}, "jitter"]
+    assert json.loads(said.stdout) == [{"name": "mmd", "bandwidth": 0.25}, "jitter", pytest.approx(0.75, abs=0.01)]
 
 
 def test_a_plugin_that_cannot_be_imported_is_named(tmp_path: Path) -> None:

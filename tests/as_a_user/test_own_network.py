@@ -543,3 +543,28 @@ def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> Non
     finally:
         NETWORKS._entries.pop("mine", None)
     assert "% (1 networks, fast)" in capsys.readouterr().out
+
+
+def test_messages_build_only_what_can_be_counted_without_memory() -> None:
+    class Reads(MyNet):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = self.conv1.weight.sum().item()
+
+    register_network("reads")(Reads)
+    try:
+        Architecture.parse("reads").build((1, 8, 8), 3, seed=0)
+        with pytest.raises(SettingsError, match="cannot be built"):
+            NetworkLimits().check(Architecture.parse("reads"), (1, 8, 8), 3)
+    finally:
+        NETWORKS._entries.pop("reads")
+
+
+def test_layers_are_named_where_a_network_is_registered() -> None:
+    register_network("early", embedding="conv1", stages=["conv1"])(MyNet)
+    try:
+        network = Architecture.parse("early:width=3").build((1, 8, 8), 3, seed=0)
+        assert network.embedding_size == 3 * 8 * 8
+        assert Architecture.of(MyNet).text == "early"
+    finally:
+        NETWORKS._entries.pop("early")

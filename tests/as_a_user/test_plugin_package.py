@@ -18,7 +18,7 @@ from fedcl_distill.data import partition
 from strategies.federated import InProcessGrid, OneShot, collect_sets, make_client_app
 
 data = load_data("digits").train
-parts = partition(data, "iid", 2, seed=0)
+parts = partition(data, "geometric:ratio=3", 2, seed=0)
 app = make_client_app(lambda context: parts[int(context.node_config["partition-id"])])
 strategy = OneShot("mmd:architecture=[mixer:width=8]", images_per_class=1, steps=2)
 with InProcessGrid(app, 2) as grid:

@@ -62,3 +62,21 @@ def test_a_fresh_process_uses_ours(clash: Path) -> None:
         "print(in_fresh_process('simulations.running.runs:environment', {}, 1)['threads'])\n"
     )
     assert _python(clash, "-c", code).stdout == "1\n"
+
+
+def test_a_plugin_of_the_working_folder_reaches_the_workers_and_stands_in_for_nothing(clash: Path) -> None:
+    (clash / "myparts.py").write_text(
+        "from fedcl_distill.methods import random, register_method\n"
+        "@register_method('mine', family='core sets', choose_when='always', paper='none')\n"
+        "def mine():\n"
+        "    'Random samples.'\n"
+        "    return random()\n"
+    )
+    work = ["--method", "mine", "--images-per-class", "1", "--networks", "1", "--protocol", "brief"]
+    program = "import sys; sys.path.pop(0); from simulations.cli import main; main()"
+    plugin = ["--plugin", "myparts", "distil", *work, "--seed", "0,1", "--workers", "2"]
+    said = _python(clash, "-c", program, *plugin)
+    assert said.returncode == 0, said.stderr
+    assert len((clash / "runs" / "results.jsonl").read_text().splitlines()) == 2
+    refused = _python(clash, "-c", program, "distil", *work)
+    assert (refused.returncode, "unknown method 'mine'" in refused.stderr) == (2, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -37,6 +38,30 @@ def test_a_terminal_gets_bars_inside_each_other():
             stage.update(1.7, "beyond")
         watcher.note("result")
     assert all(text in stream.getvalue() for text in ("outer", "  inner", "result"))
+
+
+def test_eighty_columns_have_room_for_the_time_that_is_left():
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=80, color_system=None)
+    watcher = RichWatcher(console)
+    with watcher.stage("distilled · fashion-mnist · 10 experiences · a long description of a run") as stage:
+        stage.update(0.5, "step 1,000 · 12.3/s · loss 0.1234 and more")
+        watcher._bars.refresh()
+    shown = [line for line in re.split(r"[\r\n]+", stream.getvalue()) if "50 %" in line]
+    assert shown
+    assert all("left" in line and "step 1,0" in line for line in shown)
+
+
+def test_a_log_has_a_line_for_deep_stages_only_where_they_last(monkeypatch):
+    stream = io.StringIO()
+    watcher = PlainWatcher(Console(file=stream))
+    with watcher.stage("all"), watcher.stage("run"):
+        with watcher.stage("short") as stage:
+            stage.update(0.5)
+        monkeypatch.setattr(simulations.running.console, "_SECONDS_BETWEEN_LINES", 0.0)
+        with watcher.stage("long") as stage:
+            stage.update(0.5, "step 5")
+    assert stream.getvalue().splitlines()[:3] == ["all …", "  run …", "    long: 50 %, step 5"]
 
 
 def test_bars_disappear_when_a_stage_fails():

@@ -209,6 +209,70 @@ def test_a_command_gets_a_flag_for_each_field():
     assert "slow|fast" in text
 
 
+@dataclass(frozen=True)
+class Budgeted:
+    """Settings of a distillation.
+
+    Attributes:
+        method: by which.
+
+        distil_steps, distil_seconds: the method's own where both are None.
+        hidden_away: what few need; None for nothing, and no part of :meth:`as_record`.
+    """
+
+    method: str = "a"
+    distil_steps: int | None = None
+    distil_seconds: float | None = None
+    hidden_away: int | None = None
+
+
+@pytest.fixture
+def budgeted() -> tuple[typer.Typer, list[Budgeted]]:
+    heard: list[Budgeted] = []
+    app = typer.Typer()
+
+    @app.command()
+    @takes_settings(Budgeted, main=("method", "distil_steps"), steps=200)
+    def command(cells: list[Budgeted]) -> None:
+        """Do it."""
+        heard.extend(cells)
+
+    return app, heard
+
+
+@pytest.mark.parametrize(
+    ("flags", "steps"),
+    [
+        ([], 200),
+        (["--distil-steps", "7"], 7),
+        (["--distil-seconds", "3"], None),
+        (["--distil-steps", "null"], None),
+        (["--settings", "some.toml"], None),
+    ],
+)
+def test_steps_are_few_unless_a_budget_or_a_file_is_given(budgeted, tmp_path, monkeypatch, flags, steps):
+    (tmp_path / "some.toml").write_text('method = "b"')
+    monkeypatch.chdir(tmp_path)
+    app, heard = budgeted
+    assert CliRunner().invoke(app, flags).exit_code == 0
+    assert [one.distil_steps for one in heard] == [steps]
+
+
+def test_help_is_short_and_has_no_words_of_python(budgeted):
+    app, _ = budgeted
+    short, long = (
+        " ".join(CliRunner().invoke(app, [flag], env={"COLUMNS": "200"}).output.split())
+        for flag in ("--help", "--help-all")
+    )
+    assert "200 unless seconds are given" in short
+    assert "--hidden-away" not in short
+    assert "--hidden-away" in long
+    assert "where both are not given" in long
+    assert "by default nothing, and no part of a result's settings" in long
+    assert "None" not in long
+    assert "as_record" not in long
+
+
 @pytest.mark.parametrize(
     "content",
     [

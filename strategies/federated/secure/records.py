@@ -1,11 +1,12 @@
-"""What the four exchanges carry beside Flower's usual records, read from anyone.
+"""What the five exchanges carry beside Flower's usual records, read from anyone.
 
 message          down                                        up
-train.keys       nothing                                     mask-key, letter-key: public keys, PEM
-train.letters    mask-keys, letter-keys of all, threshold    letters: one to each position, with two shares
-train.masked     senders: positions; letters: one from each  masked    ArrayRecord, payload: words (size,)
+train.keys       nothing                                     mask-key, letter-key: PEM; sign-key, and its proof
+train.letters    all keys and proofs, threshold              letters: one to each position; commitment to the seed
+train.masked     senders: positions; letters: one from each  masked: ArrayRecord, payload; signature: of senders
 train.noised     the same, in place of train.masked where sums get noise
-train.unmask     survivors: positions                        positions, shares: one of each sender
+train.survivors  survivors: positions; their signatures      signature: of survivors
+train.unmask     signers: positions; their signatures        positions, shares: one of each sender
 
 Nodes go by their position among those that sent keys.
 """
@@ -21,8 +22,8 @@ from flwr.app import ConfigRecord, RecordDict
 from fedcl_distill.errors import PayloadError
 from strategies.federated.internals import bytes_to_public_key
 
-KEYS, LETTERS, MASKED, NOISED, UNMASK = "keys", "letters", "masked", "noised", "unmask"
-"""Actions of the four exchanges, in order, with two of the third; a message type has "train." before it."""
+KEYS, LETTERS, MASKED, NOISED, SURVIVORS, UNMASK = "keys", "letters", "masked", "noised", "survivors", "unmask"
+"""Actions of the five exchanges, in order, with two of the third; a message type has "train." before it."""
 
 _SECURE = "secure"
 
@@ -65,6 +66,14 @@ def read_bytes(content: RecordDict, name: str, count: int | None = None) -> list
     if count is not None and len(values) != count:
         raise PayloadError(f"{name} has {len(values)} entries, expected {count}")
     return [one for one in values if isinstance(one, bytes)]
+
+
+def read_short(content: RecordDict, name: str, length: int) -> bytes:
+    """So many bytes; PayloadError where there is something else."""
+    value = _value(content, name)
+    if not isinstance(value, bytes) or len(value) != length:
+        raise PayloadError(f"{name} must be {length} bytes")
+    return value
 
 
 def read_positions(content: RecordDict, name: str, nodes: int) -> list[int]:

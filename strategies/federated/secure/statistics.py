@@ -1,8 +1,9 @@
 """Statistics first, added up so that the server learns the total alone.
 
-The protocol is that of Bonawitz et al. (2017) against a server that is curious but does as agreed: nodes exchange keys;
-share a seed and a key among each other, sealed; send their sums under masks; and open shares of what must come off the
-total. Keys, sealing and shares are Flower's.
+The protocol is that of Bonawitz et al. (2017) with its consistency check: nodes exchange signed keys; share a seed and
+a key among each other, sealed; send their sums under masks, and sign who shared secrets; sign who stayed; and open
+shares of what must come off the total, once enough of them signed the same lists. Keys, sealing and shares
+are Flower's.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fedcl_distill.statistics import ClassStatistics, FixedPoint, NoisyFixedPoin
 from fedcl_distill.statistics.fixed_point import Words
 from strategies.federated.answers import unpack_words
 from strategies.federated.collector import QuorumError
+from strategies.federated.identity import NodeIdentity
 from strategies.federated.internals import log
 from strategies.federated.requests import CONFIG, SecureStatisticsRequest, StatisticsRequest, round_record
 from strategies.federated.secure.options import FEWEST, SecureOptions
@@ -26,12 +28,15 @@ from strategies.federated.secure.records import (
     KEYS,
     LETTERS,
     MASKED,
+    SURVIVORS,
     UNMASK,
     read_bytes,
     read_positions,
     read_public_key,
+    read_short,
     secure_record,
 )
+from strategies.federated.secure.texts import senders_text, session_of, survivors_text
 from strategies.federated.secure.unmask import unmask
 from strategies.federated.statistics_first import StatisticsServer
 
@@ -45,7 +50,9 @@ class _Session:
     Attributes:
         grid: how nodes are reached.
         nodes: node ids by position.
-        mask_keys: public keys by position.
+        mask_keys, sign_keys: public keys by position.
+        name: of the round, as nodes sign it.
+        commitments: to the seeds of masks, by position.
         threshold: nodes that must stay, and shares that open a secret.
         senders: positions that shared their secrets.
         fixed: how their sums are words.
@@ -54,6 +61,9 @@ class _Session:
     grid: Grid
     nodes: list[int]
     mask_keys: list[bytes]
+    sign_keys: list[bytes]
+    name: bytes
+    commitments: dict[int, bytes]
     threshold: int
     senders: list[int]
     fixed: FixedPoint | NoisyFixedPoint
@@ -112,24 +122,29 @@ class SecureStatistics(StatisticsServer):
         nodes = sorted(keys)
         _require(server_round, len(nodes), FEWEST, "sent keys")
         threshold = self.options.threshold_of(len(nodes))
-        mask_keys, letter_keys = map(list, zip(*(keys[node] for node in nodes), strict=True))
-        everyone = {"mask-keys": mask_keys, "letter-keys": letter_keys, "threshold": threshold}
+        mask_keys, letter_keys, sign_keys, proofs = (
+            list(one) for one in zip(*(keys[node] for node in nodes), strict=True)
+        )
+        everyone: dict[str, Any] = {"mask-keys": mask_keys, "letter-keys": letter_keys, "sign-keys": sign_keys}
+        everyone |= {"proofs": proofs, "threshold": threshold}
         content = RecordDict({CONFIG: round_record(server_round), **secure_record(everyone)})
         letters = self._exchange(
             grid,
             server_round,
             LETTERS,
             dict.fromkeys(nodes, content),
-            lambda one: read_bytes(one, "letters", len(nodes)),
+            lambda one: (read_bytes(one, "letters", len(nodes)), read_short(one, "commitment", 32)),
         )
         senders = [position for position, node in enumerate(nodes) if node in letters]
         _require(server_round, len(senders), threshold, "shared their secrets")
         fixed = self.fixed_point(len(senders), threshold)
-        self._session = _Session(grid, nodes, mask_keys, threshold, senders, fixed)
+        name = session_of(server_round, threshold, mask_keys, letter_keys, sign_keys)
+        commitments = {position: letters[nodes[position]][1] for position in senders}
+        self._session = _Session(grid, nodes, mask_keys, sign_keys, name, commitments, threshold, senders, fixed)
         request = self.request.to_record(server_round)
         questions = {}
         for receiver in senders:
-            for_it = {"senders": senders, "letters": [letters[nodes[sender]][receiver] for sender in senders]}
+            for_it = {"senders": senders, "letters": [letters[nodes[sender]][0][receiver] for sender in senders]}
             questions[nodes[receiver]] = RecordDict({CONFIG: request, **secure_record(for_it)})
         return self._questions(self.action, questions)
 
@@ -142,16 +157,24 @@ class SecureStatistics(StatisticsServer):
         session, self._session = self._session, None
         assert session is not None, "configure_train comes first"
         fixed, domain, spec = session.fixed, self.expectation.domain, self.expectation.spec
-        total, survivors = np.zeros(fixed.size(spec, domain), fixed.dtype), list[int]()
+        total, signatures = np.zeros(fixed.size(spec, domain), fixed.dtype), dict[int, bytes]()
+        text, unsigned = senders_text(session.name, session.senders), []
         for answer in self.collector.listen(server_round, replies, self._words(fixed)):
-            np.add(total, answer.value, out=total)
-            survivors.append(session.nodes.index(answer.node))
+            position, (words, signature) = session.nodes.index(answer.node), answer.value
+            if NodeIdentity.verifies(session.sign_keys[position], signature, text):
+                np.add(total, words, out=total)
+                signatures[position] = signature
+            else:
+                unsigned.append(answer)
+        for answer in unsigned:
+            self.collector.reject(server_round, answer, f"train.{self.action}: did not sign who sent letters")
         facts = self.collector.facts[server_round]
-        survivors.sort()
+        survivors = sorted(signatures)
         _require(server_round, len(survivors), session.threshold, "sent their sums")
-        shares = self._shares(session, server_round, survivors)
+        agreed = self._agreed(session, server_round, survivors, [signatures[one] for one in survivors])
+        shares = self._shares(session, server_round, agreed)
         self.collector.facts[server_round] = facts  # a round's work is what its sums took
-        unmask(total, session.mask_keys, session.senders, survivors, shares, session.threshold)
+        unmask(total, session.mask_keys, session.senders, survivors, shares, session.threshold, session.commitments)
         partitions = tuple(one.partition for one in facts)
         return self._opened(fixed, total, len(survivors)), partitions
 
@@ -162,13 +185,32 @@ class SecureStatistics(StatisticsServer):
         self.expectation.check(statistics)
         return statistics
 
-    def _words(self, fixed: FixedPoint | NoisyFixedPoint) -> Callable[[RecordDict], Words]:
+    def _words(self, fixed: FixedPoint | NoisyFixedPoint) -> Callable[[RecordDict], tuple[Words, bytes]]:
         size = fixed.size(self.expectation.spec, self.expectation.domain)
-        return lambda content: unpack_words(content, self.action, fixed.dtype, size)
+        return lambda content: (unpack_words(content, self.action, fixed.dtype, size), _signature(content))
 
-    def _shares(self, session: _Session, server_round: int, survivors: list[int]) -> dict[int, list[bytes]]:
-        content = RecordDict({CONFIG: round_record(server_round), **secure_record({"survivors": survivors})})
+    def _agreed(
+        self, session: _Session, server_round: int, survivors: list[int], signatures: list[bytes]
+    ) -> dict[int, bytes]:
+        """Signatures under the list of survivors, by position."""
+        told = secure_record({"survivors": survivors, "signatures": signatures})
+        content = RecordDict({CONFIG: round_record(server_round), **told})
         asked = {session.nodes[position]: content for position in survivors}
+        text = survivors_text(session.name, session.senders, survivors)
+        found = self._exchange(session.grid, server_round, SURVIVORS, asked, _signature)
+        agreed = {session.nodes.index(node): signature for node, signature in found.items()}
+        agreed = {
+            position: signature
+            for position, signature in sorted(agreed.items())
+            if NodeIdentity.verifies(session.sign_keys[position], signature, text)
+        }
+        _require(server_round, len(agreed), session.threshold, "signed who stayed")
+        return agreed
+
+    def _shares(self, session: _Session, server_round: int, agreed: dict[int, bytes]) -> dict[int, list[bytes]]:
+        told = secure_record({"signers": list(agreed), "signatures": list(agreed.values())})
+        content = RecordDict({CONFIG: round_record(server_round), **told})
+        asked = {session.nodes[position]: content for position in agreed}
 
         def read(content: RecordDict) -> list[tuple[int, bytes]]:
             positions = read_positions(content, "positions", len(session.nodes))
@@ -200,8 +242,13 @@ class SecureStatistics(StatisticsServer):
         return messages
 
 
-def _public_keys(content: RecordDict) -> tuple[bytes, bytes]:
-    return read_public_key(content, "mask-key"), read_public_key(content, "letter-key")
+def _public_keys(content: RecordDict) -> tuple[bytes, bytes, bytes, bytes]:
+    keys = read_public_key(content, "mask-key"), read_public_key(content, "letter-key")
+    return (*keys, read_short(content, "sign-key", 32), read_short(content, "proof", 64))
+
+
+def _signature(content: RecordDict) -> bytes:
+    return read_short(content, "signature", 64)
 
 
 def _require(server_round: int, found: int, needed: int, what: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import combinations, islice
 
 from fedcl_distill.errors import PayloadError
 from fedcl_distill.statistics.fixed_point import Words
 from strategies.federated.internals import combine_shares
 from strategies.federated.secure.keys import public_of
 from strategies.federated.secure.masks import SEED_BYTES, pair_mask, remove_mask
+from strategies.federated.secure.texts import commitment_of
 
 
 def unmask(
@@ -18,6 +21,7 @@ def unmask(
     survivors: Iterable[int],
     shares: Mapping[int, Sequence[bytes]],
     threshold: int,
+    commitments: Mapping[int, bytes],
 ) -> None:
     """Take all masks off ``total``, in place.
 
@@ -28,37 +32,49 @@ def unmask(
         survivors: positions whose words are in the sum.
         shares: by position, of its seed for survivors, of its private key for other senders.
         threshold: shares that a secret needs.
+        commitments: by position, to its seed.
 
     Raises:
-        PayloadError: a secret cannot be put together.
+        PayloadError: a secret cannot be put together from any of the shares.
     """
     stayed = set(survivors)
     for sender in senders:
-        secret = _combined(sender, shares.get(sender, ()), threshold)
         if sender in stayed:
-            if len(secret) != SEED_BYTES:
-                raise PayloadError(f"the seed of position {sender} has {len(secret)} bytes, expected {SEED_BYTES}")
-            remove_mask(total, secret)
+            seed = _combined(sender, shares.get(sender, ()), threshold, partial(_opens, commitments[sender]))
+            remove_mask(total, seed)
         else:
-            _check_key(sender, secret, mask_keys[sender])
+            key = _combined(sender, shares.get(sender, ()), threshold, partial(_is_half, mask_keys[sender]))
             for survivor in stayed:
                 # What a survivor added for the lost node, as the lost node would have: the opposite of it.
-                pair_mask(total, secret, mask_keys[survivor], sender, survivor)
+                pair_mask(total, key, mask_keys[survivor], sender, survivor)
 
 
-def _combined(position: int, shares: Sequence[bytes], threshold: int) -> bytes:
+def _combined(position: int, shares: Sequence[bytes], threshold: int, fits: Callable[[bytes], bool]) -> bytes:
+    """The secret that enough of the shares make and that ``fits``; shares that some node spoiled are done without."""
     if len(shares) < threshold:
         raise PayloadError(f"{len(shares)} shares of the secret of position {position}, {threshold} are needed")
-    try:
-        return combine_shares(list(shares[:threshold]))
-    except (ValueError, IndexError) as error:
-        raise PayloadError(f"the shares of the secret of position {position} do not fit together: {error}") from error
+    for chosen in islice(combinations(shares, threshold), _MOST_TRIES):
+        try:
+            secret = combine_shares(list(chosen))
+        except (ValueError, IndexError):
+            continue
+        if fits(secret):
+            return secret
+    raise PayloadError(
+        f"train.unmask: the shares of the secret of position {position} do not make what it announced; "
+        "it or too many others sent garbage"
+    )
 
 
-def _check_key(position: int, private: bytes, public: bytes) -> None:
+def _opens(commitment: bytes, seed: bytes) -> bool:
+    return len(seed) == SEED_BYTES and commitment_of(seed) == commitment
+
+
+def _is_half(public: bytes, private: bytes) -> bool:
     try:
-        found = public_of(private)
-    except ValueError as error:
-        raise PayloadError(f"the shares of position {position} make no private key") from error
-    if found != public:
-        raise PayloadError(f"the shares of position {position} make another key than it announced")
+        return public_of(private) == public
+    except ValueError:
+        return False
+
+
+_MOST_TRIES = 1000  # of ways to leave shares out

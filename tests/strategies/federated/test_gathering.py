@@ -92,5 +92,7 @@ def test_bad_settings(settings):
 
 
 def test_other_strategies_refuse_what_they_do_not_know():
-    with pytest.raises(SettingsError, match="'fedavg' has no setting merge_to; it has: client_share"):
+    with pytest.raises(
+        SettingsError, match="'fedavg': unknown setting 'merge_to'; known: augment, batch_size, client_share"
+    ):
         run(quick(strategy="fedavg", strategy_settings={"merge_to": 1}))

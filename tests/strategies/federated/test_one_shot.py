@@ -16,7 +16,7 @@ from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import decode, encode, union
 from fedcl_distill.training import accuracy, fit
 from federations import data_and_test, quick, run
-from strategies.federated import QuorumError
+from strategies.federated import InProcessGrid, OneShot, QuorumError, collect_sets, make_client_app
 from strategies.federated.weights import put_weights
 
 
@@ -45,7 +45,7 @@ def test_global_model_is_trained_on_the_union_by_the_protocol():
     result = run(settings)
     network = Architecture.parse("mlp:width=8").build((6,), 3, seed=derive_seed(0, "model"))
     inputs, labels = result.synthetic.inputs(), result.synthetic.labels
-    fit(network, inputs, labels, settings.server_protocol.train_config_for(test), seed=derive_seed(0, "server", 1))
+    fit(network, inputs, labels, settings.learner(test).training(len(inputs)), seed=derive_seed(0, "server", 1))
     received = Architecture.parse("mlp:width=8").build((6,), 3, seed=5)
     put_weights(received, result.weights)
     for name, tensor in network.state_dict().items():
@@ -158,12 +158,13 @@ def test_an_unknown_method_is_refused_before_anyone_is_asked():
         run(quick(method="other"))
 
 
-def test_interrupting_a_client_interrupts_the_run(monkeypatch):
+def test_interrupting_a_client_interrupts_the_run():
     class Interrupted:
         def distil(self, real, size, **settings):
             synthetic = build_method("random").distil(real, size, seed=0)
             return replace(synthetic, provenance={"interrupted": True})
 
-    monkeypatch.setattr("strategies.federated.requests.build_method", lambda name: Interrupted())
-    with pytest.raises(KeyboardInterrupt):
-        run(quick())
+    train, test = data_and_test()
+    app = make_client_app(lambda context: train, methods={"mine": Interrupted()})
+    with InProcessGrid(app, 1) as grid, pytest.raises(KeyboardInterrupt):
+        collect_sets(grid, OneShot({"mine": build_method("random")}), like=test)

@@ -106,7 +106,7 @@ def test_it_learns_what_a_trusted_server_learns() -> None:
         one = settings(distil_steps=100, strategy_settings={"epsilon": 100.0, **own})
         with InProcessGrid(app_of(one), one.clients) as grid:
             accuracies.append(serve(grid, one, TEST).accuracy)
-    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.1)
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.15)
     assert accuracies[0] > 0.6
 
 

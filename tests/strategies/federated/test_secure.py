@@ -17,14 +17,23 @@ from fedcl_distill.data import partition
 from fedcl_distill.errors import CheckpointError, PayloadError, SettingsError
 from fedcl_distill.statistics import StatisticsSpec, class_statistics
 from federations import data_and_test, honest_app, quick, run, tampered
-from strategies.federated import InProcessGrid, QuorumError, ReplyCollector, SecureOptions, ServerContext
+from strategies.federated import (
+    InProcessGrid,
+    QuorumError,
+    ReplyCollector,
+    SecureOptions,
+    ServerContext,
+    make_client_app,
+)
+from strategies.federated.client import partition_of
+from strategies.federated.identity import NodeIdentity
 from strategies.federated.node import Task
 from strategies.federated.secure import node
 from strategies.federated.weights import weights_of
 
 CLIENTS = 4
 SMALL = {"views": 3, "architecture": "mlp:width=8", "dimensions": 6, "secure": True, "max_samples": 50}
-EXCHANGES = ("keys", "letters", "masked", "unmask")
+EXCHANGES = ("keys", "letters", "masked", "survivors", "unmask")
 
 
 def settings(**changes):
@@ -78,7 +87,7 @@ def test_a_node_lost_at_any_exchange_leaves_an_exact_total(action):
     strategy, collector = served(one, {2: lost_at(action)})
     (rejection,) = collector.rejections
     assert (rejection.node, rejection.reason) == (1002, "RuntimeError: gone")
-    heard = [0, 1, 3] if action != "unmask" else range(CLIENTS)  # what was added stays
+    heard = [0, 1, 3] if action not in ("survivors", "unmask") else range(CLIENTS)  # what was added stays
     senders = CLIENTS - (action in ("keys", "letters"))
     assert strategy.statistics.digest() == of_parts(one, strategy, heard, senders).digest()
 
@@ -219,15 +228,37 @@ def test_a_sum_that_one_node_spoiled_is_not_taken_for_one():
         run(settings(), {3: spoiled})
 
 
-def test_shares_that_do_not_fit_end_the_round_with_a_typed_error():
-    def lying(reply):
-        if reply.metadata.message_type == "train.unmask":
-            shares = [share[:4] + bytes(len(share) - 4) for share in reply.content["secure"]["shares"]]
-            return _content(reply, "unmask", shares=shares)
-        return reply
+def spoiling(action, name, count, bit=1):
+    """A node that flips a byte in ``count`` of what it sends under ``name``."""
 
-    with pytest.raises(PayloadError):
-        run(settings(), {0: lying})
+    def tamper(reply):
+        if reply.metadata.message_type != f"train.{action}":
+            return reply
+        values = reply.content["secure"][name]
+        flipped = [one[:20] + bytes([one[20] ^ bit]) + one[21:] for one in values[:count]]
+        return _content(reply, action, **{name: [*flipped, *values[count:]]})
+
+    return tamper
+
+
+@pytest.mark.parametrize(("action", "name"), [("letters", "letters"), ("unmask", "shares")])
+def test_what_one_node_flips_is_done_without(action, name):
+    """The attack: the model was spoiled (0.47, and 0.05 of accuracy), and nothing said so."""
+    one = settings()
+    for count in (1, 2 if action == "unmask" else 1):
+        strategy, _ = served(one, {0: spoiling(action, name, count)})
+        assert strategy.statistics.digest() == of_parts(one, strategy, range(CLIENTS), CLIENTS).digest()
+
+
+def test_a_seed_that_cannot_be_had_ends_the_round_and_names_the_exchange():
+    with pytest.raises(PayloadError, match=r"train\.unmask: the shares of the secret of position 0"):
+        run(settings(), {node: spoiling("unmask", "shares", CLIENTS, bit=node + 1) for node in (0, 1)})
+
+    def committed_to_another(reply):
+        return _content(reply, "letters", commitment=bytes(32))
+
+    with pytest.raises(PayloadError, match=r"train\.unmask: the shares of the secret of position 2"):
+        run(settings(), {2: committed_to_another})
 
 
 @pytest.mark.parametrize(
@@ -256,42 +287,53 @@ def test_a_threshold_is_always_more_than_half(nodes):
 
 
 class Nodes:
-    """Three nodes, and a server of which they must not believe everything."""
+    """Nodes without data, and a server of which they must not believe everything."""
 
-    def __init__(self):
-        self.states = [RecordDict() for _ in range(3)]
-        public = [self.ask(index, node.announce_keys) for index in range(3)]
-        self.everyone = {key: [one[key] for one in public] for key in ("mask-keys"[:-1], "letter-keys"[:-1])}
-        self.request = {
-            "mask-keys": self.everyone["mask-key"],
-            "letter-keys": self.everyone["letter-key"],
-            "threshold": 2,
-        }
+    def __init__(self, count=3, threshold=2, identities=None):
+        self.states, self.identities = [RecordDict() for _ in range(count)], identities or [None] * count
+        public = [self.ask(index, node.announce_keys) for index in range(count)]
+        names = {"mask-key": "mask-keys", "letter-key": "letter-keys", "sign-key": "sign-keys", "proof": "proofs"}
+        self.request = {many: [of[one] for of in public] for one, many in names.items()} | {"threshold": threshold}
 
     def ask(self, index, work, server_round=1, **values):
         content = RecordDict({"config": ConfigRecord({"server-round": server_round}), "secure": ConfigRecord(values)})
-        answer = work(Task(content, None, index, "cpu", self.states[index]))
+        answer = work(Task(content, None, index, "cpu", self.states[index], identity=self.identities[index]))
         return dict(answer["secure"])
 
     def share(self):
-        return [self.ask(index, node.share_secrets, **self.request)["letters"] for index in range(3)]
+        shared = [self.ask(index, node.share_secrets, **self.request) for index in range(len(self.states))]
+        self.letters = [one["letters"] for one in shared]
+        return self.letters
+
+    def send(self, index, senders):
+        """A node's signature under the senders that it is told of."""
+        letters = [self.letters[sender][index] for sender in senders]
+        return self.ask(index, node.send_masked, senders=senders, letters=letters)["signature"]
+
+
+@pytest.fixture
+def without_data(monkeypatch):
+    monkeypatch.setattr(node.SecureStatisticsRequest, "of", classmethod(lambda cls, _: _Nothing()))
+    monkeypatch.setattr(Task, "admit_sums", lambda task, request: None)
 
 
 def test_a_node_refuses_what_would_give_it_away():
     nodes = Nodes()
+    keys = ("mask-keys", "letter-keys", "sign-keys", "proofs")
     for changes, reason in [
         ({"threshold": 1}, "threshold of 1"),
         ({"threshold": 4}, "threshold of 4"),
-        ({"mask-keys": nodes.request["mask-keys"][1:], "letter-keys": nodes.request["letter-keys"][1:]}, "own keys"),
-        ({"mask-keys": [nodes.request["mask-keys"][0]] * 3}, "the same"),
+        ({key: nodes.request[key][1:] for key in keys}, "own keys"),
+        ({key: [nodes.request[key][0]] * 3 for key in keys}, "the same"),
+        ({"mask-keys": nodes.request["mask-keys"][::-1]}, "not signed"),
     ]:
         with pytest.raises(PayloadError, match=reason):
             nodes.ask(0, node.share_secrets, **{**nodes.request, **changes})
     nodes.share()
     with pytest.raises(CheckpointError, match="not at exchange 2"):  # another seed under the same keys
         nodes.ask(0, node.share_secrets, **nodes.request)
-    with pytest.raises(CheckpointError, match="not at exchange 4"):  # shares before anything was sent
-        nodes.ask(0, node.open_letters, survivors=[0, 1, 2])
+    with pytest.raises(CheckpointError, match="not at exchange 5"):  # shares before anything was sent
+        nodes.ask(0, node.open_letters, signers=[0, 1, 2], signatures=[b""] * 3)
     with pytest.raises(CheckpointError, match="not at exchange 3"):  # in another round
         nodes.ask(0, node.send_masked, server_round=2, senders=[0, 1], letters=[b"", b""])
     with pytest.raises(PayloadError, match="1 nodes shared secrets, 2"):
@@ -300,34 +342,73 @@ def test_a_node_refuses_what_would_give_it_away():
         nodes.ask(0, node.send_masked, senders=[1, 2], letters=[b"", b""])
 
 
-def test_a_node_opens_its_letters_once_and_one_share_of_each(monkeypatch):
-    nodes = Nodes()
-    letters = nodes.share()
-    monkeypatch.setattr(node, "read_secure_statistics", lambda _: _Nothing())
-    monkeypatch.setattr(Task, "admit_sums", lambda task, request: None)  # of no data
-    nodes_answer = Task(
-        RecordDict(
-            {
-                "config": ConfigRecord({"server-round": 1}),
-                "secure": ConfigRecord({"senders": [0, 1, 2], "letters": [of[0] for of in letters]}),
-            }
-        ),
-        None,
-        0,
-        "cpu",
-        nodes.states[0],
-    )
-    assert node.send_masked(nodes_answer)["masked"]["payload"].numpy().any()
+def test_a_node_opens_its_letters_once_and_one_share_of_each(without_data):
+    nodes, everyone = Nodes(), [0, 1, 2]
+    nodes.share()
+    sent = [nodes.send(index, everyone) for index in everyone]
     with pytest.raises(CheckpointError):  # the same masks for other sums
-        node.send_masked(nodes_answer)
+        nodes.send(0, everyone)
     with pytest.raises(PayloadError, match="1 nodes stayed, 2"):
-        nodes.ask(0, node.open_letters, survivors=[0])
-    opened = nodes.ask(0, node.open_letters, survivors=[0, 1])
-    assert opened["positions"] == [0, 1, 2]
+        nodes.ask(0, node.confirm_survivors, survivors=[0], signatures=sent[:1])
+    told = {"survivors": [0, 1], "signatures": sent[:2]}
+    signed = [nodes.ask(index, node.confirm_survivors, **told)["signature"] for index in (0, 1)]
+    with pytest.raises(CheckpointError):  # a second list
+        nodes.ask(0, node.confirm_survivors, survivors=[0, 2], signatures=[sent[0], sent[2]])
+    for signers, signatures in (([0], signed[:1]), ([0, 1], [signed[0]] * 2), ([0, 2], signed)):
+        with pytest.raises(PayloadError, match=r"train\.unmask: 1 nodes signed"):
+            nodes.ask(0, node.open_letters, signers=signers, signatures=signatures)
+    opened = nodes.ask(0, node.open_letters, signers=[0, 1], signatures=signed)
+    assert opened["positions"] == everyone
     assert Counter(map(len, opened["shares"])).most_common(1)[0][1] == 2  # two of seeds, one of a key
     assert "secure-aggregation" not in nodes.states[0]
     with pytest.raises(CheckpointError):
-        nodes.ask(0, node.open_letters, survivors=[0, 2])
+        nodes.ask(0, node.open_letters, signers=[0, 1], signatures=signed)
+
+
+def test_a_server_that_tells_the_victim_of_other_senders_opens_nothing(without_data):
+    """The attack: 0 masked with 1 and 2 alone, who were said to be lost to all others; three shares opened it."""
+    nodes = Nodes(5, 3)
+    nodes.share()
+    sent = [nodes.send(0, [0, 1, 2]), *(nodes.send(index, [0, 1, 2, 3, 4]) for index in range(1, 5))]
+    with pytest.raises(PayloadError, match="node 0 did not sign the senders"):
+        nodes.ask(3, node.confirm_survivors, survivors=[0, 3, 4], signatures=[sent[0], sent[3], sent[4]])
+
+
+def test_a_server_that_tells_of_other_survivors_opens_one_list_at_most(without_data):
+    nodes, everyone = Nodes(5, 3), [0, 1, 2, 3, 4]
+    nodes.share()
+    sent = [nodes.send(index, everyone) for index in everyone]
+    lists = {0: [0, 1, 2], 1: [0, 1, 2], 2: [0, 1, 2], 3: [0, 3, 4], 4: [0, 3, 4]}
+    signed = {
+        index: nodes.ask(index, node.confirm_survivors, survivors=told, signatures=[sent[one] for one in told])[
+            "signature"
+        ]
+        for index, told in lists.items()
+    }
+    for index in (3, 4):
+        with pytest.raises(PayloadError, match=r"train\.unmask: 2 nodes signed .* 3 are needed"):
+            nodes.ask(index, node.open_letters, signers=everyone, signatures=[signed[one] for one in everyone])
+
+
+def test_keys_known_beforehand_keep_a_server_out_that_hands_on_its_own():
+    own = [NodeIdentity.fresh() for _ in range(3)]
+    known = [NodeIdentity(one.private, frozenset(other.public for other in own)) for one in own]
+    assert len(Nodes(identities=known).share()) == 3
+    with pytest.raises(PayloadError, match="node 2 is none of those"):
+        Nodes(identities=[*known[:2], NodeIdentity.fresh()]).share()
+    one = settings()
+    train, _ = data_and_test()
+    parts = partition(train, one.partition, one.clients, seed=one.seed)
+    four = [NodeIdentity.fresh() for _ in range(4)]
+    app = make_client_app(
+        lambda context: parts[partition_of(context)],
+        load_identity=lambda context: NodeIdentity(
+            four[partition_of(context)].private, frozenset(each.public for each in four)
+        ),
+    )
+    strategy, collector = served(one, watch=lambda _: app)
+    assert collector.rejections == []
+    assert strategy.statistics is not None
 
 
 class _Nothing:

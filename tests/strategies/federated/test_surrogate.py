@@ -15,6 +15,7 @@ from fedcl_distill.synthetic import decode, encode, union
 from fedcl_distill.synthetic.quantise import Range, error_bound
 from fedcl_distill.training import TrainConfig, fit
 from federations import data_and_test, quick, run
+from strategies.federated.feddm import SurrogateRequest
 from strategies.federated.learner import Learner
 from strategies.federated.weights import RANGES, pack_network, put_weights, unpack_network, weights_of
 
@@ -40,15 +41,20 @@ def test_two_rounds_are_what_the_core_does_by_hand():
     train, test = data_and_test()
     network = Architecture.parse("mlp:width=8").build((6,), 3, seed=derive_seed(0, "model"))
     hand = quick(**{**FEDDM, "method_settings": {**FEDDM["method_settings"], "logits_weight": 1.0}})
-    request = hand.surrogate_request(test, 0.5, 32)
+    request = hand.distillation.request(test, hand.seed)
+    request = request.extended(SurrogateRequest, architecture="mlp:width=8", radius=0.5)
     parts = partition(train, settings.partition, settings.clients, seed=settings.seed)
     for number in (1, 2):
         sets = []
         for place, part in enumerate(parts):
             seed = derive_seed(settings.seed, "client", number, place)
-            sets.append(decode(encode(request.distil_around(network, part, seed=seed), 8)))
+            sets.append(
+                decode(
+                    encode(request.distil(part, seed=seed, distiller=request.around(request.distiller(), network)), 8)
+                )
+            )
         whole = union(sets)
-        train_config = settings.server_protocol.train_config_for(test)
+        train_config = settings.learner(test).training(len(whole))
         fit(network, whole.inputs(), whole.labels, train_config, seed=derive_seed(0, "server", number))
     result = run(settings)
     received = _network(5)
@@ -103,7 +109,7 @@ def test_hostile_weights_are_refused():
 def test_a_ball_holds_the_server():
     train, _ = data_and_test()
     train_config = TrainConfig(epochs=20, learning_rate=0.1)
-    learner = Learner(Architecture.parse("mlp:width=8"), train_config, (6,), 3, seed=0)
+    learner = Learner(Architecture.parse("mlp:width=8"), lambda samples: train_config, (6,), 3, seed=0)
     start = learner.fresh()
     synthetic = quick(method="random").distillation.request(train, quick(method="random").seed).distil(train, seed=0)
     ways = {}
@@ -118,11 +124,11 @@ def test_a_ball_holds_the_server():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"radious": 1.0}, "has no setting radious; it has: merge_to"),
-        ({"radius": "far"}, "radius must be of type float"),
-        ({"radius": -1.0}, "radius must be finite"),
-        ({"server_radius": -1.0}, "server_radius must be finite"),
-        ({"weight_bits": 4}, "8, 16, 32 bits, got 4"),
+        ({"radious": 1.0}, "unknown setting 'radious'; did you mean 'radius'"),
+        ({"radius": "far"}, "radius must be a number at least 0, got 'far'"),
+        ({"radius": -1.0}, "radius must be a number at least 0"),
+        ({"server_radius": -1.0}, "server_radius must be a number at least 0"),
+        ({"weight_bits": 4}, "weight_bits must be one of 8, 16, 32, got 4"),
     ],
 )
 def test_bad_settings_are_told_before_anyone_is_asked(settings, said):

@@ -48,7 +48,7 @@ def test_first_stage_is_one_shot_learning_from_the_first_experience_by_hand():
     sets = [request.distil(part, seed=derive_seed(0, "client", 1, number)) for number, part in enumerate(parts)]
     whole = union([decode(encode(one, 8, provenance=False)) for one in sets])
     network = Architecture.parse("mlp:width=32").build((8,), 6, seed=derive_seed(0, "model"))
-    train_config = settings.server_protocol.train_config_for(test)
+    train_config = settings.learner(test).training(len(whole))
     # Each class has nine samples, so balancing changes nothing.
     weights = torch.full((len(whole),), 1.0, dtype=torch.float64)
     fit(network, whole.inputs(), whole.labels, train_config, seed=derive_seed(0, "server", 1), weights=weights)
@@ -204,7 +204,7 @@ def test_one_round_a_stage_where_sets_or_sums_are_sent():
 def test_unknown_names_are_refused():
     with pytest.raises(SettingsError, match="unknown strategy"):
         live(quick(strategy="one-shot"))
-    with pytest.raises(SettingsError, match="has no setting"):
+    with pytest.raises(SettingsError, match="unknown setting 'keep'"):
         live(quick(strategy_settings={"keep": 1}))
 
 
