@@ -129,9 +129,10 @@ def pixel_normalisation(pixels: Tensor) -> Normalisation:
     values = torch.arange(256, dtype=torch.float64) / 255
     means, deviations = [], []
     for channel in pixels.unbind(dim=1):
-        # In parts, since counting takes eight bytes a pixel.
-        counts = sum(torch.bincount(part.flatten(), minlength=256) for part in channel.split(_COUNTED_TOGETHER))
-        share = torch.as_tensor(counts).double() / channel.numel()
+        counts = torch.zeros(256, dtype=torch.int64)
+        for part in torch.split(channel, _COUNTED_TOGETHER):  # since counting takes eight bytes a pixel
+            counts += torch.bincount(part.flatten(), minlength=256)
+        share = counts.double() / channel.numel()
         mean = (share * values).sum()
         deviation = (share * (values - mean).square()).sum().sqrt()
         means.append(float(mean))
