@@ -37,7 +37,7 @@ DataLike: TypeAlias = LabelledData | MapStyle | DataLoader[Any] | tuple[Any, Any
 SAMPLE_KEYS = ("image", "img", "pixel_values")
 LABEL_KEYS = ("label", "labels", "fine_label")
 _NATURAL_IMAGES = frozenset({"CIFAR10", "CIFAR100", "FashionMNIST", "STL10", "Flowers102", "OxfordIIITPet", "Food101"})
-_CHUNK = 64  # items that are held as they came, before they become bytes
+_CHUNK = 16  # items that are held as they came, before they become bytes
 
 
 def as_labelled(data: DataLike) -> LabelledData:

@@ -129,12 +129,18 @@ def pixel_normalisation(pixels: Tensor) -> Normalisation:
     values = torch.arange(256, dtype=torch.float64) / 255
     means, deviations = [], []
     for channel in pixels.unbind(dim=1):
-        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        counts = torch.zeros(256, dtype=torch.int64)
+        for part in torch.split(channel, _COUNTED_TOGETHER):  # since counting takes eight bytes a pixel
+            counts += torch.bincount(part.flatten(), minlength=256)
+        share = counts.double() / channel.numel()
         mean = (share * values).sum()
         deviation = (share * (values - mean).square()).sum().sqrt()
         means.append(float(mean))
         deviations.append(float(deviation) if deviation > 1e-6 else 1.0)
     return Normalisation(tuple(means), tuple(deviations))
+
+
+_COUNTED_TOGETHER = 64  # images
 
 
 def channels_first(images: NDArray[np.uint8]) -> Tensor:

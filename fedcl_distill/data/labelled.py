@@ -195,13 +195,15 @@ class LabelledData:
             class_names = [str(c) for c in range(int(labels.max()) + 1)] if labels.numel() else []
         if samples.dtype != torch.uint8:
             samples = samples.float()
-        unit = samples.float() / 255 if samples.dtype == torch.uint8 else samples
         if value_range is None:
-            value_range = (0.0, 1.0) if samples.dtype == torch.uint8 else (float(unit.min()), float(unit.max()))
+            bounds = (0.0, 1.0) if samples.dtype == torch.uint8 else tuple(map(float, torch.aminmax(samples)))
+            value_range = (bounds[0], bounds[1])
+        if normalisation is None:
+            normalisation = Normalisation.of(samples.float() / 255 if samples.dtype == torch.uint8 else samples)
         spec = DataSpec(
             sample_shape=tuple(samples.shape[1:]),
             class_names=tuple(class_names),
-            normalisation=normalisation or Normalisation.of(unit),
+            normalisation=normalisation,
             value_range=value_range,
             allow_hflip=allow_hflip,
             feature_names=tuple(feature_names),

@@ -95,6 +95,8 @@ class StatisticsHeader:
     def from_text(cls, text: str, limits: Limits) -> StatisticsHeader:
         """The inverse of :meth:`to_text` for untrusted text; raises PayloadError or DataError on what is wrong."""
         raw = parse_object(text, "metadata")
+        if "mirrorable" in raw and "allow_hflip" not in raw:  # what older payloads call it
+            raw["allow_hflip"] = raw.pop("mirrorable")
         if set(raw) != _KEYS or type(raw["format"]) is not int or raw["format"] != FORMAT:
             raise PayloadError(f"metadata is not that of statistics of format {FORMAT}")
         if type(raw["bits"]) is not int or raw["bits"] not in BITS:
