@@ -9,10 +9,11 @@ from torch import Tensor
 
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, Distiller, finished
-from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.errors import DataError
 from fedcl_distill.privacy.accounting import KEY, composed, guarantee_of, weakest
 from fedcl_distill.resampling import check_weights, systematic_resample
 from fedcl_distill.seeding import derive_seed, generator_for
+from fedcl_distill.settings import Count, settings
 from fedcl_distill.synthetic import SyntheticSet, union
 
 
@@ -74,7 +75,7 @@ def weighted_union(parts: list[WeightedSet], *, disjoint: bool = False) -> Weigh
     return WeightedSet(whole, torch.cat([part.weights for part in parts]))
 
 
-@dataclass(frozen=True)
+@settings
 class Merger:
     """Distils a weighted set to a smaller one.
 
@@ -84,17 +85,16 @@ class Merger:
         budget: of each distillation; None takes the distiller's own.
         device: where to compute.
         disjoint: whether no real record is behind two of the sets; guarantees add up otherwise.
+
+    Raises:
+        SettingsError: on construction, if a value does not fit.
     """
 
     distiller: Distiller
-    per_class: int
+    per_class: Count
     budget: Budget | None = None
     device: str = "cpu"
     disjoint: bool = False
-
-    def __post_init__(self) -> None:
-        if self.per_class < 1:
-            raise SettingsError(f"a merged set needs at least one sample a class, got {self.per_class}")
 
     def merge(self, parts: list[WeightedSet], seed: int) -> WeightedSet:
         """One set for all ``parts``: each class keeps its weight, spread evenly over its samples.

@@ -57,11 +57,11 @@ class CoreSet:
         """The parts in their plain form, as :meth:`MethodSpec.settings` has them."""
         return {"method": self.name, "criterion": describe(self.criterion), "labels": describe(self.labels)}
 
-    @checked
     def with_bits(self, bits: int) -> CoreSet:
         """Itself: there are no steps that could mind how samples are rounded."""
         return self
 
+    @checked
     def distil(
         self,
         real: DataLike,

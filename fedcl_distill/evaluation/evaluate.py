@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fedcl_distill.augmentation import NoAugmentation, augmentation_for
+from fedcl_distill.context import as_device
 from fedcl_distill.data.dataset import DataLike, as_labelled
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
@@ -147,13 +148,13 @@ def evaluate(
         architecture: what to train instead of the protocol's network: a name, an ``nn.Module`` class or more, see
             :meth:`~fedcl_distill.networks.Architecture.of`.
         networks: how many, instead of the protocol's number.
-        device: where to compute.
+        device: where to compute, or "auto" for a GPU where there is one.
         on_network: called with the number of networks done and the last one's accuracy.
 
     Raises:
         DataError: the test data have other classes or sample shapes than the set, or no samples.
     """
-    test = as_labelled(test)
+    test, device = as_labelled(test), as_device(device)
     if synthetic.class_names != test.class_names or synthetic.sample_shape != test.sample_shape or not len(test):
         raise DataError(
             f"{test.name} cannot test this set: {len(test)} samples of shape {test.sample_shape} in "

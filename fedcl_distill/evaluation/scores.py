@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from fedcl_distill.augmentation import NoAugmentation
-from fedcl_distill.context import SetupContext
+from fedcl_distill.context import SetupContext, as_device
 from fedcl_distill.data import Splits
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.evaluation.evaluate import FAST, Protocol, evaluate
@@ -138,7 +138,7 @@ def score(
     """
     count = networks or protocol.networks
     judge = _Judge(splits, protocol, seed, architecture, device)
-    labelling = _labelling(synthetic, labels, splits.train, seed, torch.device(device))
+    labelling = _labelling(synthetic, labels, splits.train, seed, as_device(device))
     random = [
         _random_like(synthetic, splits.train, labelling, derive_seed(seed, "random", index)) for index in range(count)
     ]

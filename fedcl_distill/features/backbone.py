@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from fedcl_distill._imports import require
 from fedcl_distill.checkpoint import fingerprint, load_checkpoint, restoring, save_checkpoint
+from fedcl_distill.context import as_device
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError, SettingsError
@@ -104,7 +105,7 @@ class Backbone:
         path = None if cache is None else Path(cache) / f"features-{key[:24]}.pt"
         found = None if path is None else self._load(path, key)
         if found is None:
-            found = self._compute(data, batch_size, torch.device(device), on_batch)
+            found = self._compute(data, batch_size, as_device(device), on_batch)
             if path is not None:
                 save_checkpoint(path, key, {"features": found})
         size = found.shape[1]

@@ -12,6 +12,7 @@ import torch
 
 from fedcl_distill.augmentation import Augmentation, Transform, as_augmentation
 from fedcl_distill.checkpoint import fingerprint
+from fedcl_distill.context import as_device
 from fedcl_distill.data.dataset import DataLike, as_labelled
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, ByteBudget, Callback, Engine, Noise, Size
@@ -135,7 +136,7 @@ class PrivateSetGeneration:
         wanted = repr(size if isinstance(size, ByteBudget | int) else [int(count) for count in size])
         claim = None if guarantee is None else guarantee.as_record()
         run = [self.engine.settings(), self.clip, self.expected_batch, seed, wanted, budget.steps]
-        return fingerprint(data, [*run, torch.device(device).type, claim])
+        return fingerprint(data, [*run, as_device(device).type, claim])
 
     def _guarantee(self, rate: float, budget: Budget, *, seeded: bool) -> Guarantee | None:
         """Of as many views as the steps need, of which each is one query; None without noise."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.checkpoint import fingerprint, load_checkpoint, restoring, save_checkpoint
+from fedcl_distill.context import as_device
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.data.spec import DataSpec
 from fedcl_distill.errors import CheckpointError, DataError, PrivacyError, SettingsError
@@ -239,7 +240,7 @@ def release_origin(
 
     The device belongs to it, as others add up floats in another order.
     """
-    return fingerprint(data, [repr((spec, target, shares)), torch.device(device).type, *map(repr, more)])
+    return fingerprint(data, [repr((spec, target, shares)), as_device(device).type, *map(repr, more)])
 
 
 def spend(

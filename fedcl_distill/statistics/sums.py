@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fedcl_distill.context import as_device
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.data.spec import DataSpec
 from fedcl_distill.errors import DataError, SettingsError
@@ -209,7 +210,7 @@ def class_statistics(
     Raises:
         SettingsError: the specification does not suit such data.
     """
-    domain, where = data.spec, torch.device(device)
+    domain, where = data.spec, as_device(device)
     sums = dict(no_statistics(spec, domain).sums)
     everything = torch.arange(len(data))
     _add(sums[SAMPLES], 0, data, everything, where, lambda inputs, _: inputs.flatten(1))

@@ -131,5 +131,5 @@ def test_what_does_not_fit_together_is_refused() -> None:
         weighted_union([WeightedSet.standing_for(make_set(classes=c), 1) for c in (2, 3)])
     with pytest.raises(DataError, match="no result"):
         MergeTree(MERGER, 10, 0).result()
-    with pytest.raises(SettingsError, match="at least one"):
+    with pytest.raises(SettingsError, match="per_class must be a whole number at least 1"):
         Merger(build_method("random"), 0)

@@ -105,7 +105,9 @@ NCFM = {"name": "ncfm", "parameterization": "pixels", "pretrained_networks": 2, 
 )
 def test_preparation_is_told_step_by_step(settings: dict[str, Any], total: int, what: str) -> None:
     watch, bar = Preparation(), ProgressBar()
-    method = build_method(**settings, architecture="mlp:width=4", augmentation="none")
+    name = settings["name"]
+    others = {setting: value for setting, value in settings.items() if setting != "name"}
+    method = build_method(name, **others, architecture="mlp:width=4", augmentation="none")
     method.distil(blobs(), 1, seed=0, budget=Budget(steps=1), callbacks=[watch, bar])
     assert watch.told == [(done, total, what) for done in range(1, total + 1)]
 
