@@ -35,6 +35,7 @@ _MARKER_SHIFT = 3
 _DASHES = ("-", "--", "-.", ":")
 
 _STYLE: Any = {
+    "text.parse_math": False,  # names come from results: a "$" in them is a dollar
     "svg.fonttype": "none",  # texts stay texts: smaller, searchable, in the page's font
     "svg.hashsalt": "fedcl-distill",
     "font.size": 10,

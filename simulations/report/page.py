@@ -105,7 +105,7 @@ def write_report(results: Path | Sequence[Path], page: Path) -> Path:
     Raises:
         StorageError: the page could not be written; an older one is untouched.
     """
-    write_atomically(page, render([results] if isinstance(results, Path) else results).encode())
+    write_atomically(page, render([results] if isinstance(results, Path) else results).encode(errors="replace"))
     return page
 
 
@@ -117,7 +117,7 @@ def write_drawings(results: Sequence[Path], folder: Path) -> list[Path]:
     """
     written = []
     for name, svg in _drawings(_sections(read_sources(results))):
-        write_atomically(folder / f"{name}.svg", standalone(svg).encode())
+        write_atomically(folder / f"{name}.svg", standalone(svg).encode(errors="replace"))
         written.append(folder / f"{name}.svg")
     return written
 

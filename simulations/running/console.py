@@ -35,12 +35,19 @@ class RichWatcher:
         self._console = console
         self._open: list[TaskID] = []
         self._bars = Progress(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=3)),
+            TextColumn(
+                "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=3)
+            ),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("[dim]left"),
             TimeRemainingColumn(compact=True),
             BarColumn(bar_width=10),
-            TextColumn("[dim]{task.fields[detail]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=4)),
+            TextColumn(
+                "{task.fields[detail]}",
+                style="dim",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=4),
+            ),
             console=console,
             transient=True,
             expand=True,
@@ -61,7 +68,7 @@ class RichWatcher:
                 self._bars.stop()
 
     def note(self, text: str) -> None:
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False)  # texts come from results and paths
 
 
 class _Bar:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
 from fedcl_distill.errors import PayloadError
+from fedcl_distill.privacy import guarantee_of
 from fedcl_distill.privacy.accounting import KEY
 from fedcl_distill.statistics.fixed_point import Words
 from fedcl_distill.synthetic import Expectation, Limits, SyntheticSet, decode, encode
@@ -87,10 +88,11 @@ def unpack_set(content: RecordDict, limits: Limits, expectation: Expectation) ->
     """The synthetic set in an answer from anyone.
 
     Raises:
-        PayloadError: there is none, it breaks ``limits``, or it is not as expected.
+        PayloadError: there is none, it breaks ``limits``, it is not as expected, or it claims what is no guarantee.
     """
     synthetic = decode(unpack_payload(content, SYNTHETIC, limits), limits)
     expectation.check(synthetic)
+    guarantee_of(synthetic.provenance)  # what cannot be read would end the run where sets are put together
     return synthetic
 
 

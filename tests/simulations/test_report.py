@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from simulations.report import write_report
+from simulations.running.console import RichWatcher
 from simulations.running.runs import append_record, make_record
 
 HOSTILE = '<script>alert("x")</script>'
@@ -124,3 +127,19 @@ def test_torn_lines_are_told(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_text('{"kind": "distil", "ke\n')
     page = page_of([EVERYTHING[5]], tmp_path)
     assert "line" in page.text
+
+
+@pytest.mark.parametrize("name", [r"$\frac{1}{$", "a $ b $ c", "x_\ud800"])
+def test_mathematics_and_broken_characters_in_names_are_only_texts(name: str, tmp_path: Path) -> None:
+    records = [federated(name, seed, [0.1, 0.5]) for seed in (0, 1)] + [distilled(name)]
+    page = page_of(records, tmp_path)
+    assert name.encode(errors="replace").decode() in page.text
+
+
+def test_markup_in_a_path_is_shown_as_it_is_on_a_terminal() -> None:
+    console = Console(force_terminal=True, width=80, file=io.StringIO())
+    watcher = RichWatcher(console)
+    with watcher.stage("data/[/red]/[link=x]") as stage:
+        stage.update(0.5, "[/bold]")
+        watcher.note("could not read [/red]")
+    assert "[/red]" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -211,3 +211,14 @@ def test_all_of_them_at_once():
     result = run(quick(clients=len(CASES) + 1), tampers=tampers)
     assert len(result.rejections) == len(CASES)
     assert result.synthetic.provenance["union_of"] == [len(CASES)]
+
+
+@pytest.mark.parametrize("claim", [1, [], {"epsilon": -1}])
+def test_a_claim_that_is_no_guarantee_costs_one_answer_and_not_the_run(claim: object) -> None:
+    def claiming(reply: Message) -> Message:
+        sent = decode(_payload(reply))
+        return _send_bytes(reply, encode(replace(sent, provenance={"privacy": claim}), 32))
+
+    result = run(quick(strategy="one-shot"), {BAD: claiming})
+    (rejection,) = result.rejections
+    assert (rejection.node, "no privacy guarantee" in rejection.reason) == (1000 + BAD, True)
