@@ -16,8 +16,11 @@ NAMES_OF_FLOORS_ABOVE = {"fedcl_distill/flower.py", "fedcl_distill/avalanche.py"
 
 
 def _imports(file: Path) -> Iterator[str]:
-    """Modules that ``file`` imports, anywhere in it."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    """Modules that ``file`` imports, anywhere in it but under ``TYPE_CHECKING``, which never runs."""
+    tree = ast.parse(file.read_text())
+    typing = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
+    unseen = {id(inner) for node in typing for one in node.body for inner in ast.walk(one)}
+    for node in (one for one in ast.walk(tree) if id(one) not in unseen):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)

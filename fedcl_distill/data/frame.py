@@ -154,7 +154,7 @@ def from_dataframe(
             "17,99": read them with ``pandas.read_csv(…, decimal=",")``), or nothing to learn from.
         DependencyError: pandas is not installed.
     """
-    require("pandas", "from_dataframe")
+    require("pandas", "from_dataframe", "'fedcl-distill[frames]'")
     for column in (label, *(features or ())):
         if column not in frame.columns:
             raise DataError(f"{name}: has no column {column!r}, only {list(frame.columns)[:20]}")
@@ -198,10 +198,10 @@ def _fitted(series: Any, name: str, what: str) -> FrameColumn:
 
 
 def _kind(series: Any) -> Literal["number", "bool", "date", "category", "text"]:
-    types = require("pandas", "from_dataframe").api.types
+    types = require("pandas", "from_dataframe", "'fedcl-distill[frames]'").api.types
     if types.is_bool_dtype(series.dtype) or set(map(type, series.dropna())) == {bool}:
         return "bool"
-    if isinstance(series.dtype, require("pandas", "from_dataframe").CategoricalDtype):
+    if isinstance(series.dtype, require("pandas", "from_dataframe", "'fedcl-distill[frames]'").CategoricalDtype):
         return "category"
     if types.is_numeric_dtype(series.dtype):
         return "number"

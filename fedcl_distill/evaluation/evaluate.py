@@ -131,7 +131,7 @@ def evaluate(
     test: DataLike,
     protocol: Protocol = FAST,
     *,
-    seed: int,
+    seed: int = 0,
     architecture: ArchitectureLike | None = None,
     networks: int | None = None,
     device: str | torch.device = "cpu",

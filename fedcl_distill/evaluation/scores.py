@@ -107,7 +107,7 @@ def score(
     splits: Splits,
     protocol: Protocol = FAST,
     *,
-    seed: int,
+    seed: int = 0,
     real_hard: float | None = None,
     labels: Labels | None = None,
     architecture: ArchitectureLike | None = None,
@@ -164,7 +164,7 @@ def real_accuracy(
     splits: Splits,
     protocol: Protocol = FAST,
     *,
-    seed: int,
+    seed: int = 0,
     architecture: ArchitectureLike | None = None,
     device: str | torch.device = "cpu",
 ) -> float:

@@ -146,7 +146,9 @@ def to_dataframe(synthetic: SyntheticSet, label: str = "label") -> Any:
     names = synthetic.spec.feature_names or tuple(f"feature_{at}" for at in range(synthetic.sample_shape[0]))
     if label in names:
         raise DataError(f"a feature is called {label!r} already: choose another name, to_dataframe(…, label=…)")
-    frame = require("pandas", "to_dataframe").DataFrame(to_arrays(synthetic)[0], columns=list(names))
+    frame = require("pandas", "to_dataframe", "'fedcl-distill[frames]'").DataFrame(
+        to_arrays(synthetic)[0], columns=list(names)
+    )
     frame[label] = [synthetic.class_names[one] for one in synthetic.hard_labels.tolist()]
     return frame
 

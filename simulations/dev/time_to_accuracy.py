@@ -97,10 +97,10 @@ class TimeToAccuracySettings:
     images_per_class: Count = 10
     method: MethodName = "dm"
     method_settings: Mapping[str, Any] = field(default_factory=dict)
-    budgets: tuple[Positive, ...] = (15.0, 30.0, 60.0, 120.0)
+    budgets: Sequence[Positive] = (15.0, 30.0, 60.0, 120.0)
     plain: Literal["dm", "dsa"] = "dm"
     plain_width: Count = 128
-    plain_looks: tuple[Positive, ...] = (60.0, 300.0, 900.0, 1800.0)
+    plain_looks: Sequence[Positive] = (60.0, 300.0, 900.0, 1800.0)
     protocol: ProtocolName = "quick"
     seed: int = 0
 

@@ -56,7 +56,7 @@ def test_an_archive_that_claims_more_than_there_is_memory_is_not_unpacked(
 
 @pytest.mark.parametrize("number", ["²", "9" * 5000, "٣", "-1", "1_0", ""])
 def test_numbers_that_are_no_plain_digits_are_refused(number: str) -> None:
-    with pytest.raises(SettingsError, match="expected key=integer"):
+    with pytest.raises(SettingsError, match="width must be a whole number"):
         Architecture.parse(f"convnet:width={number}")
 
 

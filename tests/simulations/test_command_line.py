@@ -87,7 +87,7 @@ def test_distil_saves_set_picture_and_result_and_skips_what_is_done(tmp_path: Pa
         (["distil", "--method-settings", "temperature=3"], "unknown setting 'temperature'"),
         (["federated", "--strategy", "magic"], "magic"),
         (["federated", "--tune", "rounds"], "has a single value"),
-        (["continual", "--strategy", "magic"], "unknown strategy"),
+        (["continual", "--strategy", "magic"], "unknown continual strategy"),
         (["report", "nowhere"], "no results at"),
     ],
 )

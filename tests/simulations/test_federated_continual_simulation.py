@@ -111,7 +111,7 @@ def test_a_run_that_was_interrupted_leaves_a_checkpoint_and_goes_on(tmp_path, mo
             if result.stage == 2:
                 raise KeyboardInterrupt
 
-        return honest(*args[:3], stop, **kwargs)
+        return honest(*args, **{**kwargs, "on_stage": stop})
 
     monkeypatch.setattr(federated_continual, "run_server", killed)
     with pytest.raises(KeyboardInterrupt):

@@ -139,7 +139,7 @@ def test_without_noise_sums_are_exact() -> None:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"nodes": 0}, "nodes must be at least 1"),
+        ({"nodes": 0}, "nodes must be a whole number at least 1"),
         ({"statistics": {"epsilon": 2.0}}, "epsilon cannot be among"),
         ({"statistics": {"vews": 2}}, "vews"),
         ({"epsilon": -1.0}, "epsilon"),

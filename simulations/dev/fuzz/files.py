@@ -228,8 +228,8 @@ _SETTINGS = {"d": DistilSettings, "f": FederatedSettings, "c": ContinualSettings
 _FILES = (
     'd method = ["dm", "mtt"]\nseed = [0, 1]\nimages-per-class = 1\ndistil_seconds = 2\nmethod_settings.clamp = true\n',
     'd [[run]]\nmethod = "random"\n[[run]]\nbyte_budget = 1000\nbits = [4, 8]\n',
-    'f strategy = "fedavg"\nrounds = 5\npartition = "dirichlet:0.1"\nquorum = 0.5\n[strategy_settings]\na = 1\n',
-    'c strategy = "reservoir"\nexperiences = 5\nonline = false\n[strategy_settings]\nreservoir = {a = "x"}\n',
+    'f strategy = "fedavg"\nrounds = 5\npartition = "dirichlet:0.1"\n[strategy_settings]\nclient_share = 0.5\n',
+    'c strategy = "reservoir"\nexperiences = 5\nonline = false\n[strategy_settings]\nreservoir = {}\n',
 )
 _NAMES: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "a": (Architecture.parse, ("convnet:width=64", "mlp:width=8,precision=bfloat16", "resnet18", "vgg11")),

@@ -17,7 +17,7 @@ def test_no_byte_more_than_the_budget_is_spent(total_bytes, shape):
     real = blobs(shape, classes=3, per_class=40)
     spending = allocate_bits(total_bytes, real)
     how = f"tiles:factor={spending.tiles}" if spending.tiles > 1 else None
-    method = build_method("dm", architecture="mlp:width=4", parameterization=how)
+    method = build_method("dm", architecture="mlp:width=4", **({"parameterization": how} if how else {}))
     distiller = quantisation_aware(method, spending.bits)
     made = distiller.distil(real, ByteBudget(total_bytes, spending.bits), seed=0, budget=Budget(steps=1))
     payload = encode(made, spending.bits, provenance=False)

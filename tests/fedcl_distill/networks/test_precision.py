@@ -20,7 +20,7 @@ def pair(name: str):
     ]
 
 
-@pytest.mark.parametrize("name", list_architectures())
+@pytest.mark.parametrize("name", [name for name in list_architectures() if name != "linear"])  # it embeds nothing
 def test_embeddings_stages_and_scores_are_float32_and_close_but_not_equal(name):
     inputs = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
     exact, coarse = pair(name)

@@ -1,4 +1,4 @@
-"""Sets judged by each other, on real digits: liars go, honest parties stay."""
+"""Sets judged by each other, on real digits: attackers go, honest parties stay."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sets_of(train, rule, seed=0, ipc=8):
     return found
 
 
-def with_liars(sets, lie):
+def with_attackers(sets, lie):
     return [lie(one, number) if number in LIARS else one for number, one in enumerate(sets)]
 
 
@@ -58,13 +58,13 @@ def kept_shares(verdicts):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_without_liars_everyone_stays(digits, seed):
+def test_without_attackers_everyone_stays(digits, seed):
     assert kept_shares(JUDGE.judge(sets_of(digits.train, "iid", seed), seed=seed)) == [1.0] * 10
 
 
 @pytest.mark.parametrize("lie", [flipped, half_flipped, noise])
-def test_three_liars_of_ten_go_and_all_honest_parties_stay(digits, lie):
-    verdicts = JUDGE.judge(with_liars(sets_of(digits.train, "iid"), lie), seed=0)
+def test_three_attackers_of_ten_go_and_all_honest_parties_stay(digits, lie):
+    verdicts = JUDGE.judge(with_attackers(sets_of(digits.train, "iid"), lie), seed=0)
     assert kept_shares(verdicts) == [0.0 if number in LIARS else 1.0 for number in range(10)]
     for number in LIARS:
         (drop,) = verdicts[number].drops
@@ -73,7 +73,7 @@ def test_three_liars_of_ten_go_and_all_honest_parties_stay(digits, lie):
 
 
 def test_a_lie_about_one_class_costs_that_class_alone(digits):
-    sets = with_liars(sets_of(digits.train, "iid"), one_class)
+    sets = with_attackers(sets_of(digits.train, "iid"), one_class)
     verdicts = JUDGE.judge(sets, seed=0)
     for number, (one, verdict) in enumerate(zip(sets, verdicts, strict=True)):
         dropped = one.labels[~verdict.kept]
@@ -90,7 +90,7 @@ def test_where_classes_are_with_few_parties_honest_ones_lose_little(digits, seed
     sets = sets_of(digits.train, "dirichlet:0.1", seed)
     honest = JUDGE.judge(sets, seed=seed)
     assert sum(int((~one.kept).sum()) for one in honest) <= 0.05 * sum(map(len, sets))
-    verdicts = JUDGE.judge(with_liars(sets, flipped), seed=seed)
+    verdicts = JUDGE.judge(with_attackers(sets, flipped), seed=seed)
     lost = [int((~one.kept).sum()) for one in verdicts]
     assert sum(lost[number] for number in LIARS) >= 0.8 * sum(len(sets[number]) for number in LIARS)
     others = [number for number in range(10) if number not in LIARS]
@@ -111,7 +111,7 @@ def test_two_parties_and_one_class_are_no_court(digits):
 
 
 def test_same_seed_same_verdict_and_no_global_draws(digits, untouched_global_rng):
-    sets = with_liars(sets_of(digits.train, "dirichlet:0.5"), half_flipped)
+    sets = with_attackers(sets_of(digits.train, "dirichlet:0.5"), half_flipped)
     first, second = JUDGE.judge(sets, seed=3), JUDGE.judge(sets, seed=3)
     assert all(torch.equal(a.kept, b.kept) for a, b in zip(first, second, strict=True))
 

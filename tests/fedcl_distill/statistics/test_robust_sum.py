@@ -48,7 +48,7 @@ def test_centres_are_those_of_the_parties_means(parties, name):
 
 
 @pytest.mark.parametrize("name", ROBUST)
-def test_three_liars_of_ten_with_huge_counts_hardly_move_a_robust_sum(parties, name):
+def test_three_attackers_of_ten_with_huge_counts_hardly_move_a_robust_sum(parties, name):
     attacked = [_lying(one, factor=1000) if n in (0, 4, 9) else one for n, one in enumerate(parties)]
     honest = add_up(parties).sums["samples"].means
     plain = add_up(attacked).sums["samples"].means

@@ -88,7 +88,7 @@ def test_a_stream_fine_tunes_after_it_took_each_experience_in(monkeypatch):
 
 
 def test_settings_that_cannot_work_are_refused():
-    with pytest.raises(SettingsError, match="negative"):
+    with pytest.raises(SettingsError, match="finetune_epochs must be"):
         ContinualSettings(finetune_epochs=-1)
     with pytest.raises(SettingsError, match="online"):
         ContinualSettings(strategy="reservoir", online=True, finetune_epochs=1)

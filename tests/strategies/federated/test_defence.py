@@ -40,7 +40,7 @@ def defended(tampers=None, strategy="one-shot", rounds=1, **own):
     return run(settings, tampers)
 
 
-def test_liars_are_turned_away_by_name_and_reason_and_the_rest_is_as_if_they_were_not_there(caplog):
+def test_attackers_are_turned_away_by_name_and_reason_and_the_rest_is_as_if_they_were_not_there(caplog):
     result = defended(dict.fromkeys(BAD, relabelled))
     assert [(one.partition, one.node, one.label) for one in result.rejections] == [
         (number, 1000 + number, None) for number in BAD
@@ -56,21 +56,21 @@ def test_liars_are_turned_away_by_name_and_reason_and_the_rest_is_as_if_they_wer
     assert result.accuracy == without.accuracy
 
 
-def test_without_liars_the_defence_changes_nothing():
+def test_without_attackers_the_defence_changes_nothing():
     plain = run(quick(clients=7, images_per_class=5))
     found = defended()
     assert found.rejections == ()
     assert torch.equal(found.synthetic.inputs(), plain.synthetic.inputs())
 
 
-def test_without_the_defence_liars_are_believed():
+def test_without_the_defence_attackers_are_believed():
     result = run(quick(clients=7, images_per_class=5), dict.fromkeys(BAD, relabelled))
     assert result.rejections == ()
     assert result.synthetic.provenance["union_of"] == list(range(7))
 
 
 @pytest.mark.parametrize("own", [{"merge_to": 3, "merge_at": 6}, {"client_share": 0.3, "merge_to": 3, "merge_at": 6}])
-def test_merging_goes_on_without_liars(own):
+def test_merging_goes_on_without_attackers(own):
     result = defended(dict.fromkeys(BAD, relabelled), **own)
     assert {one.partition for one in result.rejections} == set(BAD)
     assert result.synthetic.class_counts.tolist() == [3, 3, 3]
