@@ -197,7 +197,7 @@ class ExpertTrajectories(NetworkSource):
         """
         experts = Experts.of(problem, self)
         lengths = [0] * self.runs
-        total = sum(1 for _ in self._order())
+        total = self.runs * (self.latest_start - 1 + self.segment)
         for done, (run, number) in enumerate(self._order(), start=1):
             if not experts.has(run, number):
                 if lengths[0] >= self.segment and not problem.has_time():

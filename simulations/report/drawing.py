@@ -15,6 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from simulations.formats import ABSENT, byte_size, mean, numbers, seconds, spread
@@ -99,17 +100,12 @@ def look(index: int) -> dict[str, Any]:
 def draw_points(axes: Axes, points: Sequence[Point], label: str, looks: Mapping[str, Any]) -> None:
     """A series of at least one point, with bars where there are deviations; ``looks`` as of :func:`look`."""
     places, heights, deviations = (list(values) for values in zip(*points, strict=True))
-    axes.errorbar(places, heights, yerr=deviations if any(deviations) else None, label=drawable(label), **looks)
+    axes.errorbar(places, heights, yerr=deviations if any(deviations) else None, label=label, **looks)
 
 
 def draw_level(axes: Axes, height: float, label: str, index: int) -> None:
     """A dashed line all across, of something that has no place on the horizontal axis."""
-    axes.axhline(height, color=look(index)["color"], linestyle=(0, (6, 3)), label=drawable(label))
-
-
-def drawable(text: str) -> str:
-    """``text`` with "?" for halves of characters, of which no font has a picture."""
-    return text.encode("utf-8", "replace").decode()
+    axes.axhline(height, color=look(index)["color"], linestyle=(0, (6, 3)), label=label)
 
 
 def show_legend(figure: Figure, axes: Axes) -> None:
@@ -159,6 +155,8 @@ def use_stage_axes(axes: Axes, stages: int, label: str) -> None:
 
 def to_svg(figure: Figure, description: str) -> str:
     """The figure as markup for an HTML page, without anything it would fetch; ``description`` is for screen readers."""
+    for text in figure.findobj(Text):  # names come from results: halves of characters have no picture in any font
+        text.set_text(text.get_text().encode("utf-8", "replace").decode())
     buffer = io.StringIO()
     figure.savefig(
         buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -233,7 +231,7 @@ def drawing_of_curves(scenario: Scenario) -> str:
         axes = figure.subplots()
         for index, (label, (false_rates, true_rates, attack)) in enumerate(lines.items()):
             looks = {**look(index), "marker": ""}
-            axes.plot(false_rates, true_rates, label=drawable(f"{label}: {attack}"), **looks)
+            axes.plot(false_rates, true_rates, label=f"{label}: {attack}", **looks)
         axes.plot([_LOW, 1], [_LOW, 1], color="#020202", linewidth=0.8, linestyle=":")
         for axis, name in ((axes.xaxis, "false positive rate"), (axes.yaxis, "true positive rate")):
             axis.set_label_text(f"{name} (log scale)")
@@ -272,7 +270,7 @@ def drawing_of_privacy(tasks: Sequence[Task]) -> str:
                 _draw_curve(axes, task, label, number, epsilons)
             for number, label in enumerate(references, start=len(labels)):
                 _draw_reference(axes, task, label, number)
-            axes.set_title(drawable(task.title))
+            axes.set_title(task.title)
             axes.set_xlabel("ε, from most private to no noise")
             axes.set_xticks(range(len(epsilons)), [show_epsilon(one) for one in epsilons])
         use_percent_axis(panels[0], "test accuracy (%)")
@@ -294,7 +292,7 @@ def _draw_reference(axes: Axes, task: Task, label: str, number: int) -> None:
     if height is not None:
         colour = look(number)["color"]
         axes.axhline(
-            100 * height, color=colour, linestyle=_REFERENCE_DASHES, label=drawable(f"{label}, claims nothing")
+            100 * height, color=colour, linestyle=_REFERENCE_DASHES, label=f"{label}, claims nothing"
         )
 
 
