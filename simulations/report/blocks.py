@@ -27,8 +27,17 @@ class Sourced:
 
 
 def read_sources(files: Iterable[Path]) -> list[Sourced]:
-    """All results of all files, in order."""
-    return [Sourced(record, file.parent) for file in files for record in read_records(file)]
+    """All results of all files, in order; broken characters in their texts are replaced, for nothing can draw them."""
+    return [Sourced(_printable(record), file.parent) for file in files for record in read_records(file)]
+
+
+def _printable(value: Any) -> Any:
+    """``value`` of JSON, whose texts hold no lone surrogates."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_printable(key): _printable(one) for key, one in value.items()}
+    return [_printable(one) for one in value] if isinstance(value, list) else value
 
 
 def count_torn_lines(files: Iterable[Path]) -> int:
