@@ -291,9 +291,7 @@ def _draw_reference(axes: Axes, task: Task, label: str, number: int) -> None:
     height = mean(task.references.get(label, []))
     if height is not None:
         colour = look(number)["color"]
-        axes.axhline(
-            100 * height, color=colour, linestyle=_REFERENCE_DASHES, label=f"{label}, claims nothing"
-        )
+        axes.axhline(100 * height, color=colour, linestyle=_REFERENCE_DASHES, label=f"{label}, claims nothing")
 
 
 def _legend(axes: Axes) -> tuple[list[Artist], list[str]]:
