@@ -148,7 +148,7 @@ def test_a_worker_that_ends_is_told_at_once(stand_in, tmp_path, end, said):
 def test_an_interrupt_leaves_checkpoints_of_runs_in_workers(tmp_path):
     class Impatient(Recording):
         def update(self, fraction, detail=""):
-            if len(re.findall(r"dm · digits[^|]* [1-9]\d* %", detail)) == 2:
+            if len(re.findall(r"distilling [1-9]\d* %", detail)) == 2:
                 raise KeyboardInterrupt
 
     runs = [Run(Kind.DISTIL, replace(_DM, seed=seed, distil_steps=20_000)) for seed in range(2)]
