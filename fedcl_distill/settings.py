@@ -195,6 +195,16 @@ def marks(hint: Any) -> list[Any]:
     return [*own, *(mark for one in below for mark in marks(one))]
 
 
+def check_integer(what: str, value: Any, low: int, high: int) -> None:
+    """Return if ``value`` is an integer (True is none) from ``low`` to ``high``.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if type(value) is not int or not low <= value <= high:
+        raise SettingsError(f"{what} must be an integer from {low} to {high}, got {value!r}")
+
+
 def allows(hint: Any, value: Any) -> bool:
     """Whether ``value`` is what the annotation ``hint`` describes; what cannot be told counts as allowed."""
     origin, args = get_origin(hint), get_args(hint)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedcl_distill.errors import DataError, DivergenceError
-from fedcl_distill.features.sums import Factor, FeatureSums, Squares, within_scatter
+from fedcl_distill.features.sums import Factor, FeatureSums, Gram, Squares, within_scatter
 from fedcl_distill.registry import Registry
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.settings import Count, NonNegative, Positive, Range, settings
@@ -306,6 +306,8 @@ HEADS.register("logistic")(Logistic)
 
 def _uncentred(sums: FeatureSums) -> Tensor:
     """Σ x xᵀ, float64 (d, d)."""
+    if isinstance(sums.second, Gram):
+        return sums.second.matrix
     between = sums.means.T @ (sums.means * sums.counts[:, None])
     scatter = within_scatter(sums)
     if isinstance(scatter, Factor):

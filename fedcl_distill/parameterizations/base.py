@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,16 +12,6 @@ from torch.nn import functional as F
 from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.registry import Registry, build_with, describe
-
-
-def check_integer(what: str, value: Any, low: int, high: int) -> None:
-    """Return if ``value`` is an integer (True is none) from ``low`` to ``high``.
-
-    Raises:
-        SettingsError: it is not.
-    """
-    if type(value) is not int or not low <= value <= high:
-        raise SettingsError(f"{what} must be an integer from {low} to {high}, got {value!r}")
 
 
 def enlarge(images: Tensor, height: int, width: int) -> Tensor:

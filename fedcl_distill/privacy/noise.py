@@ -19,9 +19,9 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.errors import CheckpointError, SettingsError, StorageError
 from fedcl_distill.files import write_atomically
-from fedcl_distill.parameterizations.base import check_integer
 from fedcl_distill.privacy.accounting import RESERVE, Guarantee, PrivacyTarget, noise_multiplier_for
 from fedcl_distill.seeding import derive_seed
+from fedcl_distill.settings import check_integer
 
 MAX_STEPS = 2**20
 """The largest deviation, in steps: with it, all products below fit into 63 bits."""

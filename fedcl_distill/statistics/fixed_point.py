@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fedcl_distill.data.spec import DataSpec
 from fedcl_distill.errors import DataError, PayloadError, SettingsError
-from fedcl_distill.parameterizations.base import check_integer
+from fedcl_distill.settings import check_integer
 from fedcl_distill.statistics.codec import stored_counts
 from fedcl_distill.statistics.spec import StatisticsSpec
 from fedcl_distill.statistics.sums import SAMPLES, ClassStatistics, Sums, shapes_of

@@ -16,7 +16,6 @@ import torch
 
 from fedcl_distill.data.spec import DataSpec
 from fedcl_distill.errors import PayloadError, SettingsError
-from fedcl_distill.parameterizations.base import check_integer
 from fedcl_distill.privacy import (
     MAX_STEPS,
     Guarantee,
@@ -25,6 +24,7 @@ from fedcl_distill.privacy import (
     discrete_gaussian,
     guarantee_on_grid,
 )
+from fedcl_distill.settings import check_integer
 from fedcl_distill.statistics.fixed_point import WORD_DTYPES, Words
 from fedcl_distill.statistics.noisy import COUNTS, NoisyStatistics, Shares, max_mean, numbers_of_a_record
 from fedcl_distill.statistics.spec import StatisticsSpec

@@ -140,6 +140,16 @@ class ReplyCollector:
             log.warning("going on with %d nodes, %d were expected", len(ids), self.nodes)
         return ids
 
+    def ask(self, grid: Grid, content: RecordDict, kind: str) -> list[Message]:
+        """One message of this content and ``kind`` to every registered node, whose silence is noticed, too.
+
+        Raises:
+            QuorumError: too few registered in time.
+        """
+        messages = [Message(content, node, kind) for node in self.wait_for_nodes(grid)]
+        self.expect_answers(messages)
+        return messages
+
     def expect_answers(self, messages: Sequence[Message]) -> None:
         """Remember who is asked, so that silence is noticed too."""
         self._asked = [message.metadata for message in messages]

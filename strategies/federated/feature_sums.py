@@ -127,9 +127,7 @@ class FeatureServer(TrainOnly):
         """Ask every node for its sums; there is no model to send."""
         (step,) = FederatedFeatures.client_steps
         content = RecordDict({CONFIG: self.question.to_record(server_round)})
-        messages = [Message(content, node, step.kind) for node in self.collector.wait_for_nodes(grid)]
-        self.collector.expect_answers(messages)
-        return messages
+        return self.collector.ask(grid, content, step.kind)
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
         """Check the sums, add them up in the order of partitions, and fit the head.

@@ -135,7 +135,9 @@ class FedDMServer(OneShotUnion):
         """Send the model and the request to every node."""
         self._global = arrays
         weights = pack_network(self.learner.with_weights(arrays), self.asked_around.weight_bits)
-        return self.ask(grid, RecordDict({CONFIG: self.request.to_record(server_round), WEIGHTS: weights}))
+        return self.collector.ask(
+            grid, RecordDict({CONFIG: self.request.to_record(server_round), WEIGHTS: weights}), self.step.kind
+        )
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
         """Unite the sets and train the model that nodes were sent on the union.

@@ -149,13 +149,7 @@ class OneShotUnion(LearnsFromSets):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """Ask every node to distil its data; the model stays here."""
-        return self.ask(grid, self._question(server_round))
-
-    def ask(self, grid: Grid, content: RecordDict) -> list[Message]:
-        """One message of this content to every node."""
-        messages = [Message(content, node, self.step.kind) for node in self.collector.wait_for_nodes(grid)]
-        self.collector.expect_answers(messages)
-        return messages
+        return self.collector.ask(grid, self._question(server_round), self.step.kind)
 
     def collect(self, server_round: int, replies: Iterable[Message]) -> AggregatedSets:
         """All valid sets as one, in the order of partitions, which is kept, too; QuorumError if there are too few."""

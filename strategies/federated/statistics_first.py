@@ -87,9 +87,7 @@ class StatisticsServer(LearnsFromSets):
     ) -> list[Message]:
         """Ask every node for its sums; the model stays here."""
         content = RecordDict({CONFIG: self.request.to_record(server_round)})
-        messages = [Message(content, node, self.kind) for node in self.collector.wait_for_nodes(grid)]
-        self.collector.expect_answers(messages)
-        return messages
+        return self.collector.ask(grid, content, self.kind)
 
     def collect(self, server_round: int, replies: Iterable[Message]) -> AggregatedSets:
         """Check the sums, add them in the order of partitions, and distil.

@@ -50,8 +50,7 @@ class AvailabilityPoll:
             QuorumError: no node answered.
         """
         content = RecordDict({CONFIG: ConfigRecord({_STAGE: stage, _ROUND: server_round})})
-        messages = [Message(content, node, ROLL_CALL) for node in self._collector.wait_for_nodes(grid)]
-        self._collector.expect_answers(messages)
+        messages = self._collector.ask(grid, content, ROLL_CALL)
         replies = grid.send_and_receive(messages, timeout=self._reply_seconds)
         answers = self._collector.iter_replies(server_round, replies, self._experience)
         return {one.node: one.value for one in answers if one.facts.examples}

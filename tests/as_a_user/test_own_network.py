@@ -40,6 +40,7 @@ from fedcl_distill.objectives import NetworkFeatures
 from fedcl_distill.selection import Herding, TrainedEmbedding, select
 from fedcl_distill.statistics import StatisticsSpec
 from fedcl_distill.training import TrainConfig, fit, predict
+from quick_methods import quick_settings
 from strategies.continual import DistilledMemory
 from strategies.continual.regularisation import NetworkEmbedding
 from strategies.federated import InProcessGrid, OneShot, make_client_app, run_server
@@ -103,50 +104,13 @@ class LikeTimm(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-QUICK: dict[str, Any] = {
-    "real_batch_per_class": 4,
-    "real_batch_size": 12,
-    "inner_steps": 2,
-    "inner_epochs": 1,
-    "student_steps": 2,
-    "expert_runs": 1,
-    "expert_latest_start": 1,
-    "expert_segment": 1,
-    "expert_samples_per_snapshot": 16,
-    "frequencies": 16,
-    "pretrained_networks": 1,
-    "pretraining_epochs": 1,
-    "pool_networks": 1,
-    "pool_epochs": 1,
-    "samples_between": 8,
-    "networks": 2,
-    "queries_per_class": 2,
-    "max_views": 2,
-    "max_epochs": 2,
-    "candidates_per_class": 4,
-    "epochs": 2,
-    "epsilon": None,
-    "expected_batch": 8,
-    "noise_seed": 0,
-    "views": 2,
-    "dimensions": 8,
-    "public_range": (-1.0, 2.0),
-}
 TAKE_NETWORKS = [name for name in list_methods() if "architecture" in known_settings(name)]
 CHEAP = [name for name in TAKE_NETWORKS if name != "it-gan"]
 TRAIN_INSIDE = {"mtt", "mtt-pruned", "tesla", "dd", "label-distillation", "rtp"}
 
 
 def quick(name: str, **settings: Any) -> Any:
-    known = known_settings(name)
-    chosen = {key: value for key, value in QUICK.items() if key in known}
-    if name in ("mtt", "mtt-pruned", "tesla"):
-        chosen["learning_rate"] = 10.0
-    if "generator" in known:
-        from fedcl_distill.parameterizations import GeneratorLatents
-
-        chosen["generator"] = GeneratorLatents(width=4, generator_steps=2, inversion_steps=2)
-    return build_method(name, **{**chosen, **settings})
+    return build_method(name, **{**quick_settings(name), **settings})
 
 
 def distilled(method: Any, seed: int = 0, data: LabelledData = DATA, **more: Any) -> Any:

@@ -12,43 +12,12 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget, Distiller
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import CORE_SET, Method, all_methods, build_method, known_settings
-from fedcl_distill.parameterizations import GeneratorLatents
 from fedcl_distill.synthetic import decode, encode
+from quick_methods import quick_settings
 
 NAMES = [method.name for method in all_methods()]
 DISTILLING = [method.name for method in all_methods() if method.family != CORE_SET]
 
-# What each method calls the things that take time, made small. Of these, a method takes what it has.
-QUICK: dict[str, Any] = {
-    "real_batch_per_class": 4,
-    "real_batch_size": 16,
-    "inner_steps": 2,
-    "inner_epochs": 1,
-    "student_steps": 2,
-    "expert_runs": 1,
-    "expert_latest_start": 1,
-    "expert_segment": 1,
-    "expert_samples_per_snapshot": 16,
-    "frequencies": 16,
-    "pretrained_networks": 1,
-    "pretraining_epochs": 1,
-    "pool_networks": 1,
-    "pool_epochs": 1,
-    "samples_between": 8,
-    "networks": 2,
-    "queries_per_class": 2,
-    "max_views": 2,
-    "max_epochs": 2,
-    "candidates_per_class": 4,
-    "epochs": 2,
-    "epsilon": None,
-    "expected_batch": 8,
-    "noise_seed": 0,
-    "views": 2,
-    "dimensions": 8,
-    "public_range": (-1.0, 2.0),
-}
-GENERATOR = GeneratorLatents(width=4, generator_steps=2, inversion_steps=2)
 ONLY_IMAGES = {"it-gan", "idc", "accdd", "ncfm"}  # a generator of images, tiles of images
 FOR_FEATURES = {
     "idc": {"parameterization": "pixels", "augmentation": "none"},
@@ -58,15 +27,8 @@ FOR_FEATURES = {
 
 
 def quick(name: str, **settings: Any) -> Distiller:
-    known = known_settings(name)
-    chosen = {key: value for key, value in QUICK.items() if key in known}
-    if "architecture" in known:
-        chosen["architecture"] = "mlp:width=8"
-    if "generator" in known:
-        chosen["generator"] = GENERATOR
-    if Method.named(name).family == "trajectory matching":
-        chosen["learning_rate"] = 10.0  # the published 1000 is for segments longer than these
-    return build_method(name, **{**chosen, **settings})
+    network = {"architecture": "mlp:width=8"} if "architecture" in known_settings(name) else {}
+    return build_method(name, **{**quick_settings(name), **network, **settings})
 
 
 IMBALANCED = blobs(classes=3, per_class=20).subset(torch.arange(23))  # 20, 3 and no samples
