@@ -13,6 +13,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import find_protocol
 from fedcl_distill.networks import Architecture
 from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive, Range, settings, suggest
+from simulations.names import without_places
 from strategies.continual.streams import DOMAINS
 from strategies.federated import (
     STRATEGIES,
@@ -249,12 +250,11 @@ class FederatedSettings(FederatedData):
 
         A validation share and a fit to the budget are part of it where there are any.
         """
-        record = asdict(self)  # type: ignore[call-overload]
-        del record["data_root"]
+        record = without_places(asdict(self))  # type: ignore[call-overload]
         for name in ("validation_share", "fit_to_budget"):
             if not record[name]:
                 del record[name]
-        return dict(record)
+        return record
 
 
 STAGED_BASELINES = ("joint", "joint-distilled")

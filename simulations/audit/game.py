@@ -42,7 +42,7 @@ from fedcl_distill.settings import Count, Natural, Range, settings
 from fedcl_distill.synthetic import SyntheticSet, decode, encode, save_png
 from fedcl_distill.training import TrainConfig, fit
 from simulations.data import load_splits
-from simulations.names import Bits, MethodName
+from simulations.names import Bits, MethodName, without_places
 
 DISTIL = "distil"
 """The strategy of whoever has all data and distils them; every other name is a federated strategy."""
@@ -111,9 +111,7 @@ class AuditSettings:
 
     def as_record(self) -> dict[str, Any]:
         """JSON values that name the experiment: everything but places on this computer."""
-        record = asdict(self)
-        del record["data_root"]
-        return record
+        return without_places(asdict(self))
 
     def __str__(self) -> str:
         who = self.method if self.strategy == DISTIL else self.strategy

@@ -19,6 +19,7 @@ from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Count, Range, settings
 from fedcl_distill.synthetic import SyntheticSet, save_png
 from simulations.data import load_splits
+from simulations.names import without_places
 from simulations.running.progress import Silent, Watcher
 from simulations.running.runs import Kind, Record, make_record, settings_key
 
@@ -60,9 +61,7 @@ class GradientSettings:
 
     def as_record(self) -> dict[str, Any]:
         """JSON values that name the experiment: everything but places on this computer."""
-        record = asdict(self)
-        del record["data_root"]
-        return record
+        return without_places(asdict(self))
 
 
 def run_gradients(settings: GradientSettings, watcher: Watcher | None = None, folder: Path | None = None) -> Record:

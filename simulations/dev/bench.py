@@ -37,6 +37,7 @@ from simulations.dev.reference_loops import (
     plain_trajectory_step,
 )
 from simulations.formats import ABSENT, byte_size
+from simulations.names import without_places
 from simulations.running.processes import in_fresh_process, tune_allocator
 from simulations.running.progress import Watcher
 from simulations.running.runs import Record, append_record, make_record
@@ -79,9 +80,7 @@ class Workload:
 
     def as_record(self) -> dict[str, Any]:
         """JSON values that name the measurement: everything but places on this computer."""
-        record = asdict(self)
-        del record["data_root"]
-        return record
+        return without_places(asdict(self))
 
     def load(self) -> Splits:
         """The data, with no more test images than are judged.

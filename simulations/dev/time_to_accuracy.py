@@ -17,7 +17,7 @@ from fedcl_distill.settings import Count, Positive, settings
 from fedcl_distill.synthetic import SyntheticSet
 from simulations.data import load_splits
 from simulations.dev.reference_loops import PlainDM, PlainDSA
-from simulations.names import MethodName, ProtocolName
+from simulations.names import MethodName, ProtocolName, without_places
 from simulations.running.processes import answers, tune_allocator
 from simulations.running.progress import Watcher
 from simulations.running.runs import Record, append_record, finished_keys, make_record, read_records, settings_key
@@ -112,9 +112,7 @@ class TimeToAccuracySettings:
 
     def as_record(self) -> dict[str, Any]:
         """JSON values that name the race: everything but places on this computer."""
-        record = asdict(self)
-        del record["data_root"]
-        return record
+        return without_places(asdict(self))
 
 
 def run_time_to_accuracy(

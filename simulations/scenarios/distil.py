@@ -19,7 +19,7 @@ from fedcl_distill.synthetic import BITS, SyntheticSet, encoded_bytes, load, sav
 from simulations.costs import Meter
 from simulations.data import load_splits
 from simulations.distillations import ShownDistillation
-from simulations.names import Bits, MethodName, ProtocolName
+from simulations.names import Bits, MethodName, ProtocolName, without_places
 from simulations.running.progress import Silent, Stage, Watcher
 from simulations.running.runs import Kind, Record, make_record, settings_key
 
@@ -97,8 +97,7 @@ class DistilSettings:
 
     def as_record(self) -> dict[str, Any]:
         """JSON values that name the experiment: everything but places on this computer."""
-        record = asdict(self)
-        del record["data_root"]
+        record = without_places(asdict(self))
         if self.distil_plateau is None:  # so that results of before there was such a thing keep their keys
             del record["distil_plateau"]
         return record

@@ -29,7 +29,7 @@ from fedcl_distill.statistics import (
 )
 from fedcl_distill.synthetic import encoded_bytes, load, save
 from simulations.data import load_splits
-from simulations.names import Bits, ProtocolName
+from simulations.names import Bits, ProtocolName, without_places
 from simulations.running.progress import Silent, Watcher
 from simulations.running.runs import Kind, Record, checkpoint_of, make_record, settings_key
 from simulations.scenarios.distil import judge
@@ -94,9 +94,7 @@ class PrivacySettings:
 
     def as_record(self) -> dict[str, Any]:
         """JSON values that name the experiment: everything but places on this computer."""
-        record = asdict(self)
-        del record["data_root"]
-        return record
+        return without_places(asdict(self))
 
     def __str__(self) -> str:
         who = "one place" if self.nodes == 1 else f"{self.nodes} nodes"

@@ -22,7 +22,7 @@ from fedcl_distill.settings import Count, settings
 from fedcl_distill.synthetic import SyntheticSet, load
 from fedcl_distill.training import accuracy, fit, train_config_for
 from simulations.data import load_splits
-from simulations.names import ProtocolName
+from simulations.names import ProtocolName, without_places
 from simulations.running.progress import Silent, Watcher
 from simulations.running.runs import (
     RESULTS,
@@ -194,8 +194,7 @@ def _way(cell: CrossSettings) -> tuple[Any, ...]:
 
 def _named(saved: SavedSet, cell: CrossSettings, architecture: str | None) -> dict[str, Any]:
     """JSON values that name one judgement."""
-    settings = asdict(cell)
-    del settings["data_root"]
+    settings = without_places(asdict(cell))
     samples = len(saved.synthetic)
     named = {"set": saved.digest, "file": saved.path.name, "method": saved.method, "samples": samples}
     return {**settings, **named, "data": saved.data(cell.data), "architecture": architecture}
@@ -325,8 +324,7 @@ def compare_robustness(
 
 
 def _robustness_named(saved: SavedSet, cell: RobustnessSettings) -> dict[str, Any]:
-    settings = asdict(cell)
-    del settings["data_root"]
+    settings = without_places(asdict(cell))
     named = {"set": saved.digest, "file": saved.path.name, "method": saved.method, "levels": list(cell.levels)}
     return {**settings, **named, "data": saved.data(cell.data)}
 
