@@ -206,7 +206,7 @@ class DataSpec:
                 tasks=tuple(int(task) for task in record["tasks"]) if record.get("tasks") else None,
                 feature_names=tuple(str(name) for name in record.get("feature_names", ())),
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"data spec: a value is out of place: {error}") from error
 
 

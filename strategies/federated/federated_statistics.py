@@ -125,8 +125,6 @@ class FederatedStatistics(FederatedStrategy):
         """What nodes are asked."""
         return StatisticsRequest(
             seed=context.seed,
-            mean=context.test.normalisation.mean,
-            std=context.test.normalisation.std,
             statistics=self.spec(context.seed).settings(),
             bits=self.bits,
         )

@@ -24,6 +24,7 @@ from strategies.federated.requests import (
     StatisticsRequest,
     config_of,
     round_of,
+    spec_in,
 )
 
 _USED_KEY = "used-round"
@@ -69,7 +70,7 @@ class Task:
 
     Attributes:
         content: of the request.
-        data: the node's own.
+        data: the node's own, in the terms of the run.
         partition: which part of all data these are.
         device: where to compute.
         state: what the node keeps over rounds.
@@ -88,6 +89,12 @@ class Task:
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS
     methods: Mapping[str, Distiller] = field(default_factory=dict)
     identity: NodeIdentity | None = None
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """What the run agreed on, which answers carry: how far a node's own values reach is nobody's business."""
+        spec = spec_in(self.content)
+        return self.data.value_range if spec is None else spec.value_range
 
     @property
     def server_round(self) -> int:

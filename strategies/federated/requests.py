@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import torch
 from flwr.app import ConfigRecord, RecordDict
 
-from fedcl_distill.data import LabelledData, Normalisation
+from fedcl_distill.data import DataSpec, LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.seeding import derive_seed
@@ -124,7 +124,24 @@ def _basic(kind: Any) -> tuple[type, bool]:
 R = TypeVar("R", bound="Request")
 
 CONFIG = "config"
+SPEC = "data"
+"""Under which every message of a run carries what data look like there."""
 _ROUND_KEY = "server-round"
+
+
+def spec_record(spec: DataSpec) -> ConfigRecord:
+    """``spec`` as messages carry it."""
+    return ConfigRecord(spec.as_record())
+
+
+def spec_in(content: RecordDict) -> DataSpec | None:
+    """What data look like in the run that a request belongs to; None where it does not say.
+
+    Raises:
+        DataError: it is no specification.
+    """
+    record = content.get(SPEC)
+    return DataSpec.from_record(dict(record)) if isinstance(record, ConfigRecord) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +150,9 @@ class Request:
 
     Attributes:
         seed: of the run; a node derives its own from this, the round and its partition.
-        mean, std: the normalisation that all nodes and the server share, in unit values.
     """
 
     seed: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
     def to_record(self, server_round: int) -> ConfigRecord:
         return ConfigRecord({**to_flat(self), _ROUND_KEY: server_round})
@@ -155,10 +169,6 @@ class Request:
     def extended(self, kind: type[R], **more: Any) -> R:
         """The same asked for with ``more`` to it, as a request of another ``kind``."""
         return kind(**{one.name: getattr(self, one.name) for one in fields(self)}, **more)
-
-    def with_normalisation(self, data: LabelledData) -> LabelledData:
-        """``data``, normalised as the server asks: a node that measured its own would speak another language."""
-        return data.with_spec(normalisation=Normalisation(self.mean, self.std))
 
     def seed_for(self, server_round: int, partition: int) -> int:
         """The seed of one node in one round, the same wherever and in whatever order nodes run."""
@@ -190,7 +200,7 @@ class StatisticsRequest(Request):
 
     def measure(self, data: LabelledData, device: str = "cpu") -> ClassStatistics:
         """Do as asked; classes that the node does not hold have count 0."""
-        return class_statistics(self.with_normalisation(data), self.specification, device=device)
+        return class_statistics(data, self.specification, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,8 +243,8 @@ class _NoisyRequest(StatisticsRequest):
         return Shares.of(self.shares)
 
     def public(self, data: LabelledData) -> LabelledData:
-        """``data`` on the scale of the run, which nobody measured."""
-        return publicly_scaled(data, Normalisation(self.mean, self.std))
+        """``data`` on a scale that nobody measured, whatever a message says of scales; SettingsError if there is none."""
+        return publicly_scaled(data)
 
 
 @dataclass(frozen=True, kw_only=True)

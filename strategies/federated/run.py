@@ -173,7 +173,7 @@ def run_server(
             raise SettingsError("a run whose server trains no network of ours takes no initial model and no checkpoint")
         return _train_elsewhere(grid, chosen, test, run, on_round)
     context = run.context(grid, test, chosen.network)
-    metered, collector, learner = MeteredGrid(grid), context.collector, context.learner
+    metered, collector, learner = MeteredGrid(grid, spec=test.spec), context.collector, context.learner
     server = chosen.server(context)
     progress = None
     if checkpoint is not None:
@@ -247,7 +247,7 @@ def make_options(given: Mapping[str, Any]) -> RunOptions:
 
 def _collect(grid: Grid, strategy: FederatedStrategy, test: LabelledData, run: RunOptions) -> CollectedSets:
     context = run.context(grid, test)
-    server, metered, collector = strategy.server(context), MeteredGrid(grid), context.collector
+    server, metered, collector = strategy.server(context), MeteredGrid(grid, spec=test.spec), context.collector
     if not isinstance(server, LearnsFromSets) or strategy.needs_model:
         raise SettingsError(f"nodes of {type(strategy).__name__} do not answer with sets that stand for themselves")
     messages = server.configure_train(1, ArrayRecord(), ConfigRecord({"server-round": 1}), metered)

@@ -9,6 +9,7 @@ result is that of the pooled data, however these are divided.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
@@ -41,7 +42,9 @@ def sum_features(task: Task) -> RecordDict:
     """Class-wise sums of features of the node's data."""
     request = StatisticsRequest.of(task.content)
     task.admit_sums(request)
-    return pack_payload(SUMS, encode_statistics(request.measure(task.data, task.device), request.bits))
+    sums = request.measure(task.data, task.device)
+    agreed = replace(sums, domain=replace(sums.domain, value_range=task.value_range))
+    return pack_payload(SUMS, encode_statistics(agreed, request.bits))
 
 
 SUMMED = ClientStep("statistics", sum_features)

@@ -12,6 +12,7 @@ from fedcl_distill.engine import Distiller
 from fedcl_distill.errors import DataError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, NetworkLimits
 from strategies.federated.client import device_of, partition_of, respond
+from strategies.federated.requests import spec_in
 from strategies.federated.strategy import ClientStep, registered_steps
 from strategies.federated_continual.stages import answer_roll_call, stage_of
 from strategies.federated_continual.strategy import STRATEGIES
@@ -42,6 +43,9 @@ def make_client_app(
         def answer(message: Message, context: Context) -> Message:
             started = time.monotonic()
             stream, stage = load_stream(context), stage_of(message.content)
+            spec = spec_in(message.content)
+            if spec is not None:
+                stream = stream.conformed(spec)
             position = stream.position_at(stage)
             if position is None:
                 raise DataError(f"this node has nothing new at stage {stage}")

@@ -89,7 +89,7 @@ class _Server:
     ) -> None:
         self._run, self._on_stage, self._checkpoint = run, on_stage, checkpoint
         self._tests, self._all_stages = tests, stages
-        self._grid = MeteredGrid(grid)
+        self._grid = MeteredGrid(grid, spec=tests[0].spec)
         context = run.context(grid, tests[0])
         self._collector, self._learner = context.collector, context.learner
         self._name = "" if checkpoint is None else self._fingerprint(strategy)
