@@ -16,10 +16,11 @@ from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
 from fedcl_distill.settings import Count, Natural, NonNegative, settings
 from fedcl_distill.synthetic import BITS, SyntheticSet, encoded_bytes, load, save, save_png
+from fedcl_distill.synthetic.quantise import Bits
 from simulations.costs import Meter
 from simulations.data import load_splits, tell_notes
 from simulations.distillations import ShownDistillation
-from simulations.names import Bits, MethodName, ProtocolName, without_places
+from simulations.names import MethodName, ProtocolName, without_places
 from simulations.running.progress import Silent, Stage, Watcher
 from simulations.running.runs import Kind, Record, make_record, settings_key
 
