@@ -21,7 +21,7 @@ _MOST_NAMES = 10
 
 
 def conform(data: LabelledData, spec: DataSpec) -> LabelledData:
-    """``data`` as data of the kind that ``spec`` describes: the same samples, in the order and on the scale of ``spec``.
+    """``data`` as data of the kind that ``spec`` describes: the same samples, in its order and on its scale.
 
     Labels go by the names of classes, whatever their order here; classes that ``data`` lack have no samples. Columns of
     tables go by their names where both sides name them. Normalisation, permission to mirror and tasks are those of
@@ -70,7 +70,8 @@ def _in_classes_of(spec: DataSpec, data: LabelledData) -> Tensor:
     unknown = _without(held, wanted)
     if unknown:
         raise DataError(
-            f"{data.name}: class {_listed(unknown)} is none of those agreed on, {_listed(wanted)}{_unnamed(own, wanted)}"
+            f"{data.name}: class {_listed(unknown)} is none of those agreed on, {_listed(wanted)}"
+            + _unnamed(own, wanted)
         )
     _places(own, held, f"{data.name}: class")
     places = torch.zeros(len(own), dtype=torch.int64)

@@ -48,10 +48,15 @@ class Normalisation:
 
         Numbers are rounded to float32, in which they are applied: payloads so carry them in half the bytes.
         """
-        flat = unit.double().transpose(0, 1).flatten(1)
-        std = flat.std(dim=1, correction=0)
+        variance, mean = torch.var_mean(unit.double().transpose(0, 1).flatten(1), dim=1, correction=0)
+        return cls.of_moments(mean, variance, min_std=min_std)
+
+    @classmethod
+    def of_moments(cls, mean: Tensor, variance: Tensor, *, min_std: float = 1e-6) -> Normalisation:
+        """What :meth:`of` gives for data of this ``mean`` and ``variance``, float64 (channels,)."""
+        std = variance.sqrt()
         std = std.where(std >= min_std, std.new_ones(()))
-        return cls(tuple(flat.mean(dim=1).float().tolist()), tuple(std.float().tolist()))
+        return cls(tuple(mean.float().tolist()), tuple(std.float().tolist()))
 
     def applies_like(self, other: Normalisation) -> bool:
         """Whether both map values alike, in float32."""

@@ -116,8 +116,8 @@ def _describe(settings: FederatedSettings) -> str:
 
 def _outcome(result: FederatedResult) -> str:
     last = result.rounds[-1]
-    rejected = f", {len(result.rejections)} answers rejected" if result.rejections else ""
-    return f"accuracy {100 * last.accuracy:.1f} %, {last.bytes_up:,} bytes up, {last.bytes_down:,} down{rejected}"
+    rejected = f"{len(result.rejections)} ANSWERS REJECTED, " if result.rejections else ""
+    return f"{rejected}accuracy {100 * last.accuracy:.1f} %, {last.bytes_up:,} bytes up, {last.bytes_down:,} down"
 
 
 @contextmanager

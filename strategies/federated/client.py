@@ -17,6 +17,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, NetworkLimits
 from fedcl_distill.privacy import PrivacyBudget
 from fedcl_distill.statistics.noisy import errors_kept_back
+from strategies.federated.agreement import DESCRIBE
 from strategies.federated.answers import METRICS, ClientReport
 from strategies.federated.identity import NodeIdentity
 from strategies.federated.internals import PARTITION_ID_KEY
@@ -67,7 +68,7 @@ def make_client_app(
     """
     app = ClientApp(mods=list(mods))
     node = Node(load_data, methods or {}, load_budget, network_limits, load_identity)
-    for step in registered_steps():
+    for step in (DESCRIBE, *registered_steps()):
         if load_budget is None or step.protected:
             (app.train(step.action) if step.action else app.train())(_handler(node, step))
     return app
@@ -99,7 +100,7 @@ def add_distilling(
         SettingsError: the app has a handler for one of these messages.
     """
     node = Node(load_data, methods or {}, load_budget, network_limits, load_identity)
-    for step in registered_steps():
+    for step in (DESCRIBE, *registered_steps()):
         if step.action and (load_budget is None or step.protected):
             try:
                 app.train(step.action)(_handler(node, step))

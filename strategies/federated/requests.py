@@ -243,7 +243,7 @@ class _NoisyRequest(StatisticsRequest):
         return Shares.of(self.shares)
 
     def public(self, data: LabelledData) -> LabelledData:
-        """``data`` on a scale that nobody measured, whatever a message says of scales; SettingsError if there is none."""
+        """``data`` on a scale that nobody measured, whatever messages say; SettingsError if there is none."""
         return publicly_scaled(data)
 
 

@@ -121,7 +121,6 @@ def test_impossible_shares_are_refused(strategy, share):
 
 
 def test_variates_cannot_be_bounded():
-    train, _ = data_and_test()
     settings = quick(strategy="scaffold")
     network = Architecture.parse("mlp:width=8").build((6,), 3, seed=0)
     with pytest.raises(SettingsError, match="client_share"):

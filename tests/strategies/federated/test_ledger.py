@@ -41,7 +41,7 @@ def _uploaded(message: Message) -> int:
 
 def test_flowers_own_fedavg_is_metered():
     settings = quick(strategy="fedavg", clients=3)
-    train, test = data_and_test()
+    train, _ = data_and_test()
     with _Listening(honest_app(settings, train), 3) as inner:
         inner.heard = []
         metered = MeteredGrid(inner)
@@ -77,7 +77,7 @@ def test_models_cost_more_than_sets():
 
 def test_pushed_and_pulled_messages_are_metered_too():
     settings = quick(clients=2)
-    train, test = data_and_test()
+    train, _ = data_and_test()
     content = RecordDict({"config": settings.distillation.request(settings.seed).to_record(7)})
     with InProcessGrid(honest_app(settings, train), 2) as inner:
         metered = MeteredGrid(inner)
