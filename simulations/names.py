@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fedcl_distill.evaluation import PROTOCOLS
 from fedcl_distill.methods import list_methods
 from fedcl_distill.settings import Known
 
-Bits = Literal[2, 4, 8, 16, 32]
-"""Of each stored or sent value."""
 MethodName = Annotated[str, Known("method", list_methods)]
 ProtocolName = Annotated[str, Known("protocol", lambda: tuple(PROTOCOLS))]
 

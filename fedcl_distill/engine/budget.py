@@ -39,7 +39,8 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.steps is None and self.seconds is None:
-            raise SettingsError("a budget needs steps or seconds")
+            beside = "" if self.plateau is None else ", beside plateau too"
+            raise SettingsError(f"a budget needs steps or seconds{beside}")
 
     def now(self) -> float:
         """The clock's reading, in seconds; only differences mean anything."""

@@ -13,17 +13,19 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.data.spec import DataSpec, spec_of
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.parameterizations import Parameterization, Pixels, Tiles
+from fedcl_distill.settings import Count, settings
 from fedcl_distill.synthetic import SyntheticSet, encoded_bytes
+from fedcl_distill.synthetic.quantise import Bits
 
 AbsentClasses = Literal["error", "skip"]
 
 
-@dataclass(frozen=True)
+@settings
 class ByteBudget:
     """As many samples as fit into ``total_bytes`` once encoded with ``bits`` a value, provenance left out."""
 
-    total_bytes: int
-    bits: int = 8
+    total_bytes: Count
+    bits: Bits = 8
 
 
 Size = int | Sequence[int] | ByteBudget

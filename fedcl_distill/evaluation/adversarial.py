@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.errors import DataError
 from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.seeding import generator_for
+from fedcl_distill.settings import Count, NonNegative, Positive, settings
 
 
-@dataclass(frozen=True)
+@settings
 class PGD:
     """L∞ projected gradient ascent of the cross entropy with random starts (Madry et al. 2018).
 
@@ -28,16 +29,10 @@ class PGD:
         SettingsError: on construction, if a number is out of range.
     """
 
-    epsilon: float = 8 / 255
-    steps: int = 20
-    step_size: float | None = None
-    restarts: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.epsilon < float("inf") or self.steps < 1 or self.restarts < 1:
-            raise SettingsError("PGD needs a finite epsilon ≥ 0 and at least one step and one start")
-        if self.step_size is not None and not 0 < self.step_size < float("inf"):
-            raise SettingsError(f"PGD needs a positive step_size or None, got {self.step_size}")
+    epsilon: NonNegative = 8 / 255
+    steps: Count = 20
+    step_size: Positive | None = None
+    restarts: Count = 1
 
     @property
     def stride(self) -> float:

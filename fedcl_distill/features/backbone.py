@@ -20,6 +20,7 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.registry import Registry
+from fedcl_distill.settings import Count, checked
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """What torchvision and timm normalise images by."""
@@ -232,10 +233,9 @@ class RandomFeatures(nn.Module):
 
     which: Tensor
 
-    def __init__(self, count: int = 500, seed: int = 0) -> None:
+    @checked
+    def __init__(self, count: Count = 500, seed: int = 0) -> None:
         super().__init__()
-        if type(count) is not int or count < 1:
-            raise SettingsError(f"random features: count must be a whole number at least 1, got {count!r}")
         self.count, self.seed = count, seed
         self.register_buffer("which", torch.tensor([count, seed]))  # all that a fingerprint has to name
 

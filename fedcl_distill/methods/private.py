@@ -8,7 +8,6 @@ from pathlib import Path
 
 from fedcl_distill.errors import CheckpointError, SettingsError
 from fedcl_distill.privacy import NoiseSource, PrivacyTarget
-from fedcl_distill.privacy.accounting import check_target
 
 
 def checked_target(epsilon: float | None, delta: float) -> PrivacyTarget | None:
@@ -17,10 +16,8 @@ def checked_target(epsilon: float | None, delta: float) -> PrivacyTarget | None:
     Raises:
         SettingsError: a value is out of range.
     """
-    if epsilon is None or epsilon == 0:
-        check_target(1.0, delta)
-        return None
-    return PrivacyTarget(epsilon, delta)
+    target = PrivacyTarget(epsilon or 1.0, delta)
+    return target if epsilon else None
 
 
 def checked_range(given: Sequence[float] | None) -> tuple[float, float] | None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.seeding import generator_for
+from fedcl_distill.settings import Count, Natural, Range, settings
 from simulations.attacks.base import Attack, Goal, require, require_class
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class Backdoor(Attack):
     """The class of the target holds images of other classes with a bright patch in a corner (Gu et al. 2017, BadNets).
 
@@ -28,13 +30,9 @@ class Backdoor(Attack):
         SettingsError: where the data are no images, or smaller than the patch.
     """
 
-    target: int = 0
-    size: int = 3
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.size >= 1 and 0 < self.share <= 1, "a patch needs size ≥ 1 and share in (0, 1]")
+    target: Natural = 0
+    size: Count = 3
+    share: Annotated[float, Range(gt=0, le=1)] = 0.5
 
     def poison(self, data: LabelledData, seed: int) -> LabelledData:
         require_class(self.target, data)

@@ -8,6 +8,7 @@ from flwr.app import RecordDict
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.settings import Count, settings
 from simulations.attacks.inflation import inflated
 
 
@@ -24,7 +25,7 @@ class Goal:
     target: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class Attack:
     """An attack by messages that every check of form lets pass.
 
@@ -35,13 +36,10 @@ class Attack:
         SettingsError: on construction, if a value is out of range.
     """
 
-    inflation: int = 1
+    inflation: Count = 1
 
     needs_model = False
     """Whether it changes a model, so that only strategies whose nodes get and send one can be attacked."""
-
-    def __post_init__(self) -> None:
-        require(self.inflation >= 1, f"inflation must be at least 1, got {self.inflation}")
 
     def poison(self, data: LabelledData, seed: int) -> LabelledData:
         """What the client works on instead of its own ``data``."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.seeding import generator_for
+from fedcl_distill.settings import settings
 from simulations.attacks.base import Attack
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class Garbage(Attack):
     """Every value is drawn uniformly from the range that values may have; labels and counts stay as they are."""
 

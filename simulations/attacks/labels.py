@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Annotated
 
 import torch
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.seeding import generator_for
+from fedcl_distill.settings import Count, Natural, Range, settings
 from simulations.attacks.base import Attack, Goal, require, require_class
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class LabelFlip(Attack):
     """Samples get the label of another class: the next one, or a target for those of a source.
 
@@ -23,13 +25,11 @@ class LabelFlip(Attack):
         share: of the samples concerned, in (0, 1].
     """
 
-    source: int = -1
-    target: int = -1
-    share: float = 1.0
+    source: Annotated[int, Range(ge=-1)] = -1
+    target: Annotated[int, Range(ge=-1)] = -1
+    share: Annotated[float, Range(gt=0, le=1)] = 1.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 < self.share <= 1, f"share must be in (0, 1], got {self.share}")
         require((self.source < 0) == (self.target < 0), "a flip needs both source and target, or neither")
         require(self.source < 0 or self.source != self.target, "source and target are the same class")
 
@@ -44,7 +44,7 @@ class LabelFlip(Attack):
         return None if self.source < 0 else Goal(test.subset(test.indices_of(self.source)), self.target)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class ClassFlood(Attack):
     """All samples that are not of the target's class are said to be, and to be very many: a flood of one class.
 
@@ -52,8 +52,8 @@ class ClassFlood(Attack):
         target: the class.
     """
 
-    inflation: int = 100
-    target: int = 0
+    inflation: Count = 100
+    target: Natural = 0
 
     def poison(self, data: LabelledData, seed: int) -> LabelledData:
         require_class(self.target, data)

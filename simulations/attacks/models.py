@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from simulations.attacks.base import Attack, require
+from fedcl_distill.settings import Positive, settings
+from simulations.attacks.base import Attack
 from strategies.federated.answers import WEIGHTS, unpack_weights
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class SignFlip(Attack):
     """What training changed, times a negative number: the model is taken back along the way it should have gone.
 
@@ -19,13 +17,9 @@ class SignFlip(Attack):
         scale: positive: how far.
     """
 
-    scale: float = 1.0
+    scale: Positive = 1.0
 
     needs_model = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 < self.scale < math.inf, f"scale must be positive and finite, got {self.scale}")
 
     def send(self, question: RecordDict, answer: RecordDict) -> RecordDict:
         before, after = unpack_weights(question), unpack_weights(answer)

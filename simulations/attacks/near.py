@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,10 +11,11 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import default_architecture
 from fedcl_distill.seeding import derive_seed
+from fedcl_distill.settings import Count, settings
 from simulations.attacks.base import Attack
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class NearTarget(Attack):
     """Every class is filled with the samples of other classes that look most like it.
 
@@ -25,7 +26,7 @@ class NearTarget(Attack):
         width: of the network.
     """
 
-    width: int = 32
+    width: Count = 32
 
     @torch.no_grad()
     def poison(self, data: LabelledData, seed: int) -> LabelledData:

@@ -6,13 +6,14 @@ Shares of noise at every node, for a server that sees the total alone, are in :m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from typing import Literal
 
 from flwr.app import RecordDict
 
-from fedcl_distill.errors import SettingsError
 from fedcl_distill.privacy import NoiseSource, PrivacyTarget, for_group
-from fedcl_distill.privacy.accounting import KEY, Guarantee, check_target
+from fedcl_distill.privacy.accounting import DELTA, KEY, Delta, Guarantee
+from fedcl_distill.settings import NonNegative, settings
 from fedcl_distill.statistics import (
     ClassStatistics,
     NoisyExpectation,
@@ -35,7 +36,7 @@ from strategies.federated.strategy import ClientStep
 NODE, NODES, SERVER = "node", "nodes", "server"
 
 
-@dataclass(frozen=True)
+@settings
 class PrivacyOptions:
     """How private statistics shall be.
 
@@ -49,15 +50,10 @@ class PrivacyOptions:
             guarantee is what holds then.
     """
 
-    epsilon: float = 0.0
-    delta: float = 1e-5
-    trust: str = NODE
+    epsilon: NonNegative = 0.0
+    delta: Delta = DELTA
+    trust: Literal["node", "nodes", "server"] = "node"
     disjoint_clients: bool = False
-
-    def __post_init__(self) -> None:
-        if self.trust not in (NODE, NODES, SERVER):
-            raise SettingsError(f"statistics: trust must be {NODE!r}, {NODES!r} or {SERVER!r}, got {self.trust!r}")
-        check_target(self.epsilon or 1.0, self.delta)
 
     @property
     def target(self) -> PrivacyTarget:
