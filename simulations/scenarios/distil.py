@@ -18,7 +18,7 @@ from fedcl_distill.settings import Count, Natural, NonNegative, settings
 from fedcl_distill.synthetic import BITS, SyntheticSet, encoded_bytes, load, save, save_png
 from fedcl_distill.synthetic.quantise import Bits
 from simulations.costs import Meter
-from simulations.data import load_splits
+from simulations.data import load_splits, tell_notes
 from simulations.distillations import ShownDistillation
 from simulations.names import MethodName, ProtocolName, without_places
 from simulations.running.progress import Silent, Stage, Watcher
@@ -130,6 +130,7 @@ def run_distil(
     """
     started, watcher, folder = time.monotonic(), watcher or Silent(), Path(out_dir)
     splits = load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit)
+    notes = tell_notes(splits.notes, watcher)
     checkpoint = folder / "checkpoints" / f"{settings.key}.pt" if checkpoints else None
     with watcher.stage(str(settings)):
         meter = Meter(settings.device)
@@ -148,6 +149,7 @@ def run_distil(
         **evaluation.as_record("evaluation"),
         "files": files,
         "class_names": list(synthetic.class_names),
+        **notes,
     }
     return make_record(Kind.DISTIL, settings.as_record(), metrics, time.monotonic() - started)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from simulations.attacks import AttackedSettings
 from simulations.attacks.success import dropped_samples, success_rate
+from simulations.data import tell_notes
 from simulations.flower.app import central_test_data, client_app, client_parts
 from simulations.running.progress import Silent, Stage, Watcher
 from simulations.running.runs import Record, make_record
@@ -40,9 +41,10 @@ def run_federated(
         SettingsError, DataError: settings that do not fit each other or the data.
         QuorumError: too few valid answers in some round.
     """
-    started = time.monotonic()
+    started, watcher = time.monotonic(), watcher or Silent()
+    notes = tell_notes(central_test_data(settings).notes, watcher)
     result = simulate(settings, watcher, checkpoint)
-    metrics = {**result.as_record(), **_of_attack(settings, result)}
+    metrics = {**result.as_record(), **_of_attack(settings, result), **notes}
     return make_record(KIND, settings.as_record(), metrics, time.monotonic() - started)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from simulations.data import tell_notes
 from simulations.flower.app import central_test_data
 from simulations.flower.federated_continual_app import KIND, client_app, client_streams
 from simulations.running.progress import Silent, Watcher
@@ -38,9 +39,10 @@ def run_federated_continual(
         SettingsError, DataError: settings that do not fit each other or the data.
         QuorumError: too few valid answers in some round.
     """
-    started = time.monotonic()
+    started, watcher = time.monotonic(), watcher or Silent()
+    notes = tell_notes(central_test_data(settings).notes, watcher)
     result = simulate(settings, watcher, checkpoint)
-    return make_record(KIND, settings.as_record(), result.as_record(), time.monotonic() - started)
+    return make_record(KIND, settings.as_record(), {**result.as_record(), **notes}, time.monotonic() - started)
 
 
 def simulate(
