@@ -33,8 +33,8 @@ def conform(data: LabelledData, spec: DataSpec) -> LabelledData:
         spec: what all who work together agreed on.
 
     Raises:
-        DataError: samples have another shape, a class with samples or a column has no counterpart, a name stands for
-            two of them, or values are far outside the range.
+        DataError: samples have another shape or backbone, a class with samples or a column has no counterpart, a name
+            stands for two of them, or values are far outside the range.
 
     Example:
         >>> here = from_arrays([[1.0, 2.0], [3.0, 4.0]], ["dog", "cat"])
@@ -44,6 +44,8 @@ def conform(data: LabelledData, spec: DataSpec) -> LabelledData:
     """
     if data.spec == spec and data.spec.feature_names == spec.feature_names:
         return data
+    if data.spec.backbone != spec.backbone:
+        raise DataError(f"{data.name}: samples are {data.spec.made_by}; agreed on are {spec.made_by}")
     samples, labels = _in_columns_of(spec, data), _in_classes_of(spec, data)
     agreed = replace(spec, value_range=_range_of(samples, spec, data.name))
     return replace(data, samples=samples, labels=labels, spec=agreed)

@@ -77,6 +77,8 @@ class DataSpec:
         allow_hflip: whether an image seen in a mirror keeps its class (not so for digits); augmentation asks. It is
             told, never guessed: False unless whoever knows the data says so.
         tasks: the task of each class, for streams that tell the task; None where there are none.
+        backbone: fingerprint of the frozen network that made the features; "" for data as they are. Features of
+            different networks are data of different kinds.
         feature_names: one name a feature, where they are known; they say what exported tables call their columns and
             do not count when specs are compared.
 
@@ -97,6 +99,7 @@ class DataSpec:
     value_range: tuple[float, float] = (0.0, 1.0)
     allow_hflip: bool = False
     tasks: tuple[int, ...] | None = None
+    backbone: str = ""
     feature_names: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
@@ -123,6 +126,11 @@ class DataSpec:
     def is_image(self) -> bool:
         return len(self.sample_shape) == 3
 
+    @property
+    def made_by(self) -> str:
+        """Of which backbone samples are features, in words."""
+        return f"features of the backbone {self.backbone[:50]!r}" if self.backbone else "of no backbone that is named"
+
     def describe_difference(self, other: DataSpec) -> str | None:
         """What ``other`` has otherwise than this spec, in one clause; None where they describe data of one kind.
 
@@ -139,6 +147,8 @@ class DataSpec:
             return "normalised with another mean or standard deviation than expected"
         if other.value_range != self.value_range:
             return f"value range {other.value_range}, expected {self.value_range}"
+        if other.backbone != self.backbone:
+            return f"they are {other.made_by}, expected {self.made_by}"
         if None not in (self.tasks, other.tasks) and other.tasks != self.tasks:
             return "classes belong to other tasks than expected"
         return None
@@ -185,6 +195,7 @@ class DataSpec:
             "allow_hflip": self.allow_hflip,
         }
         optional = {"tasks": self.tasks, "feature_names": self.feature_names}
+        record |= {"backbone": self.backbone} if self.backbone else {}
         return record | {name: list(value) for name, value in optional.items() if value}
 
     @classmethod
@@ -195,7 +206,7 @@ class DataSpec:
             DataError: something is missing, superfluous or out of place.
         """
         known = {"sample_shape", "class_names", "mean", "std", "value_range", "allow_hflip"}
-        missing, superfluous = known - set(record), set(record) - known - {"tasks", "feature_names"}
+        missing, superfluous = known - set(record), set(record) - known - {"tasks", "backbone", "feature_names"}
         if missing or superfluous:
             raise DataError(f"data spec: missing {sorted(missing)}, superfluous {sorted(superfluous)}")
         try:
@@ -209,6 +220,7 @@ class DataSpec:
                 value_range=(low, high),
                 allow_hflip=bool(record["allow_hflip"]),
                 tasks=tuple(int(task) for task in record["tasks"]) if record.get("tasks") else None,
+                backbone=str(record.get("backbone", "")),
                 feature_names=tuple(str(name) for name in record.get("feature_names", ())),
             )
         except (TypeError, ValueError, OverflowError) as error:

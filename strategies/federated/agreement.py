@@ -205,6 +205,7 @@ def common_spec(statements: Sequence[Statement], own: LabelledData) -> DataSpec:
         value_range=(0.0, 1.0) if pixels else (moments.low, moments.high),
         allow_hflip=own.allow_hflip and all(one.spec.allow_hflip for one in statements),
         feature_names=columns,
+        backbone=own.spec.backbone,
     )
 
 
