@@ -20,7 +20,7 @@ from fedcl_distill.statistics.codec import BITS, StatisticsExpectation, Statisti
 from fedcl_distill.statistics.noisy import COUNTS, NoisyStatistics, Shares, max_mean, release_guarantee
 from fedcl_distill.statistics.spec import StatisticsSpec
 from fedcl_distill.statistics.sums import shapes_of
-from fedcl_distill.synthetic import Limits
+from fedcl_distill.synthetic.container import Limits
 from fedcl_distill.synthetic.codec import STORED_DTYPES, as_payload_error
 from fedcl_distill.synthetic.container import (
     DEFAULT_LIMITS,

@@ -148,7 +148,7 @@ def _federation(settings: AuditSettings) -> Maker:
     from simulations.scenarios.federated import quiet_flower
     from simulations.settings import FederatedSettings
     from strategies.federated import InProcessGrid, list_strategies, make_client_app, run_server
-    from strategies.federated.weights import put_weights
+    from strategies.federated.answers import put_weights
 
     if settings.strategy not in list_strategies():
         raise SettingsError(f"unknown strategy {settings.strategy!r}; known: {DISTIL}, {', '.join(list_strategies())}")

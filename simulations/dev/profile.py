@@ -174,7 +174,7 @@ def _rounds(name: str, work: Workload, data: Splits, tick: Tick) -> None:
         ServerContext,
         make_client_app,
     )
-    from strategies.federated.weights import weights_of
+    from strategies.federated.answers import weights_of
 
     through = {"architecture": _text(work), "real_batch_per_class": work.real_batch_per_class}
     one_shot = OneShot({"name": "dm", **through}, images_per_class=work.images_per_class, steps=_DISTIL_STEPS)

@@ -21,10 +21,10 @@ from fedcl_distill.training import fit
 from simulations.flower.app import central_test_data, client_parts
 from simulations.settings import FederatedSettings
 from strategies.federated import ByteLedger, DistilRequest, FederatedResult, RoundResult
+from strategies.federated.answers import weights_of
 from strategies.federated.grid import FIRST_NODE, Entry
 from strategies.federated.learner import Learner
 from strategies.federated.run import OnRound
-from strategies.federated.weights import weights_of
 
 Stage = tuple[ArrayRecord, SyntheticSet | None]
 """Weights after a round and, where there is one, the synthetic set they were trained on."""

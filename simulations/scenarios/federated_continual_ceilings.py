@@ -20,8 +20,8 @@ from simulations.flower.federated_continual_app import client_streams
 from simulations.scenarios.ceilings import pooled, raw_bytes
 from simulations.settings import FederatedContinualSettings
 from strategies.federated import ByteLedger
+from strategies.federated.answers import weights_of
 from strategies.federated.learner import Learner
-from strategies.federated.weights import weights_of
 from strategies.federated_continual import (
     ClientStream,
     FederatedContinualResult,

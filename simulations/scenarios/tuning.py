@@ -19,7 +19,7 @@ from simulations.running.compare import compare
 from simulations.running.progress import Watcher
 from simulations.running.runs import Kind, Record, Run, append_record, make_record, read_records
 from simulations.scenarios.federated import run_federated
-from strategies.federated.collector import QuorumError
+from strategies.federated.aggregation import QuorumError
 
 
 def run_trial(

@@ -16,9 +16,8 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, NetworkLimits
 from fedcl_distill.privacy import PrivacyBudget
 from strategies.federated.answers import METRICS, ClientReport
-from strategies.federated.identity import NodeIdentity
 from strategies.federated.internals import PARTITION_ID_KEY
-from strategies.federated.node import Task
+from strategies.federated.requests import NodeIdentity, Task
 from strategies.federated.strategy import ClientStep, registered_steps
 
 LoadData = Callable[[Context], Any]

@@ -16,7 +16,7 @@ from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import TrainConfig, class_accuracies, fit, predict
-from strategies.federated.weights import put_weights, weights_of
+from strategies.federated.answers import put_weights, weights_of
 
 
 class L2Projection:

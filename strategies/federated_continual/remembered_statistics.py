@@ -8,7 +8,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.settings import settings
 from fedcl_distill.statistics import RobustSum
 from strategies.federated.federated_statistics import FederatedStatistics
-from strategies.federated.statistics_first import SUMMED, StatisticsServer
+from strategies.federated.private_statistics import SUMMED, StatisticsServer
 from strategies.federated.strategy import ServerContext
 from strategies.federated_continual.memories import SumMemory
 from strategies.federated_continual.strategy import MemorySize, register_strategy

@@ -8,7 +8,7 @@ from typing import Any
 from flwr.app import ArrayRecord
 
 from strategies.continual.results import AccuracyMatrix
-from strategies.federated.collector import Rejection
+from strategies.federated.aggregation import Rejection
 from strategies.federated.grid import ByteLedger
 
 

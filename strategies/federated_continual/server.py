@@ -17,11 +17,11 @@ from fedcl_distill.files import remove
 from fedcl_distill.networks import Network
 from fedcl_distill.registry import describe
 from fedcl_distill.training import accuracy
-from strategies.federated.collector import Rejection
+from strategies.federated.aggregation import Rejection
+from strategies.federated.answers import weights_of
 from strategies.federated.grid import Entry, MeteredGrid
 from strategies.federated.run import RunOptions, Strategy, make_options
 from strategies.federated.strategy import FederatedStrategy
-from strategies.federated.weights import weights_of
 from strategies.federated_continual.memories import NoMemory, ServerMemory
 from strategies.federated_continual.result import FederatedContinualResult, StageResult
 from strategies.federated_continual.stages import AvailabilityPoll, StagedStrategy

@@ -10,9 +10,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedcl_distill.errors import PayloadError, SettingsError
+from strategies.federated.aggregation import QuorumError, ReplyCollector
 from strategies.federated.answers import METRICS, ClientReport
 from strategies.federated.client import partition_of
-from strategies.federated.collector import QuorumError, ReplyCollector
 from strategies.federated.internals import Run, log
 from strategies.federated.requests import CONFIG, config_of
 from strategies.federated.strategy import TrainOnly

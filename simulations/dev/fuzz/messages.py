@@ -26,28 +26,29 @@ from fedcl_distill.synthetic import Expectation
 from simulations.dev.fuzz.files import LIMITS
 from simulations.dev.fuzz.fuzzer import JUNK, Target, features, images, mutate_bytes, mutate_container, mutate_tree
 from strategies.federated import requests
-from strategies.federated.aggregation import SetAggregator
+from strategies.federated.aggregation import ReplyCollector, SetAggregator
 from strategies.federated.answers import (
     SUMS,
     UPDATE,
     ClientReport,
+    pack_network,
     pack_payload,
     pack_set,
     pack_update,
+    read_weights,
+    unpack_network,
     unpack_payload,
     unpack_update,
     unpack_vector,
     unpack_weights,
+    weights_of,
 )
-from strategies.federated.collector import ReplyCollector
-from strategies.federated.compressed import CompressedRequest
-from strategies.federated.compression import read_codec
+from strategies.federated.compression import CompressedRequest, read_codec
 from strategies.federated.distillation import DistilRequest
 from strategies.federated.feddm import SurrogateRequest
 from strategies.federated.internals import name_message, run_identity
 from strategies.federated.local_training import TrainRequest
-from strategies.federated.statistics_first import StatisticsServer
-from strategies.federated.weights import pack_network, read_weights, unpack_network, weights_of
+from strategies.federated.private_statistics import StatisticsServer
 
 _CODECS = ("plain", "topk:fraction=0.1", "topk:fraction=0.5,value_bits=32", "quantised:bits=2,bucket=8", "quantised")
 _COUNT = 40
