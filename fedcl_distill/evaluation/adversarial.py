@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.micro_batches import micro_batches
+from fedcl_distill.networks.base import micro_batches
 from fedcl_distill.seeding import generator_for
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fedcl_distill.context import SyntheticBatch
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.network_sources.simple import no_network
+from fedcl_distill.network_sources.base import no_network
 from fedcl_distill.networks import adapted
 from fedcl_distill.objectives.kernel_ridge import Kernel, gram, ridge_coefficients
 from fedcl_distill.synthetic import SyntheticSet

@@ -15,17 +15,18 @@ from typing import Any
 import torch
 
 from fedcl_distill.augmentation import NoAugmentation
-from fedcl_distill.context import SetupContext, as_device
+from fedcl_distill.context import SetupContext
 from fedcl_distill.data import Splits
 from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.evaluation.evaluate import FAST, Protocol, evaluate
+from fedcl_distill.evaluation.evaluate import evaluate
 from fedcl_distill.labels import HardLabels, Labelling, Labels, TeacherLabels
 from fedcl_distill.networks import Architecture, ArchitectureLike
+from fedcl_distill.networks.base import as_device
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.selection import Random, select
 from fedcl_distill.synthetic import SyntheticSet
-from fedcl_distill.training import accuracy, fit, train_config_for
+from fedcl_distill.training import FAST, Protocol, accuracy, fit, train_config_for
 
 
 def label_robust_score(

@@ -12,7 +12,6 @@ import torch
 
 from fedcl_distill.augmentation import Augmentation, Transform, as_augmentation
 from fedcl_distill.checkpoint import fingerprint
-from fedcl_distill.context import as_device
 from fedcl_distill.data.dataset import DataLike, as_labelled
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, ByteBudget, Callback, Engine, Noise, Size
@@ -24,6 +23,7 @@ from fedcl_distill.methods.private import NOISE, checked_range, checked_target, 
 from fedcl_distill.methods.registry import SECOND_DERIVATIVES, register_method, takes_optimiser
 from fedcl_distill.network_sources import FreshRandom, TrainedOnSynthetic
 from fedcl_distill.networks import ArchitectureLike, as_architecture
+from fedcl_distill.networks.base import as_device
 from fedcl_distill.objectives import DISTANCES, Distance, GradientMatching
 from fedcl_distill.objectives.private_gradients import PrivateGradientMatching
 from fedcl_distill.optimisers import SGD, Optimiser, as_optimiser

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.data import LabelledData
-from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import default_architecture
+from fedcl_distill.networks.base import micro_batches
 from fedcl_distill.seeding import derive_seed
 from simulations.attacks.base import Attack
 

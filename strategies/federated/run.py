@@ -148,7 +148,7 @@ def run_server(
         on_round: called after each round, and once before the first; where a run goes on, that is with the last round
             that was finished.
         checkpoint: file where the server writes how it stands after each round, and from which it goes on; in the same
-            run of Flower, and in process in any, to the same bits, else without what nodes kept (see :mod:`strategies.federated.result`).
+            run of Flower, and in process in any, to the same bits, else without what nodes kept (see ``result.py``).
         options: fields of :class:`RunOptions`: ``rounds``, ``seed``, ``clients``, ``network``, ``train``, ``device``,
             ``quorum``, ``slack``, ``wait_seconds``, ``reply_seconds``.
 
