@@ -13,7 +13,7 @@ from fedcl_distill.checkpoint import fingerprint, load_checkpoint, save_checkpoi
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget, finished
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.methods.private_statistics import PrivateStatistics, private_statistics
+from fedcl_distill.methods.private import PrivateStatistics, private_statistics
 from fedcl_distill.networks import Architecture
 from fedcl_distill.privacy import NoiseSource, publicly_scaled
 from fedcl_distill.settings import Count, settings

@@ -15,7 +15,7 @@ import torch
 from fedcl_distill.data import LabelledData, Splits
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import Protocol, evaluate, find_protocol, real_accuracy, score
-from fedcl_distill.evaluation.adversarial import PGD
+from fedcl_distill.evaluation.scores import PGD
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Count, settings

@@ -29,7 +29,7 @@ from strategies.federated.fedavg import Averaging, ValidatedFedAvg
 from strategies.federated.local_training import TrainRequest
 from strategies.federated.requests import Task
 from strategies.federated.strategy import ClientStep, ServerContext
-from strategies.federated_continual.strategy import MemorySize, register_strategy
+from strategies.federated_continual.memories import MemorySize, register_strategy
 from strategies.federated_continual.streams import ClientStream, StreamTask
 
 MEMORY, BYTES_KEPT = "memory", "bytes-kept"

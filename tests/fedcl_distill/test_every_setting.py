@@ -23,7 +23,7 @@ from builders import blobs
 from fedcl_distill.engine import Budget
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import METHODS, build_method
-from fedcl_distill.methods.dm import dm
+from fedcl_distill.methods.distribution import dm
 from fedcl_distill.network_sources import FreshRandom
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import DistributionMatching
@@ -38,7 +38,7 @@ NOT_CONVERTED = {
     "fedcl_distill.audit.inversion.GradientInversion",
     "fedcl_distill.audit.membership.NearCopies",
     "fedcl_distill.engine.size.ByteBudget",
-    "fedcl_distill.evaluation.adversarial.PGD",
+    "fedcl_distill.evaluation.scores.PGD",
     "fedcl_distill.features.backbone.RandomFeatures",
     "fedcl_distill.merging.MergeTree",
     "fedcl_distill.privacy.accounting.PrivacyTarget",

@@ -17,7 +17,7 @@ from strategies.federated import QuorumError
 from strategies.federated.answers import put_weights
 from strategies.federated.client import partition_of
 from strategies.federated_continual import make_client_app
-from strategies.federated_continual.result import StageResult
+from strategies.federated_continual.server import StageResult
 from streams import app_of, live, quick, train_and_test
 
 SUMS = {
