@@ -29,10 +29,10 @@ from fedcl_distill.statistics import (
 )
 from fedcl_distill.synthetic import encoded_bytes, load, save
 from simulations.data import load_splits
-from simulations.names import Bits, ProtocolName, without_places
 from simulations.running.progress import Silent, Watcher
 from simulations.running.runs import Kind, Record, checkpoint_of, make_record, settings_key
 from simulations.scenarios.distil import judge
+from simulations.settings import Bits, ProtocolName, without_places
 
 
 @settings

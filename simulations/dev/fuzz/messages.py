@@ -1,4 +1,4 @@
-"""What reads Flower's messages."""
+"""What reads Flower's messages; and all targets by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fedcl_distill.statistics import (
     encode_statistics,
 )
 from fedcl_distill.synthetic import Expectation
-from simulations.dev.fuzz.files import LIMITS
+from simulations.dev.fuzz import files
 from simulations.dev.fuzz.fuzzer import JUNK, Target, features, images, mutate_bytes, mutate_container, mutate_tree
 from strategies.federated import requests
 from strategies.federated.aggregation import ReplyCollector, SetAggregator
@@ -77,7 +77,7 @@ def _network() -> Network:
 
 @cache
 def _gathering() -> SetAggregator:
-    return SetAggregator(Expectation(features().spec, max_samples=100, max_samples_per_class=50), LIMITS)
+    return SetAggregator(Expectation(features().spec, max_samples=100, max_samples_per_class=50), files.LIMITS)
 
 
 @cache
@@ -93,7 +93,7 @@ def _decoded_update(content: RecordDict) -> Any:
 
 _READ_ANSWER: dict[str, Callable[[RecordDict], Any]] = {
     "set": lambda content: _gathering().read(content),
-    "payload": lambda content: unpack_payload(content, SUMS, LIMITS),
+    "payload": lambda content: unpack_payload(content, SUMS, files.LIMITS),
     "statistics": lambda content: _first()._read(content),
     "weights": lambda content: read_weights(unpack_weights(content), _network()),
     "weights in 8 bits": lambda content: unpack_network(_network(), unpack_weights(content), 8),
@@ -305,3 +305,15 @@ def _check_update(found: Any) -> None:
 ANSWERS = Target("answers", _answers, _read_answer, (NotSendable, PayloadError), mutate=_mutate_answer)
 REQUESTS = Target("requests", _requests, _read_request, (NotSendable, SettingsError), _check_request, _mutate_json)
 UPDATES = Target("updates", _updates, _read_update, (PayloadError,), _check_update)
+
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        *(files.SETS, files.STATISTICS),
+        *(ANSWERS, REQUESTS, UPDATES),
+        *(files.SETTINGS, files.NAMES),
+        *(files.IDX, files.NPZ, files.CSV, files.IMAGES),
+        *(files.CHECKPOINTS, files.EXPERTS, files.RESULTS),
+    )
+}
