@@ -5,10 +5,9 @@ they reached.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
@@ -19,7 +18,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Network, default_architecture
 from fedcl_distill.networks.base import micro_batches
 from fedcl_distill.seeding import derive_seed, generator_for
-from fedcl_distill.settings import Natural, settings
+from fedcl_distill.settings import Count, Natural, Positive, Range, settings
 from fedcl_distill.statistics import ClassStatistics, Sums, decode_statistics, encode_statistics
 from fedcl_distill.synthetic.container import DEFAULT_LIMITS
 from fedcl_distill.training import predict
@@ -73,7 +72,7 @@ class Goal:
     target: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class Attack:
     """An attack by messages that every check of form lets pass.
 
@@ -84,13 +83,10 @@ class Attack:
         SettingsError: on construction, if a value is out of range.
     """
 
-    inflation: int = 1
+    inflation: Count = 1
 
     needs_model = False
     """Whether it changes a model, so that only strategies whose nodes get and send one can be attacked."""
-
-    def __post_init__(self) -> None:
-        require(self.inflation >= 1, f"inflation must be at least 1, got {self.inflation}")
 
     def poison(self, data: LabelledData, seed: int) -> LabelledData:
         """What the client works on instead of its own ``data``."""
@@ -116,7 +112,7 @@ def require_class(label: int, data: LabelledData) -> None:
     require(0 <= label < data.num_classes, f"there is no class {label} among {data.num_classes}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class Garbage(Attack):
     """Every value is drawn uniformly from the range that values may have; labels and counts stay as they are."""
 
@@ -128,7 +124,7 @@ class Garbage(Attack):
         return replace(data, samples=(low + (high - low) * noise).to(data.samples.dtype))
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class LabelFlip(Attack):
     """Samples get the label of another class: the next one, or a target for those of a source.
 
@@ -140,13 +136,11 @@ class LabelFlip(Attack):
         share: of the samples concerned, in (0, 1].
     """
 
-    source: int = -1
-    target: int = -1
-    share: float = 1.0
+    source: Annotated[int, Range(ge=-1)] = -1
+    target: Annotated[int, Range(ge=-1)] = -1
+    share: Annotated[float, Range(gt=0, le=1)] = 1.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 < self.share <= 1, f"share must be in (0, 1], got {self.share}")
         require((self.source < 0) == (self.target < 0), "a flip needs both source and target, or neither")
         require(self.source < 0 or self.source != self.target, "source and target are the same class")
 
@@ -161,7 +155,7 @@ class LabelFlip(Attack):
         return None if self.source < 0 else Goal(test.subset(test.indices_of(self.source)), self.target)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class ClassFlood(Attack):
     """All samples that are not of the target's class are said to be, and to be very many: a flood of one class.
 
@@ -169,8 +163,8 @@ class ClassFlood(Attack):
         target: the class.
     """
 
-    inflation: int = 100
-    target: int = 0
+    inflation: Count = 100
+    target: Natural = 0
 
     def poison(self, data: LabelledData, seed: int) -> LabelledData:
         require_class(self.target, data)
@@ -179,7 +173,7 @@ class ClassFlood(Attack):
         return replace(flood, labels=torch.full_like(flood.labels, self.target))
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class Backdoor(Attack):
     """The class of the target holds images of other classes with a bright patch in a corner (Gu et al. 2017, BadNets).
 
@@ -195,13 +189,9 @@ class Backdoor(Attack):
         SettingsError: where the data are no images, or smaller than the patch.
     """
 
-    target: int = 0
-    size: int = 3
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.size >= 1 and 0 < self.share <= 1, "a patch needs size ≥ 1 and share in (0, 1]")
+    target: Natural = 0
+    size: Count = 3
+    share: Annotated[float, Range(gt=0, le=1)] = 0.5
 
     def poison(self, data: LabelledData, seed: int) -> LabelledData:
         require_class(self.target, data)
@@ -232,7 +222,7 @@ class Backdoor(Attack):
         return stamped
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class NearTarget(Attack):
     """Every class is filled with the samples of other classes that look most like it.
 
@@ -243,7 +233,7 @@ class NearTarget(Attack):
         width: of the network.
     """
 
-    width: int = 32
+    width: Count = 32
 
     @torch.no_grad()
     def poison(self, data: LabelledData, seed: int) -> LabelledData:
@@ -262,7 +252,7 @@ class NearTarget(Attack):
         return torch.cat([network.embed(part) for (part,) in micro_batches(data.inputs())])
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class SignFlip(Attack):
     """What training changed, times a negative number: the model is taken back along the way it should have gone.
 
@@ -270,13 +260,9 @@ class SignFlip(Attack):
         scale: positive: how far.
     """
 
-    scale: float = 1.0
+    scale: Positive = 1.0
 
     needs_model = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 < self.scale < math.inf, f"scale must be positive and finite, got {self.scale}")
 
     def send(self, question: RecordDict, answer: RecordDict) -> RecordDict:
         before, after = unpack_weights(question), unpack_weights(answer)

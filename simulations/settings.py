@@ -48,7 +48,6 @@ from strategies.federated_continual import (
     read_stream,
 )
 
-Bits = Literal[2, 4, 8, 16, 32]
 """Of each stored or sent value."""
 MethodName = Annotated[str, Known("method", list_methods)]
 ProtocolName = Annotated[str, Known("protocol", lambda: tuple(PROTOCOLS))]

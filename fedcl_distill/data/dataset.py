@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fedcl_distill.data.files import is_pil_image, pixel_normalisation, pixels_of
+from fedcl_distill.data.files import pixel_normalisation
 from fedcl_distill.data.labelled import LabelledData, Splits
+from fedcl_distill.data.pictures import is_pil_image, pixels_of
 from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.errors import DataError
 

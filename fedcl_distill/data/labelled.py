@@ -26,6 +26,7 @@ class LabelledData:
         name: what reports call the data.
         groups: int64 (n,) natural groups (a hospital, a writer) for natural partitions, if the data have them.
         group_names: one name a group.
+        notes: what reading did to the samples and what it left out, one line each.
 
     Raises:
         DataError: on construction, if shapes, dtypes, labels or values break the above (NaN and infinity included).
@@ -37,6 +38,7 @@ class LabelledData:
     name: str = "data"
     groups: Tensor | None = None
     group_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_samples(self.samples, self.spec.value_range, self.name)
@@ -217,6 +219,11 @@ class Splits:
 
     train: LabelledData
     test: LabelledData
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What reading did to the samples of both parts and what it left out, one line each."""
+        return tuple(dict.fromkeys([*self.train.notes, *self.test.notes]))
 
 
 def same_tensors(one: Tensor | None, other: Tensor | None) -> bool:

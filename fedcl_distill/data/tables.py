@@ -23,6 +23,8 @@ Column = str | int
 LabelRule = Mapping[str, str] | Callable[[str], str]
 """From the text of a label cell to the name of its class."""
 
+TABLE_SUFFIXES = (".csv", ".tsv")
+
 _LARGEST = torch.finfo(torch.float32).max
 
 

@@ -17,6 +17,7 @@ from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.parameterizations import Parameterization, Pixels, Tiles
 from fedcl_distill.settings import Count, Natural, NonNegative, settings
 from fedcl_distill.synthetic import SyntheticSet, encoded_bytes
+from fedcl_distill.synthetic.quantise import Bits
 
 _PATIENCE = 2  # windows
 
@@ -47,7 +48,8 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.steps is None and self.seconds is None:
-            raise SettingsError("a budget needs steps or seconds")
+            beside = "" if self.plateau is None else ", beside plateau too"
+            raise SettingsError(f"a budget needs steps or seconds{beside}")
 
     def now(self) -> float:
         """The clock's reading, in seconds; only differences mean anything."""
@@ -89,12 +91,12 @@ class Budget:
 AbsentClasses = Literal["error", "skip"]
 
 
-@dataclass(frozen=True)
+@settings
 class ByteBudget:
     """As many samples as fit into ``total_bytes`` once encoded with ``bits`` a value, provenance left out."""
 
-    total_bytes: int
-    bits: int = 8
+    total_bytes: Count
+    bits: Bits = 8
 
 
 Size = int | Sequence[int] | ByteBudget

@@ -31,6 +31,7 @@ from fedcl_distill.objectives.kernel_ridge import Kernel, gram, ridge_coefficien
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.selection import Random, select
+from fedcl_distill.settings import Count, NonNegative, Positive, settings
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import FAST, Protocol, accuracy, fit, train_config_for
 
@@ -97,7 +98,7 @@ def kernel_accuracy(
     return float((predicted.argmax(dim=1) == test.labels).double().mean())
 
 
-@dataclass(frozen=True)
+@settings
 class PGD:
     """L∞ projected gradient ascent of the cross entropy with random starts (Madry et al. 2018).
 
@@ -111,16 +112,10 @@ class PGD:
         SettingsError: on construction, if a number is out of range.
     """
 
-    epsilon: float = 8 / 255
-    steps: int = 20
-    step_size: float | None = None
-    restarts: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.epsilon < float("inf") or self.steps < 1 or self.restarts < 1:
-            raise SettingsError("PGD needs a finite epsilon ≥ 0 and at least one step and one start")
-        if self.step_size is not None and not 0 < self.step_size < float("inf"):
-            raise SettingsError(f"PGD needs a positive step_size or None, got {self.step_size}")
+    epsilon: NonNegative = 8 / 255
+    steps: Count = 20
+    step_size: Positive | None = None
+    restarts: Count = 1
 
     @property
     def stride(self) -> float:

@@ -20,6 +20,7 @@ from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.networks.base import as_device
 from fedcl_distill.registry import Registry
+from fedcl_distill.settings import Count, settings
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """What torchvision and timm normalise images by."""
@@ -207,7 +208,7 @@ def timm_backbone(model: str, size: int | None = None) -> Backbone:
     return Backbone(module, f"timm:{model}", size=size or known["input_size"][-1], normalisation=normalisation)
 
 
-@dataclass(frozen=True)
+@settings
 class RandomFeatures:
     """ReLU of a random projection, the same for whoever knows the seed: features without any backbone.
 
@@ -219,7 +220,7 @@ class RandomFeatures:
         seed: names the projection.
     """
 
-    count: int = 500
+    count: Count = 500
     seed: int = 0
 
     def __call__(self, samples: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from fedcl_distill.objectives.private_gradients import PrivateGradientMatching
 from fedcl_distill.optimisers import SGD, Optimiser, as_optimiser
 from fedcl_distill.parameterizations import PARAMETERIZATIONS, GeneratorLatents, Parameterization
 from fedcl_distill.privacy import Guarantee, NoiseSource, PrivacyBudget, PrivacyTarget, Release, publicly_scaled
-from fedcl_distill.privacy.accounting import KEY, check_target
+from fedcl_distill.privacy.accounting import KEY
 from fedcl_distill.registry import Plain
 from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive, Range, checked, settings
 from fedcl_distill.statistics import NoisyStatistics, Shares, StatisticsDistiller, StatisticsSpec, release
@@ -44,10 +44,8 @@ def checked_target(epsilon: float | None, delta: float) -> PrivacyTarget | None:
     Raises:
         SettingsError: a value is out of range.
     """
-    if epsilon is None or epsilon == 0:
-        check_target(1.0, delta)
-        return None
-    return PrivacyTarget(epsilon, delta)
+    target = PrivacyTarget(epsilon or 1.0, delta)
+    return target if epsilon else None
 
 
 def checked_range(given: Sequence[float] | None) -> tuple[float, float] | None:

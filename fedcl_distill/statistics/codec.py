@@ -19,6 +19,7 @@ from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.files import write_atomically
 from fedcl_distill.privacy import Guarantee, PrivacyTarget
 from fedcl_distill.seeding import generator_for
+from fedcl_distill.settings import Positive, settings
 from fedcl_distill.statistics.noisy import COUNTS, NoisyStatistics, Shares, max_mean, release_guarantee
 from fedcl_distill.statistics.spec import BOUNDED, StatisticsSpec, feature_map
 from fedcl_distill.statistics.sums import FEATURES, MOMENTS, SAMPLES, ClassStatistics, Sums, shapes_of
@@ -238,7 +239,7 @@ _PROBES = 16  # noise samples by which to tell how large features may be
 _EPSILON = 1e-2
 
 
-@dataclass(frozen=True)
+@settings
 class StatisticsExpectation:
     """What statistics must be to be welcome.
 
@@ -253,11 +254,9 @@ class StatisticsExpectation:
 
     spec: StatisticsSpec
     domain: DataSpec
-    slack: float = 10.0
+    slack: Positive = 10.0
 
     def __post_init__(self) -> None:
-        if not self.slack > 0:
-            raise SettingsError(f"statistics: slack must be positive, got {self.slack}")
         shapes_of(self.spec, self.domain)
 
     @property

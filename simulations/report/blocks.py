@@ -177,7 +177,7 @@ class Section:
 
 
 def settings_facts(scenario: Scenario) -> ClientReport:
-    """What all variants share, and a table of what they differ in."""
+    """What all variants share, what reading did to the data, and a table of what variants differ in."""
     first = scenario.variants[0].settings
     shared = tuple((name, _show(value)) for name, value in first.items() if name not in scenario.varying)
     records = [record for variant in scenario.variants for record in variant.records]
@@ -191,7 +191,9 @@ def settings_facts(scenario: Scenario) -> ClientReport:
         for variant in scenario.variants
     )
     differing = Table("Where variants differ", ("variant", *scenario.varying), rows) if scenario.varying else None
-    return ClientReport("All settings", (*shared, *repeated), differing)
+    notes = dict.fromkeys(note for record in records for note in record["metrics"].get("data_notes", ()))
+    read = tuple((f"data as read, {number}", str(note)) for number, note in enumerate(notes, 1))
+    return ClientReport("All settings", (*shared, *repeated, *read), differing)
 
 
 def _show(value: Any) -> str:

@@ -19,13 +19,14 @@ from fedcl_distill.networks import Architecture
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.settings import Count, Natural, NonNegative, settings
 from fedcl_distill.synthetic import BITS, SyntheticSet, encoded_bytes, load, save, save_png
+from fedcl_distill.synthetic.quantise import Bits
 from simulations.costs import Meter
-from simulations.data import load_splits
+from simulations.data import load_splits, tell_notes
 from simulations.formats import number
 from simulations.running.pool import Outcome, PoolSettings, run_in_processes
 from simulations.running.progress import ShownDistillation, Silent, Stage, Watcher
 from simulations.running.runs import Kind, Record, Run, append_record, make_record, read_records, settings_key
-from simulations.settings import Bits, MethodName, ProtocolName, without_places
+from simulations.settings import MethodName, ProtocolName, without_places
 
 _PICTURE_COLUMNS = 10
 _PICTURE_PIXELS, _MAX_IMAGE_PIXELS = 360, 72  # wide as a whole; high, a single image
@@ -133,6 +134,7 @@ def run_distil(
     """
     started, watcher, folder = time.monotonic(), watcher or Silent(), Path(out_dir)
     splits = load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit)
+    notes = tell_notes(splits.notes, watcher)
     checkpoint = folder / "checkpoints" / f"{settings.key}.pt" if checkpoints else None
     with watcher.stage(str(settings)):
         meter = Meter(settings.device)
@@ -151,6 +153,7 @@ def run_distil(
         **evaluation.as_record("evaluation"),
         "files": files,
         "class_names": list(synthetic.class_names),
+        **notes,
     }
     return make_record(Kind.DISTIL, settings.as_record(), metrics, time.monotonic() - started)
 

@@ -30,6 +30,7 @@ from fedcl_distill.errors import DivergenceError, SettingsError
 from fedcl_distill.synthetic import SyntheticSet, decode, encode
 from fedcl_distill.training import fit
 from simulations.attacks import AttackedSettings, dropped_samples, success_rate
+from simulations.data import tell_notes
 from simulations.flower.app import central_test_data, client_app, client_parts
 from simulations.running.compare import compare
 from simulations.running.progress import Silent, Stage, Watcher
@@ -165,9 +166,10 @@ def run_federated(
         SettingsError, DataError: settings that do not fit each other or the data.
         QuorumError: too few valid answers in some round.
     """
-    started = time.monotonic()
+    started, watcher = time.monotonic(), watcher or Silent()
+    notes = tell_notes(central_test_data(settings).notes, watcher)
     result = simulate(settings, watcher, checkpoint)
-    metrics = {**result.as_record(), **_of_attack(settings, result)}
+    metrics = {**result.as_record(), **_of_attack(settings, result), **notes}
     return make_record(KIND, settings.as_record(), metrics, time.monotonic() - started)
 
 

@@ -13,6 +13,7 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import ByteBudget, finished
 from fedcl_distill.synthetic import SyntheticSet, decode, encode
 from fedcl_distill.training import accuracy, fit
+from simulations.data import tell_notes
 from simulations.flower.app import central_test_data
 from simulations.flower.federated_continual_app import KIND, client_app, client_streams
 from simulations.running.progress import Silent, Watcher
@@ -159,9 +160,10 @@ def run_federated_continual(
         SettingsError, DataError: settings that do not fit each other or the data.
         QuorumError: too few valid answers in some round.
     """
-    started = time.monotonic()
+    started, watcher = time.monotonic(), watcher or Silent()
+    notes = tell_notes(central_test_data(settings).notes, watcher)
     result = simulate(settings, watcher, checkpoint)
-    return make_record(KIND, settings.as_record(), result.as_record(), time.monotonic() - started)
+    return make_record(KIND, settings.as_record(), {**result.as_record(), **notes}, time.monotonic() - started)
 
 
 def simulate(

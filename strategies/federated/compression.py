@@ -17,7 +17,7 @@ from fedcl_distill.errors import CheckpointError, PayloadError, SettingsError
 from fedcl_distill.networks import Network
 from fedcl_distill.registry import Registry
 from fedcl_distill.seeding import derive_seed
-from fedcl_distill.settings import Range, settings
+from fedcl_distill.settings import Count, Range, settings
 from fedcl_distill.synthetic.quantise import pack, packed_bytes, padding_is_zero, unpack
 from strategies.federated.aggregation import ReplyCollector
 from strategies.federated.answers import (
@@ -156,7 +156,7 @@ def _bits(count: int, length: int) -> tuple[int, int]:
 
 
 @CODECS.register("quantised")
-@dataclass(frozen=True)
+@settings
 class Quantised:
     """2**bits − 1 levels, even from −scale to scale, with 0 among them; rounded to a neighbour without bias.
 
@@ -168,13 +168,9 @@ class Quantised:
         SettingsError: on construction, if a value is out of range.
     """
 
-    bits: int = 8
-    bucket: int = 512
+    bits: Literal[2, 4, 8] = 8
+    bucket: Count = 512
     error_feedback = False
-
-    def __post_init__(self) -> None:
-        require(self.bits in (2, 4, 8), f"bits must be 2, 4 or 8, got {self.bits}")
-        require(type(self.bucket) is int and self.bucket >= 1, f"bucket must be at least 1, got {self.bucket}")
 
     @property
     def steps(self) -> int:
@@ -221,7 +217,7 @@ _MAX_HALF = 65504.0
 
 
 @CODECS.register("topk")
-@dataclass(frozen=True)
+@settings
 class TopK:
     """Keeps the values of largest magnitude, of all layers together, and takes the others for 0.
 
@@ -235,13 +231,9 @@ class TopK:
         SettingsError: on construction, if a value is out of range.
     """
 
-    fraction: float = 0.01
-    value_bits: int = 16
+    fraction: Annotated[float, Range(gt=0, le=1)] = 0.01
+    value_bits: Literal[16, 32] = 16
     error_feedback: bool = True
-
-    def __post_init__(self) -> None:
-        require(0 < self.fraction <= 1, f"fraction must be in (0, 1], got {self.fraction}")
-        require(self.value_bits in _TYPES, f"value_bits must be 16 or 32, got {self.value_bits}")
 
     def kept(self, count: int) -> int:
         """How many of ``count`` values are sent."""

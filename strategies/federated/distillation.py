@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from flwr.app import RecordDict
 
@@ -16,6 +16,7 @@ from fedcl_distill.methods import METHODS, build_method, known_settings, list_me
 from fedcl_distill.registry import parse
 from fedcl_distill.settings import Count, Range, settings, suggest
 from fedcl_distill.synthetic import SyntheticSet
+from fedcl_distill.synthetic.quantise import Bits
 from strategies.federated.answers import pack_set
 from strategies.federated.requests import CONFIG, Request, Task
 
@@ -80,7 +81,7 @@ class DistilRequest(Request):
     @property
     def size(self) -> Size:
         if self.byte_budget is not None:
-            return ByteBudget(self.byte_budget, self.bits)
+            return ByteBudget(self.byte_budget, cast(Bits, self.bits))  # which checks them
         return self.images_per_class
 
     def distiller(self, methods: Methods = _NONE) -> Distiller:

@@ -12,16 +12,17 @@ node, for a server that sees the total alone, are in :mod:`strategies.federated.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import ClassVar
+from dataclasses import asdict, replace
+from typing import ClassVar, Literal
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedcl_distill.engine import finished
-from fedcl_distill.errors import PayloadError, SettingsError
+from fedcl_distill.errors import PayloadError
 from fedcl_distill.privacy import NoiseSource, PrivacyTarget, for_group
-from fedcl_distill.privacy.accounting import KEY, Guarantee, check_target
+from fedcl_distill.privacy.accounting import DELTA, KEY, Delta, Guarantee
+from fedcl_distill.settings import NonNegative, settings
 from fedcl_distill.statistics import (
     ClassStatistics,
     NoisyExpectation,
@@ -138,7 +139,7 @@ class StatisticsServer(LearnsFromSets):
 NODE, NODES, SERVER = "node", "nodes", "server"
 
 
-@dataclass(frozen=True)
+@settings
 class PrivacyOptions:
     """How private statistics shall be.
 
@@ -152,15 +153,10 @@ class PrivacyOptions:
             guarantee is what holds then.
     """
 
-    epsilon: float = 0.0
-    delta: float = 1e-5
-    trust: str = NODE
+    epsilon: NonNegative = 0.0
+    delta: Delta = DELTA
+    trust: Literal["node", "nodes", "server"] = "node"
     disjoint_clients: bool = False
-
-    def __post_init__(self) -> None:
-        if self.trust not in (NODE, NODES, SERVER):
-            raise SettingsError(f"statistics: trust must be {NODE!r}, {NODES!r} or {SERVER!r}, got {self.trust!r}")
-        check_target(self.epsilon or 1.0, self.delta)
 
     @property
     def target(self) -> PrivacyTarget:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +26,7 @@ from fedcl_distill.statistics import (
 )
 from fedcl_distill.statistics.sums import Sums, shapes_of
 from fedcl_distill.synthetic import SyntheticSet
+from fedcl_distill.synthetic.quantise import Bits
 from strategies.continual.distilled_memory import DistilledMemory
 from strategies.continual.memory import as_bytes, as_tensor
 from strategies.federated.aggregation import AggregatedSets
@@ -88,7 +89,7 @@ class NoMemory:
         pass
 
 
-@dataclass
+@settings(frozen=False)
 class SetMemory:
     """One set for everything that was ever sent, under a byte budget; see :class:`DistilledMemory`.
 
@@ -104,8 +105,8 @@ class SetMemory:
     like: LabelledData
     reserve: bool = True
     seed: int = 0
-    _stages: int = field(default=0, repr=False)
-    _whole: int = field(init=False, repr=False)
+    _stages: int = field(default=0, init=False, repr=False)
+    _whole: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._whole = self.memory.byte_budget
@@ -172,7 +173,7 @@ def _weighted(gathered: AggregatedSets) -> WeightedSet:
 _MAX_COUNT = 2**32 - 1
 
 
-@dataclass
+@settings(frozen=False)
 class SumMemory:
     """The total of all sums that were ever sent, encoded: what is distilled is what its bytes hold.
 
@@ -188,9 +189,9 @@ class SumMemory:
     """
 
     expectation: StatisticsExpectation
-    byte_budget: int
-    bits: int = 32
-    _payload: bytes = field(default=b"", repr=False)
+    byte_budget: Count
+    bits: Bits = 32
+    _payload: bytes = field(default=b"", init=False, repr=False)
 
     def __post_init__(self) -> None:
         spec, domain = self.expectation.spec, self.expectation.domain
@@ -198,7 +199,7 @@ class SumMemory:
         if needed > self.byte_budget:
             raise SettingsError(
                 f"sums of {domain.num_classes} classes in {spec.views} views take {needed} bytes at {self.bits} bits, "
-                f"the memory has {self.byte_budget}; take fewer views, dimensions or moments, or more memory_bytes"
+                f"byte_budget is {self.byte_budget}; take fewer views, dimensions or moments, or more memory_bytes"
             )
 
     @property
