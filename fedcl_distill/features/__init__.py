@@ -3,18 +3,20 @@
 from fedcl_distill.features.backbone import BACKBONES, IMAGENET, Backbone, RandomFeatures
 from fedcl_distill.features.codec import decode_head, decode_sums, encode_head, encode_sums, encoded_size
 from fedcl_distill.features.heads import HEADS, LDA, Head, Logistic, NaiveBayes, NearestMean, Ridge, SumHead
-from fedcl_distill.features.sums import (
+from fedcl_distill.features.storages import (
     STORAGES,
+    ClusterCentres,
     Diagonal,
-    FeatureSums,
     Full,
     LowRank,
     Means,
+    Projected,
     Storage,
+    Within,
     measure,
     measure_data,
-    within_scatter,
 )
+from fedcl_distill.features.sums import FeatureSums, second_moments, within_scatter
 
 __all__ = [
     "BACKBONES",
@@ -23,6 +25,7 @@ __all__ = [
     "LDA",
     "STORAGES",
     "Backbone",
+    "ClusterCentres",
     "Diagonal",
     "FeatureSums",
     "Full",
@@ -32,10 +35,12 @@ __all__ = [
     "Means",
     "NaiveBayes",
     "NearestMean",
+    "Projected",
     "RandomFeatures",
     "Ridge",
     "Storage",
     "SumHead",
+    "Within",
     "decode_head",
     "decode_sums",
     "encode_head",
@@ -43,5 +48,6 @@ __all__ = [
     "encoded_size",
     "measure",
     "measure_data",
+    "second_moments",
     "within_scatter",
 ]

@@ -5,7 +5,7 @@ from strategies.federated.client import add_distilling, make_client_app
 from strategies.federated.compression import FedPAQ, TopKFedAvg
 from strategies.federated.distillation import Distillation, DistilRequest
 from strategies.federated.dynafed import DynaFed
-from strategies.federated.feature_sums import FederatedFeatures
+from strategies.federated.feature_sums import AFL, Fed3R, FedCGS, FederatedFeatures, FedNCM, FedPFT
 from strategies.federated.fedavg import (
     Bulyan,
     FedAdam,
@@ -40,6 +40,7 @@ from strategies.federated.strategy import (
 )
 
 __all__ = [
+    "AFL",
     "STRATEGIES",
     "Bulyan",
     "ByteLedger",
@@ -48,11 +49,15 @@ __all__ = [
     "DistilRequest",
     "Distillation",
     "DynaFed",
+    "Fed3R",
     "FedAdam",
     "FedAvg",
     "FedAvgM",
+    "FedCGS",
     "FedDM",
+    "FedNCM",
     "FedPAQ",
+    "FedPFT",
     "FedProx",
     "FederatedFeatures",
     "FederatedResult",
