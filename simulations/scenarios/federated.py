@@ -31,7 +31,7 @@ from fedcl_distill.synthetic import SyntheticSet, decode, encode
 from fedcl_distill.training import fit
 from simulations.attacks import AttackedSettings, dropped_samples, success_rate
 from simulations.data import tell_notes
-from simulations.flower.app import central_test_data, client_app, client_parts
+from simulations.flower.app import central_test_data, client_app, client_parts, prepare
 from simulations.running.compare import compare
 from simulations.running.progress import Silent, Stage, Watcher
 from simulations.running.runs import Kind, Record, Run, append_record, make_record, read_records
@@ -167,6 +167,7 @@ def run_federated(
         QuorumError: too few valid answers in some round.
     """
     started, watcher = time.monotonic(), watcher or Silent()
+    prepare(settings, watcher)
     notes = tell_notes(central_test_data(settings).notes, watcher)
     result = simulate(settings, watcher, checkpoint)
     metrics = {**result.as_record(), **_of_attack(settings, result), **notes}
