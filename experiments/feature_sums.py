@@ -3,10 +3,11 @@
     python experiments/feature_sums.py run --data cifar10 --partition dirichlet:0.1
     python experiments/feature_sums.py table
 
-``run`` appends one line for each way to make a head and each seed to ``docs/features.jsonl``; what is there is not run
-again. ``table`` renders these lines as Markdown. Seeds are those of the partition and of all draws. FedAvg and FedProx
-train the same linear head by the strategies of this package, 20 rounds of one epoch; their rate is chosen on a tenth of
-each client's training data (of seed 0's partition) that takes no part, once for each data set and partition.
+``run`` appends one line for each way to make a head and each seed to ``experiments/feature-sums.jsonl``; what is there
+is not run again. ``table`` renders these lines as Markdown. Seeds are those of the partition and of all draws. FedAvg
+and FedProx train the same linear head by the strategies of this package, 20 rounds of one epoch; their rate is chosen
+on a tenth of each client's training data (of seed 0's partition) that takes no part, once for each data set and
+partition.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ Clients = Sequence[LabelledData]
 Made = tuple[Head, int]
 RATES = (1.0, 3.0, 10.0, 30.0)
 FINE_RATES = (0.03, 0.3, 3.0)
-RESULTS = Path(__file__).parent.parent / "docs" / "features.jsonl"
+RESULTS = Path(__file__).parent / "feature-sums.jsonl"
 
 
 @dataclass(frozen=True)
@@ -189,12 +190,12 @@ def cells(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Lines that are not there yet, as they are done."""
     train, test = feature_set(given.data, root=given.root, cache=given.cache)
     seeds = [int(seed) for seed in given.seeds.split(",")]
-    clients = len(train.group_names) if given.partition == "groups" else given.clients
+    clients = len(train.group_names) if given.partition == "natural" else given.clients
     parts = {seed: partition(train, given.partition, clients=clients, seed=seed) for seed in {0, *seeds}}
     known = list(read(given.out))
     facts = {"data": given.data, "partition": given.partition, "clients": clients}
     for row in (row for row in ROWS if given.rows in row.name):
-        missing = [seed for seed in seeds if not _found(known, {**facts, "row": row.name, "seed": seed})]
+        missing = [seed for seed in seeds if not found_in(known, {**facts, "row": row.name, "seed": seed})]
         if not missing:
             continue
         rate = tuned(row, parts[0]) if row.rates else 0.0
@@ -225,12 +226,12 @@ def table(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"\n**{data}**, {own[0]['clients']} clients, {seeds} seeds\n"
         yield "| what is sent | " + " | ".join(f"{way}: kB | %" for way in ways) + " |"
         yield "|---|" + "---:|---:|" * len(ways)
-        for row in (one.name for one in ROWS if _found(own, {"row": one.name})):
+        for row in (one.name for one in ROWS if found_in(own, {"row": one.name})):
             yield f"| {row} | " + " | ".join(_cell(own, row, way) for way in ways) + " |"
 
 
 def _cell(lines: Sequence[dict[str, Any]], row: str, way: str) -> str:
-    found = _found(lines, {"row": row, "partition": way})
+    found = found_in(lines, {"row": row, "partition": way})
     if not found:
         return "|"
     accuracies = [100 * line["accuracy"] for line in found]
@@ -246,7 +247,8 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
 
 
-def _found(lines: Sequence[dict[str, Any]], facts: dict[str, Any]) -> list[dict[str, Any]]:
+def found_in(lines: Sequence[dict[str, Any]], facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lines that hold all of ``facts``."""
     return [line for line in lines if all(line[name] == value for name, value in facts.items())]
 
 

@@ -1,7 +1,7 @@
 """Frozen features: sums that add up over clients and time, heads in closed form, and both as a few bytes."""
 
 from fedcl_distill.features.backbone import BACKBONES, IMAGENET, Backbone, RandomFeatures
-from fedcl_distill.features.codec import decode_head, decode_sums, encode_head, encode_sums, encoded_size
+from fedcl_distill.features.codec import decode_head, decode_sums, encode_head, encode_sums, encoded_size, row_bytes
 from fedcl_distill.features.heads import HEADS, LDA, Head, Logistic, NaiveBayes, NearestMean, Ridge, SumHead
 from fedcl_distill.features.storages import (
     STORAGES,
@@ -13,6 +13,7 @@ from fedcl_distill.features.storages import (
     Projected,
     Storage,
     Within,
+    fewer_centres,
     measure,
     measure_data,
 )
@@ -46,8 +47,10 @@ __all__ = [
     "encode_head",
     "encode_sums",
     "encoded_size",
+    "fewer_centres",
     "measure",
     "measure_data",
+    "row_bytes",
     "second_moments",
     "within_scatter",
 ]

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from fedcl_distill._imports import require
 from fedcl_distill.checkpoint import fingerprint, load_checkpoint, restoring, save_checkpoint
-from fedcl_distill.context import as_device
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.networks.base import as_device
 from fedcl_distill.registry import Registry
 from fedcl_distill.settings import Count, checked
 
@@ -103,9 +103,11 @@ class Backbone:
             on_batch: called with samples done and samples in all.
 
         Raises:
-            DataError: the backbone gives NaN, or infinity.
+            DataError: the backbone gives NaN, or infinity; it resizes images, and ``data`` holds none.
             CheckpointError: the file in the cache is damaged.
         """
+        if self.size is not None and not data.is_image:
+            raise DataError(f"{self.name} reads images; {data.name} holds vectors of {data.sample_shape[0]} values")
         key = fingerprint(data, ["features", 1, self.fingerprint])
         path = None if cache is None else Path(cache) / f"features-{key[:24]}.pt"
         found = None if path is None else self._load(path, key)
@@ -122,6 +124,7 @@ class Backbone:
             name=f"{data.name} ({self.name})",
             groups=data.groups,
             group_names=data.group_names,
+            notes=data.notes,
         )
 
     def spec_of(self, class_names: Sequence[str], size: int, ends: tuple[float, float] = (-1.0, 1.0)) -> DataSpec:

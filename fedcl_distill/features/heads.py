@@ -20,6 +20,8 @@ from fedcl_distill.registry import Registry
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.settings import Count, NonNegative, Positive, Range, settings
 
+Shrinkage = Literal["oas"] | Annotated[float, Range(ge=0, le=1)]
+"""A share in [0, 1] of the identity, or "oas" for the rule that has no setting."""
 _MIN_VARIANCE = 1e-12
 _RELATIVE_FLOOR = 1e-9  # of the mean variance: keeps matrices of full rank where some features do not vary
 _TOLERANCE = 1e-9
@@ -123,7 +125,7 @@ class LDA:
         priors: "uniform" takes all classes as equally frequent, "empirical" as frequent as they were.
     """
 
-    shrinkage: Literal["oas"] | Annotated[float, Range(ge=0, le=1)] = "oas"
+    shrinkage: Shrinkage = "oas"
     priors: Literal["uniform", "empirical"] = "uniform"
 
     def fit(self, sums: FeatureSums) -> Head:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -146,6 +147,24 @@ class ClusterCentres(Storage):
         if not rows:
             return Centres(features[:0], labels, weights)
         return Centres(torch.cat(rows), torch.cat(classes), torch.cat(counts), residual)
+
+
+def fewer_centres(sums: FeatureSums, storage: ClusterCentres) -> FeatureSums:
+    """``sums`` of cluster centres with no more of each class than ``storage`` keeps: centres of centres.
+
+    Class means, counts and the trace of the scatter stay.
+
+    Raises:
+        DataError: the sums are of another storage.
+    """
+    centres = sums.second
+    if not isinstance(centres, Centres):
+        raise DataError("only cluster centres can become fewer")
+    labels, most = centres.labels, torch.bincount(centres.labels, minlength=1).max()
+    if most <= storage.per_class:
+        return sums
+    fewer = storage.second(centres.rows, labels, centres.counts, sums.means)
+    return replace(sums, second=replace(fewer, residual=fewer.residual + centres.residual))
 
 
 @STORAGES.register("within")

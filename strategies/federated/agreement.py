@@ -19,13 +19,11 @@ from flwr.serverapp import Grid
 
 from fedcl_distill.data import DataSpec, LabelledData, Normalisation, conform
 from fedcl_distill.errors import DataError, PayloadError, SettingsError
-from strategies.federated.answers import VALUES
-from strategies.federated.collector import ReplyCollector
+from strategies.federated.aggregation import ReplyCollector
+from strategies.federated.answers import VALUES, read_array
 from strategies.federated.internals import log
-from strategies.federated.node import Task
-from strategies.federated.requests import CONFIG, round_record
+from strategies.federated.requests import CONFIG, Task, round_record
 from strategies.federated.strategy import ClientStep
-from strategies.federated.weights import read_array
 
 ROUND = 0
 """The round in which nodes state what they have: before the first."""

@@ -19,10 +19,8 @@ from fedcl_distill.privacy import PrivacyBudget
 from fedcl_distill.statistics.noisy import errors_kept_back
 from strategies.federated.agreement import DESCRIBE
 from strategies.federated.answers import METRICS, ClientReport
-from strategies.federated.identity import NodeIdentity
 from strategies.federated.internals import PARTITION_ID_KEY
-from strategies.federated.node import Task
-from strategies.federated.requests import spec_in
+from strategies.federated.requests import NodeIdentity, Task, spec_in
 from strategies.federated.strategy import ClientStep, registered_steps
 
 LoadData = Callable[[Context], Any]

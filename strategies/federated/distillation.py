@@ -18,8 +18,7 @@ from fedcl_distill.settings import Count, Range, settings, suggest
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.synthetic.quantise import Bits
 from strategies.federated.answers import pack_set
-from strategies.federated.node import Task
-from strategies.federated.requests import CONFIG, Request
+from strategies.federated.requests import CONFIG, Request, Task
 
 Methods = Mapping[str, Distiller]
 """Distillers by the names under which a node has them, beside those that are registered."""

@@ -34,13 +34,10 @@ from fedcl_distill.features import (
 from fedcl_distill.registry import Plain, describe, to_text
 from fedcl_distill.settings import Count, settings
 from fedcl_distill.synthetic.container import DEFAULT_LIMITS
-from strategies.federated.answers import ClientReport, pack_payload, unpack_payload
+from strategies.federated.answers import ClientReport, State, pack_payload, unpack_payload, weights_of
 from strategies.federated.internals import log
-from strategies.federated.node import Task
-from strategies.federated.requests import CONFIG, config_of, from_flat, round_record, to_flat
-from strategies.federated.state import State
+from strategies.federated.requests import CONFIG, Task, config_of, from_flat, round_record, to_flat
 from strategies.federated.strategy import ClientStep, FederatedStrategy, ServerContext, TrainOnly, register_strategy
-from strategies.federated.weights import weights_of
 
 SUMS = "feature-sums"
 _UNSEEN = -1e4  # the bias of a class that no node has, as a number that can be sent

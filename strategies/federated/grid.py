@@ -29,6 +29,7 @@ from flwr.serverapp import Grid
 
 from fedcl_distill.data import DataSpec
 from fedcl_distill.errors import SettingsError
+from strategies.federated.answers import State, arrays_of, tensors_of
 from strategies.federated.internals import (
     NUM_PARTITIONS_KEY,
     PARTITION_ID_KEY,
@@ -39,7 +40,6 @@ from strategies.federated.internals import (
     sent_bytes,
 )
 from strategies.federated.requests import SPEC, spec_record
-from strategies.federated.state import State, arrays_of, tensors_of
 
 Direction = Literal["up", "down"]
 
