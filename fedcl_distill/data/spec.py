@@ -72,6 +72,8 @@ class DataSpec:
         allow_hflip: whether an image seen in a mirror keeps its class (not so for digits); augmentation asks. It is
             told, never guessed: False unless whoever knows the data says so.
         tasks: the task of each class, for streams that tell the task; None where there are none.
+        backbone: fingerprint of the frozen network that made the features; "" for data as they are. Features of
+            different networks are data of different kinds.
         feature_names: one name a feature, where they are known; they say what exported tables call their columns and
             do not count when specs are compared.
 
@@ -92,6 +94,7 @@ class DataSpec:
     value_range: tuple[float, float] = (0.0, 1.0)
     allow_hflip: bool = False
     tasks: tuple[int, ...] | None = None
+    backbone: str = ""
     feature_names: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
@@ -134,6 +137,8 @@ class DataSpec:
             return "normalised with another mean or standard deviation than expected"
         if other.value_range != self.value_range:
             return f"value range {other.value_range}, expected {self.value_range}"
+        if other.backbone != self.backbone:
+            return f"they are {_made_by(other.backbone)}, expected {_made_by(self.backbone)}"
         if None not in (self.tasks, other.tasks) and other.tasks != self.tasks:
             return "classes belong to other tasks than expected"
         return None
@@ -180,6 +185,7 @@ class DataSpec:
             "allow_hflip": self.allow_hflip,
         }
         optional = {"tasks": self.tasks, "feature_names": self.feature_names}
+        record |= {"backbone": self.backbone} if self.backbone else {}
         return record | {name: list(value) for name, value in optional.items() if value}
 
     @classmethod
@@ -190,7 +196,7 @@ class DataSpec:
             DataError: something is missing, superfluous or out of place.
         """
         known = {"sample_shape", "class_names", "mean", "std", "value_range", "allow_hflip"}
-        missing, superfluous = known - set(record), set(record) - known - {"tasks", "feature_names"}
+        missing, superfluous = known - set(record), set(record) - known - {"tasks", "backbone", "feature_names"}
         if missing or superfluous:
             raise DataError(f"data spec: missing {sorted(missing)}, superfluous {sorted(superfluous)}")
         try:
@@ -204,10 +210,15 @@ class DataSpec:
                 value_range=(low, high),
                 allow_hflip=bool(record["allow_hflip"]),
                 tasks=tuple(int(task) for task in record["tasks"]) if record.get("tasks") else None,
+                backbone=str(record.get("backbone", "")),
                 feature_names=tuple(str(name) for name in record.get("feature_names", ())),
             )
         except (TypeError, ValueError) as error:
             raise DataError(f"data spec: a value is out of place: {error}") from error
+
+
+def _made_by(backbone: str) -> str:
+    return f"features of the backbone {backbone[:50]!r}" if backbone else "features of no backbone that is named"
 
 
 def spec_of(data: DataSpec | Any) -> DataSpec:

@@ -18,8 +18,7 @@ from fedcl_distill.settings import Count, Range, settings, suggest
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.synthetic.quantise import Bits
 from strategies.federated.answers import pack_set
-from strategies.federated.node import Task
-from strategies.federated.requests import CONFIG, Request
+from strategies.federated.requests import CONFIG, Request, Task
 
 Methods = Mapping[str, Distiller]
 """Distillers by the names under which a node has them, beside those that are registered."""
@@ -168,6 +167,7 @@ class Distillation:
             seed=seed,
             mean=data.normalisation.mean,
             std=data.normalisation.std,
+            backbone=data.spec.backbone,
             method=name,
             method_settings=given,
             images_per_class=self.images_per_class,

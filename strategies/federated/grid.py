@@ -28,6 +28,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from fedcl_distill.errors import SettingsError
+from strategies.federated.answers import State, arrays_of, tensors_of
 from strategies.federated.internals import (
     NUM_PARTITIONS_KEY,
     PARTITION_ID_KEY,
@@ -37,7 +38,6 @@ from strategies.federated.internals import (
     run_identity,
     sent_bytes,
 )
-from strategies.federated.state import State, arrays_of, tensors_of
 
 Direction = Literal["up", "down"]
 

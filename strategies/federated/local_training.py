@@ -15,10 +15,8 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.networks import Network
 from fedcl_distill.settings import Count, Momentum, NonNegative, Positive, settings
 from fedcl_distill.training import TrainConfig, fit
-from strategies.federated.answers import WEIGHTS, unpack_weights
-from strategies.federated.node import Task
-from strategies.federated.requests import Request
-from strategies.federated.weights import put_weights, weights_of
+from strategies.federated.answers import WEIGHTS, put_weights, unpack_weights, weights_of
+from strategies.federated.requests import Request, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +77,7 @@ class LocalTraining:
             seed=seed,
             mean=data.normalisation.mean,
             std=data.normalisation.std,
+            backbone=data.spec.backbone,
             architecture=architecture,
             epochs=self.epochs,
             learning_rate=self.learning_rate,

@@ -22,13 +22,12 @@ from fedcl_distill.robust import Agreement, Judge
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.settings import Count, Natural, NonNegative, Range, settings
 from fedcl_distill.synthetic import Expectation
-from strategies.federated.aggregation import AggregatedSets, Defence, SetAggregator, room_for
-from strategies.federated.collector import ReplyCollector
+from strategies.federated.aggregation import AggregatedSets, Defence, ReplyCollector, SetAggregator, room_for
+from strategies.federated.answers import State
 from strategies.federated.distillation import Distillation, DistilRequest, distilled
 from strategies.federated.internals import log
 from strategies.federated.learner import Learner
 from strategies.federated.requests import CONFIG
-from strategies.federated.state import State
 from strategies.federated.strategy import (
     ClientStep,
     FederatedStrategy,

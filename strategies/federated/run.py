@@ -23,15 +23,13 @@ from fedcl_distill.registry import build_with, describe
 from fedcl_distill.settings import Count, Fraction, Natural, NonNegative, Positive, settings
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import TrainConfig, class_accuracies, predict
-from strategies.federated.collector import Rejection, ReplyCollector
+from strategies.federated.aggregation import Rejection, ReplyCollector
+from strategies.federated.answers import arrays_of, weights_of
 from strategies.federated.grid import ByteLedger, MeteredGrid
 from strategies.federated.internals import log
 from strategies.federated.learner import Learner
-from strategies.federated.result import FederatedResult, RoundResult
-from strategies.federated.resume import KeepsNodes, Progress, RoundOffset
-from strategies.federated.state import arrays_of
+from strategies.federated.result import FederatedResult, KeepsNodes, Progress, RoundOffset, RoundResult
 from strategies.federated.strategy import STRATEGIES, FederatedStrategy, LearnsFromSets, ServerContext
-from strategies.federated.weights import weights_of
 
 OnRound = Callable[[RoundResult], None]
 Strategy = FederatedStrategy | str | Mapping[str, Any]
@@ -150,7 +148,7 @@ def run_server(
         on_round: called after each round, and once before the first; where a run goes on, that is with the last round
             that was finished.
         checkpoint: file where the server writes how it stands after each round, and from which it goes on; in the same
-            run of Flower, and in process in any, to the same bits, else without what nodes kept (see :mod:`resume`).
+            run of Flower, and in process in any, to the same bits, else without what nodes kept (see ``result.py``).
         options: fields of :class:`RunOptions`: ``rounds``, ``seed``, ``clients``, ``network``, ``train``, ``device``,
             ``quorum``, ``slack``, ``wait_seconds``, ``reply_seconds``.
 

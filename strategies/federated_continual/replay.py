@@ -22,15 +22,14 @@ from strategies.continual.losses import BalancedCrossEntropy
 from strategies.continual.memory import Memory
 from strategies.continual.memory_registry import named_memory
 from strategies.continual.settings import ContinualSettings
-from strategies.federated.answers import WEIGHTS, unpack_weights
-from strategies.federated.collector import Answer, ReplyCollector
+from strategies.federated.aggregation import Answer, ReplyCollector
+from strategies.federated.answers import WEIGHTS, put_weights, read_array, unpack_weights, weights_of
 from strategies.federated.distillation import Distillation
 from strategies.federated.fedavg import Averaging, ValidatedFedAvg
 from strategies.federated.local_training import TrainRequest
-from strategies.federated.node import Task
+from strategies.federated.requests import Task
 from strategies.federated.strategy import ClientStep, ServerContext
-from strategies.federated.weights import put_weights, read_array, weights_of
-from strategies.federated_continual.strategy import MemorySize, register_strategy
+from strategies.federated_continual.memories import MemorySize, register_strategy
 from strategies.federated_continual.streams import ClientStream, StreamTask
 
 MEMORY, BYTES_KEPT = "memory", "bytes-kept"

@@ -14,7 +14,7 @@ from fedcl_distill.registry import Registry
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.settings import suggest
 from strategies.continual.streams import DOMAINS, class_groups
-from strategies.federated.node import Task
+from strategies.federated.requests import Task
 
 SCENARIOS = ("class", "domain")
 """What changes from one experience to the next."""

@@ -20,8 +20,7 @@ from fedcl_distill.context import RealSampler
 from fedcl_distill.data import LabelledData, Normalisation
 from fedcl_distill.engine import Budget, Callback, Run
 from fedcl_distill.errors import CheckpointError, PrivacyError, SettingsError
-from fedcl_distill.methods.private_statistics import PrivateStatistics, private_statistics
-from fedcl_distill.methods.psg import psg
+from fedcl_distill.methods.private import PrivateStatistics, private_statistics, psg
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import GradientMatching, MatchContext
 from fedcl_distill.objectives.private_gradients import PrivateGradientMatching

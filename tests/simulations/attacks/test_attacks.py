@@ -13,8 +13,7 @@ from builders import blobs
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.statistics import StatisticsSpec, class_statistics, decode_statistics, encode_statistics
 from fedcl_distill.synthetic.container import DEFAULT_LIMITS
-from simulations.attacks import ATTACKS, AttackedSettings, build_attack
-from simulations.attacks.success import success_rate
+from simulations.attacks import ATTACKS, AttackedSettings, build_attack, success_rate
 from simulations.running.runs import make_record
 from simulations.scenarios.federated import KIND, run_federated, simulate
 from simulations.tables.federated import table_of_attacks

@@ -14,9 +14,8 @@ from federations import data_and_test, quick, run
 from plain_federated import network_of, parts_of, start_of, vector_of
 from strategies.federated import ReplyCollector
 from strategies.federated.answers import pack_update
-from strategies.federated.compressed import CompressedFedAvg, CompressedRequest, train_compressed
-from strategies.federated.compression import read_codec
-from strategies.federated.node import Task
+from strategies.federated.compression import CompressedFedAvg, CompressedRequest, read_codec, train_compressed
+from strategies.federated.requests import Task
 
 SOME = {"partition": "dirichlet:1.0", "clients": 3, "rounds": 3, "local_batch_size": 8}
 NPY_HEADER = 128

@@ -13,7 +13,7 @@ from fedcl_distill.networks import Architecture
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.training import fit
 from federations import data_and_test, quick, run
-from strategies.federated.collector import ReplyCollector
+from strategies.federated.aggregation import ReplyCollector
 from strategies.federated.scaffold import ScaffoldServer
 
 FEDAVG = {"strategy": "fedavg", "partition": "dirichlet:1.0"}

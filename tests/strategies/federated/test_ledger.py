@@ -10,8 +10,8 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from fedcl_distill.networks import Architecture
 from federations import data_and_test, honest_app, quick, run
 from strategies.federated import InProcessGrid, MeteredGrid
+from strategies.federated.answers import weights_of
 from strategies.federated.grid import ByteLedger, Entry
-from strategies.federated.weights import weights_of
 
 
 class _Listening(InProcessGrid):

@@ -17,7 +17,7 @@ from fedcl_distill.synthetic import decode, encode, union
 from fedcl_distill.training import accuracy, fit
 from federations import data_and_test, quick, run
 from strategies.federated import InProcessGrid, OneShot, QuorumError, collect_sets, make_client_app
-from strategies.federated.weights import put_weights
+from strategies.federated.answers import put_weights
 
 
 def _sets_by_hand(settings, train):

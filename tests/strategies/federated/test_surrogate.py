@@ -15,9 +15,9 @@ from fedcl_distill.synthetic import decode, encode, union
 from fedcl_distill.synthetic.quantise import Range, error_bound
 from fedcl_distill.training import TrainConfig, fit
 from federations import data_and_test, quick, run
+from strategies.federated.answers import RANGES, pack_network, put_weights, unpack_network, weights_of
 from strategies.federated.feddm import SurrogateRequest
 from strategies.federated.learner import Learner
-from strategies.federated.weights import RANGES, pack_network, put_weights, unpack_network, weights_of
 
 FEDDM = {
     "strategy": "feddm",

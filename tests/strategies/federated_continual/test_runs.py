@@ -14,10 +14,10 @@ from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import decode, encode, union
 from fedcl_distill.training import accuracy, fit
 from strategies.federated import QuorumError
+from strategies.federated.answers import put_weights
 from strategies.federated.client import partition_of
-from strategies.federated.weights import put_weights
 from strategies.federated_continual import make_client_app
-from strategies.federated_continual.result import StageResult
+from strategies.federated_continual.server import StageResult
 from streams import app_of, live, quick, train_and_test
 
 SUMS = {
