@@ -65,7 +65,7 @@ def attacked(one: NoisyStatistics, other: NoisyStatistics) -> dict[str, float]:
 def test_another_release_under_one_key_has_other_noise(target: PrivacyTarget, shares: Shares) -> None:
     key = NoiseSource.fresh()
     one, other = with_noise(EXACT, LOW, Shares(), key), with_noise(EXACT, target, shares, key)
-    assert min(attacked(one, other).values()) > 0.3
+    assert min(attacked(one, other).values()) > 0.01  # 1e-5 where noise repeats; three counts may be near by chance
     again = with_noise(EXACT, LOW, Shares(), key)
     assert torch.equal(again.counts, one.counts)  # the identical release repeats itself
 
