@@ -7,17 +7,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
 from fedcl_distill.data import LabelledData, Splits, load
 from fedcl_distill.data.files import overlap_note
+from fedcl_distill.data.sources import data_roots
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.registry import build_with, parse, read_value
+from fedcl_distill.features import BACKBONES
+from fedcl_distill.registry import build_with, parse, read_value, to_text
 from fedcl_distill.seeding import generator_for
-from fedcl_distill.settings import settings
-from simulations.running.progress import Watcher
+from fedcl_distill.settings import Known, settings
+from simulations.running.progress import Silent, Watcher
 
 
 @settings
@@ -33,6 +35,8 @@ class DataOptions:
         group_column: of a table: whose rows belong together, such as those of a hospital, for ``partition`` natural.
         allow_hflip: whether a mirrored image keeps its class, so that augmentation may mirror; known data sets say so
             themselves, of others it is not assumed.
+        features: a frozen backbone, such as ``efficientnet-lite0:size=64`` or ``random:count=500``, whose features
+            stand for the samples; computed once, and kept in the folder ``features`` beside the data.
 
     Raises:
         SettingsError: on construction, if a value is not allowed.
@@ -45,6 +49,7 @@ class DataOptions:
     feature_columns: tuple[str | int, ...] | None = None
     group_column: str | int | None = None
     allow_hflip: bool | None = None
+    features: Annotated[str, Known("backbone", BACKBONES.names)] | None = None
 
     def __post_init__(self) -> None:
         _ = self.size
@@ -92,6 +97,8 @@ def read_data(text: str) -> tuple[str, DataOptions]:
     columns = given.get("feature_columns")
     if columns is not None:
         given["feature_columns"] = tuple(columns) if isinstance(columns, list) else (columns,)
+    if isinstance(given.get("features"), Mapping):
+        given["features"] = to_text(given["features"])
     return found[1], build_with("data", DataOptions, given)
 
 
@@ -116,16 +123,37 @@ def _text_of(value: Any) -> str:
     return re.sub(r"[][,:=]", lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(value))
 
 
-def load_splits(name: str, *, root: str | None = None, train_limit: int | None = None, seed: int = 0) -> Splits:
+def load_splits(
+    name: str, *, root: str | None = None, train_limit: int | None = None, seed: int = 0, watcher: Watcher | None = None
+) -> Splits:
     """Load ``name`` and keep at most ``train_limit`` training samples, drawn at random; the test data stay whole.
 
-    Options may stand behind the name, see :class:`DataOptions`.
+    Options may stand behind the name, see :class:`DataOptions`; ``watcher`` sees a backbone at work.
     """
     place, options = read_data(name)
     splits = options.load(place, root)
-    if train_limit is None or train_limit >= len(splits.train):
+    if train_limit is not None and train_limit < len(splits.train):
+        splits = Splits(_thin(splits.train, train_limit, seed), splits.test)
+    if options.features is None:
         return splits
-    return Splits(_thin(splits.train, train_limit, seed), splits.test)
+    return _seen_by(options.features, splits, data_roots(root)[0] / "features", watcher or Silent())
+
+
+def _seen_by(name: str, splits: Splits, cache: Path, watcher: Watcher) -> Splits:
+    """The features of ``splits``: on the scale of the training data where the backbone has none of its own."""
+    backbone = BACKBONES.build(name).reading(splits.train.spec)
+    parts, done, total = [], 0, len(splits.train) + len(splits.test)
+    with watcher.stage(f"features of {splits.train.name} by {backbone.name}") as stage:
+        for part in (splits.train, splits.test):
+            start = done
+
+            def on_batch(number: int, _: int, start: int = start) -> None:
+                stage.update((start + number) / total, f"{start + number:,} of {total:,} samples")
+
+            parts.append(backbone.features(part, cache=cache, on_batch=on_batch))
+            done += len(part)
+    note = f"{parts[0].sample_shape[0]:,} features of the backbone {backbone.name}, {backbone.fingerprint}"
+    return Splits(*(replace(one, notes=(*one.notes, note)) for one in parts))
 
 
 _TOLD = set[str]()

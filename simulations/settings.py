@@ -19,6 +19,7 @@ from strategies.federated import (
     STRATEGIES,
     Distillation,
     DynaFed,
+    FederatedFeatures,
     FederatedStatistics,
     FederatedStrategy,
     Learner,
@@ -189,7 +190,9 @@ class FederatedSettings(FederatedData):
         """What these settings say to a strategy of this class: how clients distil, and how they train."""
         found: dict[str, Any] = {}
         distilling = {name: getattr(self.distillation, name) for name in Distillation.__dataclass_fields__}
-        if issubclass(kind, FederatedStatistics):
+        if issubclass(kind, FederatedFeatures):
+            found = {} if self.byte_budget is None else {"byte_budget": self.byte_budget}
+        elif issubclass(kind, FederatedStatistics):
             if self.byte_budget is not None:
                 raise SettingsError("statistics take no byte budget; views and dimensions say what they take")
             found = {name: distilling[name] for name in ("images_per_class", "steps", "seconds", "bits")}

@@ -113,6 +113,7 @@ class FrameEncoder:
             "label": self.label,
             "columns": [{"name": c.name, "fill": c.fill, "categories": list(c.categories)} for c in self.columns],
             "spec": self.spec.as_record(),
+            "ranges": [list(one) for one in self.spec.feature_ranges],
             "unknown": self.unknown,
             "booleans": list(self.booleans),
         }

@@ -77,10 +77,12 @@ class DataSpec:
         allow_hflip: whether an image seen in a mirror keeps its class (not so for digits); augmentation asks. It is
             told, never guessed: False unless whoever knows the data says so.
         tasks: the task of each class, for streams that tell the task; None where there are none.
+        backbone: fingerprint of the frozen network that made the features; "" for data as they are. Features of
+            different networks are data of different kinds.
         feature_names: one name a feature, where they are known; they say what exported tables call their columns and
             do not count when specs are compared.
         feature_ranges: smallest and largest value of each feature, where they are known: what clamped methods keep to,
-            and exported tables are clipped to. They stay at home: payloads and comparisons leave them out.
+            and exported tables are clipped to. They stay at home: records, payloads and comparisons leave them out.
 
     Raises:
         DataError: on construction, if these do not fit each other.
@@ -99,6 +101,7 @@ class DataSpec:
     value_range: tuple[float, float] = (0.0, 1.0)
     allow_hflip: bool = False
     tasks: tuple[int, ...] | None = None
+    backbone: str = ""
     feature_names: tuple[str, ...] = field(default=(), compare=False)
     feature_ranges: tuple[tuple[float, float], ...] = field(default=(), compare=False)
 
@@ -153,6 +156,8 @@ class DataSpec:
             return "normalised with another mean or standard deviation than expected"
         if other.value_range != self.value_range:
             return f"value range {other.value_range}, expected {self.value_range}"
+        if other.backbone != self.backbone:
+            return f"they are {_made_by(other.backbone)}, expected {_made_by(self.backbone)}"
         if None not in (self.tasks, other.tasks) and other.tasks != self.tasks:
             return "classes belong to other tasks than expected"
         return None
@@ -190,7 +195,7 @@ class DataSpec:
         )
 
     def as_record(self) -> dict[str, Any]:
-        """JSON values that :meth:`from_record` reads; tasks, names and ranges of features only where known."""
+        """JSON values that :meth:`from_record` reads; tasks, backbone and names of features where known."""
         record: dict[str, Any] = {
             "sample_shape": list(self.sample_shape),
             "class_names": list(self.class_names),
@@ -199,8 +204,8 @@ class DataSpec:
             "value_range": [float(value) for value in self.value_range],
             "allow_hflip": self.allow_hflip,
         }
-        ranges = [list(one) for one in self.feature_ranges]
-        optional = {"tasks": self.tasks, "feature_names": self.feature_names, "feature_ranges": ranges}
+        optional = {"tasks": self.tasks, "feature_names": self.feature_names}
+        record |= {"backbone": self.backbone} if self.backbone else {}
         return record | {name: list(value) for name, value in optional.items() if value}
 
     @classmethod
@@ -211,7 +216,8 @@ class DataSpec:
             DataError: something is missing, superfluous or out of place.
         """
         known = {"sample_shape", "class_names", "mean", "std", "value_range", "allow_hflip"}
-        missing, superfluous = known - set(record), set(record) - known - {"tasks", "feature_names", "feature_ranges"}
+        optional = {"tasks", "backbone", "feature_names"}
+        missing, superfluous = known - set(record), set(record) - known - optional
         if missing or superfluous:
             raise DataError(f"data spec: missing {sorted(missing)}, superfluous {sorted(superfluous)}")
         try:
@@ -225,11 +231,15 @@ class DataSpec:
                 value_range=(low, high),
                 allow_hflip=bool(record["allow_hflip"]),
                 tasks=tuple(int(task) for task in record["tasks"]) if record.get("tasks") else None,
+                backbone=str(record.get("backbone", "")),
                 feature_names=tuple(str(name) for name in record.get("feature_names", ())),
-                feature_ranges=tuple((float(low), float(high)) for low, high in record.get("feature_ranges", ())),
             )
         except (TypeError, ValueError) as error:
             raise DataError(f"data spec: a value is out of place: {error}") from error
+
+
+def _made_by(backbone: str) -> str:
+    return f"features of the backbone {backbone[:50]!r}" if backbone else "features of no backbone that is named"
 
 
 def spec_of(data: DataSpec | Any) -> DataSpec:

@@ -78,7 +78,8 @@ class StatisticsHeader:
         domain = self.domain
         numbers = domain.class_names == numbered(domain.num_classes)
         return compact(
-            {
+            ({"backbone": domain.backbone} if domain.backbone else {})
+            | {
                 "format": FORMAT,
                 "bits": self.bits,
                 "spec": self.spec.settings(),
@@ -98,7 +99,7 @@ class StatisticsHeader:
         raw = parse_object(text, "metadata")
         if "mirrorable" in raw and "allow_hflip" not in raw:  # what older payloads call it
             raw["allow_hflip"] = raw.pop("mirrorable")
-        if set(raw) != _KEYS or type(raw["format"]) is not int or raw["format"] != FORMAT:
+        if set(raw) - {"backbone"} != _KEYS or type(raw["format"]) is not int or raw["format"] != FORMAT:
             raise PayloadError(f"metadata is not that of statistics of format {FORMAT}")
         if type(raw["bits"]) is not int or raw["bits"] not in BITS:
             raise PayloadError(f"metadata: bits must be one of {BITS}, got {str(raw['bits'])[:50]}")
@@ -116,6 +117,8 @@ def _domain(raw: dict[str, Any], limits: Limits) -> DataSpec:
         raise PayloadError(f"metadata: samples cannot have shape {shape}")
     if type(raw["allow_hflip"]) is not bool:
         raise PayloadError("metadata: allow_hflip must be true or false")
+    if not isinstance(raw.get("backbone", ""), str):
+        raise PayloadError("metadata: the backbone must be a text")
     low, high = read_numbers(raw, "range", 2)
     if low > high:
         raise PayloadError(f"metadata: value range must ascend, got [{low}, {high}]")
@@ -125,6 +128,7 @@ def _domain(raw: dict[str, Any], limits: Limits) -> DataSpec:
         normalisation=Normalisation(read_numbers(raw, "mean", shape[0]), read_numbers(raw, "std", shape[0])),
         value_range=(low, high),
         allow_hflip=raw["allow_hflip"],
+        backbone=raw.get("backbone", ""),
     )
 
 

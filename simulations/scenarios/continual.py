@@ -25,7 +25,8 @@ def run_continual(
         SettingsError, DataError: settings that do not fit each other or the data.
     """
     started = time.monotonic()
-    watcher, splits = watcher or Silent(), _splits(settings)
+    watcher = watcher or Silent()
+    splits = _splits(settings, watcher)
     notes = tell_notes(splits.notes, watcher)
     result = _simulate(settings, splits, watcher, checkpoint)
     return make_record(KIND, settings.as_record(), {**result.as_record(), **notes}, time.monotonic() - started)
@@ -37,11 +38,12 @@ def simulate(
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> ContinualResult:
     """:func:`run_continual`'s run with everything it left behind: the accuracy matrix and the memory."""
-    return _simulate(settings, _splits(settings), watcher or Silent(), checkpoint)
+    watcher = watcher or Silent()
+    return _simulate(settings, _splits(settings, watcher), watcher, checkpoint)
 
 
-def _splits(settings: ContinualSettings) -> Splits:
-    return load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit)
+def _splits(settings: ContinualSettings, watcher: Watcher) -> Splits:
+    return load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit, watcher=watcher)
 
 
 def _simulate(

@@ -129,7 +129,7 @@ def run_distil(
         KeyboardInterrupt: the user interrupted the distillation.
     """
     started, watcher, folder = time.monotonic(), watcher or Silent(), Path(out_dir)
-    splits = load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit)
+    splits = load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit, watcher=watcher)
     notes = tell_notes(splits.notes, watcher)
     checkpoint = folder / "checkpoints" / f"{settings.key}.pt" if checkpoints else None
     with watcher.stage(str(settings)):

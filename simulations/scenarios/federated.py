@@ -12,7 +12,7 @@ from typing import Any
 from simulations.attacks import AttackedSettings
 from simulations.attacks.success import dropped_samples, success_rate
 from simulations.data import tell_notes
-from simulations.flower.app import central_test_data, client_app, client_parts
+from simulations.flower.app import central_test_data, client_app, client_parts, prepare
 from simulations.running.progress import Silent, Stage, Watcher
 from simulations.running.runs import Record, make_record
 from simulations.scenarios.ceilings import CEILINGS, run_ceiling
@@ -42,6 +42,7 @@ def run_federated(
         QuorumError: too few valid answers in some round.
     """
     started, watcher = time.monotonic(), watcher or Silent()
+    prepare(settings, watcher)
     notes = tell_notes(central_test_data(settings).notes, watcher)
     result = simulate(settings, watcher, checkpoint)
     metrics = {**result.as_record(), **_of_attack(settings, result), **notes}

@@ -6,7 +6,7 @@ import os
 import time
 
 from simulations.data import tell_notes
-from simulations.flower.app import central_test_data
+from simulations.flower.app import central_test_data, prepare
 from simulations.flower.federated_continual_app import KIND, client_app, client_streams
 from simulations.running.progress import Silent, Watcher
 from simulations.running.runs import Record, make_record
@@ -40,6 +40,7 @@ def run_federated_continual(
         QuorumError: too few valid answers in some round.
     """
     started, watcher = time.monotonic(), watcher or Silent()
+    prepare(settings, watcher)
     notes = tell_notes(central_test_data(settings).notes, watcher)
     result = simulate(settings, watcher, checkpoint)
     return make_record(KIND, settings.as_record(), {**result.as_record(), **notes}, time.monotonic() - started)

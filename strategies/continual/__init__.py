@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         labelled_data,
         task_incremental,
     )
+    from strategies.continual.feature_sums import FeatureSumMemory, SumLearner
     from strategies.continual.regularisation import AGEM, EWC, ICaRLLoss, LwF, NearestMean, NetworkEmbedding, Source
     from strategies.continual.replay import MIR, DERpp, FineTuning, GDumb, Replay
     from strategies.continual.run import build_benchmark, build_memory, run_stream
@@ -37,6 +38,7 @@ _ON_AVALANCHE = {
     "AGEM": "regularisation",
     "DERpp": "replay",
     "EWC": "regularisation",
+    "FeatureSumMemory": "feature_sums",
     "FineTuning": "replay",
     "GDumb": "replay",
     "ICaRLLoss": "regularisation",
@@ -48,6 +50,7 @@ _ON_AVALANCHE = {
     "MemoryBuffer": "storage_policy",
     "Replay": "replay",
     "Source": "regularisation",
+    "SumLearner": "feature_sums",
     "build_benchmark": "run",
     "build_memory": "run",
     "class_incremental": "benchmarks",
@@ -76,6 +79,7 @@ __all__ = [
     "DERppLoss",
     "DistilledMemory",
     "EncodedMemory",
+    "FeatureSumMemory",
     "FineTuning",
     "GDumb",
     "HybridMemory",
@@ -96,6 +100,7 @@ __all__ = [
     "Setup",
     "Source",
     "StrategyParts",
+    "SumLearner",
     "build_benchmark",
     "build_memory",
     "class_groups",

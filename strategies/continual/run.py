@@ -145,7 +145,7 @@ def avalanche_strategy(
         optimizer=build_optimiser(sgd if optimiser is None else optimiser, weights),
         criterion=plan.loss,
         train_mb_size=settings.batch_size,
-        train_epochs=1 if settings.online else settings.epochs,
+        train_epochs=(1 if settings.online else settings.epochs) if plan.trains else 0,
         device=settings.device,
         plugins=plan.plugins,
         evaluator=EvaluationPlugin(),  # accuracies come from whole tensors, which is much faster

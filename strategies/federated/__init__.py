@@ -6,7 +6,7 @@ from strategies.federated.collector import QuorumError, Rejection, ReplyCollecto
 from strategies.federated.compressed import FedPAQ, TopKFedAvg
 from strategies.federated.distillation import Distillation, DistilRequest
 from strategies.federated.dynafed import DynaFed
-from strategies.federated.feature_sums import FederatedFeatures
+from strategies.federated.feature_sums import AFL, Fed3R, FedCGS, FederatedFeatures, FedNCM, FedPFT
 from strategies.federated.fedavg import FedAvg, OneShotAverage
 from strategies.federated.feddm import FedDM
 from strategies.federated.federated_statistics import FederatedStatistics
@@ -31,6 +31,7 @@ from strategies.federated.strategy import (
 )
 
 __all__ = [
+    "AFL",
     "STRATEGIES",
     "Bulyan",
     "ByteLedger",
@@ -39,11 +40,15 @@ __all__ = [
     "DistilRequest",
     "Distillation",
     "DynaFed",
+    "Fed3R",
     "FedAdam",
     "FedAvg",
     "FedAvgM",
+    "FedCGS",
     "FedDM",
+    "FedNCM",
     "FedPAQ",
+    "FedPFT",
     "FedProx",
     "FederatedFeatures",
     "FederatedResult",

@@ -19,6 +19,7 @@ from strategies.federated.answers import METRICS, ClientReport
 from strategies.federated.identity import NodeIdentity
 from strategies.federated.internals import PARTITION_ID_KEY
 from strategies.federated.node import Task
+from strategies.federated.requests import check_backbone
 from strategies.federated.strategy import ClientStep, registered_steps
 
 LoadData = Callable[[Context], Any]
@@ -120,10 +121,12 @@ class Node:
     load_identity: LoadIdentity | None = None
 
     def task(self, message: Message, context: Context) -> Task:
-        """What ``message`` asks of the node of ``context``."""
+        """What ``message`` asks of the node of ``context``; SettingsError if of another backbone's features."""
+        data = as_labelled(self.load_data(context))
+        check_backbone(message.content, data)
         return Task(
             message.content,
-            as_labelled(self.load_data(context)),
+            data,
             partition_of(context),
             device_of(context),
             context.state,

@@ -168,6 +168,7 @@ class Distillation:
             seed=seed,
             mean=data.normalisation.mean,
             std=data.normalisation.std,
+            backbone=data.spec.backbone,
             method=name,
             method_settings=given,
             images_per_class=self.images_per_class,

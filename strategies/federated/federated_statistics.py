@@ -127,6 +127,7 @@ class FederatedStatistics(FederatedStrategy):
             seed=context.seed,
             mean=context.test.normalisation.mean,
             std=context.test.normalisation.std,
+            backbone=context.test.spec.backbone,
             statistics=self.spec(context.seed).settings(),
             bits=self.bits,
         )

@@ -79,6 +79,7 @@ class LocalTraining:
             seed=seed,
             mean=data.normalisation.mean,
             std=data.normalisation.std,
+            backbone=data.spec.backbone,
             architecture=architecture,
             epochs=self.epochs,
             learning_rate=self.learning_rate,

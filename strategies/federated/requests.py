@@ -123,7 +123,7 @@ def _basic(kind: Any) -> tuple[type, bool]:
 
 R = TypeVar("R", bound="Request")
 
-CONFIG = "config"
+CONFIG, BACKBONE = "config", "backbone"
 _ROUND_KEY = "server-round"
 
 
@@ -134,14 +134,19 @@ class Request:
     Attributes:
         seed: of the run; a node derives its own from this, the round and its partition.
         mean, std: the normalisation that all nodes and the server share, in unit values.
+        backbone: fingerprint of the frozen network that made the features of all; "" where there is none.
     """
 
     seed: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    backbone: str = ""
 
     def to_record(self, server_round: int) -> ConfigRecord:
-        return ConfigRecord({**to_flat(self), _ROUND_KEY: server_round})
+        flat = to_flat(self)
+        if not self.backbone:  # as requests were before there were any
+            del flat[BACKBONE]
+        return ConfigRecord({**flat, _ROUND_KEY: server_round})
 
     @classmethod
     def of(cls, content: RecordDict, key: str = CONFIG) -> Self:
@@ -293,6 +298,19 @@ def config_of(content: RecordDict, key: str = CONFIG) -> ConfigRecord:
     if not isinstance(config, ConfigRecord):
         raise SettingsError(f"request has no configuration {key!r}")
     return config
+
+
+def check_backbone(content: RecordDict, data: LabelledData) -> None:
+    """Return if ``data`` are features of the network that a request names; of a request that names none, always.
+
+    Raises:
+        SettingsError: another network made them.
+    """
+    config = content.get(CONFIG)
+    asked = config.get(BACKBONE, "") if isinstance(config, ConfigRecord) else ""
+    if asked and asked != data.spec.backbone:
+        found = data.spec.backbone or "none that is named"
+        raise SettingsError(f"backbone: the server asks for features of {asked!r}, this node's are of {found}")
 
 
 def round_record(server_round: int) -> ConfigRecord:

@@ -153,7 +153,7 @@ def test_random_samples_of_equal_bytes_stand_beside_every_method(tmp_path):
 
 
 def test_the_settings_of_the_committed_table_fit_the_methods():
-    cells = read_cells(DistilSettings, ROOT / "docs" / "distil-table.toml", {}, {"method": list_methods()})
+    cells = read_cells(DistilSettings, ROOT / "experiments" / "distil-table.toml", {}, {"method": list_methods()})
     assert len(cells) == 2 * len(list_methods())
     assert {cell.budget for cell in cells} == {Budget(seconds=300.0, clock="cpu")}
 
