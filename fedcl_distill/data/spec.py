@@ -48,15 +48,20 @@ class Normalisation:
     def of(cls, unit: Tensor) -> Normalisation:
         """Measure the normalisation of ``unit``, float (n, channels, …): a constant channel gets deviation 1.
 
-        Constant is what deviates by no more than float32 resolves at its largest value, however small that is.
+        Constant is what deviates by no more than float32 resolves at its mean, however small that is.
 
         Numbers are rounded to float32, in which they are applied: payloads so carry them in half the bytes.
         """
-        flat = unit.double().transpose(0, 1).flatten(1)
-        std = flat.std(dim=1, correction=0)
-        resolved = _FLOAT32.eps * flat.abs().amax(dim=1) if flat.shape[1] else torch.zeros_like(std)
-        std = std.where((std > resolved) & (std > _FLOAT32.tiny), std.new_ones(()))
-        return cls(tuple(flat.mean(dim=1).float().tolist()), tuple(std.float().tolist()))
+        variance, mean = torch.var_mean(unit.double().transpose(0, 1).flatten(1), dim=1, correction=0)
+        return cls.of_moments(mean, variance)
+
+    @classmethod
+    def of_moments(cls, mean: Tensor, variance: Tensor) -> Normalisation:
+        """What :meth:`of` gives for data of this ``mean`` and ``variance``, float64 (channels,)."""
+        std = variance.sqrt()
+        varies = (std > _FLOAT32.eps * mean.abs()) & (std > _FLOAT32.tiny)
+        std = std.where(varies, std.new_ones(()))
+        return cls(tuple(mean.float().tolist()), tuple(std.float().tolist()))
 
     def applies_like(self, other: Normalisation) -> bool:
         """Whether both map values alike, in float32."""
@@ -140,6 +145,11 @@ class DataSpec:
         value_range = (min(a for a, _ in [*ranges, *bounds]), max(b for _, b in [*ranges, *bounds]))
         return replace(self, feature_ranges=ranges, value_range=value_range)
 
+    @property
+    def made_by(self) -> str:
+        """Of which backbone samples are features, in words."""
+        return f"features of the backbone {self.backbone[:50]!r}" if self.backbone else "of no backbone that is named"
+
     def describe_difference(self, other: DataSpec) -> str | None:
         """What ``other`` has otherwise than this spec, in one clause; None where they describe data of one kind.
 
@@ -157,7 +167,7 @@ class DataSpec:
         if other.value_range != self.value_range:
             return f"value range {other.value_range}, expected {self.value_range}"
         if other.backbone != self.backbone:
-            return f"they are {_made_by(other.backbone)}, expected {_made_by(self.backbone)}"
+            return f"they are {other.made_by}, expected {self.made_by}"
         if None not in (self.tasks, other.tasks) and other.tasks != self.tasks:
             return "classes belong to other tasks than expected"
         return None
@@ -234,12 +244,8 @@ class DataSpec:
                 backbone=str(record.get("backbone", "")),
                 feature_names=tuple(str(name) for name in record.get("feature_names", ())),
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"data spec: a value is out of place: {error}") from error
-
-
-def _made_by(backbone: str) -> str:
-    return f"features of the backbone {backbone[:50]!r}" if backbone else "features of no backbone that is named"
 
 
 def spec_of(data: DataSpec | Any) -> DataSpec:

@@ -20,8 +20,8 @@ from torch import Tensor
 from fedcl_distill.augmentation import augmentation_for
 from fedcl_distill.checkpoint import load_checkpoint, restoring, save_checkpoint
 from fedcl_distill.context import RealSampler, SetupContext, SyntheticBatch
-from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.method import MethodSpec
+from fedcl_distill.engine.size import Budget
 from fedcl_distill.errors import DependencyError, DivergenceError, SettingsError
 from fedcl_distill.files import remove
 from fedcl_distill.labels import Labelling, on_simplex

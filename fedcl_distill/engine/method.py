@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.engine.budget import Budget
+from fedcl_distill.engine.size import Budget
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import HardLabels, Labels
 from fedcl_distill.network_sources import FreshRandom, NetworkSource, NoNetwork

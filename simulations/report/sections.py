@@ -38,10 +38,9 @@ from simulations.report.drawing import (
     use_seconds_axis,
 )
 from simulations.running.runs import Kind
-from simulations.tables.audit import audit_tables
 from simulations.tables.comparison import describe, distil_accuracies, table_of
 from simulations.tables.federated import rounds_of, table_of_attacks, table_of_bytes
-from simulations.tables.privacy import privacy_table, privacy_tasks
+from simulations.tables.privacy import audit_tables, privacy_table, privacy_tasks
 from simulations.tables.variants import Scenario, Variant, scenarios
 
 _CHEAP_SECONDS = 0.1  # selections of real samples cost nothing worth drawing
