@@ -48,10 +48,15 @@ class Normalisation:
 
         Numbers are rounded to float32, in which they are applied: payloads so carry them in half the bytes.
         """
-        flat = unit.double().transpose(0, 1).flatten(1)
-        std = flat.std(dim=1, correction=0)
+        variance, mean = torch.var_mean(unit.double().transpose(0, 1).flatten(1), dim=1, correction=0)
+        return cls.of_moments(mean, variance, min_std=min_std)
+
+    @classmethod
+    def of_moments(cls, mean: Tensor, variance: Tensor, *, min_std: float = 1e-6) -> Normalisation:
+        """What :meth:`of` gives for data of this ``mean`` and ``variance``, float64 (channels,)."""
+        std = variance.sqrt()
         std = std.where(std >= min_std, std.new_ones(()))
-        return cls(tuple(flat.mean(dim=1).float().tolist()), tuple(std.float().tolist()))
+        return cls(tuple(mean.float().tolist()), tuple(std.float().tolist()))
 
     def applies_like(self, other: Normalisation) -> bool:
         """Whether both map values alike, in float32."""
@@ -121,6 +126,11 @@ class DataSpec:
     def is_image(self) -> bool:
         return len(self.sample_shape) == 3
 
+    @property
+    def made_by(self) -> str:
+        """Of which backbone samples are features, in words."""
+        return f"features of the backbone {self.backbone[:50]!r}" if self.backbone else "of no backbone that is named"
+
     def describe_difference(self, other: DataSpec) -> str | None:
         """What ``other`` has otherwise than this spec, in one clause; None where they describe data of one kind.
 
@@ -138,7 +148,7 @@ class DataSpec:
         if other.value_range != self.value_range:
             return f"value range {other.value_range}, expected {self.value_range}"
         if other.backbone != self.backbone:
-            return f"they are {_made_by(other.backbone)}, expected {_made_by(self.backbone)}"
+            return f"they are {other.made_by}, expected {self.made_by}"
         if None not in (self.tasks, other.tasks) and other.tasks != self.tasks:
             return "classes belong to other tasks than expected"
         return None
@@ -213,12 +223,8 @@ class DataSpec:
                 backbone=str(record.get("backbone", "")),
                 feature_names=tuple(str(name) for name in record.get("feature_names", ())),
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"data spec: a value is out of place: {error}") from error
-
-
-def _made_by(backbone: str) -> str:
-    return f"features of the backbone {backbone[:50]!r}" if backbone else "features of no backbone that is named"
 
 
 def spec_of(data: DataSpec | Any) -> DataSpec:

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from flwr.app import ArrayRecord
 
-from fedcl_distill.data import LabelledData
+from fedcl_distill.data import LabelledData, conform
 from fedcl_distill.engine import Size, finished
 from fedcl_distill.errors import DivergenceError, SettingsError
 from fedcl_distill.synthetic import SyntheticSet, decode, encode
@@ -101,8 +101,8 @@ def _stages(settings: FederatedSettings, parts: Sequence[LabelledData], learner:
 def _centralised(settings: FederatedSettings, parts: Sequence[LabelledData], learner: Learner) -> Iterator[_Stage]:
     """FedAvg with a single client that holds everything: ``local_epochs`` a round, by the clients' train_config."""
     test = central_test_data(settings)
-    request = settings.local.request(test, settings.seed, learner.architecture_text)
-    data = request.with_normalisation(pooled(parts))
+    request = settings.local.request(settings.seed, learner.architecture_text)
+    data = conform(pooled(parts), test.spec)
     network, train_config = learner.fresh(), request.train_config_for(data)
     for server_round in range(1, settings.rounds + 1):
         fit(network, data.inputs(), data.labels, train_config, seed=request.seed_for(server_round, 0))
@@ -115,10 +115,8 @@ def _pooled_distillation(
     """Distil everything at once by the clients' method and budget, to as many samples as their union would hold."""
     if settings.rounds != 1:
         raise SettingsError(f"pooled-distillation has one round, {settings.rounds} were asked for")
-    whole = pooled(parts)
-    request = _for_all(settings.distillation.request(central_test_data(settings), settings.seed), len(parts)).fitted_to(
-        whole
-    )
+    whole = conform(pooled(parts), central_test_data(settings).spec)
+    request = _for_all(settings.distillation.request(settings.seed), len(parts)).fitted_to(whole)
     size = _size_of_union(settings, parts) if request.byte_budget is None else request.size
     distilled = finished(request.distil(whole, seed=request.seed_for(1, 0), device=settings.device, size=size))
     synthetic = decode(encode(distilled, request.bits, provenance=False))  # rounded as what clients send
@@ -242,8 +240,8 @@ def _describe(settings: FederatedSettings) -> str:
 
 def _outcome(result: FederatedResult) -> str:
     last = result.rounds[-1]
-    rejected = f", {len(result.rejections)} answers rejected" if result.rejections else ""
-    return f"accuracy {100 * last.accuracy:.1f} %, {last.bytes_up:,} bytes up, {last.bytes_down:,} down{rejected}"
+    rejected = f"{len(result.rejections)} ANSWERS REJECTED, " if result.rejections else ""
+    return f"{rejected}accuracy {100 * last.accuracy:.1f} %, {last.bytes_up:,} bytes up, {last.bytes_down:,} down"
 
 
 @contextmanager

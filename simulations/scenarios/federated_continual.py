@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from flwr.app import ArrayRecord
 
-from fedcl_distill.data import LabelledData
+from fedcl_distill.data import LabelledData, conform
 from fedcl_distill.engine import ByteBudget, finished
 from fedcl_distill.synthetic import SyntheticSet, decode, encode
 from fedcl_distill.training import accuracy, fit
@@ -89,8 +89,9 @@ def run_ceiling(settings: FederatedContinualSettings, on_stage: OnStage) -> Fede
 
 def _joint(settings: FederatedContinualSettings, seen: LabelledData, learner: Learner, stage: int) -> Learned:
     """Fresh weights, trained by the clients' train_config for as many epochs as clients train in a stage."""
-    request = settings.local.request(central_test_data(settings), settings.seed, learner.architecture_text)
-    data, train_config = request.with_normalisation(seen), request.train_config_for(seen)
+    request = settings.local.request(settings.seed, learner.architecture_text)
+    data = conform(seen, central_test_data(settings).spec)
+    train_config = request.train_config_for(seen)
     network, seed = learner.fresh(), request.seed_for(stage + 1, 0)
     fit(
         network,
@@ -105,12 +106,12 @@ def _joint(settings: FederatedContinualSettings, seen: LabelledData, learner: Le
 def _joint_distilled(settings: FederatedContinualSettings, seen: LabelledData, learner: Learner, stage: int) -> Learned:
     """Everything so far distilled at once, by the clients' method and budget, to the size of the server's memory."""
     test = central_test_data(settings)
-    request = settings.distillation.request(test, settings.seed)
+    request = settings.distillation.request(settings.seed)
     size = settings.memory_images_per_class
     whole = ByteBudget(settings.memory_budget(test), settings.bits)
     made = finished(
         request.distil(
-            seen,
+            conform(seen, test.spec),
             seed=request.seed_for(stage + 1, 0),
             device=settings.device,
             size=size if settings.memory_bytes is None else whole,

@@ -104,7 +104,7 @@ class DistilRequest(Request):
     ) -> SyntheticSet:
         """Do as asked, or to another ``size`` or by another ``distiller``; classes that are not there are left out."""
         return (distiller or self.distiller()).distil(
-            self.with_normalisation(data),
+            data,
             self.size if size is None else size,
             seed=seed,
             budget=Budget.if_given(self.steps, self.seconds),
@@ -160,14 +160,11 @@ class Distillation:
         """The object that was given, by the name that nodes know it by; empty where a name was given."""
         return self._named()[2]
 
-    def request(self, data: LabelledData, seed: int) -> DistilRequest:
-        """What clients are asked; ``data`` gives the normalisation, ``seed`` is the run's."""
+    def request(self, seed: int) -> DistilRequest:
+        """What clients are asked; ``seed`` is the run's."""
         name, given, _ = self._named()
         return DistilRequest(
             seed=seed,
-            mean=data.normalisation.mean,
-            std=data.normalisation.std,
-            backbone=data.spec.backbone,
             method=name,
             method_settings=given,
             images_per_class=self.images_per_class,
@@ -225,4 +222,4 @@ def distilled(task: Task, key: str = CONFIG) -> RecordDict:
     distiller = request.distiller(task.methods)
     task.admit(distiller)
     synthetic = request.distil(task.data, seed=task.seed(request), device=task.device, distiller=distiller)
-    return pack_set(finished(synthetic), request.bits)
+    return pack_set(finished(synthetic).with_spec(value_range=task.value_range), request.bits)

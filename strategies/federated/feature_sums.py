@@ -45,16 +45,11 @@ _UNSEEN = -1e4  # the bias of a class that no node has, as a number that can be 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What a node is asked: which second moments, as text for ``STORAGES``, the bits of a value, and of which features.
-
-    Attributes:
-        backbone: fingerprint of what made them; a node with features of another one answers nothing.
-    """
+    """What a node is asked: which second moments, as text for ``STORAGES``, and the bits of a value."""
 
     storage: str
     bits: int
     second_bits: int
-    backbone: str = ""
 
     def to_record(self, server_round: int) -> ConfigRecord:
         return ConfigRecord({**round_record(server_round), **to_flat(self)})
@@ -114,7 +109,6 @@ class FederatedFeatures(FederatedStrategy):
             storage=to_text(describe(self.kept)),
             bits=self.bits,
             second_bits=self.second_bits,
-            backbone=context.test.spec.backbone,
         )
         return FeatureServer(question, HEADS.build(self.head), context)
 

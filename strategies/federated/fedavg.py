@@ -157,7 +157,7 @@ class Averaging(FederatedStrategy):
 
     def request(self, context: ServerContext) -> TrainRequest:
         """What nodes are asked."""
-        return self.local.request(context.test, context.seed, context.learner.architecture_text)
+        return self.local.request(context.seed, context.learner.architecture_text)
 
     def parts(self, context: ServerContext) -> tuple[TrainRequest, Network, ReplyCollector]:
         """The arguments of the server's side."""

@@ -57,7 +57,7 @@ def distil_around(task: Task) -> RecordDict:
     unpack_network(network, unpack_weights(task.content), request.weight_bits)
     around = request.around(distiller, network)
     synthetic = request.distil(task.data, seed=task.seed(request), device=task.device, distiller=around)
-    return pack_set(finished(synthetic), request.bits)
+    return pack_set(finished(synthetic).with_spec(value_range=task.value_range), request.bits)
 
 
 SURROGATE = ClientStep("surrogate", distil_around)
@@ -85,7 +85,7 @@ class FedDM(OneShot):
     needs_model = True
 
     def server(self, context: ServerContext) -> FedDMServer:
-        asked = self._matching_logits().request(context.test, context.seed)
+        asked = self._matching_logits().request(context.seed)
         request = asked.extended(
             SurrogateRequest,
             architecture=context.learner.architecture_text,

@@ -132,9 +132,6 @@ class FederatedStatistics(FederatedStrategy):
         """What nodes are asked."""
         return StatisticsRequest(
             seed=context.seed,
-            mean=context.test.normalisation.mean,
-            std=context.test.normalisation.std,
-            backbone=context.test.spec.backbone,
             statistics=self.spec(context.seed).settings(),
             bits=self.bits,
         )

@@ -84,7 +84,7 @@ class OneShot(Distillation, FederatedStrategy):
 
     def server(self, context: ServerContext) -> OneShotUnion:
         context.require_one_round("one-shot")
-        request = self.request(context.test, context.seed)
+        request = self.request(context.seed)
         return OneShotUnion(request, self.aggregator(context), context.learner, context.collector)
 
     def aggregator(self, context: ServerContext) -> SetAggregator:
@@ -94,7 +94,7 @@ class OneShot(Distillation, FederatedStrategy):
             SettingsError: the method cannot store samples of this shape, or merging does not fit.
         """
         test = context.test
-        room = room_for(self.request(test, context.seed), self.method, test.sample_shape, test.num_classes)
+        room = room_for(self.request(context.seed), self.method, test.sample_shape, test.num_classes)
         expectation = Expectation(
             test.spec, slack=context.slack, max_samples=room.samples, max_samples_per_class=room.samples_per_class
         )

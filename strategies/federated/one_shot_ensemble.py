@@ -67,9 +67,9 @@ class OneShotEnsemble(Distillation, FederatedStrategy):
     def server(self, context: ServerContext) -> OneShotEnsembleServer:
         context.require_one_round("one-shot-ensemble")
         architecture = context.learner.architecture_text
-        train = replace(self.local, epochs=self.epochs).request(context.test, context.seed, architecture)
+        train = replace(self.local, epochs=self.epochs).request(context.seed, architecture)
         own = OneShot(**{one.name: getattr(self, one.name) for one in fields(Distillation)})
-        request = self.request(context.test, context.seed)
+        request = self.request(context.seed)
         union = request, own.aggregator(context), context.learner, context.collector
         return OneShotEnsembleServer(train, *union, weighting=self.weighting)
 

@@ -53,7 +53,9 @@ def sum_features(task: Task) -> RecordDict:
     """Class-wise sums of features of the node's data."""
     request = StatisticsRequest.of(task.content)
     task.admit_sums(request)
-    return pack_payload(SUMS, encode_statistics(request.measure(task.data, task.device), request.bits))
+    sums = request.measure(task.data, task.device)
+    agreed = replace(sums, domain=replace(sums.domain, value_range=task.value_range))
+    return pack_payload(SUMS, encode_statistics(agreed, request.bits))
 
 
 SUMMED = ClientStep("statistics", sum_features)

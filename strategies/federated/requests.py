@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
-from fedcl_distill.data import LabelledData, Normalisation
+from fedcl_distill.data import DataSpec, LabelledData
 from fedcl_distill.engine import Distiller
 from fedcl_distill.errors import CheckpointError, SettingsError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, Architecture, Network, NetworkLimits, architectures_in
@@ -132,8 +132,25 @@ def _basic(kind: Any) -> tuple[type, bool]:
 
 R = TypeVar("R", bound="Request")
 
-CONFIG, BACKBONE = "config", "backbone"
+CONFIG = "config"
+SPEC = "data"
+"""Under which every message of a run carries what data look like there."""
 _ROUND_KEY = "server-round"
+
+
+def spec_record(spec: DataSpec) -> ConfigRecord:
+    """``spec`` as messages carry it."""
+    return ConfigRecord(spec.as_record())
+
+
+def spec_in(content: RecordDict) -> DataSpec | None:
+    """What data look like in the run that a request belongs to; None where it does not say.
+
+    Raises:
+        DataError: it is no specification.
+    """
+    record = content.get(SPEC)
+    return DataSpec.from_record(dict(record)) if isinstance(record, ConfigRecord) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,20 +159,12 @@ class Request:
 
     Attributes:
         seed: of the run; a node derives its own from this, the round and its partition.
-        mean, std: the normalisation that all nodes and the server share, in unit values.
-        backbone: fingerprint of the frozen network that made the features of all; "" where there is none.
     """
 
     seed: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    backbone: str = ""
 
     def to_record(self, server_round: int) -> ConfigRecord:
-        flat = to_flat(self)
-        if not self.backbone:  # as requests were before there were any
-            del flat[BACKBONE]
-        return ConfigRecord({**flat, _ROUND_KEY: server_round})
+        return ConfigRecord({**to_flat(self), _ROUND_KEY: server_round})
 
     @classmethod
     def of(cls, content: RecordDict, key: str = CONFIG) -> Self:
@@ -169,10 +178,6 @@ class Request:
     def extended(self, kind: type[R], **more: Any) -> R:
         """The same asked for with ``more`` to it, as a request of another ``kind``."""
         return kind(**{one.name: getattr(self, one.name) for one in fields(self)}, **more)
-
-    def with_normalisation(self, data: LabelledData) -> LabelledData:
-        """``data``, normalised as the server asks: a node that measured its own would speak another language."""
-        return data.with_spec(normalisation=Normalisation(self.mean, self.std))
 
     def seed_for(self, server_round: int, partition: int) -> int:
         """The seed of one node in one round, the same wherever and in whatever order nodes run."""
@@ -204,7 +209,7 @@ class StatisticsRequest(Request):
 
     def measure(self, data: LabelledData, device: str = "cpu") -> ClassStatistics:
         """Do as asked; classes that the node does not hold have count 0."""
-        return class_statistics(self.with_normalisation(data), self.specification, device=device)
+        return class_statistics(data, self.specification, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,8 +252,8 @@ class _NoisyRequest(StatisticsRequest):
         return Shares.of(self.shares)
 
     def public(self, data: LabelledData) -> LabelledData:
-        """``data`` on the scale of the run, which nobody measured."""
-        return publicly_scaled(data, Normalisation(self.mean, self.std))
+        """``data`` on a scale that nobody measured, whatever messages say; SettingsError if there is none."""
+        return publicly_scaled(data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,19 +312,6 @@ def config_of(content: RecordDict, key: str = CONFIG) -> ConfigRecord:
     if not isinstance(config, ConfigRecord):
         raise SettingsError(f"request has no configuration {key!r}")
     return config
-
-
-def check_backbone(content: RecordDict, data: LabelledData) -> None:
-    """Return if ``data`` are features of the network that a request names; of a request that names none, always.
-
-    Raises:
-        SettingsError: another network made them.
-    """
-    config = content.get(CONFIG)
-    asked = config.get(BACKBONE, "") if isinstance(config, ConfigRecord) else ""
-    if asked and asked != data.spec.backbone:
-        found = data.spec.backbone or "none that is named"
-        raise SettingsError(f"backbone: the server asks for features of {asked!r}, this node's are of {found}")
 
 
 def round_record(server_round: int) -> ConfigRecord:
@@ -426,7 +418,7 @@ class Task:
 
     Attributes:
         content: of the request.
-        data: the node's own.
+        data: the node's own, in the terms of the run.
         partition: which part of all data these are.
         device: where to compute.
         state: what the node keeps over rounds.
@@ -445,6 +437,12 @@ class Task:
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS
     methods: Mapping[str, Distiller] = field(default_factory=dict)
     identity: NodeIdentity | None = None
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """What the run agreed on, which answers carry: how far a node's own values reach is nobody's business."""
+        spec = spec_in(self.content)
+        return self.data.value_range if spec is None else spec.value_range
 
     @property
     def server_round(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -24,6 +25,8 @@ from strategies.federated.aggregation import Rejection, ReplyCollector
 from strategies.federated.answers import ClientReport, State, arrays_of, tensors_of
 from strategies.federated.grid import ByteLedger, Entry
 from strategies.federated.internals import log
+
+_MOST_REASONS = 5
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,19 @@ class FederatedResult:
     def accuracy(self) -> float:
         """Of the final global model on the central test data, in [0, 1]."""
         return self.rounds[-1].accuracy
+
+    def __str__(self) -> str:
+        """Who was turned away comes first, one line a reason; then what was reached, and for how many bytes."""
+        last = self.rounds[-1]
+        reached = f"accuracy {100 * last.accuracy:.1f} %" if not math.isnan(last.accuracy) else "nothing was tested"
+        lines = [f"{reached} after {last.server_round} rounds, {last.bytes_up:,} bytes up, {last.bytes_down:,} down"]
+        if not self.rejections:
+            return lines[0]
+        reasons = Counter(one.reason for one in self.rejections)
+        nodes = {one.node for one in self.rejections}
+        head = f"REJECTED: {len(self.rejections)} answers of {len(nodes)} nodes were not used"
+        named = [f"  {count} × {reason}" for reason, count in reasons.most_common(_MOST_REASONS)]
+        return "\n".join([head, *named, *lines])
 
     def as_record(self) -> dict[str, Any]:
         """JSON values: the final round's accuracy and bytes on top, seconds summed over all rounds."""

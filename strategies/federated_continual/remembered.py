@@ -42,7 +42,7 @@ class RememberedUnion(MemorySize, OneShot):
 
     def server(self, context: ServerContext) -> RememberedUnionServer:
         context.require_one_round("distilled, at each stage,")
-        request = self.request(context.test, context.seed)
+        request = self.request(context.seed)
         union = request, self.aggregator(context), context.learner, context.collector
         return RememberedUnionServer(*union, keeper=self._memory(context), balance=self.balance)
 

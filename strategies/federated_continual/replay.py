@@ -79,7 +79,7 @@ def train_with_replay(task: Task) -> RecordDict:
     put_weights(network, unpack_weights(task.content))
     memory = _Kept(task, request, stream)
     memory.take_in(position)
-    _train(network, request.with_normalisation(task.data), memory.recall(), request, task)
+    _train(network, task.data, memory.recall(), request, task)
     if task.server_round % request.rounds == 0:
         memory.take_in(position + 1)
     memory.keep()
@@ -113,7 +113,7 @@ class _Kept:
         for position in range(self._taken_in, experiences):
             data = self._stream.experiences[position]
             if len(data):
-                self._memory.add(self._request.with_normalisation(data))
+                self._memory.add(data)
             self._taken_in = position + 1
 
     def recall(self) -> SyntheticSet | None:
@@ -204,7 +204,7 @@ class ReplayFedAvg(MemorySize, Averaging):
 
     def server(self, context: ServerContext) -> ReplayFedAvgServer:
         plain, template, collector = self.parts(context)
-        of_memory = self.distillation.request(context.test, context.seed)
+        of_memory = self.distillation.request(context.seed)
         request = plain.extended(
             ReplayRequest,
             memory=self.memory,

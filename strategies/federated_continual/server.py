@@ -153,6 +153,8 @@ def run_server(
     data, run = [as_labelled(test) for test in tests], make_options(options)
     if not data or stages < 1:
         raise SettingsError(f"there must be an experience and a stage at least, got {len(data)} and {stages}")
+    if run.spec is not None:
+        raise SettingsError("in stages, the server's data say what data look like: spec must be None")
     if not run.trains_network:
         raise SettingsError("in stages, the server trains a network of the run's: train must name a protocol or be one")
     server = _Server(grid, STRATEGIES.build(strategy), data, stages, run, on_stage, checkpoint)
@@ -178,8 +180,8 @@ class _Server:
     ) -> None:
         self._run, self._on_stage, self._checkpoint = run, on_stage, checkpoint
         self._tests, self._all_stages = tests, stages
-        self._grid = MeteredGrid(grid)
-        context = run.context(grid, tests[0])
+        self._grid = MeteredGrid(grid, spec=tests[0].spec)
+        context = run.context(run.collector(grid), tests[0])
         self._collector, self._learner = context.collector, context.learner
         self._name = "" if checkpoint is None else self._fingerprint(strategy)
         server = strategy.server(context)

@@ -17,7 +17,7 @@ from strategies.federated.aggregation import QuorumError, ReplyCollector
 from strategies.federated.answers import METRICS, ClientReport
 from strategies.federated.client import device_of, partition_of, respond
 from strategies.federated.internals import Run, log
-from strategies.federated.requests import CONFIG, config_of
+from strategies.federated.requests import CONFIG, config_of, spec_in
 from strategies.federated.strategy import ClientStep, TrainOnly, registered_steps
 from strategies.federated_continual.memories import STRATEGIES
 from strategies.federated_continual.streams import ClientStream, StreamTask
@@ -235,6 +235,9 @@ def make_client_app(
         def answer(message: Message, context: Context) -> Message:
             started = time.monotonic()
             stream, stage = load_stream(context), stage_of(message.content)
+            spec = spec_in(message.content)
+            if spec is not None:
+                stream = stream.conformed(spec)
             position = stream.position_at(stage)
             if position is None:
                 raise DataError(f"this node has nothing new at stage {stage}")

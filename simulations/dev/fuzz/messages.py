@@ -227,7 +227,7 @@ def _mutate_npy(data: bytes, random: Random) -> bytes:
 
 
 def _requests() -> list[bytes]:
-    normal: dict[str, Any] = {"seed": 1, "mean": (0.5,), "std": (0.2,)}
+    normal: dict[str, Any] = {"seed": 1}
     sums: dict[str, Any] = {**normal, "statistics": _SPEC.settings(), "bits": 32}
     noise: dict[str, Any] = {"epsilon": 4.0, "delta": 1e-5, "shares": asdict(Shares())}
     made = {

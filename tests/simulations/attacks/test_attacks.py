@@ -109,7 +109,7 @@ FACTS = ClientReport(partition=1, examples=50, seconds=1.0, class_counts=(20, 30
 def test_boasts_are_consistent():
     spec = StatisticsSpec(views=2, architecture="mlp:width=4", moments=0)
     statistics = class_statistics(DATA, spec)
-    request = StatisticsRequest(seed=0, mean=(0.1,), std=(0.3,), statistics=spec.settings(), bits=32)
+    request = StatisticsRequest(seed=0, statistics=spec.settings(), bits=32)
     question = RecordDict({CONFIG: request.to_record(1)})
     facts = ClientReport(1, 100, 1.0, (25, 25, 25, 25))
     answer = RecordDict({**pack_payload(SUMS, encode_statistics(statistics, 32)), METRICS: facts.to_record()})

@@ -58,7 +58,7 @@ class _Node:
         train, _ = data_and_test()
         self.part = parts_of(self.settings, train)[0]
         self.count = start_of(self.settings, train).numel()
-        plain = self.settings.local.request(train, self.settings.seed, self.settings.architecture)
+        plain = self.settings.local.request(self.settings.seed, self.settings.architecture)
         self.request = CompressedRequest(**vars(plain), upload=upload)
         self.codec, self.state = read_codec(upload), RecordDict()
 
@@ -196,6 +196,6 @@ def test_networks_with_buffers_are_refused():
     settings, (train, _) = quick(**SOME), data_and_test()
     network = network_of(settings, train)
     network.register_buffer("seen", torch.zeros(1))
-    request = CompressedRequest(**vars(settings.local.request(train, settings.seed, settings.architecture)))
+    request = CompressedRequest(**vars(settings.local.request(settings.seed, settings.architecture)))
     with pytest.raises(SettingsError, match="buffers"):
         CompressedFedAvg(request, network, ReplyCollector(3))

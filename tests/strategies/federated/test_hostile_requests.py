@@ -22,20 +22,19 @@ from strategies.federated.private_statistics import sum_features
 from strategies.federated.requests import Task
 from strategies.federated.strategy import Work
 
-_NORMAL: dict[str, Any] = {"seed": 1, "mean": (0.5,), "std": (0.2,)}
+_NORMAL: dict[str, Any] = {"seed": 1}
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"std": [10**400]},
         {"seconds": 10**400},
         {"method-settings": "[" * 100_000},
         {"method-settings": '{"a":' * 50_000},
         {"method-settings": "[1]"},
-        {"mean": ["0"]},
+        {"seed": "0"},
     ],
-    ids=["huge item", "huge number", "deep list", "deep object", "list", "text"],
+    ids=["huge number", "deep list", "deep object", "list", "text"],
 )
 def test_requests_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     record = DistilRequest(**_NORMAL).to_record(1)
