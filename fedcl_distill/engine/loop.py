@@ -588,6 +588,8 @@ class Loop:
     def _clamp(self, array: Tensor) -> None:
         data = self.real.data
         corners = torch.tensor(data.value_range)[:, None].expand(2, data.sample_shape[0])
+        if data.spec.feature_ranges:
+            corners = torch.tensor(data.spec.feature_ranges).T
         corners = data.normalisation.apply(corners).to(self.real.device)
         shape = (1, -1) + (1,) * (array.ndim - 2)
         array.clamp_(corners[0].view(shape), corners[1].view(shape))
