@@ -49,7 +49,6 @@ from strategies.federated_continual import (
     read_stream,
 )
 
-"""Of each stored or sent value."""
 MethodName = Annotated[str, Known("method", list_methods)]
 ProtocolName = Annotated[str, Known("protocol", lambda: tuple(PROTOCOLS))]
 

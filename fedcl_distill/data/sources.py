@@ -20,21 +20,13 @@ from numpy.typing import NDArray
 
 from fedcl_distill._imports import require
 from fedcl_distill.data import class_names
-from fedcl_distill.data.files import (
-    Pair,
-    channels_first,
-    has_idx_pairs,
-    image_splits,
-    int_labels,
-    load_npz,
-    read_idx_pairs,
-    stratified_split,
-)
+from fedcl_distill.data.arrays import Pair, channels_first, int_labels, stratified_split
+from fedcl_distill.data.files import has_idx_pairs, load_npz, read_idx_pairs
 from fedcl_distill.data.folders import load_image_folder
-from fedcl_distill.data.labelled import Splits
+from fedcl_distill.data.labelled import Splits, image_splits
 from fedcl_distill.data.pictures import Fit
 from fedcl_distill.data.spec import Normalisation
-from fedcl_distill.data.tables import TABLE_SUFFIXES, Column, load_csv, load_heart
+from fedcl_distill.data.tables import TABLE_SUFFIXES, Column, load_heart, load_table
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.settings import checked, suggest
 
@@ -310,7 +302,7 @@ def load(
         hint = "label_column='…' or its position (on the command line --label-column)"
         raise SettingsError(f"{place}: which column is the label? Give {hint}")
     else:
-        splits = load_csv(place, label=label_column, features=feature_columns, group=group_column)
+        splits = load_table(place, label=label_column, features=feature_columns, group=group_column)
     if allow_hflip is None:
         return splits
     return Splits(*(part.with_spec(allow_hflip=allow_hflip) for part in (splits.train, splits.test)))

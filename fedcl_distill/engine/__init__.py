@@ -1,8 +1,20 @@
 """The engine: one loop, four interchangeable parts, one call."""
 
-from fedcl_distill.engine.engine import CoreSet, Distiller, Engine, finished, quantisation_aware
+from fedcl_distill.engine.engine import (
+    INITS,
+    CoreSet,
+    Distiller,
+    Engine,
+    FromReal,
+    Initial,
+    MethodSpec,
+    Noise,
+    as_init,
+    finished,
+    quantisation_aware,
+    register_init,
+)
 from fedcl_distill.engine.loop import Callback, Checkpoints, OnProgress, Progress, ProgressBar, Run, observed_by
-from fedcl_distill.engine.method import INITS, FromReal, Initial, MethodSpec, Noise, as_init, register_init
 from fedcl_distill.engine.size import (
     AbsentClasses,
     BitAllocation,

@@ -16,7 +16,7 @@ from fedcl_distill.augmentation import Draw, NoAugmentation, augmentation_for
 from fedcl_distill.data.spec import DataSpec
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, Architecture, ArchitectureLike, Network, default_architecture
-from fedcl_distill.parameterizations import enlarge
+from fedcl_distill.parameterizations.base import enlarge
 from fedcl_distill.registry import build_with
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Range, settings

@@ -24,8 +24,9 @@ from strategies.federated.client import partition_of
 
 APP = Path(__file__).resolve().parents[2] / "examples" / "flower-app"
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
-COLUMNS = tuple(
-    ["age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak", "slope", "ca", "thal"]
+COLUMNS = (
+    *("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach"),
+    *("exang", "oldpeak", "slope", "ca", "thal"),
 )
 MARKS = ("?", "-9", "NA", "missing")
 STRATEGIES = ("statistics:steps=5,views=4", "one-shot:distiller=herding,images_per_class=3", "fedavg")

@@ -25,11 +25,9 @@ from fedcl_distill.parameterizations import (
     Shape,
     Tiles,
     build_parameterization,
-    enlarge,
-    enlarging,
-    shrink,
     stored_settings,
 )
+from fedcl_distill.parameterizations.base import enlarge, enlarging, shrink
 from fedcl_distill.registry import describe, to_text
 from fedcl_distill.synthetic import SyntheticSet, decode, encode, encoded_bytes, payload_bytes
 from synthetic_builders import make_set
