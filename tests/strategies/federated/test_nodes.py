@@ -16,7 +16,8 @@ from fedcl_distill.training import TrainConfig
 from strategies.federated import InProcessGrid, MeteredGrid, make_client_app, run_server
 from strategies.federated.aggregation import ReplyCollector
 from strategies.federated.client import partition_of
-from strategies.federated.internals import PARTITION_ID_KEY, sent_bytes
+from strategies.federated.grid import sent_bytes
+from strategies.federated.internals import PARTITION_ID_KEY
 from strategies.federated.requests import round_record
 
 DATA = blobs((6,), classes=3, per_class=20, value_range=(-3.0, 4.0))
