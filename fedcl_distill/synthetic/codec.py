@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError, PayloadError, StorageError
-from fedcl_distill.files import write_atomically
+from fedcl_distill.files import place, write_atomically
 from fedcl_distill.parameterizations import Parameterization, Setting, Shape, build_parameterization, stored_settings
 from fedcl_distill.synthetic.container import (
     DEFAULT_LIMITS,
@@ -603,7 +603,7 @@ def load(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> Synth
         StorageError: there is no such file, or it cannot be read.
         PayloadError: its content is not a synthetic set within ``limits``; a file too large is never read.
     """
-    content = read_bounded(Path(path), limits.max_payload_bytes)
+    content = read_bounded(place(path), limits.max_payload_bytes)
     try:
         return decode(content, limits)
     except PayloadError as error:
