@@ -11,8 +11,17 @@ from fedcl_distill.synthetic.codec import (
     save,
 )
 from fedcl_distill.synthetic.container import Limits
-from fedcl_distill.synthetic.export import export_folder, image_grid, save_dd_ranking, save_png, to_arrays, to_dataframe
+from fedcl_distill.synthetic.export import (
+    export_folder,
+    image_grid,
+    save_dd_ranking,
+    save_npz,
+    save_png,
+    to_arrays,
+    to_dataframe,
+)
 from fedcl_distill.synthetic.quantise import BITS, check_bits
+from fedcl_distill.synthetic.recipe import recipe
 from fedcl_distill.synthetic.set import SyntheticSet, union
 from fedcl_distill.synthetic.validation import Expectation
 
@@ -31,8 +40,10 @@ __all__ = [
     "load",
     "payload_bytes",
     "quantisation_error",
+    "recipe",
     "save",
     "save_dd_ranking",
+    "save_npz",
     "save_png",
     "to_arrays",
     "to_dataframe",
