@@ -20,6 +20,7 @@ from fedcl_distill.synthetic.export import (
     to_arrays,
     to_dataframe,
 )
+from fedcl_distill.synthetic.foreign import read_foreign
 from fedcl_distill.synthetic.quantise import BITS, check_bits
 from fedcl_distill.synthetic.recipe import recipe
 from fedcl_distill.synthetic.set import SyntheticSet, union
@@ -40,6 +41,7 @@ __all__ = [
     "load",
     "payload_bytes",
     "quantisation_error",
+    "read_foreign",
     "recipe",
     "save",
     "save_dd_ranking",
