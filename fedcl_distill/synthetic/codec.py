@@ -6,7 +6,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -585,13 +585,17 @@ def _clipped(error: Exception) -> str:
 def save(synthetic: SyntheticSet, path: str | os.PathLike[str], bits: int = 32) -> int:
     """Write ``synthetic`` to ``path`` (usually ``*.safetensors``) and return the file's size in bytes.
 
-    A crash leaves the older file or the new one, never a part.
+    A crash leaves the older file or the new one, never a part. The file says how to train on the set, wherever it gets
+    to: the provenance of what is read has a ``recipe`` (:func:`~fedcl_distill.synthetic.recipe.recipe`).
 
     Raises:
         StorageError: the file could not be written.
         SettingsError, PayloadError, DataError: as for :func:`~fedcl_distill.synthetic.encode`.
     """
-    payload = encode(synthetic, bits)
+    from fedcl_distill.synthetic.recipe import recipe  # here: it imports training, which decoding does without
+
+    told = synthetic.provenance if len(synthetic) == 0 else {**synthetic.provenance, "recipe": recipe(synthetic)}
+    payload = encode(replace(synthetic, provenance=told), bits)
     write_atomically(path, payload)
     return len(payload)
 
