@@ -17,9 +17,11 @@ from fedcl_distill.engine import Distiller
 from fedcl_distill.errors import CheckpointError, SettingsError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, Architecture, Network, NetworkLimits, architectures_in
 from fedcl_distill.privacy import PrivacyBudget
+from fedcl_distill.work_limits import DEFAULT_WORK_LIMITS, WorkLimits
 from strategies.federated.identity import NodeIdentity
 from strategies.federated.requests import (
     CONFIG,
+    R,
     Request,
     StatisticsRequest,
     config_of,
@@ -76,6 +78,8 @@ class Task:
         budget: what the data may release under differential privacy.
         network_limits: how large a network may be asked for.
         methods: distillers that this node has beside those that are registered.
+        work_limits: what a request may ask for, and what the answer may take.
+        willing: names of the methods that the node runs when it is asked; None for any.
         identity: what the node signs with, and whom it knows; None for a fresh key each round, and nobody.
     """
 
@@ -88,6 +92,18 @@ class Task:
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS
     methods: Mapping[str, Distiller] = field(default_factory=dict)
     identity: NodeIdentity | None = None
+    work_limits: WorkLimits = DEFAULT_WORK_LIMITS
+    willing: frozenset[str] | None = None
+
+    def read(self, kind: type[R], key: str = CONFIG) -> R:
+        """The request under ``key``.
+
+        Raises:
+            SettingsError: there is none, it cannot be read, or a number in it is larger than this node takes.
+        """
+        request = kind.of(self.content, key)
+        self.work_limits.check_numbers(request)
+        return request
 
     @property
     def server_round(self) -> int:
@@ -103,6 +119,11 @@ class Task:
         self.admit(architecture)
         seed = self.seed(request)
         return architecture.build(self.data.sample_shape, self.data.num_classes, seed=seed, device=self.device)
+
+    def check_willing(self, method: str) -> None:
+        """Return if the node runs the method called ``method`` when it is asked; SettingsError if not."""
+        if self.willing is not None and method not in self.willing:
+            raise SettingsError(f"this node does not run {method!r}; it runs: {', '.join(sorted(self.willing))}")
 
     def admit(self, part: object) -> None:
         """Return if all networks that ``part``, an architecture or a method, names are small enough to be built here.

@@ -62,7 +62,7 @@ class PrivacyOptions:
 
 def sum_privately(task: Task) -> RecordDict:
     """Class-wise sums of features of the node's data, with noise."""
-    request = PrivateStatisticsRequest.of(task.content)
+    request = task.read(PrivateStatisticsRequest)
     task.admit_sums(request)
     noisy = request.release(task.data, task.budget, device=task.device)
     return pack_payload(SUMS, encode_noisy(noisy, request.bits))

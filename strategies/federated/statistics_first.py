@@ -39,7 +39,7 @@ Total = Callable[[Sequence[ClassStatistics]], ClassStatistics]
 
 def sum_features(task: Task) -> RecordDict:
     """Class-wise sums of features of the node's data."""
-    request = StatisticsRequest.of(task.content)
+    request = task.read(StatisticsRequest)
     task.admit_sums(request)
     return pack_payload(SUMS, encode_statistics(request.measure(task.data, task.device), request.bits))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -11,7 +11,8 @@ from flwr.clientapp import ClientApp
 from fedcl_distill.engine import Distiller
 from fedcl_distill.errors import DataError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, NetworkLimits
-from strategies.federated.client import device_of, partition_of, respond
+from fedcl_distill.work_limits import DEFAULT_WORK_LIMITS, WorkLimits
+from strategies.federated.client import chosen, device_of, names_of, partition_of, respond
 from strategies.federated.strategy import ClientStep, registered_steps
 from strategies.federated_continual.stages import answer_roll_call, stage_of
 from strategies.federated_continual.strategy import STRATEGIES
@@ -25,6 +26,9 @@ def make_client_app(
     *,
     methods: Mapping[str, Distiller] | None = None,
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS,
+    answers: Collection[str] | None = None,
+    willing: Collection[str] | None = None,
+    work_limits: WorkLimits = DEFAULT_WORK_LIMITS,
 ) -> ClientApp:
     """A ClientApp that answers with the experience that its stream has at the stage of the request.
 
@@ -33,7 +37,7 @@ def make_client_app(
     Args:
         load_stream: gets the node's context; its node configuration names the ``partition-id``, and may name the
             ``device`` to compute on. It is called for every message, so let it keep what takes long to make.
-        methods, network_limits: as for :func:`strategies.federated.make_client_app`.
+        methods, network_limits, answers, willing, work_limits: as for :func:`strategies.federated.make_client_app`.
     """
     app = ClientApp()
     app.query()(lambda message, context: answer_roll_call(load_stream(context), message, context))
@@ -53,6 +57,8 @@ def make_client_app(
                 context.state,
                 network_limits=network_limits,
                 methods=methods or {},
+                work_limits=work_limits,
+                willing=names_of(willing),
                 stream=stream,
                 position=position,
             )
@@ -60,6 +66,6 @@ def make_client_app(
 
         return answer
 
-    for step in registered_steps(STRATEGIES):
+    for step in chosen(registered_steps(STRATEGIES), answers):
         (app.train(step.action) if step.action else app.train())(handler(step))
     return app
