@@ -11,10 +11,10 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, Distiller, finished
 from fedcl_distill.errors import DataError
 from fedcl_distill.privacy.accounting import KEY, composed, guarantee_of, weakest
-from fedcl_distill.resampling import check_weights, systematic_resample
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Count, checked, settings
 from fedcl_distill.synthetic import SyntheticSet, union
+from fedcl_distill.training import check_weights, systematic_resample
 
 
 @dataclass(frozen=True)

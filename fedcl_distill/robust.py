@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import default_architecture
+from fedcl_distill.networks.base import micro_batches
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.settings import Count, Fraction, OpenFraction, settings
 from fedcl_distill.synthetic import SyntheticSet

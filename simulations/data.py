@@ -110,7 +110,8 @@ def with_options(text: str, given: Mapping[str, Any]) -> str:
     """
     name, before = read_data(text)
     chosen = {key: value for key, value in asdict(replace(before, **given)).items() if value is not None}
-    items = ",".join(f"{key}={_text_of(value)}" for key, value in chosen.items())
+    parts = {"features": lambda part: f"[{part}]" if re.search("[:,=]", part) else part}
+    items = ",".join(f"{key}={parts.get(key, _text_of)(value)}" for key, value in chosen.items())
     return f"{name}:{items}" if items else name
 
 

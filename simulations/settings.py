@@ -10,10 +10,21 @@ from flwr.app import UserConfig
 
 from fedcl_distill.data import LabelledData, parse_partitioner
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.evaluation import find_protocol
+from fedcl_distill.evaluation import PROTOCOLS, find_protocol
+from fedcl_distill.methods import list_methods
 from fedcl_distill.networks import Architecture
-from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive, Range, settings, suggest
-from simulations.names import without_places
+from fedcl_distill.settings import (
+    Count,
+    Fraction,
+    Known,
+    Momentum,
+    Natural,
+    NonNegative,
+    Positive,
+    Range,
+    settings,
+    suggest,
+)
 from strategies.continual.streams import DOMAINS
 from strategies.federated import (
     STRATEGIES,
@@ -37,6 +48,15 @@ from strategies.federated_continual import (
     experiences_of,
     read_stream,
 )
+
+MethodName = Annotated[str, Known("method", list_methods)]
+ProtocolName = Annotated[str, Known("protocol", lambda: tuple(PROTOCOLS))]
+
+
+def without_places(record: dict[str, Any]) -> dict[str, Any]:
+    """What names an experiment: settings without the folder that was searched on this computer."""
+    return {name: value for name, value in record.items() if name != "data_root"}
+
 
 BASELINES = ("centralised", "pooled-distillation")
 """What strategies are measured against: no Flower strategies, but ``strategy`` names them here."""

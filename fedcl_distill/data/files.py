@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fedcl_distill.data.labelled import LabelledData, Splits
 from fedcl_distill.data.spec import DataSpec, Normalisation
+from fedcl_distill.data.targets import numbered
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.work_limits import available_memory
@@ -53,8 +54,8 @@ def image_splits(
 ) -> Splits:
     """Build splits from uint8 images (n, channels, height, width).
 
-    Class names default to "0", "1", … up to the largest training label; the normalisation is measured on
-    ``train``.
+    Without class names, classes are the numbers that occur among the training labels, named by these; the
+    normalisation is measured on ``train``.
 
     Raises:
         DataError: no training images, two image shapes, or labels without a class.
@@ -64,7 +65,12 @@ def image_splits(
     if train[0].shape[1:] != test[0].shape[1:]:
         shapes = f"{tuple(train[0].shape[1:])} and {tuple(test[0].shape[1:])}"
         raise DataError(f"{name}: training and test images differ in shape (channels, height, width): {shapes}")
-    names = tuple(class_names or (str(c) for c in range(int(train[1].max()) + 1)))
+    for images, targets in (train, test):
+        if len(images) != len(targets):
+            raise DataError(f"{name}: {len(images)} samples need labels of as many samples, got {len(targets)}")
+    labels, names = numbered(train[1], class_names, name)
+    if not class_names:  # training labels name the classes, also those of the test data
+        train, test = (train[0], labels), (test[0], numbered([*map(str, test[1].tolist())], names, f"{name} (test)")[0])
     measured = normalisation or pixel_normalisation(train[0])
     spec = DataSpec(tuple(train[0].shape[1:]), names, measured, allow_hflip=allow_hflip)
     return Splits(
@@ -261,7 +267,7 @@ def load_npz(
     Args:
         path: images are uint8 (n, height, width) or (n, height, width, channels), labels integers (n,) or (n,
             1).
-        class_names: default "0", "1", … up to the largest training label.
+        class_names: default the numbers that occur among the labels.
         normalisation: default measured on the training images.
         validation: what to do with ``val_*``: nothing, add it to the training data, or test on it in place of
             the test data (to choose settings without looking at the test data).
@@ -295,6 +301,11 @@ def _npz_read_pair(file: Path, part: str) -> Pair:
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise DataError(
             f"{file}: {part}_images must be uint8 (n, height, width[, channels]), got {images.dtype} {images.shape}"
+        )
+    if images.ndim == 4 and images.shape[3] not in (1, 3, 4):
+        raise DataError(
+            f"{file}: {part}_images of shape {images.shape} are no images of 1, 3 or 4 channels; volumes are not "
+            "supported, and images of more channels come by from_arrays(…, channels='last')"
         )
     return channels_first(images), labels
 

@@ -34,7 +34,7 @@ from fedcl_distill.data.folders import load_image_folder
 from fedcl_distill.data.labelled import Splits
 from fedcl_distill.data.pictures import Fit
 from fedcl_distill.data.spec import Normalisation
-from fedcl_distill.data.tables import TABLE_SUFFIXES, Column, load_csv, load_heart
+from fedcl_distill.data.tables import TABLE_SUFFIXES, Column, load_heart, load_table
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.settings import checked, suggest
 
@@ -310,7 +310,7 @@ def load(
         hint = "label_column='…' or its position (on the command line --label-column)"
         raise SettingsError(f"{place}: which column is the label? Give {hint}")
     else:
-        splits = load_csv(place, label=label_column, features=feature_columns, group=group_column)
+        splits = load_table(place, label=label_column, features=feature_columns, group=group_column)
     if allow_hflip is None:
         return splits
     return Splits(*(part.with_spec(allow_hflip=allow_hflip) for part in (splits.train, splits.test)))

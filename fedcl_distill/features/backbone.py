@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from fedcl_distill._imports import require
 from fedcl_distill.checkpoint import fingerprint, load_checkpoint, restoring, save_checkpoint
-from fedcl_distill.context import as_device
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.networks.base import as_device
 from fedcl_distill.registry import Registry
 from fedcl_distill.settings import Count, checked
 

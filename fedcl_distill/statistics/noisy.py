@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.checkpoint import fingerprint, load_checkpoint, restoring, save_checkpoint
-from fedcl_distill.context import as_device
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.data.spec import DataSpec
 from fedcl_distill.errors import CheckpointError, DataError, PrivacyError, SettingsError
+from fedcl_distill.networks.base import as_device
 from fedcl_distill.privacy import (
     MAX_STEPS,
     Guarantee,

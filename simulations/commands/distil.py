@@ -26,8 +26,14 @@ from simulations.running.compare import Failures, compare
 from simulations.running.console import open_console
 from simulations.running.pool import PoolSettings
 from simulations.running.runs import RESULTS, Kind, Run
-from simulations.scenarios.distil import DistilSettings
-from simulations.scenarios.distil_table import DEFAULT_SECONDS, baselines, records_of_cells, run_table, with_budget
+from simulations.scenarios.distil import (
+    DEFAULT_SECONDS,
+    DistilSettings,
+    baselines,
+    records_of_cells,
+    run_table,
+    with_budget,
+)
 from simulations.tables.comparison import without
 from simulations.tables.distil import markdown_page, tables_of
 

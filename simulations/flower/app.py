@@ -17,8 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedcl_distill.data import LabelledData, Splits, partition
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.files import remove
-from simulations.attacks.clients import poisoned, tamper
-from simulations.attacks.settings import AttackedSettings
+from simulations.attacks import AttackedSettings, poisoned, tamper
 from simulations.data import held_out, load_splits, read_data
 from simulations.running.progress import Watcher
 from simulations.running.runs import append_record, finished_keys, make_record, settings_key

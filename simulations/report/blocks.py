@@ -176,6 +176,12 @@ class Section:
     chapters: Sequence[Chapter]
 
 
+def spread_over(scenario: Scenario, what: str) -> str:
+    """What the marks of a plot are, where variants have several runs (or seeds)."""
+    count = scenario.seed_count
+    return f"Mean of up to {count} {what}s, bars show the standard deviation." if count > 1 else f"One {what}."
+
+
 def settings_facts(scenario: Scenario) -> ClientReport:
     """What all variants share, what reading did to the data, and a table of what variants differ in."""
     first = scenario.variants[0].settings

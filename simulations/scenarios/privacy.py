@@ -13,7 +13,7 @@ from fedcl_distill.checkpoint import fingerprint, load_checkpoint, save_checkpoi
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget, finished
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.methods.private_statistics import PrivateStatistics, private_statistics
+from fedcl_distill.methods.private import PrivateStatistics, private_statistics
 from fedcl_distill.networks import Architecture
 from fedcl_distill.privacy import NoiseSource, publicly_scaled
 from fedcl_distill.privacy.accounting import DELTA, Delta
@@ -31,10 +31,10 @@ from fedcl_distill.statistics import (
 from fedcl_distill.synthetic import encoded_bytes, load, save
 from fedcl_distill.synthetic.quantise import Bits
 from simulations.data import load_splits
-from simulations.names import ProtocolName, without_places
 from simulations.running.progress import Silent, Watcher
 from simulations.running.runs import Kind, Record, checkpoint_of, make_record, settings_key
 from simulations.scenarios.distil import judge
+from simulations.settings import ProtocolName, without_places
 
 
 @settings

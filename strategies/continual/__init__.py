@@ -14,8 +14,14 @@ from strategies.continual.losses import ERACE, BalancedCrossEntropy, DERppLoss, 
 from strategies.continual.memory import EncodedMemory, HybridMemory, Memory, ReservoirMemory
 from strategies.continual.memory_registry import memory_bytes, named_memory
 from strategies.continual.registry import Setup, StrategyParts
-from strategies.continual.results import AccuracyMatrix, ContinualResult
-from strategies.continual.settings import CONTINUAL_STRATEGIES, MEMORIES, SCENARIOS, ContinualSettings
+from strategies.continual.settings import (
+    CONTINUAL_STRATEGIES,
+    MEMORIES,
+    SCENARIOS,
+    AccuracyMatrix,
+    ContinualResult,
+    ContinualSettings,
+)
 from strategies.continual.streams import class_groups, class_order
 
 if TYPE_CHECKING:

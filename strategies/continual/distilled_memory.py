@@ -16,7 +16,7 @@ from fedcl_distill.engine import Budget, ByteBudget, Distiller, Engine, Size, fi
 from fedcl_distill.engine.size import AbsentClasses, bytes_of_counts, counts_within_bytes
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import HardLabels, Labels
-from fedcl_distill.methods.private_statistics import PrivateStatistics
+from fedcl_distill.methods.private import PrivateStatistics
 from fedcl_distill.parameterizations import LowRank, Parameterization, Pixels, Tiles
 from fedcl_distill.privacy import Guarantee, NoiseSource, publicly_scaled
 from fedcl_distill.privacy.accounting import composed, weakest

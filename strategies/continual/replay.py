@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.data import DataSpec, LabelledData
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import micro_batches
+from fedcl_distill.networks.base import micro_batches
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Count, settings
 from fedcl_distill.training import TrainConfig, fit

@@ -35,8 +35,7 @@ from strategies.continual.losses import BalancedCrossEntropy, MaskedClassifier, 
 from strategies.continual.memory import Memory
 from strategies.continual.memory_registry import memory_bytes, named_memory
 from strategies.continual.registry import Setup, StrategyParts, build_strategy
-from strategies.continual.results import AccuracyMatrix, ContinualResult
-from strategies.continual.settings import ContinualSettings
+from strategies.continual.settings import AccuracyMatrix, ContinualResult, ContinualSettings
 
 
 class StreamTrainer:

@@ -19,8 +19,7 @@ from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.synthetic.quantise import Bits
 from fedcl_distill.work_limits import check_no_places
 from strategies.federated.answers import pack_set
-from strategies.federated.node import Task
-from strategies.federated.requests import CONFIG, Request
+from strategies.federated.requests import CONFIG, Request, Task
 
 Methods = Mapping[str, Distiller]
 """Distillers by the names under which a node has them, beside those that are registered."""
@@ -106,7 +105,7 @@ class DistilRequest(Request):
     ) -> SyntheticSet:
         """Do as asked, or to another ``size`` or by another ``distiller``; classes that are not there are left out."""
         return (distiller or self.distiller()).distil(
-            self.with_normalisation(data),
+            data,
             self.size if size is None else size,
             seed=seed,
             budget=Budget.if_given(self.steps, self.seconds),
@@ -162,14 +161,11 @@ class Distillation:
         """The object that was given, by the name that nodes know it by; empty where a name was given."""
         return self._named()[2]
 
-    def request(self, data: LabelledData, seed: int) -> DistilRequest:
-        """What clients are asked; ``data`` gives the normalisation, ``seed`` is the run's."""
+    def request(self, seed: int) -> DistilRequest:
+        """What clients are asked; ``seed`` is the run's."""
         name, given, _ = self._named()
         return DistilRequest(
             seed=seed,
-            mean=data.normalisation.mean,
-            std=data.normalisation.std,
-            backbone=data.spec.backbone,
             method=name,
             method_settings=given,
             images_per_class=self.images_per_class,
@@ -241,4 +237,4 @@ def distilled(task: Task, key: str = CONFIG) -> RecordDict:
     request = task.read(DistilRequest, key).fitted_to(task.data, task.methods)
     distiller = admitted(task, request)
     synthetic = request.distil(task.data, seed=task.seed(request), device=task.device, distiller=distiller)
-    return pack_set(finished(synthetic), request.bits)
+    return pack_set(finished(synthetic).with_spec(value_range=task.value_range), request.bits)

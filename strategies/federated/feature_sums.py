@@ -34,13 +34,10 @@ from fedcl_distill.features import (
 from fedcl_distill.registry import Plain, describe, to_text
 from fedcl_distill.settings import Count, settings
 from fedcl_distill.synthetic.container import DEFAULT_LIMITS
-from strategies.federated.answers import ClientReport, pack_payload, unpack_payload
+from strategies.federated.answers import ClientReport, State, pack_payload, unpack_payload, weights_of
 from strategies.federated.internals import log
-from strategies.federated.node import Task
-from strategies.federated.requests import CONFIG, config_of, from_flat, round_record, to_flat
-from strategies.federated.state import State
+from strategies.federated.requests import CONFIG, Task, config_of, from_flat, round_record, to_flat
 from strategies.federated.strategy import ClientStep, FederatedStrategy, ServerContext, TrainOnly, register_strategy
-from strategies.federated.weights import weights_of
 
 SUMS = "feature-sums"
 _UNSEEN = -1e4  # the bias of a class that no node has, as a number that can be sent
@@ -48,16 +45,11 @@ _UNSEEN = -1e4  # the bias of a class that no node has, as a number that can be 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What a node is asked: which second moments, as text for ``STORAGES``, the bits of a value, and of which features.
-
-    Attributes:
-        backbone: fingerprint of what made them; a node with features of another one answers nothing.
-    """
+    """What a node is asked: which second moments, as text for ``STORAGES``, and the bits of a value."""
 
     storage: str
     bits: int
     second_bits: int
-    backbone: str = ""
 
     def to_record(self, server_round: int) -> ConfigRecord:
         return ConfigRecord({**round_record(server_round), **to_flat(self)})
@@ -118,7 +110,6 @@ class FederatedFeatures(FederatedStrategy):
             storage=to_text(describe(self.kept)),
             bits=self.bits,
             second_bits=self.second_bits,
-            backbone=context.test.spec.backbone,
         )
         return FeatureServer(question, HEADS.build(self.head), context)
 

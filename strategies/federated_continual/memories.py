@@ -1,4 +1,4 @@
-"""What a server keeps from stage to stage beside the model: nothing, synthetic sets, or sums."""
+"""What a federated continual server keeps beside the model, how large that is, and the register of its strategies."""
 
 from __future__ import annotations
 
@@ -30,6 +30,36 @@ from fedcl_distill.synthetic.quantise import Bits
 from strategies.continual.distilled_memory import DistilledMemory
 from strategies.continual.memory import as_bytes, as_tensor
 from strategies.federated.aggregation import AggregatedSets
+from strategies.federated.fedavg import FedAvg
+from strategies.federated.strategy import FederatedStrategy, StrategyRegistry
+
+STRATEGIES = StrategyRegistry(
+    "federated continual strategy", "fedcl_distill.federated_continual_strategies", FederatedStrategy
+)
+"""All federated continual strategies by name. Their servers may have a ``keeper``: what is kept beside the model."""
+
+register_strategy = STRATEGIES.register
+register_strategy("fedavg")(FedAvg)
+
+
+@settings
+class MemorySize:
+    """How large a memory is.
+
+    Attributes:
+        memory_images_per_class: as samples for each of all classes; the bytes that these take are its budget from the
+            first stage on.
+        memory_bytes: its budget, in place of ``memory_images_per_class``.
+    """
+
+    memory_images_per_class: Count = 10
+    memory_bytes: Count | None = None
+
+    def memory_budget(self, like: LabelledData, bits: int) -> int:
+        """Bytes of the memory, where a value takes ``bits``."""
+        if self.memory_bytes is not None:
+            return self.memory_bytes
+        return bytes_of_counts([self.memory_images_per_class] * like.num_classes, like, bits)
 
 
 class ServerMemory(Protocol):

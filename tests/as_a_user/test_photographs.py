@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from fedcl_distill import load_data
 from fedcl_distill.data import load_image_folder
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.evaluation.evaluate import BRIEF, PROTOCOLS
+from fedcl_distill.training import BRIEF, PROTOCOLS
 from simulations.cli import app
 
 Image = pytest.importorskip("PIL.Image")

@@ -25,7 +25,7 @@ from builders import blobs
 from fedcl_distill.engine import Budget
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import METHODS, build_method
-from fedcl_distill.methods.dm import dm
+from fedcl_distill.methods.distribution import dm
 from fedcl_distill.network_sources import FreshRandom
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import DistributionMatching

@@ -22,8 +22,7 @@ from simulations.commands.options import read_cells
 from simulations.data import load_splits
 from simulations.running.pool import PoolSettings
 from simulations.running.runs import Kind, append_record, make_record, read_records
-from simulations.scenarios.distil import DistilSettings
-from simulations.scenarios.distil_table import baselines, run_table, with_budget
+from simulations.scenarios.distil import DistilSettings, baselines, run_table, with_budget
 from stand_ins import replace_worker
 from watchers import Recording
 

@@ -48,7 +48,9 @@ def test_data_go_through_the_backbone_once(place):
 
 def test_the_flag_is_an_option_of_the_data_and_checked_like_one():
     text = with_options("digits", {"features": RANDOM})
+    assert text == f"digits:features=[{RANDOM}]"
     assert read_data(text)[1].features == RANDOM
+    assert with_options(text, {"features": None}) == "digits"
     with pytest.raises(SettingsError, match="did you mean 'random'"):
         with_options("digits", {"features": "randon"})
 

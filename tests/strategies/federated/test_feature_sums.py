@@ -133,11 +133,11 @@ def test_features_of_another_backbone_are_refused_by_node_and_server(digits):
     train, test = digits
     ours, theirs = test.with_spec(backbone="ours"), [train.with_spec(backbone="theirs")]
     for strategy, network in ((FederatedFeatures(), None), (FedAvg(), "linear"), (OneShot("random"), None)):
-        with pytest.raises(QuorumError, match="asks for features of 'ours', this node's are of theirs"):
+        with pytest.raises(QuorumError, match="backbone 'theirs'; agreed on are features of the backbone 'ours'"):
             run(strategy, theirs, ours, network=network)
-    with pytest.raises(QuorumError, match="none that is named"):
+    with pytest.raises(QuorumError, match="no backbone that is named; agreed on"):
         run(FederatedFeatures(), [train], ours)
-    with pytest.raises(QuorumError, match="another backbone"):  # the node is not asked; the payload says it
+    with pytest.raises(QuorumError, match="backbone 'theirs'; agreed on are of no backbone"):
         run(FederatedFeatures(), theirs, test)
     same = [train.with_spec(backbone="ours")]
     assert run(FederatedFeatures(), same, ours).rounds[-1].accuracy > 0.8

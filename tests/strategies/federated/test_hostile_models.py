@@ -13,7 +13,7 @@ from torch import nn
 
 from fedcl_distill.errors import PayloadError
 from federations import quick, run
-from strategies.federated.weights import LargestModel
+from strategies.federated.answers import LargestModel
 
 BAD = 1
 

@@ -12,30 +12,29 @@ from fedcl_distill.methods import build_method, list_methods
 from fedcl_distill.networks import NetworkLimits, architectures_in
 from federations import data_and_test, quick, serve
 from strategies.federated import InProcessGrid, make_client_app, requests
+from strategies.federated.aggregation import QuorumError, one_line
 from strategies.federated.answers import ClientReport
-from strategies.federated.collector import QuorumError, one_line
-from strategies.federated.compressed import CompressedRequest, train_compressed
+from strategies.federated.compression import CompressedRequest, train_compressed
 from strategies.federated.distillation import DistilRequest, distilled
 from strategies.federated.feddm import SurrogateRequest, distil_around
 from strategies.federated.local_training import TrainRequest, train
-from strategies.federated.node import Task
-from strategies.federated.statistics_first import sum_features
+from strategies.federated.private_statistics import sum_features
+from strategies.federated.requests import Task
 from strategies.federated.strategy import Work
 
-_NORMAL: dict[str, Any] = {"seed": 1, "mean": (0.5,), "std": (0.2,)}
+_NORMAL: dict[str, Any] = {"seed": 1}
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"std": [10**400]},
         {"seconds": 10**400},
         {"method-settings": "[" * 100_000},
         {"method-settings": '{"a":' * 50_000},
         {"method-settings": "[1]"},
-        {"mean": ["0"]},
+        {"seed": "0"},
     ],
-    ids=["huge item", "huge number", "deep list", "deep object", "list", "text"],
+    ids=["huge number", "deep list", "deep object", "list", "text"],
 )
 def test_requests_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     record = DistilRequest(**_NORMAL).to_record(1)

@@ -16,7 +16,7 @@ from flwr.app import RecordDict
 from builders import blobs
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import METHODS, build_method
-from fedcl_distill.methods.dm import dm
+from fedcl_distill.methods.distribution import dm
 from fedcl_distill.registry import parameters_of
 from fedcl_distill.settings import hints_of
 from fedcl_distill.work_limits import WorkLimitError, WorkLimits
@@ -25,8 +25,7 @@ from strategies.federated import InProcessGrid, QuorumError, add_distilling, mak
 from strategies.federated.client import SECURE_ANSWERS
 from strategies.federated.distillation import DistilRequest, distilled
 from strategies.federated.local_training import TrainRequest, train
-from strategies.federated.node import Task
-from strategies.federated.requests import Request
+from strategies.federated.requests import Request, Task
 
 _NORMAL: dict[str, Any] = {"seed": 1, "mean": (0.5,), "std": (0.2,)}
 
