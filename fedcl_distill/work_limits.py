@@ -23,8 +23,8 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-_NO_WORK = frozenset({"mean", "std", "bounds", "byte_budget", "memory_bytes", "max_samples"})
-"""Fields of requests whose size is no amount of work: scales, and what is bounded where it is read."""
+_NO_WORK = frozenset({"bounds", "byte_budget", "memory_bytes", "max_samples"})
+"""Fields of requests whose size is no amount of work: bounds, and what is bounded where it is read."""
 _REPEAT_SECONDS = 1.0
 
 
