@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fedcl_distill.data.arrays import Pair, numbered, pixel_normalisation
-from fedcl_distill.data.spec import DataSpec, Normalisation
+from fedcl_distill.data.spec import DataSpec, Described, Normalisation
 from fedcl_distill.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LabelledData:
+class LabelledData(Described):
     """Labelled samples in memory, with a :class:`DataSpec` that says what they look like.
 
     Attributes:
@@ -85,34 +85,10 @@ class LabelledData:
         return tuple(self.samples.shape[1:])
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.spec.class_names
-
-    @property
-    def normalisation(self) -> Normalisation:
-        return self.spec.normalisation
-
-    @property
-    def value_range(self) -> tuple[float, float]:
-        return self.spec.value_range
-
-    @property
-    def allow_hflip(self) -> bool:
-        return self.spec.allow_hflip
-
-    @property
-    def num_classes(self) -> int:
-        return self.spec.num_classes
-
-    @property
     def sample_bytes(self) -> int:
         """Bytes of one sample as it is, with its label in as many whole bytes as number the classes."""
         values = math.prod(self.sample_shape) * self.samples.element_size()
         return values + (1 if self.num_classes <= 256 else 2)
-
-    @property
-    def is_image(self) -> bool:
-        return self.samples.ndim == 4
 
     @property
     def class_counts(self) -> Tensor:

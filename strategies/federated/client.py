@@ -54,9 +54,9 @@ def make_client_app(
     Args:
         load_data: gets the node's context and returns its data: :class:`~fedcl_distill.data.LabelledData`, or any
             map-style data set of samples and labels. Where the server says what data look like in its run, they are put
-            into its terms (:func:`~fedcl_distill.data.labelled`): labels by the names of classes, columns by theirs.
-            The node configuration may name a ``partition-id`` (:func:`partition_of`) and the ``device`` to compute on,
-            as the run configuration may; "cpu" otherwise.
+            into its terms (:func:`~fedcl_distill.data.conform`): labels by the names of classes, columns by theirs. The
+            node configuration may name a ``partition-id`` (:func:`partition_of`) and the ``device`` to compute on, as
+            the run configuration may; "cpu" otherwise.
         mods: Flower's: they see every message on its way in and every answer on its way out.
         methods: distillers of the node's own, by the names that a server asks for them by. Nothing that arrives in a
             message names code to import: a node builds what is registered with it, and uses what it is given here.
