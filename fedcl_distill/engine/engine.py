@@ -18,7 +18,7 @@ from fedcl_distill.context import RealSampler, SetupContext
 from fedcl_distill.data.dataset import DataLike
 from fedcl_distill.data.labelled import LabelledData, as_labelled
 from fedcl_distill.engine.loop import Callback, Checkpoints, Forecast, Loop, Run, fake_quantize, observers, prepare
-from fedcl_distill.engine.size import AbsentClasses, Budget, Size, count_per_class
+from fedcl_distill.engine.size import AbsentClasses, Budget, Size, count_per_class, fewer_than_asked
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import HardLabels, Labelling, Labels
 from fedcl_distill.network_sources import FreshRandom, NetworkSource, NoNetwork
@@ -310,7 +310,7 @@ class Engine(MethodSpec):
         interrupted = Loop(method, run, RealSampler(real, problem.device), ready.classes, ready.starts, seed).run(
             hooks, started
         )
-        summary = {**preparation, **run.summary(), "interrupted": interrupted}
+        summary = {**preparation, **run.summary(), "interrupted": interrupted, **_short(size, counts, real)}
         arrays, labels = run.state.outcome()
         arrays = fake_quantize(arrays, self.bits)
         with torch.no_grad():
@@ -335,6 +335,12 @@ class Engine(MethodSpec):
             "synthetic_counts": counts,
             "seed": seed,
         }
+
+
+def _short(size: Size, counts: Sequence[int], real: LabelledData) -> dict[str, Any]:
+    """What provenance says where classes got fewer samples than asked for: how many, and of how many."""
+    short = fewer_than_asked(size, counts, real.class_names)
+    return {"fewer_than_asked": {name: list(pair) for name, pair in short.items()}} if short else {}
 
 
 def quantisation_aware(distiller: Distiller, bits: int) -> Distiller:
@@ -427,6 +433,7 @@ class CoreSet:
                 "seed": seed,
                 "seconds": round(time.monotonic() - started, 3),
                 "holds_real_samples": True,
+                **_short(size, counts, real),
             },
         )
         labelling = self.labels.open(SetupContext(real, derive_seed(seed, "labels"), as_device(device)))
