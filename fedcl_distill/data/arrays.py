@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from torch import Tensor
 from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.seeding import generator_for
+from fedcl_distill.work_limits import available_memory
 
 
 def numbered(labels: Any, names: Sequence[str] | None, where: str) -> tuple[Tensor, tuple[str, ...]]:
@@ -145,18 +144,10 @@ def check_fits(file: Path, shape: Sequence[int], item_bytes: int = 1) -> None:
         DataError: it does not.
     """
     needed = math.prod(max(1, size) for size in shape) * item_bytes
-    if needed > _memory():
+    if needed > available_memory():
         raise DataError(
-            f"{file}: declares an array of shape {tuple(shape)[:8]}, which is more than this machine's memory"
+            f"{file}: declares an array of shape {tuple(shape)[:8]}, which is more than the memory that is free"
         )
-
-
-def _memory() -> int:
-    """Bytes of physical memory; where that cannot be told, the most an address can name."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return sys.maxsize
 
 
 Pair = tuple[Tensor, Tensor]

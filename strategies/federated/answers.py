@@ -11,6 +11,7 @@ metrics      MetricRecord   num-examples, seconds, partition-id; class-counts wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -97,6 +98,47 @@ def read_weights(record: ArrayRecord, like: nn.Module) -> dict[str, Tensor]:
         if not torch.isfinite(weights[name]).all():
             raise PayloadError(f"weights {name!r} hold NaN or infinity")
     return weights
+
+
+_PARAMETER_GROWTH, _BUFFER_GROWTH = 100.0, 1e6
+
+
+@dataclass(frozen=True)
+class LargestModel:
+    """How large a model may come back: a finite one of 1e38 is no model, and would end the run of all others.
+
+    Attributes:
+        parameters: Euclidean norm of all parameters together: 100 times that of the model that was sent, or of a fresh
+            one where that is larger.
+        buffers: of all buffers, such as the running statistics of batch norm: a million times, and at least that.
+    """
+
+    parameters: float
+    buffers: float
+
+    @classmethod
+    def after(cls, sent: Mapping[str, Tensor], fresh: nn.Module) -> LargestModel:
+        """The bounds where ``sent`` is what nodes start from and ``fresh`` a network of that kind."""
+        start, first = _norms(sent, fresh), _norms(_floats(fresh), fresh)
+        return cls(_PARAMETER_GROWTH * max(start[0], first[0]), _BUFFER_GROWTH * max(start[1], first[1], 1.0))
+
+    def check(self, weights: Mapping[str, Tensor], like: nn.Module) -> None:
+        """Return if ``weights`` are within these bounds; PayloadError if not."""
+        for what, norm, most in zip(
+            ("parameters", "buffers"), _norms(weights, like), (self.parameters, self.buffers), strict=True
+        ):
+            if not norm <= most:
+                raise PayloadError(f"the model's {what} have a norm of {norm:.3g}, at most {most:.3g} is believed")
+
+
+def _norms(weights: Mapping[str, Tensor], like: nn.Module) -> tuple[float, float]:
+    """Of the parameters and of all else, in float64."""
+    learned = {name for name, _ in like.named_parameters()}
+    squares = {name: float(tensor.double().square().sum()) for name, tensor in weights.items()}
+    return (
+        math.sqrt(sum(one for name, one in squares.items() if name in learned)),
+        math.sqrt(sum(one for name, one in squares.items() if name not in learned)),
+    )
 
 
 def typed_like(record: ArrayRecord, like: nn.Module) -> ArrayRecord:

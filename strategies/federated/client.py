@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +16,14 @@ from fedcl_distill.engine import Distiller
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, NetworkLimits
 from fedcl_distill.privacy import PrivacyBudget
+from fedcl_distill.settings import suggest
 from fedcl_distill.statistics.noisy import errors_kept_back
+from fedcl_distill.work_limits import DEFAULT_WORK_LIMITS, WorkLimits
 from strategies.federated.agreement import DESCRIBE
 from strategies.federated.answers import METRICS, ClientReport
 from strategies.federated.internals import PARTITION_ID_KEY
 from strategies.federated.requests import NodeIdentity, Task, spec_in
+from strategies.federated.secure.crypto import KEYS, LETTERS, MASKED, NOISED, SURVIVORS, UNMASK
 from strategies.federated.strategy import ClientStep, registered_steps
 
 LoadData = Callable[[Context], Any]
@@ -40,6 +43,9 @@ def make_client_app(
     load_budget: LoadBudget | None = None,
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS,
     load_identity: LoadIdentity | None = None,
+    answers: Collection[str] | None = None,
+    willing: Collection[str] | None = None,
+    work_limits: WorkLimits = DEFAULT_WORK_LIMITS,
 ) -> ClientApp:
     """A ClientApp that answers for every registered strategy with the data that ``load_data`` finds for a node.
 
@@ -60,13 +66,20 @@ def make_client_app(
         network_limits: no larger network is built, whatever a server asks for.
         load_identity: finds what the node signs with under secure aggregation, and the keys of the nodes that it knows
             beforehand. Without one, keys are those that the server passes on.
+        answers: the only messages that the node answers, by the name behind ``train.`` (``"distil"``, ``"statistics"``;
+            ``""`` for plain ``train``); None for all. :data:`SECURE_ANSWERS` are those of secure aggregation.
+        willing: names of the methods that the node distils by, registered or of its own; None for all.
+        work_limits: the largest numbers in a request, and the seconds and the memory that an answer may take.
+
+    Raises:
+        SettingsError: ``answers`` holds what no registered strategy asks.
 
     Example:
         >>> app = make_client_app(lambda context: my_torch_dataset, methods={"mine": my_distiller})
     """
     app = ClientApp(mods=list(mods))
-    node = Node(load_data, methods or {}, load_budget, network_limits, load_identity)
-    for step in (DESCRIBE, *registered_steps()):
+    node = Node(load_data, methods or {}, load_budget, network_limits, load_identity, work_limits, names_of(willing))
+    for step in chosen((DESCRIBE, *registered_steps()), answers):
         if load_budget is None or step.protected:
             (app.train(step.action) if step.action else app.train())(_handler(node, step))
     return app
@@ -80,6 +93,9 @@ def add_distilling(
     load_budget: LoadBudget | None = None,
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS,
     load_identity: LoadIdentity | None = None,
+    answers: Collection[str] | None = None,
+    willing: Collection[str] | None = None,
+    work_limits: WorkLimits = DEFAULT_WORK_LIMITS,
 ) -> ClientApp:
     """Let ``app``, which has handlers of its own, also answer for all strategies that ask by a named message.
 
@@ -89,16 +105,17 @@ def add_distilling(
 
     Args:
         app: as its ``@app.train()`` and so on have made it; its mods see these messages, too.
-        load_data, methods, load_budget, network_limits, load_identity: as for :func:`make_client_app`.
+        load_data, methods, load_budget, network_limits, load_identity, answers, willing, work_limits: as for
+            :func:`make_client_app`.
 
     Returns:
         ``app`` itself.
 
     Raises:
-        SettingsError: the app has a handler for one of these messages.
+        SettingsError: the app has a handler for one of these messages, or ``answers`` holds what nobody asks.
     """
-    node = Node(load_data, methods or {}, load_budget, network_limits, load_identity)
-    for step in (DESCRIBE, *registered_steps()):
+    node = Node(load_data, methods or {}, load_budget, network_limits, load_identity, work_limits, names_of(willing))
+    for step in chosen((DESCRIBE, *registered_steps()), answers):
         if step.action and (load_budget is None or step.protected):
             try:
                 app.train(step.action)(_handler(node, step))
@@ -117,6 +134,8 @@ class Node:
         load_budget: finds its privacy budget; None where it has none.
         network_limits: how large a network may be asked for.
         load_identity: finds what it signs with.
+        work_limits: what a request may ask for and take.
+        willing: methods that it runs when it is asked; None for any.
     """
 
     load_data: LoadData
@@ -124,6 +143,8 @@ class Node:
     load_budget: LoadBudget | None = None
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS
     load_identity: LoadIdentity | None = None
+    work_limits: WorkLimits = DEFAULT_WORK_LIMITS
+    willing: frozenset[str] | None = None
 
     def task(self, message: Message, context: Context) -> Task:
         """What ``message`` asks of the node of ``context``, whose data are put into the terms of the run.
@@ -142,6 +163,8 @@ class Node:
             self.network_limits,
             self.methods,
             None if self.load_identity is None else self.load_identity(context),
+            self.work_limits,
+            self.willing,
         )
 
     def data(self, content: RecordDict, context: Context) -> LabelledData:
@@ -153,9 +176,36 @@ class Node:
             return conform(own, spec)
 
 
+SECURE_ANSWERS = frozenset({KEYS, LETTERS, MASKED, NOISED, SURVIVORS, UNMASK})
+"""``answers`` of a node that gives nothing but its part of sums that the server sees as a total alone."""
+
+
+def chosen(steps: Iterable[ClientStep], answers: Collection[str] | None) -> list[ClientStep]:
+    """Those of ``steps`` that ``answers`` name; all for None.
+
+    Raises:
+        SettingsError: a name is that of no step.
+    """
+    known = {step.action: step for step in steps}
+    if isinstance(answers, str):
+        raise SettingsError(f"answers must be a collection of names, got the text {answers!r}")
+    for name in answers or ():
+        if name not in known:
+            raise SettingsError(suggest("answer", name, known))
+    return [step for name, step in known.items() if answers is None or name in answers]
+
+
+def names_of(willing: Collection[str] | None) -> frozenset[str] | None:
+    """``willing`` as a set; SettingsError where it is a text."""
+    if isinstance(willing, str):
+        raise SettingsError(f"willing must be a collection of names of methods, got the text {willing!r}")
+    return None if willing is None else frozenset(willing)
+
+
 def respond(message: Message, started: float, task: Task, step: ClientStep) -> Message:
     """The reply with what ``step`` makes of ``task``, and the report beside it; work began at ``started``."""
-    answer = step.work(task)
+    with task.work_limits.working():
+        answer = step.work(task)
     counts = tuple(task.data.class_counts.tolist()) if step.counts_classes else ()
     size, seconds = (1, 0.0) if step.discreet else (len(task.data), time.monotonic() - started)
     answer[METRICS] = ClientReport(task.partition, size, seconds, counts).to_record()

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
+from torch import Tensor
 from torch.nn.utils import vector_to_parameters
 
 from fedcl_distill.errors import CheckpointError, PayloadError, SettingsError
@@ -26,6 +27,7 @@ from strategies.federated.answers import (
     pack_update,
     pack_vector,
     put_weights,
+    read_weights,
     unpack_update,
     unpack_vector,
     weights_of,
@@ -288,7 +290,7 @@ class CompressedRequest(TrainRequest):
 
 def train_compressed(task: Task) -> RecordDict:
     """What local training changes, coded as asked; what coding loses waits for the next round, if the codec says so."""
-    request = CompressedRequest.of(task.content)
+    request = task.read(CompressedRequest)
     download, upload = read_codec(request.download), read_codec(request.upload)
     network = task.network(request, request.architecture)
     count = parameters_of(network).numel()
@@ -417,6 +419,9 @@ class CompressedFedAvg(ValidatedFedAvg):
         coded = pack_update(self.download.encode(self._model, generator))
         return super().configure_train(server_round, coded, config, grid)
 
+    def _sent(self, arrays: ArrayRecord) -> dict[str, Tensor]:
+        return read_weights(weights_of(self.template), self.template)
+
     def _addressed(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
         message = Message(message.content, node, COMPRESSED.kind)
@@ -431,4 +436,4 @@ class CompressedFedAvg(ValidatedFedAvg):
         if not np.isfinite(model).all():
             raise PayloadError("update leads to an infinite model")
         vector_to_parameters(torch.from_numpy(model), self.template.parameters())
-        return RecordDict({WEIGHTS: weights_of(self.template)})
+        return super()._read(RecordDict({WEIGHTS: weights_of(self.template)}))

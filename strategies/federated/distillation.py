@@ -17,6 +17,7 @@ from fedcl_distill.registry import parse
 from fedcl_distill.settings import Count, Range, settings, suggest
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.synthetic.quantise import Bits
+from fedcl_distill.work_limits import check_no_places
 from strategies.federated.answers import pack_set
 from strategies.federated.requests import CONFIG, Request, Task
 
@@ -216,10 +217,24 @@ def _own_name(distiller: Distiller) -> str:
     return name
 
 
+def admitted(task: Task, request: DistilRequest) -> Distiller:
+    """The distiller that ``request`` asks for.
+
+    Raises:
+        SettingsError: there is none, the node is not willing to run it, or its settings name places on the node or
+            networks that are too large.
+    """
+    task.check_willing(request.method)
+    distiller = request.distiller(task.methods)
+    if request.method not in task.methods:  # what the node brings itself may write where the node says
+        check_no_places(distiller)
+    task.admit(distiller)
+    return distiller
+
+
 def distilled(task: Task, key: str = CONFIG) -> RecordDict:
     """A synthetic set of the node's data, as the request under ``key`` asks."""
-    request = DistilRequest.of(task.content, key).fitted_to(task.data, task.methods)
-    distiller = request.distiller(task.methods)
-    task.admit(distiller)
+    request = task.read(DistilRequest, key).fitted_to(task.data, task.methods)
+    distiller = admitted(task, request)
     synthetic = request.distil(task.data, seed=task.seed(request), device=task.device, distiller=distiller)
     return pack_set(finished(synthetic).with_spec(value_range=task.value_range), request.bits)

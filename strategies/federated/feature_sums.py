@@ -58,6 +58,7 @@ class Question:
 def sum_features(task: Task) -> RecordDict:
     """The node's sums; SettingsError where its data are images, or the sums have more values than may be sent."""
     question = from_flat(Question, config_of(task.content))
+    task.work_limits.check_numbers(question)
     if task.data.is_image:
         raise SettingsError("feature-sums takes feature vectors: let load_data put images through a backbone")
     sums = measure_data(task.data, question.storage)

@@ -19,6 +19,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flower
+from torch import Tensor
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Network
@@ -29,6 +30,7 @@ from strategies.federated.aggregation import Answer, QuorumError, ReplyCollector
 from strategies.federated.answers import (
     METRICS,
     WEIGHTS,
+    LargestModel,
     State,
     arrays_of,
     read_weights,
@@ -73,11 +75,13 @@ class ValidatedFedAvg(flower.FedAvg):
         self.template = template
         self.collector = collector
         self.client_share = check_share(client_share)
+        self._largest = LargestModel.after({}, template)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """Send the model and the request to every node."""
+        self._largest = LargestModel.after(self._sent(arrays), self.template)
         self.collector.wait_for_nodes(grid)
         config.update(self.request.to_record(server_round))
         with _python_random(derive_seed(self.request.seed, "sample", server_round)):
@@ -119,6 +123,10 @@ class ValidatedFedAvg(flower.FedAvg):
     def forget_nodes(self) -> None:
         """Nothing: nodes keep nothing that the server mirrors."""
 
+    def _sent(self, arrays: ArrayRecord) -> dict[str, Tensor]:
+        """For subclasses: the weights in what nodes are sent."""
+        return read_weights(arrays, self.template)
+
     def _addressed(self, message: Message) -> Message:
         """For subclasses: ``message`` as it goes to its node."""
         return message
@@ -134,7 +142,7 @@ class ValidatedFedAvg(flower.FedAvg):
     def _read(self, content: RecordDict) -> RecordDict:
         """Only what Flower averages: it refuses a whole round where answers differ in what else they hold."""
         weights = unpack_weights(content)
-        read_weights(weights, self.template)
+        self._largest.check(read_weights(weights, self.template), self.template)
         return RecordDict({WEIGHTS: weights})
 
 

@@ -16,7 +16,7 @@ from fedcl_distill.networks import Network
 from fedcl_distill.settings import NonNegative, settings
 from strategies.federated.aggregation import ReplyCollector, SetAggregator
 from strategies.federated.answers import WEIGHTS, pack_network, pack_set, unpack_network, unpack_weights
-from strategies.federated.distillation import DistilRequest
+from strategies.federated.distillation import DistilRequest, admitted
 from strategies.federated.learner import Learner
 from strategies.federated.one_shot import OneShot, OneShotUnion
 from strategies.federated.requests import CONFIG, Task
@@ -50,10 +50,9 @@ class SurrogateRequest(DistilRequest):
 
 def distil_around(task: Task) -> RecordDict:
     """A synthetic set made on networks around the server's model."""
-    request = SurrogateRequest.of(task.content).fitted_to(task.data, task.methods)
+    request = task.read(SurrogateRequest).fitted_to(task.data, task.methods)
     network = task.network(request, request.architecture)
-    distiller = request.distiller(task.methods)
-    task.admit(distiller)
+    distiller = admitted(task, request)
     unpack_network(network, unpack_weights(task.content), request.weight_bits)
     around = request.around(distiller, network)
     synthetic = request.distil(task.data, seed=task.seed(request), device=task.device, distiller=around)

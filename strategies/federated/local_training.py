@@ -91,7 +91,7 @@ Correction = Callable[[], None]
 
 def train(task: Task) -> RecordDict:
     """The server's model after local training (FedAvg, FedProx and others)."""
-    request = TrainRequest.of(task.content)
+    request = task.read(TrainRequest)
     network = task.network(request, request.architecture)
     put_weights(network, unpack_weights(task.content))
     fit_locally(task, network, request)

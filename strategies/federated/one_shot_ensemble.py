@@ -32,7 +32,7 @@ DISTIL_CONFIG = "distil-config"
 
 def train_and_distil(task: Task) -> RecordDict:
     """A model of the node's own, and a synthetic set."""
-    request = TrainRequest.of(task.content)
+    request = task.read(TrainRequest)
     network = task.network(request, request.architecture)
     fit_locally(task, network, request)
     return RecordDict({WEIGHTS: weights_of(network), **distilled(task, DISTIL_CONFIG)})

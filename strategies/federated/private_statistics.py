@@ -51,7 +51,7 @@ Total = Callable[[Sequence[ClassStatistics]], ClassStatistics]
 
 def sum_features(task: Task) -> RecordDict:
     """Class-wise sums of features of the node's data."""
-    request = StatisticsRequest.of(task.content)
+    request = task.read(StatisticsRequest)
     task.admit_sums(request)
     sums = request.measure(task.data, task.device)
     agreed = replace(sums, domain=replace(sums.domain, value_range=task.value_range))
@@ -167,7 +167,7 @@ class PrivacyOptions:
 
 def sum_privately(task: Task) -> RecordDict:
     """Class-wise sums of features of the node's data, with noise."""
-    request = PrivateStatisticsRequest.of(task.content)
+    request = task.read(PrivateStatisticsRequest)
     task.admit_sums(request)
     noisy = request.release(task.data, task.budget, device=task.device)
     return pack_payload(SUMS, encode_noisy(noisy, request.bits))

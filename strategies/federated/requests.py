@@ -41,6 +41,7 @@ from fedcl_distill.statistics.fixed_point import Words
 from fedcl_distill.statistics.noisy import errors_kept_back, release_origin
 from fedcl_distill.statistics.sums import shapes_of
 from fedcl_distill.synthetic.container import DEFAULT_LIMITS
+from fedcl_distill.work_limits import DEFAULT_WORK_LIMITS, WorkLimits
 
 T = TypeVar("T")
 Flat = str | int | float | bool | bytes | list[int] | list[float] | list[str] | list[bool] | list[bytes]
@@ -425,6 +426,8 @@ class Task:
         budget: what the data may release under differential privacy.
         network_limits: how large a network may be asked for.
         methods: distillers that this node has beside those that are registered.
+        work_limits: what a request may ask for, and what the answer may take.
+        willing: names of the methods that the node runs when it is asked; None for any.
         identity: what the node signs with, and whom it knows; None for a fresh key each round, and nobody.
     """
 
@@ -437,6 +440,18 @@ class Task:
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS
     methods: Mapping[str, Distiller] = field(default_factory=dict)
     identity: NodeIdentity | None = None
+    work_limits: WorkLimits = DEFAULT_WORK_LIMITS
+    willing: frozenset[str] | None = None
+
+    def read(self, kind: type[R], key: str = CONFIG) -> R:
+        """The request under ``key``.
+
+        Raises:
+            SettingsError: there is none, it cannot be read, or a number in it is larger than this node takes.
+        """
+        request = kind.of(self.content, key)
+        self.work_limits.check_numbers(request)
+        return request
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -458,6 +473,11 @@ class Task:
         self.admit(architecture)
         seed = self.seed(request)
         return architecture.build(self.data.sample_shape, self.data.num_classes, seed=seed, device=self.device)
+
+    def check_willing(self, method: str) -> None:
+        """Return if the node runs the method called ``method`` when it is asked; SettingsError if not."""
+        if self.willing is not None and method not in self.willing:
+            raise SettingsError(f"this node does not run {method!r}; it runs: {', '.join(sorted(self.willing))}")
 
     def admit(self, part: object) -> None:
         """Return if all networks that ``part``, an architecture or a method, names are small enough to be built here.

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from flwr.app import Message, RecordDict
 
-from fedcl_distill.errors import SettingsError
+from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.networks import Network, check_weights_alone
 from fedcl_distill.settings import Positive, settings
 from strategies.federated.aggregation import Answer, ReplyCollector
@@ -46,7 +46,7 @@ def train_with_control(task: Task) -> RecordDict:
     moves the model by more than one step's worth; (x − y) / (η Σ aₖ) with the weights aₖ of
     :func:`effective_steps` is the mean then, and the paper's formula without momentum.
     """
-    request = TrainRequest.of(task.content)
+    request = task.read(TrainRequest)
     network = task.network(request, request.architecture)
     put_weights(network, unpack_weights(task.content))
     start = parameters_of(network)
@@ -149,7 +149,13 @@ class ScaffoldServer(ValidatedFedAvgM):
 
     def _read(self, content: RecordDict) -> RecordDict:
         answer = super()._read(content)
-        unpack_vector(content.get(CONTROL), len(self._sum))
+        change = unpack_vector(content.get(CONTROL), len(self._sum)).astype(np.float64)
+        # In one step or more, (x - y) / (steps · rate) - c: no more than what bounds x and y.
+        most = 2 * self._largest.parameters / self.request.learning_rate + 2 * float(np.linalg.norm(self.control))
+        if np.linalg.norm(change) > most:
+            raise PayloadError(
+                f"the change of the variate has a norm of {np.linalg.norm(change):.3g}, at most {most:.3g} is believed"
+            )
         return RecordDict({**answer, CONTROL: content[CONTROL]})
 
     def _take(self, answers: Sequence[Answer[RecordDict]]) -> None:

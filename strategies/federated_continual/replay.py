@@ -18,6 +18,7 @@ from fedcl_distill.networks import Network
 from fedcl_distill.seeding import derive_seed, isolated_rng
 from fedcl_distill.settings import Positive, settings
 from fedcl_distill.synthetic import SyntheticSet
+from fedcl_distill.work_limits import check_no_places
 from strategies.continual.losses import BalancedCrossEntropy
 from strategies.continual.memory import Memory
 from strategies.continual.memory_registry import named_memory
@@ -74,7 +75,7 @@ def train_with_replay(task: Task) -> RecordDict:
     """The server's model after training on the newest experience and the node's memory of those before."""
     assert isinstance(task, StreamTask), "only nodes that live through a stream are asked"
     stream, position = task.stream, task.position
-    request = ReplayRequest.of(task.content)
+    request = task.read(ReplayRequest)
     network = task.network(request, request.architecture)
     put_weights(network, unpack_weights(task.content))
     memory = _Kept(task, request, stream)
@@ -97,7 +98,11 @@ class _Kept:
     def __init__(self, task: Task, request: ReplayRequest, stream: ClientStream) -> None:
         self._task, self._request, self._stream = task, request, stream
         seed = derive_seed(request.seed, "replay memory", task.partition)
-        self._memory = named_memory(request.memory, request.local(seed, task.device), request.memory_bytes)
+        local = request.local(seed, task.device)
+        task.check_willing(local.method)
+        self._memory = named_memory(request.memory, local, request.memory_bytes)
+        check_no_places(self._memory)
+        task.admit(self._memory)
         self._taken_in = 0
         record = task.state.get(_STATE)
         if isinstance(record, ArrayRecord):

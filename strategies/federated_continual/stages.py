@@ -13,9 +13,10 @@ from flwr.serverapp.strategy import Strategy
 from fedcl_distill.engine import Distiller
 from fedcl_distill.errors import DataError, PayloadError, SettingsError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, NetworkLimits
+from fedcl_distill.work_limits import DEFAULT_WORK_LIMITS, WorkLimits
 from strategies.federated.aggregation import QuorumError, ReplyCollector
 from strategies.federated.answers import METRICS, ClientReport
-from strategies.federated.client import device_of, partition_of, respond
+from strategies.federated.client import chosen, device_of, names_of, partition_of, respond
 from strategies.federated.internals import Run, log
 from strategies.federated.requests import CONFIG, config_of, spec_in
 from strategies.federated.strategy import ClientStep, TrainOnly, registered_steps
@@ -218,6 +219,9 @@ def make_client_app(
     *,
     methods: Mapping[str, Distiller] | None = None,
     network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS,
+    answers: Collection[str] | None = None,
+    willing: Collection[str] | None = None,
+    work_limits: WorkLimits = DEFAULT_WORK_LIMITS,
 ) -> ClientApp:
     """A ClientApp that answers with the experience that its stream has at the stage of the request.
 
@@ -226,7 +230,7 @@ def make_client_app(
     Args:
         load_stream: gets the node's context; its node configuration names the ``partition-id``, and may name the
             ``device`` to compute on. It is called for every message, so let it keep what takes long to make.
-        methods, network_limits: as for :func:`strategies.federated.make_client_app`.
+        methods, network_limits, answers, willing, work_limits: as for :func:`strategies.federated.make_client_app`.
     """
     app = ClientApp()
     app.query()(lambda message, context: answer_roll_call(load_stream(context), message, context))
@@ -249,6 +253,8 @@ def make_client_app(
                 context.state,
                 network_limits=network_limits,
                 methods=methods or {},
+                work_limits=work_limits,
+                willing=names_of(willing),
                 stream=stream,
                 position=position,
             )
@@ -256,6 +262,6 @@ def make_client_app(
 
         return answer
 
-    for step in registered_steps(STRATEGIES):
+    for step in chosen(registered_steps(STRATEGIES), answers):
         (app.train(step.action) if step.action else app.train())(handler(step))
     return app

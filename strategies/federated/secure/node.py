@@ -100,7 +100,7 @@ def send_masked(task: Task) -> RecordDict:
     """
 
     def words(parties: int, threshold: int) -> Words:
-        request = SecureStatisticsRequest.of(task.content)
+        request = task.read(SecureStatisticsRequest)
         task.admit_sums(request)
         return request.fixed_point(parties).words(request.measure(task.data, task.device))
 
@@ -117,7 +117,7 @@ def send_noised(task: Task) -> RecordDict:
     """
 
     def words(parties: int, threshold: int) -> Words:
-        request = NoisyWordsRequest.of(task.content)
+        request = task.read(NoisyWordsRequest)
         task.admit_sums(request)
         return request.words(task.data, task.budget, parties, threshold, device=task.device)
 

@@ -16,6 +16,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from fedcl_distill.data import partition
 from fedcl_distill.errors import CheckpointError, PayloadError, SettingsError
 from fedcl_distill.statistics import StatisticsSpec, class_statistics
+from fedcl_distill.work_limits import WorkLimits
 from federations import data_and_test, honest_app, quick, run, tampered
 from strategies.federated import (
     InProcessGrid,
@@ -312,8 +313,9 @@ class Nodes:
 
 @pytest.fixture
 def without_data(monkeypatch):
-    monkeypatch.setattr(node.SecureStatisticsRequest, "of", classmethod(lambda cls, _: _Nothing()))
+    monkeypatch.setattr(node.SecureStatisticsRequest, "of", classmethod(lambda cls, *_: _Nothing()))
     monkeypatch.setattr(Task, "admit_sums", lambda task, request: None)
+    monkeypatch.setattr(WorkLimits, "check_numbers", lambda limits, request: None)
 
 
 def test_a_node_refuses_what_would_give_it_away():
