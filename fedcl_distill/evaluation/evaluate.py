@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.data.dataset import DataLike
-from fedcl_distill.data.labelled import as_labelled
+from fedcl_distill.data.labelled import as_labelled, conform
 from fedcl_distill.errors import DataError
 from fedcl_distill.networks import Architecture, ArchitectureLike
 from fedcl_distill.networks.base import as_device
@@ -96,7 +96,8 @@ def evaluate(
     Args:
         synthetic: what to train on.
         test: real data to test on, any that :func:`~fedcl_distill.data.as_labelled` reads; in the set's normalisation,
-            for networks know no other. Its augmentation traits also serve training.
+            for networks know no other. Classes go by their names; it may lack some. Its augmentation traits also serve
+            training.
         protocol: how to train.
         seed: fixes weights, batch order and augmentation of every network.
         architecture: what to train instead of the protocol's network: a name, an ``nn.Module`` class or more, see
@@ -109,6 +110,8 @@ def evaluate(
         DataError: the test data have other classes or sample shapes than the set, or no samples.
     """
     test, device = as_labelled(test), as_device(device)
+    if test.class_names != synthetic.class_names and {*test.class_names} <= {*synthetic.class_names}:
+        test = conform(test, synthetic.spec)  # test data that lack a class, or have the same ones in another order
     if synthetic.class_names != test.class_names or synthetic.sample_shape != test.sample_shape or not len(test):
         raise DataError(
             f"{test.name} cannot test this set: {len(test)} samples of shape {test.sample_shape} in "

@@ -173,6 +173,11 @@ def _read(dataset: Any, normalisation: Normalisation | None, *, pixels: bool) ->
     return torch.cat(parts), torch.tensor(labels)
 
 
+def up_to(labels: Tensor) -> list[str]:
+    """Names of classes "0", "1", … up to the largest label: an experience holds some, and their labels must stay."""
+    return [str(label) for label in range(int(labels.max()) + 1)] if len(labels) else ["0"]
+
+
 def _measured(samples: Tensor, labels: Tensor, normalisation: Normalisation | None) -> LabelledData:
     """Data that nobody described; unit values from 0 to 1 count as those of pixels."""
     plain = Normalisation((0.0,) * samples.shape[1], (1.0,) * samples.shape[1])
@@ -180,6 +185,7 @@ def _measured(samples: Tensor, labels: Tensor, normalisation: Normalisation | No
     return LabelledData.from_tensors(
         samples,
         labels,
+        class_names=up_to(labels),
         normalisation=normalisation or plain,
         value_range=(0.0, 1.0) if inside and samples.dtype != torch.uint8 else None,
         name="experience",

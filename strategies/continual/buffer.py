@@ -16,6 +16,7 @@ from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.synthetic import SyntheticSet, quantisation_error
 from fedcl_distill.synthetic.quantise import Range, dequantise, quantise
+from strategies.continual.benchmarks import up_to
 from strategies.continual.memory import Memory, kind_without_samples
 
 LogitsOf = Callable[[Tensor, Tensor], Tensor]
@@ -393,7 +394,7 @@ class ReplayBuffer:
             return replace(self.like, samples=samples, labels=labels, spec=spec)
         channels = examples.shape[1] if examples.ndim > 1 else 0
         plain = Normalisation((0.0,) * channels, (1.0,) * channels)
-        return LabelledData.from_tensors(examples, labels, normalisation=plain, allow_hflip=False)
+        return LabelledData.from_tensors(examples, labels, class_names=up_to(labels), normalisation=plain)
 
     def _no_logits(self) -> Logits:
         return Logits(getattr(self.memory, "bits", 8))

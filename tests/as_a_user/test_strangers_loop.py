@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from builders import blobs
-from fedcl_distill import Budget, LabelledData, build_method, evaluate, load, save
+from fedcl_distill import Budget, LabelledData, build_method, evaluate, from_arrays, load, save
 from fedcl_distill.data import load_image_folder
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.synthetic import export_folder, recipe, save_npz, save_png
@@ -117,3 +117,12 @@ def test_scores_beyond_accuracy_are_those_of_scikit_learn(monkeypatch: pytest.Mo
         assert {"balanced_accuracy", "f1_macro", "auc"} <= found.as_record().keys()
         assert "±" not in str(found)
         assert "nan" not in str(found)
+
+
+def test_test_data_that_lack_a_class_are_matched_by_its_name(synthetic) -> None:
+    part = DATA.subset(torch.cat([DATA.indices_of(0), DATA.indices_of(2)]))
+    names = [DATA.class_names[label] for label in part.labels.tolist()]
+    lacking = from_arrays(part.samples, names)
+    assert lacking.num_classes == 2
+    options = {"seed": 0, "networks": 1, "architecture": "convnet:width=4,depth=2"}
+    assert evaluate(synthetic, lacking, **options).accuracies == evaluate(synthetic, part, **options).accuracies

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from avalanche.benchmarks.utils import as_classification_dataset
+from torch.utils.data import TensorDataset
 
 from builders import blobs
 from fedcl_distill.data import Normalisation, Splits
@@ -87,3 +88,11 @@ def test_a_class_without_training_samples_is_refused():
     data = blobs(classes=3)
     with pytest.raises(DataError, match="no samples of class 1"):
         class_incremental(Splits(data.subset((data.labels != 1).nonzero().flatten()), data), 2)
+
+
+def test_labels_of_an_experience_stay_as_they_are_where_nobody_describes_the_data():
+    """A later experience holds some classes alone; that their labels leave a gap below says nothing."""
+    dataset = TensorDataset(torch.rand(6, 1, 4, 4), torch.tensor([2, 3, 2, 3, 2, 3]))
+    data = labelled_data(dataset)
+    assert data.labels.tolist() == [2, 3, 2, 3, 2, 3]
+    assert data.class_names == ("0", "1", "2", "3")
