@@ -88,7 +88,7 @@ def test_idx_reads_what_was_written(tmp_path: Path, shape: tuple[int, ...]) -> N
         (b"\0\0\x08\x03\0\0", "ends inside"),
         (idx_bytes(np.zeros(9, np.uint8))[:-1], "needs 9 bytes, the file holds 8"),
         (idx_bytes(np.zeros(9, np.uint8)) + b"x", "the file holds more"),
-        (b"\0\0\x08\x03" + b"\xff" * 12 + b"abc", "more than this machine"),
+        (b"\0\0\x08\x03" + b"\xff" * 12 + b"abc", "more than the memory that is free"),
     ],
 )
 def test_damaged_idx_is_a_data_error(tmp_path: Path, content: bytes, message: str) -> None:
