@@ -162,12 +162,13 @@ def test_a_method_object_of_the_nodes_own(parts: list, digits: Splits) -> None:
 
 def test_any_map_style_data_set_a_loader_of_one_and_one_clear_error_otherwise(parts: list, digits: Splits) -> None:
     sets = [TensorDataset(part.samples, part.labels) for part in parts]
+    tested = TensorDataset(digits.test.samples, digits.test.labels)  # of all classes, which no part need be
     served = {"data": sets}
     app = make_client_app(lambda context: served["data"][context.node_config["partition-id"]])
     with InProcessGrid(app, CLIENTS) as grid:
         union = collect_sets(grid, OneShot("random", images_per_class=1), like=parts[0])
         served["data"] = [DataLoader(one, batch_size=4) for one in sets]
-        again = collect_sets(grid, OneShot("random", images_per_class=1), like=DataLoader(sets[0]))
+        again = collect_sets(grid, OneShot("random", images_per_class=1), like=DataLoader(tested))
         served["data"] = [42] * CLIENTS
         with pytest.raises(QuorumError, match="expected a map-style data set"):
             collect_sets(grid, OneShot("random", images_per_class=1), like=parts[0])
