@@ -1,6 +1,7 @@
 """The engine: one loop, four interchangeable parts, one call."""
 
 from fedcl_distill.engine.budget import Budget
+from fedcl_distill.engine.compressed import CompressedCoreSet
 from fedcl_distill.engine.core_set import CoreSet
 from fedcl_distill.engine.engine import Distiller, Engine, finished, quantisation_aware
 from fedcl_distill.engine.loop import Callback, Checkpoints, OnProgress, Progress, ProgressBar, Run, observed_by
@@ -18,6 +19,7 @@ __all__ = [
     "ByteBudget",
     "Callback",
     "Checkpoints",
+    "CompressedCoreSet",
     "CoreSet",
     "Distiller",
     "Engine",

@@ -19,7 +19,15 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.loop import Callback, Checkpoints, Forecast, Loop, Run, fake_quantize, observers, prepare
 from fedcl_distill.engine.method import MethodSpec
-from fedcl_distill.engine.size import AbsentClasses, Size, count_per_class
+from fedcl_distill.engine.size import (
+    AbsentClasses,
+    ByteBudget,
+    Size,
+    count_per_class,
+    counts_as_coded,
+    cut_to_fit,
+    settled,
+)
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import Labels
 from fedcl_distill.parameterizations import Parameterization
@@ -123,6 +131,8 @@ class Engine(MethodSpec):
         hooks = [*callbacks, *observers(), Forecast(self.name, chosen=budget is not None)]
         problem = SetupContext(real, seed, as_device(device), report=partial(_report, hooks))
         counts = count_per_class(size, real, self.parameterization, absent_classes, soft_labels=self.labels.soft)
+        if isinstance(size, ByteBudget) and not self.labels.soft:
+            counts = counts_as_coded(size, problem, self.parameterization, counts)
         try:
             ready = prepare(method, problem, counts, started)
         except BaseException:
@@ -140,16 +150,17 @@ class Engine(MethodSpec):
         )
         summary = {**preparation, **run.summary(), "interrupted": interrupted}
         arrays, labels = run.state.outcome()
-        arrays = fake_quantize(arrays, self.bits)
+        arrays = settled(self.parameterization, fake_quantize(arrays, self.bits))
         with torch.no_grad():
             labels = ready.labelling.final(self.parameterization.decode(arrays), labels)
-        return SyntheticSet(
+        made = SyntheticSet(
             arrays=_on_cpu(arrays),
             parameterization=self.parameterization,
             labels=labels.detach().cpu(),
             spec=real.spec,
             provenance={**origin, **summary},
         )
+        return cut_to_fit(made, size) if isinstance(size, ByteBudget) else made
 
     def with_bits(self, bits: int) -> Engine:
         """This method for a payload of ``bits``; see :func:`quantisation_aware`."""

@@ -11,10 +11,12 @@ from fedcl_distill.parameterizations.base import (
     register_parameterization,
     stored_settings,
 )
+from fedcl_distill.parameterizations.dct import DCT
 from fedcl_distill.parameterizations.generator import GeneratorLatents
 from fedcl_distill.parameterizations.grids import FixedPixels, LowRank, Pixels, Tiles
 
 __all__ = [
+    "DCT",
     "PARAMETERIZATIONS",
     "Addressing",
     "Arrays",

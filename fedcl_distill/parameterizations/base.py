@@ -61,6 +61,10 @@ class Parameterization(Protocol):
         pixel_arrays: arrays that hold pixel values with channels as their second dimension, so that they can be
             clamped to the value range.
         frozen: arrays that decoding needs but optimisation leaves alone.
+
+    Two more are optional: ``separable``, True where every row of the arrays with values decodes to samples of its own,
+    so that sets can be cut to fit into bytes; and a method ``settled(arrays)``, which gives arrays that decode to the
+    same samples in fewer bytes.
     """
 
     name: ClassVar[str]

@@ -21,6 +21,7 @@ class Pixels:
     """Samples stored as they are, in one array ``pixels`` (n, channels, height, width) or (n, features)."""
 
     name: ClassVar[str]
+    separable: ClassVar[bool] = True
     pixel_arrays: ClassVar[frozenset[str]] = frozenset({"pixels"})
     frozen: ClassVar[frozenset[str]] = frozenset()
 
@@ -65,6 +66,7 @@ class Tiles:
     factor: Annotated[int, Range(ge=1, le=_MAX_FACTOR)] = 2
 
     name: ClassVar[str]
+    separable: ClassVar[bool] = True
     pixel_arrays: ClassVar[frozenset[str]] = frozenset({"pixels"})
     frozen: ClassVar[frozenset[str]] = frozenset()
 
@@ -134,6 +136,7 @@ class LowRank:
     rank: Annotated[int, Range(ge=1, le=_MAX_RANK)] | None = None
 
     name: ClassVar[str]
+    separable: ClassVar[bool] = True
     pixel_arrays: ClassVar[frozenset[str]] = frozenset()
     frozen: ClassVar[frozenset[str]] = frozenset()
 

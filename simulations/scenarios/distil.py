@@ -15,7 +15,7 @@ from fedcl_distill.evaluation import Evaluation, evaluate, find_protocol
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
 from fedcl_distill.settings import Count, Natural, NonNegative, settings
-from fedcl_distill.synthetic import BITS, SyntheticSet, encoded_bytes, load, save, save_png
+from fedcl_distill.synthetic import BITS, SyntheticSet, decode, encode, encoded_bytes, load, save, save_png
 from simulations.costs import Meter
 from simulations.data import load_splits
 from simulations.distillations import ShownDistillation
@@ -168,7 +168,13 @@ def _save(settings: DistilSettings, synthetic: SyntheticSet, folder: Path) -> di
     """Write the set and, of images, a picture; return paths relative to ``folder``."""
     name = f"{settings.method}-{settings.key}"
     files = {"set": f"sets/{name}.safetensors"}
-    save(synthetic, folder / files["set"], settings.bits)
+    if hasattr(
+        synthetic.parameterization, "settled"
+    ):  # whole numbers: a file of 32 bits holds what a payload decodes to
+        sent = decode(encode(synthetic, settings.bits))
+        save(sent, folder / files["set"], 32)
+    else:
+        save(synthetic, folder / files["set"], settings.bits)
     if len(synthetic.sample_shape) == 3 and synthetic.sample_shape[0] in (1, 3):
         files["picture"] = f"sets/{name}.png"
         side_by_side = min(_PICTURE_COLUMNS, int(synthetic.class_counts.max()))
