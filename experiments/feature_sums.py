@@ -1,29 +1,33 @@
-"""What a federation with a frozen backbone should send: accuracy against the bytes of all clients, one round.
+"""What a federation with a frozen backbone should send: accuracy against the bytes that all clients send up.
 
-    python experiments/feature_sums.py --data cifar10 --train-limit 10000 --test-limit 5000 --cache features/
+    python experiments/feature_sums.py run --data cifar10 --partition dirichlet:0.1
+    python experiments/feature_sums.py table
 
-prints a Markdown table: what each client sends, how many kB that is for all clients together, and the test accuracy
-of the head that the server makes of it, mean and deviation over seeds (of the partition). FedAvg trains the same linear
-head for 20 rounds; its rate is chosen on a tenth of the training data that no client gets.
+``run`` appends one line for each way to make a head and each seed to ``experiments/feature-sums.jsonl``; what is there
+is not run again. ``table`` renders these lines as Markdown. Seeds are those of the partition and of all draws. FedAvg
+and FedProx train the same linear head by the strategies of this package, 20 rounds of one epoch; their rate is chosen
+on a tenth of each client's training data (of seed 0's partition) that takes no part, once for each data set and
+partition.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from feature_sets import feature_set
 
-from fedcl_distill import LabelledData, load_data
+from fedcl_distill import Budget, LabelledData, build_method, decode, encode
 from fedcl_distill.data import partition
 from fedcl_distill.features import (
-    BACKBONES,
     LDA,
-    FeatureSums,
     Head,
     Logistic,
     NaiveBayes,
@@ -33,223 +37,252 @@ from fedcl_distill.features import (
     decode_sums,
     encode_sums,
     measure,
+    measure_data,
 )
 from fedcl_distill.seeding import generator_for
-from fedcl_distill.selection import Herding, k_means, select
+from fedcl_distill.synthetic import SyntheticSet
+from simulations.scenarios.federated import quiet_flower
+from strategies.federated import (
+    FedAvg,
+    FederatedFeatures,
+    FederatedStrategy,
+    FedProx,
+    InProcessGrid,
+    LocalTraining,
+    make_client_app,
+    run_server,
+)
 
 Clients = Sequence[LabelledData]
+Made = tuple[Head, int]
+RATES = (1.0, 3.0, 10.0, 30.0)
+FINE_RATES = (0.03, 0.3, 3.0)
+RESULTS = Path(__file__).parent / "feature-sums.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell.
+
+    Attributes:
+        clients: features of each client.
+        seed: of the partition.
+        rate: the tuned rate of a row that has one.
+    """
+
+    clients: Clients
+    seed: int
+    rate: float = 0.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to make a head: from the clients' features to the head and the bytes that were sent."""
+    """One way to make a head: the head, and the bytes that all clients sent up.
+
+    Attributes:
+        name: in tables.
+        make: does it.
+        rates: to choose from; none for what has no rate.
+    """
 
     name: str
-    make: Callable[[Clients, int], tuple[Head, int]]
+    make: Callable[[Run], Made]
+    rates: tuple[float, ...] = ()
 
 
-def of_sums(
-    storage: str, bits: int, head: SumHead, *, second_bits: int | None = None
-) -> Callable[[Clients, int], tuple[Head, int]]:
+def of_sums(storage: str, bits: int, head: SumHead, second_bits: int | None = None) -> Callable[[Run], Made]:
     """Sums of each client through the codec, added up."""
 
-    def make(clients: Clients, seed: int) -> tuple[Head, int]:
+    def make(run: Run) -> Made:
+        like = run.clients[0]
+        payloads = [encode_sums(measure_data(one, storage), bits, second_bits=second_bits) for one in run.clients]
+        first, *others = (decode_sums(one, like.class_names, like.sample_shape[0]) for one in payloads)
+        return head.fit(sum(others, first)), sum(map(len, payloads))
+
+    return make
+
+
+def of_vectors(
+    method: str, per_class: int, bits: int, head: SumHead | Logistic, **settings: Any
+) -> Callable[[Run], Made]:
+    """Real or distilled vectors of each client as an encoded set; the head is fitted to their union."""
+
+    def make(run: Run) -> Made:
         payloads = [
-            encode_sums(measure(one.samples, one.labels, one.class_names, storage), bits, second_bits=second_bits)
-            for one in clients
+            encode(_vectors(one, run.seed, method, per_class, settings), bits, provenance=False) for one in run.clients
         ]
-        return head.fit(_added(payloads, clients[0])), sum(map(len, payloads))
+        sets = [decode(one) for one in payloads]
+        features, labels = torch.cat([one.samples() for one in sets]), torch.cat([one.labels for one in sets])
+        names = run.clients[0].class_names
+        if isinstance(head, Logistic):
+            return head.fit_samples(features, labels, names), sum(map(len, payloads))
+        return head.fit(measure(features, labels, names)), sum(map(len, payloads))
 
     return make
 
 
-def of_projected(count: int, bits: int, head: SumHead) -> Callable[[Clients, int], tuple[Head, int]]:
-    """Whole matrices behind a random projection that all share."""
+def of_rounds(
+    strategy: Callable[[LocalTraining], FederatedStrategy], rounds: int, first: str = ""
+) -> Callable[[Run], Made]:
+    """Rounds of a strategy that trains the linear head, from nothing or from the head of the storage ``first``."""
 
-    def make(clients: Clients, seed: int) -> tuple[Head, int]:
-        size = clients[0].sample_shape[0]
-        matrix = torch.randn(size, count, generator=generator_for(0, "projection"), dtype=torch.float64) / count**0.5
-        payloads = [
-            encode_sums(measure(one.samples.double() @ matrix, one.labels, one.class_names, "full"), bits)
-            for one in clients
-        ]
-        sums = [decode_sums(payload, clients[0].class_names, count) for payload in payloads]
-        fitted = head.fit(_sum(sums))
-        lifted = Head((matrix @ fitted.weight.double().T).T.float(), fitted.bias, fitted.class_names)
-        return lifted, sum(map(len, payloads))
-
-    return make
-
-
-def of_centres(per_class: int, bits: int) -> Callable[[Clients, int], tuple[Head, int]]:
-    """Cluster centres of each class with their counts; the head is LDA on weighted centres."""
-
-    def make(clients: Clients, seed: int) -> tuple[Head, int]:
-        vectors, labels, weights, sent = [], [], [], 0
-        for one in clients:
-            for label in torch.nonzero(one.class_counts).flatten().tolist():
-                rows = one.samples[one.indices_of(label)]
-                count = min(per_class, len(rows))
-                order = torch.randperm(len(rows), generator=generator_for(seed, "centres", label))
-                centres = k_means(rows, rows[order[:count]], 50)
-                nearest = torch.cdist(rows, centres).argmin(dim=1)
-                sizes = torch.bincount(nearest, minlength=count)
-                kept = sizes > 0
-                vectors.append(_rounded(centres[kept], bits))
-                weights.append(sizes[kept])
-                labels.append(torch.full((int(kept.sum()),), label))
-                sent += int(kept.sum()) * (rows.shape[1] * bits // 8 + 4 + 2)  # codes, scale, count
-        sums = measure(
-            torch.cat(vectors), torch.cat(labels), clients[0].class_names, weights=torch.cat(weights).float()
-        )
-        return LDA().fit(sums), sent
+    def make(run: Run) -> Made:
+        local = LocalTraining(learning_rate=run.rate, momentum=0.0, weight_decay=0.0)
+        test = run.clients[0].subset(torch.arange(1))
+        app = make_client_app(lambda context: run.clients[int(context.node_config["partition-id"])])
+        options: dict[str, Any] = {"test": test, "clients": len(run.clients), "seed": run.seed, "network": "linear"}
+        sent, initial = 0, None
+        with quiet_flower(), InProcessGrid(app, nodes=len(run.clients)) as grid:
+            if first:
+                once = run_server(grid, FederatedFeatures(first), **options)
+                sent, initial = once.rounds[-1].bytes_up, once.weights
+            result = run_server(grid, strategy(local), rounds=rounds, initial=initial, **options)
+        weights = {name: torch.from_numpy(array.numpy()) for name, array in result.weights.items()}
+        head = Head(weights["classifier.weight"], weights["classifier.bias"], test.class_names)
+        return head, sent + result.rounds[-1].bytes_up
 
     return make
 
 
-def of_real(per_class: int, bits: int) -> Callable[[Clients, int], tuple[Head, int]]:
-    """Real feature vectors by herding; the head is logistic regression."""
-
-    def make(clients: Clients, seed: int) -> tuple[Head, int]:
-        vectors, labels, sent = [], [], 0
-        for one in clients:
-            counts = one.class_counts.clamp(max=per_class).tolist()
-            chosen = select(one, counts, Herding(), seed=seed)
-            vectors.append(_rounded(one.samples[chosen], bits))
-            labels.append(one.labels[chosen])
-            sent += len(chosen) * (one.sample_shape[0] * bits // 8 + 4)
-        return Logistic().fit_samples(torch.cat(vectors), torch.cat(labels), clients[0].class_names), sent
-
-    return make
-
-
-def fedavg(rounds: int, rates: Sequence[float]) -> Callable[[Clients, int], tuple[Head, int]]:
-    """FedAvg of the linear head (McMahan et al. 2017), one local epoch of batches of 32, its rate chosen held out."""
-
-    def make(clients: Clients, seed: int) -> tuple[Head, int]:
-        split = [
-            torch.randperm(len(one), generator=generator_for(seed, "held out", place))
-            for place, one in enumerate(clients)
-        ]
-        held = [one.subset(order[: len(order) // 10]) for one, order in zip(clients, split, strict=True)]
-        kept = [one.subset(order[len(order) // 10 :]) for one, order in zip(clients, split, strict=True)]
-        features, labels = torch.cat([one.samples for one in held]), torch.cat([one.labels for one in held])
-        best = max(rates, key=lambda rate: _fedavg(kept, rounds, rate, seed).accuracy(features, labels))
-        head = _fedavg(clients, rounds, best, seed)
-        return head, 2 * rounds * len(clients) * 4 * (head.weight.numel() + head.bias.numel())
-
-    return make
-
-
-def everything(clients: Clients, seed: int) -> tuple[Head, int]:
+def everything(run: Run) -> Made:
     """Logistic regression on all features, sent as they are: the ceiling."""
-    features, labels = torch.cat([one.samples for one in clients]), torch.cat([one.labels for one in clients])
-    return Logistic().fit_samples(features, labels, clients[0].class_names), 4 * features.numel()
+    features, labels = _together(run.clients)
+    return Logistic().fit_samples(features, labels, run.clients[0].class_names), 4 * features.numel()
 
 
 ROWS = (
     Row("class means, 4 bits, nearest mean (FedNCM)", of_sums("means", 4, NearestMean())),
-    Row("means and 4 scatter vectors, 4 bits, LDA", of_sums("low-rank:rank=4", 4, LDA())),
-    Row("means and 8 scatter vectors, 4 bits, LDA", of_sums("low-rank:rank=8", 4, LDA())),
-    Row("means and 16 scatter vectors, 4 bits, LDA", of_sums("low-rank:rank=16", 4, LDA())),
-    Row("means in 8 bits and 32 scatter vectors in 4, LDA", of_sums("low-rank:rank=32", 8, LDA(), second_bits=4)),
+    Row("means and 4 directions, 4 bits, LDA", of_sums("low-rank:rank=4", 4, LDA())),
+    Row("means and 8 directions, 4 bits, LDA", of_sums("low-rank:rank=8", 4, LDA())),
+    Row("means and 16 directions, 4 bits, LDA", of_sums("low-rank:rank=16", 4, LDA())),
+    Row("means in 8 bits and 32 directions in 4, LDA", of_sums("low-rank:rank=32", 8, LDA(), 4)),
+    Row("2 cluster centres a class, 4 bits, LDA", of_sums("centres:per_class=2", 4, LDA())),
+    Row("5 cluster centres a class, 4 bits, LDA", of_sums("centres:per_class=5", 4, LDA())),
+    Row("10 cluster centres a class, 4 bits, LDA", of_sums("centres:per_class=10", 4, LDA())),
+    Row("5 cluster centres a class, 4 bits, logistic", of_sums("centres:per_class=5", 4, Logistic())),
     Row("variances of each class, 8 bits, naive Bayes", of_sums("diagonal", 8, NaiveBayes())),
     Row("variances of each class, 8 bits, draws (FedPFT)", of_sums("diagonal", 8, Logistic())),
-    Row("5 cluster centres a class, 4 bits, LDA", of_centres(5, 4)),
-    Row("10 cluster centres a class, 4 bits, LDA", of_centres(10, 4)),
-    Row("10 real vectors a class, 8 bits (herding)", of_real(10, 8)),
-    Row("projected to 128, 8 bits, LDA", of_projected(128, 8, LDA())),
-    Row("projected to 256, 8 bits, LDA", of_projected(256, 8, LDA())),
-    Row("whole matrix, 4 bits, LDA", of_sums("full", 8, LDA(), second_bits=4)),
+    Row("projected to 128, 8 bits, LDA", of_sums("projected:dimensions=128", 8, LDA())),
+    Row("projected to 256, 8 bits, LDA", of_sums("projected:dimensions=256", 8, LDA())),
     Row("whole matrix, 8 bits, LDA", of_sums("full", 8, LDA())),
     Row("whole matrix, 32 bits, LDA (FedCGS)", of_sums("full", 32, LDA())),
-    Row("whole matrix, 32 bits, ridge (Fed3R, AFL)", of_sums("full", 32, Ridge())),
-    Row("FedAvg of the head, 20 rounds, tuned", fedavg(20, (1.0, 3.0, 10.0, 30.0))),
+    Row("whole matrix, 32 bits, ridge (Fed3R)", of_sums("full", 32, Ridge())),
+    Row("whole matrix, 32 bits, least squares (AFL)", of_sums("full", 32, Ridge(1e-6))),
+    Row("10 real vectors a class, herding, 8 bits, logistic", of_vectors("herding", 10, 8, Logistic())),
+    Row("10 real vectors a class, random, 8 bits, logistic", of_vectors("random", 10, 8, Logistic())),
+    Row(
+        "1 distilled vector a class, kip, 4 bits, ridge",
+        of_vectors("kip", 1, 4, Ridge(), kernel_depth=0, init="kmeans"),
+    ),
+    Row("FedAvg of the head, 20 rounds, tuned", of_rounds(FedAvg, 20), RATES),
+    Row(
+        "FedProx of the head (mu 0.1), 20 rounds, tuned",
+        of_rounds(lambda local: FedProx(mu=0.1, local=local), 20),
+        RATES,
+    ),
+    Row("FedAvg of the head, 3 rounds, tuned", of_rounds(FedAvg, 3), RATES),
+    Row("8 directions once, then 3 rounds of FedAvg, tuned", of_rounds(FedAvg, 3, "low-rank:rank=8"), FINE_RATES),
     Row("all features, logistic regression", everything),
 )
 
 
-def _added(payloads: Sequence[bytes], like: LabelledData) -> FeatureSums:
-    return _sum([decode_sums(payload, like.class_names, like.sample_shape[0]) for payload in payloads])
+def cells(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Lines that are not there yet, as they are done."""
+    train, test = feature_set(given.data, root=given.root, cache=given.cache)
+    seeds = [int(seed) for seed in given.seeds.split(",")]
+    clients = len(train.group_names) if given.partition == "natural" else given.clients
+    parts = {seed: partition(train, given.partition, clients=clients, seed=seed) for seed in {0, *seeds}}
+    known = list(read(given.out))
+    facts = {"data": given.data, "partition": given.partition, "clients": clients}
+    for row in (row for row in ROWS if given.rows in row.name):
+        missing = [seed for seed in seeds if not found_in(known, {**facts, "row": row.name, "seed": seed})]
+        if not missing:
+            continue
+        rate = tuned(row, parts[0]) if row.rates else 0.0
+        for seed in missing:
+            started = time.process_time()
+            head, sent = row.make(Run(parts[seed], seed, rate))
+            seconds = time.process_time() - started
+            accuracy = head.accuracy(test.samples, test.labels)
+            found = {"bytes": sent, "accuracy": round(accuracy, 5), "cpu_seconds": round(seconds, 2)}
+            yield {**facts, "row": row.name, "seed": seed, **found} | ({"rate": rate} if rate else {})
 
 
-def _sum(parts: Sequence[FeatureSums]) -> FeatureSums:
-    first, *others = parts
-    return sum(others, first)
+def tuned(row: Row, clients: Clients) -> float:
+    """The rate of the best head on a tenth of each client's data that takes no part."""
+    orders = [torch.randperm(len(one), generator=generator_for(0, "held out", at)) for at, one in enumerate(clients)]
+    held = [one.subset(order[: len(one) // 10]) for one, order in zip(clients, orders, strict=True)]
+    kept = [one.subset(order[len(one) // 10 :]) for one, order in zip(clients, orders, strict=True)]
+    features, labels = _together(held)
+    return max(row.rates, key=lambda rate: row.make(Run(kept, 0, rate))[0].accuracy(features, labels))
 
 
-def _rounded(rows: Tensor, bits: int) -> Tensor:
-    """Every row on a scale of its own, as the codec of sums rounds them."""
-    half = 2 ** (bits - 1) - 1
-    scale = rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)
-    return (rows / scale * half).round() * (scale / half)
+def table(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """One Markdown table for each data set: a row each way, two columns each partition."""
+    for data in dict.fromkeys(line["data"] for line in lines):
+        own = [line for line in lines if line["data"] == data]
+        ways = list(dict.fromkeys(line["partition"] for line in own))
+        seeds = len({line["seed"] for line in own})
+        yield f"\n**{data}**, {own[0]['clients']} clients, {seeds} seeds\n"
+        yield "| what is sent | " + " | ".join(f"{way}: kB | %" for way in ways) + " |"
+        yield "|---|" + "---:|---:|" * len(ways)
+        for row in (one.name for one in ROWS if found_in(own, {"row": one.name})):
+            yield f"| {row} | " + " | ".join(_cell(own, row, way) for way in ways) + " |"
 
 
-def _fedavg(clients: Clients, rounds: int, rate: float, seed: int) -> Head:
-    classes, size = clients[0].num_classes, clients[0].sample_shape[0]
-    weight, bias = torch.zeros(classes, size), torch.zeros(classes)
-    total = sum(map(len, clients))
-    for number in range(rounds):
-        sums = [torch.zeros_like(weight), torch.zeros_like(bias)]
-        for place, one in enumerate(clients):
-            w, b = weight.clone().requires_grad_(), bias.clone().requires_grad_()
-            order = torch.randperm(len(one), generator=generator_for(seed, "order", number, place))
-            for rows in torch.split(order, 32):
-                loss = F.cross_entropy(one.samples[rows] @ w.T + b, one.labels[rows])
-                gradients = torch.autograd.grad(loss, (w, b))
-                with torch.no_grad():
-                    w -= rate * gradients[0]
-                    b -= rate * gradients[1]
-            share = len(one) / total
-            sums = [sums[0] + share * w.detach(), sums[1] + share * b.detach()]
-        weight, bias = sums
-    return Head(weight, bias, clients[0].class_names)
+def _cell(lines: Sequence[dict[str, Any]], row: str, way: str) -> str:
+    found = found_in(lines, {"row": row, "partition": way})
+    if not found:
+        return "|"
+    accuracies = [100 * line["accuracy"] for line in found]
+    spread = f" ± {statistics.stdev(accuracies):.1f}" if len(found) > 1 else ""
+    return (
+        f"{statistics.fmean(line['bytes'] for line in found) / 1000:,.0f} | {statistics.fmean(accuracies):.1f}{spread}"
+    )
 
 
-def _limited(data: LabelledData, limit: int | None, seed: int) -> LabelledData:
-    if limit is None or limit >= len(data):
-        return data
-    order = torch.randperm(len(data), generator=generator_for(seed, "limit"))
-    return data.subset(order[:limit].sort().values)
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines that are there."""
+    if path.exists():
+        yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
 
 
-def results(
-    rows: Sequence[Row], train: LabelledData, test: LabelledData, how: str, clients: int, seeds: Sequence[int]
-) -> Iterator[tuple[str, float, list[float]]]:
-    """Name, mean kB and accuracies of each row."""
-    parts = {seed: partition(train, how, clients=clients, seed=seed) for seed in seeds}
-    for row in rows:
-        made = [row.make(parts[seed], seed) for seed in seeds]
-        accuracies = [100 * head.accuracy(test.samples, test.labels) for head, _ in made]
-        yield row.name, statistics.fmean(sent for _, sent in made) / 1000, accuracies
+def found_in(lines: Sequence[dict[str, Any]], facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lines that hold all of ``facts``."""
+    return [line for line in lines if all(line[name] == value for name, value in facts.items())]
+
+
+def _vectors(data: LabelledData, seed: int, method: str, per_class: int, settings: dict[str, Any]) -> SyntheticSet:
+    budget = Budget(steps=200) if method == "kip" else None
+    distiller = build_method(method, **settings)
+    made = distiller.distil(data, per_class, seed=seed, budget=budget, absent_classes="skip")
+    return made
+
+
+def _together(parts: Clients) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.cat([one.samples for one in parts]), torch.cat([one.labels for one in parts])
 
 
 def main() -> None:
-    """Print the table."""
+    """Run cells, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--root")
-    parser.add_argument("--backbone", default="efficientnet-lite0")
-    parser.add_argument("--train-limit", type=int)
-    parser.add_argument("--test-limit", type=int)
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--partition", default="dirichlet:0.1")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--cache", default="runs/features")
     parser.add_argument("--rows", default="", help="only rows whose name holds this text")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    splits, backbone = load_data(given.data, root=given.root), BACKBONES.build(given.backbone)
-    train, test = _limited(splits.train, given.train_limit, 0), _limited(splits.test, given.test_limit, 0)
-    train, test = (backbone.features(one, cache=given.cache) for one in (train, test))
-    seeds = [int(seed) for seed in given.seeds.split(",")]
-    sizes = f"{len(train)} training and {len(test)} test samples, {train.sample_shape[0]} features"
-    print(f"{given.data}, {sizes} of {given.backbone};")
-    print(f"{given.clients} clients, {given.partition}, seeds {given.seeds}\n")
-    print("| what is sent | kB | accuracy, % |\n|---|---:|---|")
-    rows = [row for row in ROWS if given.rows in row.name]
-    for name, kilobytes, found in results(rows, train, test, given.partition, given.clients, seeds):
-        spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
-        print(f"| {name} | {kilobytes:,.0f} | {statistics.fmean(found):.1f}{spread} |", flush=True)
+    if given.what == "table":
+        print("\n".join(table(list(read(given.out)))))
+        return
+    for line in cells(given):
+        with given.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        print(f"{line['row']}: {line['bytes'] / 1000:,.0f} kB, {100 * line['accuracy']:.1f} %", flush=True)
 
 
 if __name__ == "__main__":

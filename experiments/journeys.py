@@ -1,13 +1,15 @@
 """How much of this project a reader passes through: files and functions that run for each example of README.
 
-    python experiments/journeys.py [README.md …]
+    python experiments/journeys.py [--files] [README.md …]
 
 prints one line for each Python example: the files of ``fedcl_distill``, ``strategies`` and ``simulations`` in which a
-function runs, and how many functions those are. Importing alone does not count.
+function runs, and how many functions those are. Importing alone does not count. With ``--files`` each file and its
+functions follow.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -31,7 +33,8 @@ exec(code, {{"__name__": "example"}})
 sys.setprofile(None)
 root, ours = {str(ROOT)!r}, {OURS!r}
 mine = {{one for one in seen if one[0].startswith(tuple(f"{{root}}/{{top}}/" for top in ours)) }}
-print("journey", len({{file for file, _ in mine}}), len(mine))
+for file, name in sorted(mine):
+    print("journey", file.removeprefix(root + "/"), name)
 """
 
 
@@ -45,8 +48,8 @@ def examples(readme: Path) -> list[tuple[str, str]]:
     return found
 
 
-def count(code: str) -> tuple[int, int]:
-    """Files and functions of this project that run when ``code`` does, in a process and a folder of its own."""
+def functions_of(code: str) -> dict[str, list[str]]:
+    """The functions of this project that run when ``code`` does, by file; in a process and a folder of its own."""
     with TemporaryDirectory() as folder:
         example, counter = Path(folder) / "example.py", Path(folder) / "counter.py"
         example.write_text(code)
@@ -54,20 +57,29 @@ def count(code: str) -> tuple[int, int]:
         command = [sys.executable, str(counter), str(example)]
         environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": folder, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("journey ")]
-    if not lines:
+    if done.returncode:
         raise SystemExit(f"the example failed:\n{done.stderr[-2000:]}")
-    files, functions = lines[-1].split()[1:]
-    return int(files), int(functions)
+    found: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        if line.startswith("journey "):
+            _, file, name = line.split(" ")
+            found.setdefault(file, []).append(name)
+    return found
 
 
-def main(readmes: list[Path]) -> None:
-    """Print one line for each example."""
+def main(readmes: list[Path], each_file: bool) -> None:
+    """Print one line for each example, and with ``each_file`` what ran in which file."""
     for readme in readmes or [ROOT / "README.md"]:
         for title, code in examples(readme):
-            files, functions = count(code)
-            print(f"{files:4d} files {functions:5d} functions  {readme.name}: {title}")
+            found = functions_of(code)
+            print(f"{len(found):4d} files {sum(map(len, found.values())):5d} functions  {readme.name}: {title}")
+            for file, names in found.items() if each_file else ():
+                print(f"{len(names):10d} {file}: {', '.join(names)}")
 
 
 if __name__ == "__main__":
-    main([Path(one) for one in sys.argv[1:]])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("readmes", nargs="*", type=Path, help="Markdown files with examples (README.md)")
+    parser.add_argument("--files", action="store_true", help="list each file and its functions")
+    arguments = parser.parse_args()
+    main(arguments.readmes, arguments.files)

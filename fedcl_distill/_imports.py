@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -28,7 +29,9 @@ def import_lazily(package: str, places: Mapping[str, str]) -> Callable[[str], An
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, _, other_name = places[name].partition(":")
-        return getattr(import_module(f"{package}.{module}"), other_name or name)
+        found = getattr(import_module(f"{package}.{module}"), other_name or name)
+        setattr(sys.modules[package], name, found)  # so that Python asks once
+        return found
 
     return get
 

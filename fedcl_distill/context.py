@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.errors import SettingsError
 from fedcl_distill.seeding import generator_for
 
 
@@ -123,27 +122,3 @@ class SetupContext:
             return self.has_time()
 
         return keep_going
-
-
-def as_device(device: str | torch.device) -> torch.device:
-    """The device that ``device`` names; "auto" is a GPU (CUDA, else MPS) where torch finds one, else the CPU.
-
-    Raises:
-        SettingsError: there is no such device, or not on this machine.
-
-    Example:
-        >>> as_device("cpu")
-        device(type='cpu')
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise SettingsError(f"unknown device {device!r}; give 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
-    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(found.type)
-    if count is not None and (found.index or 0) >= count:
-        raise SettingsError(
-            f"device {str(device)!r} is not there: torch finds {count} of type {found.type!r}; take 'auto' or 'cpu'"
-        )
-    return found

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from fedcl_distill.context import SetupContext
 from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.micro_batches import micro_batch_size, micro_batches
+from fedcl_distill.networks.base import micro_batch_size, micro_batches
 from fedcl_distill.seeding import derive_seed, generator_for, isolated_rng
 from fedcl_distill.settings import Count, Momentum, NonNegative, Positive, settings
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import ArchitectureLike, Network, architecture_for, as_architecture
+from fedcl_distill.networks.base import micro_batches
 from fedcl_distill.registry import Plain, Registry, parse
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.settings import Count, Positive, settings, suggest

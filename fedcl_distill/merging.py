@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,10 +11,10 @@ from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.engine import Budget, Distiller, finished
 from fedcl_distill.errors import DataError
 from fedcl_distill.privacy.accounting import KEY, composed, guarantee_of, weakest
-from fedcl_distill.resampling import check_weights, systematic_resample
 from fedcl_distill.seeding import derive_seed, generator_for
-from fedcl_distill.settings import Count, settings
+from fedcl_distill.settings import Count, checked, settings
 from fedcl_distill.synthetic import SyntheticSet, union
+from fedcl_distill.training import check_weights, systematic_resample
 
 
 @dataclass(frozen=True)
@@ -121,25 +121,29 @@ class Merger:
         return WeightedSet(plain, share[labels])
 
 
-@dataclass
 class MergeTree:
     """Takes sets one by one and holds never more than a bounded number of samples.
 
     Sets gather on the lowest level. Where a level would hold more than ``max_samples``, it is merged into one set on
     the next. N samples so pass through about log N distillations, and as many levels are held.
 
-    Attributes:
+    Args:
         merger: how a level becomes one set.
-        max_samples: decoded samples that a level holds; a level of two sets holds these in any case.
+        max_samples: decoded samples that a level holds, positive; a level of two sets holds these in any case.
         seed: names every distillation by its place.
+
+    Attributes:
         merges: distillations so far.
+
+    Raises:
+        SettingsError: on construction, if a value does not fit.
     """
 
-    merger: Merger
-    max_samples: int
-    seed: int
-    merges: int = 0
-    _levels: list[list[WeightedSet]] = field(default_factory=list)
+    @checked
+    def __init__(self, merger: Merger, max_samples: Count, seed: int) -> None:
+        self.merger, self.max_samples, self.seed = merger, max_samples, seed
+        self.merges = 0
+        self._levels: list[list[WeightedSet]] = []
 
     def add(self, one: WeightedSet) -> None:
         """Take one more set; DataError if it differs from others in classes, shape or normalisation."""

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import default_architecture
+from fedcl_distill.networks.base import micro_batches
 from fedcl_distill.seeding import derive_seed
+from fedcl_distill.settings import Count, Fraction, OpenFraction, settings
 from fedcl_distill.synthetic import SyntheticSet
 
 Centre = Callable[[Tensor, Tensor], Tensor]
@@ -195,7 +196,7 @@ _RANGE = (0.2, 0.95)  # of the agreement that is expected
 _MAJORITY = 3  # parties, or holders of a class, of whom one can be outvoted
 
 
-@dataclass(frozen=True)
+@settings
 class Agreement:
     """Drops what the others disagree with.
 
@@ -214,21 +215,14 @@ class Agreement:
         SettingsError: on construction, if a value is out of range.
     """
 
-    tolerance: float = 0.75
-    significance: float = 1e-3
-    class_significance: float = 1e-2
-    networks: int = 2
-    width: int = 32
-    dimensions: int = 200
-    shrinkage: float = 0.1
+    tolerance: Fraction = 0.75
+    significance: OpenFraction = 1e-3
+    class_significance: OpenFraction = 1e-2
+    networks: Count = 2
+    width: Count = 32
+    dimensions: Count = 200
+    shrinkage: OpenFraction = 0.1
     secret: int = 0
-
-    def __post_init__(self) -> None:
-        inner = (self.significance, self.class_significance, self.shrinkage)
-        if not 0 <= self.tolerance <= 1 or not all(0 < one < 1 for one in inner):
-            raise SettingsError("agreement needs tolerance in [0, 1], significances and shrinkage in (0, 1)")
-        if any(type(one) is not int or one < 1 for one in (self.networks, self.width, self.dimensions)):
-            raise SettingsError("agreement needs whole numbers of networks, width and dimensions, of at least 1")
 
     @torch.no_grad()
     def judge(self, sets: Sequence[SyntheticSet], *, seed: int, device: str = "cpu") -> list[Verdict]:

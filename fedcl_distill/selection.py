@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import ArchitectureLike, Network, architecture_for, as_architecture
+from fedcl_distill.networks.base import micro_batches
 from fedcl_distill.registry import Registry
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Count, Natural, Positive, Range, settings

@@ -90,6 +90,8 @@ Positive = Annotated[float, Range(gt=0)]
 NonNegative = Annotated[float, Range(ge=0)]
 Fraction = Annotated[float, Range(ge=0, le=1)]
 """A share in [0, 1]."""
+OpenFraction = Annotated[float, Range(gt=0, lt=1)]
+"""A share in (0, 1)."""
 Momentum = Annotated[float, Range(ge=0, lt=1)]
 """A decay in [0, 1)."""
 
@@ -97,14 +99,17 @@ Momentum = Annotated[float, Range(ge=0, lt=1)]
 @overload
 def settings(cls: type[T]) -> type[T]: ...
 @overload
-def settings(*, eq: bool = True) -> Callable[[type[T]], type[T]]: ...
+def settings(*, eq: bool = True, frozen: bool = True, kw_only: bool = False) -> Callable[[type[T]], type[T]]: ...
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def settings(cls: type[T] | None = None, *, eq: bool = True) -> type[T] | Callable[[type[T]], type[T]]:
+def settings(
+    cls: type[T] | None = None, *, eq: bool = True, frozen: bool = True, kw_only: bool = False
+) -> type[T] | Callable[[type[T]], type[T]]:
     """A frozen dataclass that checks every field against its annotation before its own ``__post_init__``.
 
     Numbers may carry a :class:`Range` (``Annotated[int, Range(ge=1)]``, or :data:`Count` for short), choices are
     ``Literal``, parts are classes or runtime-checkable protocols. Nothing is converted. With ``eq=False`` objects are
-    equal to themselves alone, for fields that hold tensors.
+    equal to themselves alone, for fields that hold tensors. With ``frozen=False`` fields may change later, unchecked:
+    for objects whose state goes on, such as memories.
 
     Raises:
         SettingsError: on construction; it names the field, the value and what is allowed.
@@ -118,11 +123,8 @@ def settings(cls: type[T] | None = None, *, eq: bool = True) -> type[T] | Callab
         fedcl_distill.errors.SettingsError: Pool: networks must be a whole number at least 1, got 0
     """
     if cls is None:
-        return functools.partial(_settings, eq=eq)
-    return _settings(cls, eq=eq)
+        return functools.partial(settings, eq=eq, frozen=frozen, kw_only=kw_only)
 
-
-def _settings(cls: type[T], *, eq: bool) -> type[T]:
     own_check = cls.__dict__.get("__post_init__")
 
     def check(self: Any) -> None:
@@ -136,7 +138,7 @@ def _settings(cls: type[T], *, eq: bool) -> type[T]:
                 inherited()
 
     cls.__post_init__ = check  # type: ignore[attr-defined]
-    return dataclass(frozen=True, eq=eq)(cls)
+    return dataclass(frozen=frozen, eq=eq, kw_only=kw_only)(cls)
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:

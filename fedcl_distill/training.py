@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 import torch
@@ -13,13 +13,45 @@ from torch.nn import functional as F
 from fedcl_distill.augmentation import Augmentation, NoAugmentation, Transform, as_augmentation, augmentation_for
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DivergenceError, SettingsError
-from fedcl_distill.micro_batches import micro_batch_size, micro_batches
-from fedcl_distill.networks.base import Learning
+from fedcl_distill.networks import Architecture, default_architecture
+from fedcl_distill.networks.base import Learning, micro_batch_size, micro_batches
 from fedcl_distill.optimisers import Optimiser, Schedule, Scheduled, as_schedule, build_optimiser, check_optimiser
 from fedcl_distill.registry import Plain
-from fedcl_distill.resampling import check_weights, systematic_resample
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Count, Momentum, Natural, NonNegative, Positive, settings
+
+_MARGIN = 1e-6  # rounding of the sums must not move a point to a neighbour
+
+
+def check_weights(weights: Tensor, count: int) -> None:
+    """Return if ``weights`` are ``count`` finite numbers above 0.
+
+    Raises:
+        SettingsError: they are not.
+    """
+    if weights.shape != (count,) or not weights.is_floating_point():
+        raise SettingsError(
+            f"{count} samples need float weights of shape ({count},), got {weights.dtype} {tuple(weights.shape)}"
+        )
+    if not (torch.isfinite(weights).all() and (weights > 0).all()):
+        raise SettingsError("weights must be finite and positive")
+
+
+def systematic_resample(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """int64 (n,), ascending: as many positions as there are weights, each as often as its weight says.
+
+    Systematic resampling (Madow 1949): n evenly spaced points from one random start on the line of summed weights. A
+    position of share p comes ⌊n·p⌋ or ⌈n·p⌉ times, n·p times in the mean; equal weights give every position once.
+
+    Args:
+        weights: float (n,), positive; only ratios count.
+    """
+    count = len(weights)
+    ends = weights.double().cumsum(dim=0)
+    start = torch.rand((), generator=generator, dtype=torch.float64).clamp(_MARGIN, 1 - _MARGIN)
+    points = (torch.arange(count, dtype=torch.float64) + start) * (ends[-1] / count)
+    return torch.searchsorted(ends, points, right=True).clamp(max=count - 1)
+
 
 _FUSED = ("cpu", "cuda")
 """Devices where one pass over each weight does a step of SGD, three times as fast where networks are small."""
@@ -237,3 +269,65 @@ def train_config_for(data: LabelledData) -> TrainConfig:
         schedule="cosine",
         augmentation=augmentation_for(data),
     )
+
+
+@settings
+class Protocol:
+    """A way of judging.
+
+    Attributes:
+        name: what results carry.
+        train_config: how each network is trained on the synthetic set, by any optimiser, schedule and augmentation.
+        networks: how many networks are trained, each from its own seed.
+        width: of the ConvNet (or MLP), where no architecture is given.
+        augment: train with the augmentation that suits the data (DSA for images), where ``train_config`` has none.
+        max_samples: a network sees at most so many samples, passes multiplied, so that a large set does not take
+            hours: it gets fewer epochs, yet as many steps. None: no bound.
+    """
+
+    name: str
+    train_config: TrainConfig
+    networks: Count
+    width: Count
+    augment: bool = True
+    max_samples: Count | None = None
+
+    def train_config_for(self, data: LabelledData, samples: int = 1) -> TrainConfig:
+        """The train_config for a set of so many samples, with the augmentation that suits ``data``."""
+        epochs = self.train_config.epochs
+        if self.max_samples is not None:
+            epochs = max(1, min(epochs, self.max_samples // max(samples, 1)))
+        own = self.train_config.augmentation
+        augmentation = augmentation_for(data, None if self.augment and own == NoAugmentation() else own)
+        return replace(self.train_config, epochs=epochs, augmentation=augmentation)
+
+    def architecture_for(self, data: LabelledData) -> Architecture:
+        """The network to train where the caller names none."""
+        return default_architecture(data.sample_shape, self.width)
+
+
+FIELD = Protocol("field", TrainConfig(epochs=1000, schedule="halfway"), networks=5, width=128)
+"""The field's own (Zhao et al. 2021 and code of their successors): 1000 epochs with DSA, SGD 0.01, ×0.1 half way."""
+
+_FAST_TRAINING = TrainConfig(epochs=300, learning_rate=0.02, schedule="cosine")
+FAST = Protocol("fast", _FAST_TRAINING, networks=3, width=64)
+"""For small machines: a narrower network, a third of the epochs, a cosine schedule."""
+
+QUICK = Protocol("quick", _FAST_TRAINING, networks=3, width=64, max_samples=60_000)
+"""As fast, but sets of more than 200 samples get fewer epochs: for tables of many cells."""
+
+BRIEF = Protocol("brief", _FAST_TRAINING, networks=1, width=32, augment=False, max_samples=15_000)
+"""A quarter of the steps, without augmentation: where only large differences matter, as under attack."""
+
+PROTOCOLS = {protocol.name: protocol for protocol in (FIELD, FAST, QUICK, BRIEF)}
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol called ``name``.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if name not in PROTOCOLS:
+        raise SettingsError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]

@@ -9,8 +9,7 @@ from typing import Any
 
 from fedcl_distill.errors import SettingsError
 from simulations.costs import check_device
-from simulations.distillations import watch_distillations
-from simulations.running.progress import Watcher
+from simulations.running.progress import Watcher, watch_distillations
 from simulations.running.runs import Record, Run, Settings, checkpoint_of
 
 
@@ -47,7 +46,7 @@ def _perform(kind: str, settings: Mapping[str, Any], watcher: Watcher, folder: P
         return run_federated(federation, watcher, checkpoint(federation))
     if kind == "federated-trial":
         from simulations.attacks import AttackedSettings
-        from simulations.scenarios.tuning import run_trial
+        from simulations.scenarios.federated import run_trial
 
         trial = AttackedSettings(**settings)
         return run_trial(trial, watcher, checkpoint(trial))

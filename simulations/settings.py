@@ -10,15 +10,27 @@ from flwr.app import UserConfig
 
 from fedcl_distill.data import LabelledData, parse_partitioner
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.evaluation import find_protocol
+from fedcl_distill.evaluation import PROTOCOLS, find_protocol
+from fedcl_distill.methods import list_methods
 from fedcl_distill.networks import Architecture
-from fedcl_distill.settings import Count, Fraction, Momentum, Natural, NonNegative, Positive, Range, settings, suggest
-from simulations.names import without_places
+from fedcl_distill.settings import (
+    Count,
+    Fraction,
+    Known,
+    Momentum,
+    Natural,
+    NonNegative,
+    Positive,
+    Range,
+    settings,
+    suggest,
+)
 from strategies.continual.streams import DOMAINS
 from strategies.federated import (
     STRATEGIES,
     Distillation,
     DynaFed,
+    FederatedFeatures,
     FederatedStatistics,
     FederatedStrategy,
     Learner,
@@ -36,6 +48,15 @@ from strategies.federated_continual import (
     experiences_of,
     read_stream,
 )
+
+MethodName = Annotated[str, Known("method", list_methods)]
+ProtocolName = Annotated[str, Known("protocol", lambda: tuple(PROTOCOLS))]
+
+
+def without_places(record: dict[str, Any]) -> dict[str, Any]:
+    """What names an experiment: settings without the folder that was searched on this computer."""
+    return {name: value for name, value in record.items() if name != "data_root"}
+
 
 BASELINES = ("centralised", "pooled-distillation")
 """What strategies are measured against: no Flower strategies, but ``strategy`` names them here."""
@@ -189,7 +210,9 @@ class FederatedSettings(FederatedData):
         """What these settings say to a strategy of this class: how clients distil, and how they train."""
         found: dict[str, Any] = {}
         distilling = {name: getattr(self.distillation, name) for name in Distillation.__dataclass_fields__}
-        if issubclass(kind, FederatedStatistics):
+        if issubclass(kind, FederatedFeatures):
+            found = {} if self.byte_budget is None else {"byte_budget": self.byte_budget}
+        elif issubclass(kind, FederatedStatistics):
             if self.byte_budget is not None:
                 raise SettingsError("statistics take no byte budget; views and dimensions say what they take")
             found = {name: distilling[name] for name in ("images_per_class", "steps", "seconds", "bits")}

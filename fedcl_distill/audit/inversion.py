@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import permutations
 
 import torch
@@ -12,9 +11,10 @@ from torch.nn import functional as F
 
 from fedcl_distill.errors import DataError, DivergenceError, SettingsError
 from fedcl_distill.seeding import generator_for
+from fedcl_distill.settings import Count, NonNegative, Positive, settings
 
 
-@dataclass(frozen=True)
+@settings
 class GradientInversion:
     """Gradient matching by cosine similarity (Geiping et al. 2020, equation 4; after Zhu et al. 2019).
 
@@ -28,14 +28,10 @@ class GradientInversion:
         restarts: from other noise; the guess whose gradient fits best is taken.
     """
 
-    steps: int = 1000
-    learning_rate: float = 0.1
-    smoothness: float = 1e-3
-    restarts: int = 1
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.restarts < 1 or self.learning_rate <= 0 or self.smoothness < 0:
-            raise SettingsError("an inversion needs steps and restarts ≥ 1, learning_rate > 0 and smoothness ≥ 0")
+    steps: Count = 1000
+    learning_rate: Positive = 0.1
+    smoothness: NonNegative = 1e-3
+    restarts: Count = 1
 
     def invert(
         self,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import operator
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fedcl_distill.data.files import is_pil_image, pixel_normalisation, pixels_of
-from fedcl_distill.data.labelled import LabelledData, Splits
+from fedcl_distill.data.files import pixel_normalisation
+from fedcl_distill.data.labelled import LabelledData, Splits, grey_images, plain
+from fedcl_distill.data.pictures import Fit, is_pil_image, pixels_of, resized
 from fedcl_distill.data.spec import Normalisation
+from fedcl_distill.data.targets import numbered
 from fedcl_distill.errors import DataError
 
 _LOG = logging.getLogger(__name__)
@@ -37,6 +40,7 @@ DataLike: TypeAlias = LabelledData | MapStyle | DataLoader[Any] | tuple[Any, Any
 SAMPLE_KEYS = ("image", "img", "pixel_values")
 LABEL_KEYS = ("label", "labels", "fine_label")
 _NATURAL_IMAGES = frozenset({"CIFAR10", "CIFAR100", "FashionMNIST", "STL10", "Flowers102", "OxfordIIITPet", "Food101"})
+_REPEATED = "grey, repeated to three channels"
 _CHUNK = 16  # items that are held as they came, before they become bytes
 
 
@@ -66,6 +70,8 @@ def as_labelled(data: DataLike) -> LabelledData:
     if isinstance(data, DataLoader):
         _LOG.info("of a DataLoader only its data set is read; batch size, sampler and collate_fn are ignored")
         return from_dataset(data.dataset)  # type: ignore[arg-type]
+    if isinstance(data, Mapping):
+        raise DataError(f"this is a dict of splits {sorted(map(str, data))[:20]}; give one of them")
     if hasattr(data, "columns") and hasattr(data, "iloc"):
         raise DataError("a data frame does not say which column is the label: give from_dataframe(frame, label=…)[0]")
     if isinstance(data, tuple) and len(data) == 2 and all(hasattr(one, "__len__") for one in data):
@@ -77,6 +83,9 @@ def from_dataset(
     dataset: MapStyle,
     *,
     keys: tuple[str, str] | None = None,
+    size: int | tuple[int, int] | None = None,
+    fit: Fit = "crop",
+    channels: Literal["first", "last"] | None = None,
     class_names: Sequence[str] | None = None,
     normalisation: Normalisation | None = None,
     value_range: tuple[float, float] | None = None,
@@ -92,12 +101,16 @@ def from_dataset(
     Args:
         dataset: items are ``(sample, label, …)``, of which anything after the label is ignored (Avalanche adds a task
             label), or dicts, as those of Hugging Face and flwr-datasets. A sample is a PIL image, or a tensor or array
-            (channels, height, width), (height, width) or (features,); a label is an integer or a text.
+            (channels, height, width), (height, width, channels), (height, width) or (features,); what a label may be
+            says :func:`~fedcl_distill.data.targets.numbered`. PIL images become 8-bit pixels as
+            :func:`~fedcl_distill.data.pictures.pixels_of` says; grey ones among coloured ones get three channels.
         keys: where items are dicts, those of sample and label; by default "image", "img" or "pixel_values" and
             "label", "labels" or "fine_label", if an item has just one of each.
+        size, fit: of PIL images, as for :func:`~fedcl_distill.data.load_image_folder`.
+        channels: where tensors and arrays of 3 dimensions have their channels. None takes the one place that has 1, 3
+            or 4 entries, and the first where both or neither have; cubes are refused, for they may be volumes.
         class_names: default those that ``dataset`` knows (``classes``, or the names of Hugging Face's feature; of what
-            is below a ``Subset`` too). Else text labels are numbered in sorted order, and integers are named "0", "1",
-            … up to the largest.
+            is below a ``Subset`` too). Else classes are the texts or numbers that occur.
         normalisation: default measured on these samples; pass the training data's for test data.
         value_range: of float samples; default (0, 1) for images within it, else the smallest and largest value.
         name: default the class name of ``dataset``.
@@ -109,7 +122,8 @@ def from_dataset(
         uint8 images where the items are 8-bit images, also after torchvision's ``ToTensor``; else float32 samples.
 
     Raises:
-        DataError: not map-style, empty, items of another form, samples of several shapes or types.
+        DataError: not map-style, empty, items of another form, samples of several shapes or types, volumes,
+            waveforms, several labels a sample.
     """
     base = _base(dataset)
     label = name or type(base).__name__
@@ -118,15 +132,17 @@ def from_dataset(
             f"{label}: expected a map-style data set, with a length and items by position, "
             f"got a {type(dataset).__name__}"
         )
+    reader = _Reader(label, keys, (size, size) if isinstance(size, int) else size, fit, channels)
     with _global_seed(seed):
-        samples, raw_labels, label_key = _read(dataset, keys, label)
+        samples, raw_labels = reader.read(dataset)
+    label_key = reader.keys[1] if reader.keys else None
     known = class_names or _class_names(base, label_key)
-    labels, names = _numbered(raw_labels, known, label)
-    if samples.dtype == torch.uint8 and samples.ndim == 3:
-        samples = samples.unsqueeze(1)
+    labels, names = numbered(raw_labels, known, label)
+    if samples.ndim == 3:
+        samples = grey_images(samples, label)
     if samples.dtype == torch.uint8 and samples.ndim == 4 and normalisation is None:
         normalisation = pixel_normalisation(samples)
-    return LabelledData.from_tensors(
+    data = LabelledData.from_tensors(
         samples,
         labels,
         class_names=names,
@@ -135,6 +151,7 @@ def from_dataset(
         name=label,
         allow_hflip=_is_natural(base) if allow_hflip is None else allow_hflip,
     )
+    return replace(data, notes=reader.notes)
 
 
 def from_arrays(
@@ -171,7 +188,7 @@ def from_arrays(
     if channels not in (None, "first", "last"):
         raise DataError(f"{name}: channels must be 'first' or 'last', got {channels!r}")
     values = _numbers(samples, name)
-    if values.ndim == 4 and (channels or _place_of_channels(values.shape, name)) == "last":
+    if values.ndim == 4 and (channels or place_of_channels(values.shape[1:], name)) == "last":
         values = values.transpose(0, 3, 1, 2)
     if values.ndim > 2 and values.dtype.kind in "iu" and values.dtype != np.uint8:
         if values.size and not 0 <= values.min() <= values.max() <= 255:
@@ -179,8 +196,12 @@ def from_arrays(
         values = values.astype(np.uint8)
     if values.dtype != np.uint8 or values.ndim == 2:
         values = values.astype(np.float32)
-    targets, names = _numbered(_label_list(labels, name), class_names, name)
+    targets, names = numbered(labels, class_names, name)
     tensor = torch.from_numpy(np.ascontiguousarray(values))
+    if tensor.dtype == torch.uint8 and tensor.ndim == 3:
+        tensor = grey_images(tensor, name)
+    if tensor.dtype == torch.uint8 and len(tensor) and normalisation is None:
+        normalisation = pixel_normalisation(tensor)
     return LabelledData.from_tensors(
         tensor,
         targets,
@@ -195,7 +216,7 @@ def from_arrays(
 
 def _numbers(values: Any, name: str) -> NDArray[Any]:
     try:
-        array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+        array = np.asarray(plain(values, name) if isinstance(values, Tensor) else values)
     except ValueError as error:
         raise DataError(f"{name}: samples have several lengths: {error}") from error
     if array.dtype.kind not in "biuf":
@@ -207,76 +228,93 @@ def _numbers(values: Any, name: str) -> NDArray[Any]:
     return array.astype(np.uint8) if array.dtype.kind == "b" else array
 
 
-def _place_of_channels(shape: Sequence[int], name: str) -> Literal["first", "last"]:
-    first, last = (size in (1, 3, 4) for size in (shape[1], shape[3]))
-    if first == last:
+def place_of_channels(
+    shape: Sequence[int], where: str, unless_told: Literal["first", "last"] | None = None
+) -> Literal["first", "last"]:
+    """Where an image of this shape, 3 dimensions long, has its channels: the place that has 1, 3 or 4 entries.
+
+    Args:
+        shape: of one image.
+        where: begins messages.
+        unless_told: what holds if both places have, or neither has and it is no cube; None refuses then.
+
+    Raises:
+        DataError: nothing tells.
+    """
+    first, last = (size in (1, 3, 4) for size in (shape[0], shape[-1]))
+    cube = len(set(shape)) == 1 and not first
+    if first == last and (unless_told is None or cube):
         raise DataError(
-            f"{name}: images of shape {tuple(shape)} do not tell where channels are: give channels='first' or 'last'"
+            f"{where}: images of shape {tuple(shape)} do not tell where channels are: give channels='first' or 'last' "
+            "(volumes are not supported)"
         )
+    if first == last:
+        return unless_told or "first"
     return "first" if first else "last"
 
 
-def _label_list(labels: Any, name: str) -> list[Any]:
-    array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1:
-        raise DataError(f"{name}: labels must be (n,), one a sample, got shape {array.shape}")
-    if array.dtype.kind == "f":
-        if not np.array_equal(array, np.rint(array)):
-            raise DataError(f"{name}: labels must be whole numbers or texts, got {array[array != np.rint(array)][0]}")
-        array = array.astype(np.int64)
-    return [int(one) for one in array] if array.dtype.kind == "b" else array.tolist()
+@dataclass
+class _Reader:
+    """Reads items, and keeps account of what it did to pictures."""
 
+    name: str
+    keys: tuple[str, str] | None
+    size: tuple[int, int] | None
+    fit: Fit
+    channels: Literal["first", "last"] | None
+    done: Counter[str] = field(default_factory=Counter)
 
-def _numbered(labels: Sequence[Any], names: Sequence[str] | None, where: str) -> tuple[Tensor, tuple[str, ...]]:
-    """int64 labels and the names of their classes; texts are numbered by ``names``, or in sorted order."""
-    if all(isinstance(one, str) for one in labels) and labels:
-        known = tuple(names or sorted(set(labels)))
-        position = {name: index for index, name in enumerate(known)}
-        unknown = sorted(set(labels) - set(known))
-        if unknown:
-            raise DataError(f"{where}: label {unknown[0]!r} is none of the classes {known[:20]}")
-        return torch.tensor([position[one] for one in labels]), known
-    numbers = [_label(one, f"{where}: item {index}") for index, one in enumerate(labels)]
-    if not names and numbers and min(numbers) < 0:
-        raise DataError(f"{where}: labels must not be negative, got {min(numbers)}")
-    classes = tuple(str(one) for one in names) if names else tuple(str(c) for c in range(max(numbers, default=-1) + 1))
-    return torch.tensor(numbers, dtype=torch.int64), classes
+    def read(self, dataset: MapStyle) -> tuple[Tensor, list[Any]]:
+        """All samples (as bytes where all are 8-bit pixels), and their labels as they came."""
+        samples, labels, chunk = _Samples(len(dataset), self.name, self.done), list[Any](), list[Tensor]()
+        for index, item in enumerate(_items(dataset)):
+            where = f"{self.name}: item {index}"
+            if isinstance(item, Mapping):
+                self.keys = self.keys or _guess_keys(item, where)
+                sample, target = (_entry(item, key, where) for key in self.keys)
+            elif isinstance(item, tuple | list) and len(item) >= 2:
+                sample, target = item[0], item[1]
+            else:
+                raise DataError(f"{where} is a {type(item).__name__}, expected (sample, label, …) or a dict of both")
+            chunk.append(self._sample(sample, where))
+            labels.append(target)
+            if len(chunk) == _CHUNK:
+                samples.add(chunk)
+                chunk = []
+        samples.add(chunk)
+        return samples.values(), labels
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(f"{count} pictures {doing}" for doing, count in self.done.items() if count)
 
-def _read(dataset: MapStyle, keys: tuple[str, str] | None, label: str) -> tuple[Tensor, list[Any], str | None]:
-    """All samples (as bytes where all are 8-bit pixels), their labels as they came, and the key of labels in dicts."""
-    samples, labels, chunk = _Samples(len(dataset), label), list[Any](), list[Tensor]()
-    for index, item in enumerate(_items(dataset)):
-        where = f"{label}: item {index}"
-        if isinstance(item, Mapping):
-            keys = keys or _guess_keys(item, where)
-            sample, target = (_entry(item, key, where) for key in keys)
-        elif isinstance(item, tuple | list) and len(item) >= 2:
-            sample, target = item[0], item[1]
-        else:
-            raise DataError(f"{where} is a {type(item).__name__}, expected (sample, label, …) or a dict of both")
-        chunk.append(_sample(sample, where))
-        labels.append(target)
-        if len(chunk) == _CHUNK:
-            samples.add(chunk)
-            chunk = []
-    samples.add(chunk)
-    return samples.values(), labels, keys[1] if keys else None
+    def _sample(self, value: Any, where: str) -> Tensor:
+        try:
+            if is_pil_image(value):
+                pixels = pixels_of(value, self.done)
+                pixels = pixels if self.size is None else resized(pixels, self.size, self.fit, self.done)
+                return torch.from_numpy(pixels.copy())
+            sample = plain(value, where) if isinstance(value, Tensor) else torch.from_numpy(np.asarray(value))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{where}: the sample is no image, tensor or array: {error}") from error
+        if sample.ndim == 3:
+            place = self.channels or place_of_channels(sample.shape, where, unless_told="first")
+            return sample if place == "first" else sample.permute(2, 0, 1)
+        return sample
 
 
 class _Samples:
     """Room for all samples: one byte a value as long as all are 8-bit pixels."""
 
-    def __init__(self, count: int, name: str) -> None:
-        self._count, self._name, self._done = count, name, 0
+    def __init__(self, count: int, name: str, notes: Counter[str]) -> None:
+        self._count, self._name, self._done, self._notes = count, name, 0, notes
         self._first: Tensor | None = None
         self._room: Tensor | None = None
 
     def add(self, chunk: Sequence[Tensor]) -> None:
         if not chunk:
             return
+        chunk = self._in_colour(chunk)
         self._check_alike(chunk)
         stacked = _as_pixels(torch.stack(list(chunk)))
         if self._room is None:
@@ -293,12 +331,25 @@ class _Samples:
             raise DataError(f"{self._name}: there are no samples")
         return self._room
 
+    def _in_colour(self, chunk: Sequence[Tensor]) -> Sequence[Tensor]:
+        """``chunk`` with three channels in grey 8-bit images if any image so far has colour; the room follows."""
+        channels = {len(one) for one in chunk if one.dtype == torch.uint8 and one.ndim == 3}
+        seen = {len(self._first)} if self._first is not None and self._first.ndim == 3 else set[int]()
+        if channels | seen != {1, 3} or (self._room is not None and self._room.dtype != torch.uint8):
+            return chunk
+        if self._room is not None and self._first is not None and len(self._first) == 1:
+            self._room, self._first = self._room.repeat(1, 3, 1, 1), self._first.repeat(3, 1, 1)
+            self._notes[_REPEATED] += self._done
+        self._notes[_REPEATED] += sum(len(one) == 1 for one in chunk)
+        return [one.repeat(3, 1, 1) if len(one) == 1 else one for one in chunk]
+
     def _check_alike(self, chunk: Sequence[Tensor]) -> None:
         first = self._first = chunk[0] if self._first is None else self._first
         for index, sample in enumerate(chunk, self._done):
             if sample.shape != first.shape or sample.dtype != first.dtype:
                 raise DataError(
-                    f"{self._name}: item {index} is {_form(sample)}, item 0 is {_form(first)}; all must be alike"
+                    f"{self._name}: item {index} is {_form(sample)}, item 0 is {_form(first)}; all must be "
+                    "alike (size=64 resizes PIL images, and crops them to squares)"
                 )
 
 
@@ -312,7 +363,7 @@ def _guess_keys(item: Mapping[str, Any], where: str) -> tuple[str, str]:
     if any(len(keys) != 1 for keys in found):
         raise DataError(
             f"{where} is a dict with {sorted(map(str, item))[:20]}: say which are sample and label, "
-            "such as from_dataset(data, keys=('img', 'label'))"
+            "such as from_dataset(data, keys=('img', 'label')); a table by from_dataframe(data.to_pandas(), label=…)"
         )
     return found[0][0], found[1][0]
 
@@ -321,24 +372,6 @@ def _entry(item: Mapping[str, Any], key: str, where: str) -> Any:
     if key not in item:
         raise DataError(f"{where} has no {key!r}, only {sorted(map(str, item))[:20]}")
     return item[key]
-
-
-def _sample(value: Any, where: str) -> Tensor:
-    try:
-        if is_pil_image(value):
-            value = pixels_of(value).copy()
-        if isinstance(value, Tensor):
-            return value.detach().cpu()
-        return torch.from_numpy(np.asarray(value))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: the sample is no image, tensor or array: {error}") from error
-
-
-def _label(value: Any, where: str) -> int:
-    try:
-        return operator.index(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{where}: the label must be one integer or text, got {value!r}") from error
 
 
 def _form(sample: Tensor) -> str:

@@ -1,8 +1,9 @@
-"""Readers of image files: idx, npz and folders of images."""
+"""Readers of arrays in files (idx, npz), and what all readers of images share."""
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import os
 import struct
@@ -17,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedcl_distill._imports import require
 from fedcl_distill.data.labelled import LabelledData, Splits
 from fedcl_distill.data.spec import DataSpec, Normalisation
+from fedcl_distill.data.targets import numbered
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.seeding import generator_for
 
@@ -45,48 +46,6 @@ def _memory() -> int:
         return sys.maxsize
 
 
-_GREY_MODES = frozenset({"1", "L", "LA"})
-_COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB"})
-
-
-def is_pil_image(value: object) -> bool:
-    """Whether ``value`` is a PIL image (recognised by its methods)."""
-    return hasattr(value, "getbands") and hasattr(value, "convert")
-
-
-def pixels_of(image: Any) -> NDArray[np.uint8]:
-    """Return uint8 pixels (channels, height, width): 1 channel for grey modes, else 3; transparent ones lie on white.
-
-    Raises:
-        ValueError: more than 8 bits a channel, which a silent conversion would clip.
-    """
-    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        image = _on_white(image)
-    if image.mode in _GREY_MODES:
-        return np.asarray(image.convert("L"), dtype=np.uint8)[np.newaxis]
-    if image.mode in _COLOUR_MODES:
-        return np.asarray(image.convert("RGB"), dtype=np.uint8).transpose(2, 0, 1)
-    raise ValueError(f"image mode {image.mode!r} has more than 8 bits a channel; convert it to 8 bits first")
-
-
-def _on_white(image: Any) -> Any:
-    """``image``, in mode L or RGB, blended with white by its own opacity."""
-    if image.mode not in _GREY_MODES | _COLOUR_MODES:
-        return image
-    blended = image.convert("RGBA")
-    opacity = blended.getchannel("A")
-    mode = "L" if image.mode in _GREY_MODES else "RGB"
-    white = blended.convert(mode)
-    white.paste((255,) * len(white.getbands()) if mode == "RGB" else 255, (0, 0, *white.size))
-    white.paste(blended.convert(mode), mask=opacity)
-    return white
-
-
-def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Repeat the channel of a grey (1, height, width) array; colour passes as it is."""
-    return np.repeat(pixels, 3, axis=0) if pixels.shape[0] == 1 else pixels
-
-
 Pair = tuple[Tensor, Tensor]
 """Samples and their labels, int64 (n,)."""
 
@@ -99,11 +58,12 @@ def image_splits(
     class_names: Sequence[str] | None = None,
     normalisation: Normalisation | None = None,
     allow_hflip: bool = False,
+    notes: Sequence[str] = (),
 ) -> Splits:
     """Build splits from uint8 images (n, channels, height, width).
 
-    Class names default to "0", "1", … up to the largest training label; the normalisation is measured on
-    ``train``.
+    Without class names, classes are the numbers that occur among the training labels, named by these; the
+    normalisation is measured on ``train``.
 
     Raises:
         DataError: no training images, two image shapes, or labels without a class.
@@ -113,10 +73,31 @@ def image_splits(
     if train[0].shape[1:] != test[0].shape[1:]:
         shapes = f"{tuple(train[0].shape[1:])} and {tuple(test[0].shape[1:])}"
         raise DataError(f"{name}: training and test images differ in shape (channels, height, width): {shapes}")
-    names = tuple(class_names or (str(c) for c in range(int(train[1].max()) + 1)))
+    for images, targets in (train, test):
+        if len(images) != len(targets):
+            raise DataError(f"{name}: {len(images)} samples need labels of as many samples, got {len(targets)}")
+    labels, names = numbered(train[1], class_names, name)
+    if not class_names:  # training labels name the classes, also those of the test data
+        train, test = (train[0], labels), (test[0], numbered([*map(str, test[1].tolist())], names, f"{name} (test)")[0])
     measured = normalisation or pixel_normalisation(train[0])
     spec = DataSpec(tuple(train[0].shape[1:]), names, measured, allow_hflip=allow_hflip)
-    return Splits(train=LabelledData(*train, spec, name), test=LabelledData(*test, spec, f"{name} (test)"))
+    return Splits(
+        train=LabelledData(*train, spec, name, notes=tuple(notes)),
+        test=LabelledData(*test, spec, f"{name} (test)", notes=tuple(notes)),
+    )
+
+
+def overlap_note(train: Tensor, test: Tensor) -> list[str]:
+    """A line that counts the samples of ``test`` (n, …) that ``train`` holds too, to the last bit; none for none."""
+    known = {_digest(row) for row in train.contiguous().numpy()}
+    count = sum(_digest(row) in known for row in test.contiguous().numpy())
+    if not count:
+        return []
+    return [f"{count} of {len(test)} test samples are among the training samples too, to the last bit: results flatter"]
+
+
+def _digest(row: NDArray[Any]) -> bytes:
+    return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 
 
 def pixel_normalisation(pixels: Tensor) -> Normalisation:
@@ -294,7 +275,7 @@ def load_npz(
     Args:
         path: images are uint8 (n, height, width) or (n, height, width, channels), labels integers (n,) or (n,
             1).
-        class_names: default "0", "1", … up to the largest training label.
+        class_names: default the numbers that occur among the labels.
         normalisation: default measured on the training images.
         validation: what to do with ``val_*``: nothing, add it to the training data, or test on it in place of
             the test data (to choose settings without looking at the test data).
@@ -329,6 +310,11 @@ def _npz_read_pair(file: Path, part: str) -> Pair:
         raise DataError(
             f"{file}: {part}_images must be uint8 (n, height, width[, channels]), got {images.dtype} {images.shape}"
         )
+    if images.ndim == 4 and images.shape[3] not in (1, 3, 4):
+        raise DataError(
+            f"{file}: {part}_images of shape {images.shape} are no images of 1, 3 or 4 channels; volumes are not "
+            "supported, and images of more channels come by from_arrays(…, channels='last')"
+        )
     return channels_first(images), labels
 
 
@@ -354,153 +340,3 @@ def _joined(first: Pair, second: Pair, file: Path) -> Pair:
     if first[0].shape[1:] != second[0].shape[1:]:
         raise DataError(f"{file}: training and validation images differ in shape")
     return torch.cat([first[0], second[0]]), torch.cat([first[1], second[1]])
-
-
-Size = int | tuple[int, int] | None
-
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
-
-_MAX_PIXELS = 1 << 25
-"""Of one picture, 5,792 a side: a hundred bytes may say that they are more, and decoding would make room for them."""
-
-
-def load_image_folder(
-    root: str | os.PathLike[str],
-    *,
-    size: int | tuple[int, int] | None = None,
-    test_fraction: float = 0.2,
-    seed: int = 0,
-    name: str | None = None,
-    allow_hflip: bool = False,
-) -> Splits:
-    """Load ``root/train/<class>/*.png`` with ``root/test/<class>/*.png``, or split ``root/<class>/*.png``.
-
-    All common image formats are read, subfolders of a class too; hidden files and other files are passed
-    over. Classes are the folder names in alphabetical order. If every image is grey the samples have one
-    channel, else three (grey ones are repeated). Images are turned upright as their EXIF data say; transparent pixels
-    lie on white.
-
-    Args:
-        root: the folder.
-        size: an integer resizes the shorter side to it and keeps the square in the middle; (height, width) resizes to
-            that, whatever the proportions; both bilinearly. By default all images must have one size already.
-        test_fraction: of each class, in (0, 1); only where there are no ``train`` and ``test`` folders.
-        seed: fixes that split.
-        name: default the name of the folder.
-        allow_hflip: whether a mirrored image keeps its class; augmentation mirrors images only then.
-
-    Raises:
-        DataError: no such folder, no classes, a class without images, a test class unknown in training, an
-            image that is unreadable, has more than 8 bits a channel or 33 million pixels, or has another size.
-        DependencyError: pillow is not installed.
-    """
-    folder = Path(root)
-    sides = (size,) if isinstance(size, int) else size
-    if sides is not None and not (len(sides) in (1, 2) and all(type(side) is int and side > 0 for side in sides)):
-        raise SettingsError(f"size must be a positive integer or (height, width), got {size!r}")
-    label = name or folder.resolve().name
-    train_folder, test_folder = folder / "train", folder / "test"
-    if _class_folders(train_folder):
-        classes = _classes(train_folder)
-        parts = _load_parts(train_folder, test_folder, classes, size)
-    else:
-        classes = _classes(folder)
-        parts = _load_and_split(folder, classes, size, test_fraction, seed)
-    return image_splits(*parts, name=label, class_names=classes, allow_hflip=allow_hflip)
-
-
-def _load_and_split(folder: Path, classes: list[str], size: Size, test_fraction: float, seed: int) -> tuple[Pair, Pair]:
-    images, labels = _stack(*_files(folder, classes), size)
-    train, test = stratified_split(labels, test_fraction, seed)
-    return (images[train], labels[train]), (images[test], labels[test])
-
-
-def _load_parts(train_folder: Path, test_folder: Path, classes: list[str], size: Size) -> tuple[Pair, Pair]:
-    tested = _classes(test_folder)
-    unknown = sorted(set(tested) - set(classes))
-    if unknown:
-        raise DataError(f"{test_folder}: classes {unknown[:5]} have no folder in {train_folder}")
-    train_files, train_labels = _files(train_folder, classes)
-    test_files, positions = _files(test_folder, tested)
-    labels = train_labels + [classes.index(tested[position]) for position in positions]
-    # One stack, so that both parts get the same number of channels.
-    images, both = _stack(train_files + test_files, labels, size)
-    count = len(train_files)
-    return (images[:count], both[:count]), (images[count:], both[count:])
-
-
-def _class_folders(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _classes(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    classes = _class_folders(folder)
-    if not classes:
-        raise DataError(f"{folder}: holds no folders, expected one a class")
-    return classes
-
-
-def _files(folder: Path, classes: list[str]) -> tuple[list[Path], list[int]]:
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = sorted(file for file in (folder / name).rglob("*") if _is_image(file))
-        if not found:
-            raise DataError(f"{folder / name}: holds no images ({', '.join(sorted(_SUFFIXES))})")
-        files += found
-        labels += [label] * len(found)
-    return files, labels
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
-
-
-def _stack(files: list[Path], labels: list[int], size: Size) -> tuple[Tensor, Tensor]:
-    opener = require("PIL.Image", "reading an image folder")
-    arrays = [_read(opener, file, size) for file in files]
-    for file, array in zip(files, arrays, strict=True):
-        if array.shape[1:] != arrays[0].shape[1:]:
-            raise DataError(
-                f"{file}: is {_size(array)} pixels, {files[0]} is {_size(arrays[0])}; "
-                "pass size=128 to resize and crop to squares, or size=(height, width)"
-            )
-    if any(array.shape[0] == 3 for array in arrays):
-        arrays = [as_rgb(array) for array in arrays]
-    return torch.from_numpy(np.stack(arrays)), torch.tensor(labels, dtype=torch.int64)
-
-
-def _read(opener: Any, file: Path, size: Size) -> NDArray[np.uint8]:
-    try:
-        with opener.open(file) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise ValueError(f"{image.height} x {image.width} are more than {_MAX_PIXELS:,} pixels")
-            pixels = pixels_of(require("PIL.ImageOps", "reading an image folder").exif_transpose(image))
-            if size is None or pixels.shape[1:] == (size if isinstance(size, tuple) else (size, size)):
-                return pixels
-            # PIL interpolates palette and 1-bit images by nearest neighbour: resize the decoded pixels
-            # instead.
-            decoded = opener.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
-            height, width, box = _target(size, *pixels.shape[1:])
-            resized = decoded.resize((width, height), opener.Resampling.BILINEAR)
-            return pixels_of(resized if box is None else resized.crop(box))
-    except Exception as error:  # what decoders raise of damaged files has no end
-        raise DataError(f"{file}: cannot be read as an image: {error}") from error
-
-
-def _target(size: int | tuple[int, int], height: int, width: int) -> tuple[int, int, tuple[int, ...] | None]:
-    """Height and width to resize to, and the box (left, top, right, bottom) to keep of that; None for all."""
-    if isinstance(size, tuple):
-        return (*size, None)
-    scale = size / min(height, width)
-    height, width = max(size, round(height * scale)), max(size, round(width * scale))
-    top, left = (height - size) // 2, (width - size) // 2
-    return height, width, (left, top, left + size, top + size)
-
-
-def _size(array: NDArray[np.uint8]) -> str:
-    return f"{array.shape[1]} x {array.shape[2]}"

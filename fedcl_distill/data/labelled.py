@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.data.spec import DataSpec, Normalisation
+from fedcl_distill.data.targets import numbered
 from fedcl_distill.errors import DataError
 
 
@@ -26,6 +27,7 @@ class LabelledData:
         name: what reports call the data.
         groups: int64 (n,) natural groups (a hospital, a writer) for natural partitions, if the data have them.
         group_names: one name a group.
+        notes: what reading did to the samples and what it left out, one line each.
 
     Raises:
         DataError: on construction, if shapes, dtypes, labels or values break the above (NaN and infinity included).
@@ -37,8 +39,11 @@ class LabelledData:
     name: str = "data"
     groups: Tensor | None = None
     group_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for what, tensor in (("samples", self.samples), ("labels", self.labels)):
+            _check_plain(tensor, f"{self.name}: {what}")
         _check_samples(self.samples, self.spec.value_range, self.name)
         if self.sample_shape != tuple(self.spec.sample_shape):
             raise DataError(
@@ -178,23 +183,25 @@ class LabelledData:
     ) -> LabelledData:
         """Build from tensors, measuring what is not given.
 
-        Grey images may come as (n, height, width). Class names default to "0", "1", … up to the largest label; the
-        normalisation is measured on these samples; the range of float samples is their smallest and largest value.
-        Images are not mirrored unless ``allow_hflip`` says that a mirrored image keeps its class.
+        Grey images may come as (n, height, width). Without class names, classes are the numbers that occur among the
+        labels, named by these; the normalisation is measured on these samples; the range of float samples is their
+        smallest and largest value. Images are not mirrored unless ``allow_hflip`` says that a mirrored image keeps its
+        class. Tensors lose their gradients; other floats become float32.
 
         Raises:
             DataError: as for the class itself, and where there is no sample to measure from.
         """
+        samples, labels = plain(samples, f"{name}: samples"), plain(labels, f"{name}: labels")
         if samples.ndim == 3:
-            samples = samples.unsqueeze(1)
-        labels = labels.long() if labels.dtype in _INTEGERS else labels
+            samples = grey_images(samples, name)
+        if samples.is_floating_point():
+            samples = samples.float()
         _check_samples(samples, None, name)
         if len(samples) == 0:
             raise DataError(f"{name}: there are no samples")
         if class_names is None:
-            class_names = [str(c) for c in range(int(labels.max()) + 1)] if labels.numel() else []
-        if samples.dtype != torch.uint8:
-            samples = samples.float()
+            labels, class_names = numbered(labels, None, name)
+        labels = labels.long() if labels.dtype in _INTEGERS else labels
         if value_range is None:
             bounds = (0.0, 1.0) if samples.dtype == torch.uint8 else tuple(map(float, torch.aminmax(samples)))
             value_range = (bounds[0], bounds[1])
@@ -218,12 +225,51 @@ class Splits:
     train: LabelledData
     test: LabelledData
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What reading did to the samples of both parts and what it left out, one line each."""
+        return tuple(dict.fromkeys([*self.train.notes, *self.test.notes]))
+
 
 def same_tensors(one: Tensor | None, other: Tensor | None) -> bool:
     """Whether both are None, or hold the same values in the same shape and dtype, on whatever device."""
     if one is None or other is None:
         return one is other
     return one.dtype == other.dtype and torch.equal(one.cpu(), other.cpu())
+
+
+def _check_plain(tensor: Any, what: str) -> None:
+    plain(tensor, what)
+    if tensor.requires_grad:
+        raise DataError(f"{what}: must not require a gradient; give .detach() of them")
+
+
+def plain(tensor: Any, what: str) -> Tensor:
+    """``tensor`` on the CPU, dense and without a gradient.
+
+    Raises:
+        DataError: it is no tensor, sparse, or a meta tensor, which holds no values.
+    """
+    if not isinstance(tensor, Tensor):
+        raise DataError(f"{what}: expected a tensor, got a {type(tensor).__name__}; from_arrays reads arrays and lists")
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        kind = "meta" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")
+        raise DataError(f"{what}: expected a dense tensor with values, got a {kind} one")
+    return tensor.detach().cpu()
+
+
+def grey_images(samples: Tensor, name: str) -> Tensor:
+    """Images (n, height, width) as (n, 1, height, width).
+
+    Raises:
+        DataError: they are of height 1, which waveforms are and images are not.
+    """
+    if samples.shape[1] == 1:
+        raise DataError(
+            f"{name}: samples of shape {tuple(samples.shape[1:])} look like waveforms; give vectors (features,), or "
+            "spectrograms (1, height, width)"
+        )
+    return samples.unsqueeze(1)
 
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -238,8 +284,8 @@ def _check_samples(samples: Tensor, value_range: tuple[float, float] | None, nam
         raise DataError(f"{name}: samples have an empty dimension: {tuple(samples.shape)}")
     if samples.dtype == torch.uint8:
         return
-    if not samples.is_floating_point():
-        raise DataError(f"{name}: samples must be uint8 or floating point, got {samples.dtype}")
+    if samples.dtype != torch.float32:
+        raise DataError(f"{name}: samples must be uint8 or floating point, in float32, got {samples.dtype}")
     bad = ~torch.isfinite(samples.flatten(1)).all(dim=1)
     if bad.any():
         first = int(bad.nonzero()[0])

@@ -307,7 +307,7 @@ def partition(
     Args:
         data: what to divide; any that :func:`~fedcl_distill.data.as_labelled` reads.
         partitioner: the rule, or what :data:`PARTITIONERS` builds it from: "iid", "dirichlet:0.1", "classes:2",
-            "natural".
+            "natural"; or an instance of a class in ``flwr_datasets.partitioner``.
         clients: how many; default: as many as the data have natural groups.
         seed: fixes the division.
         min_size: the fewest samples of a client; 0 allows empty clients.
@@ -319,6 +319,8 @@ def partition(
         DataError: these data cannot be divided so.
         SettingsError: settings that no data could satisfy.
     """
+    if hasattr(partitioner, "load_partition") and not hasattr(partitioner, "split"):
+        partitioner = FlowerDatasetsPartitioner(partitioner)
     rule = parse_partitioner(partitioner) if isinstance(partitioner, str) else PARTITIONERS.build(partitioner)
     data = as_labelled(data)
     if clients is None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,16 +26,17 @@ from fedcl_distill.data.files import (
     has_idx_pairs,
     image_splits,
     int_labels,
-    load_image_folder,
     load_npz,
     read_idx_pairs,
     stratified_split,
 )
+from fedcl_distill.data.folders import load_image_folder
 from fedcl_distill.data.labelled import Splits
+from fedcl_distill.data.pictures import Fit
 from fedcl_distill.data.spec import Normalisation
-from fedcl_distill.data.tables import Column, load_csv, load_heart
+from fedcl_distill.data.tables import TABLE_SUFFIXES, Column, load_heart, load_table
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.settings import suggest
+from fedcl_distill.settings import checked, suggest
 
 ENVIRONMENT_VARIABLE = "FEDCL_DISTILL_DATA"
 
@@ -248,26 +249,32 @@ def list_sources() -> tuple[str, ...]:
     return tuple(_LOADERS)
 
 
+@checked
 def load(
     name: str | os.PathLike[str],
     *,
     root: str | os.PathLike[str] | None = None,
     download: bool = True,
     size: int | tuple[int, int] | None = None,
+    fit: Fit | None = None,
+    on_error: Literal["raise", "skip"] | None = None,
     label_column: Column | None = None,
+    feature_columns: Sequence[Column] | None = None,
+    group_column: Column | None = None,
     allow_hflip: bool | None = None,
 ) -> Splits:
     """Load a data set by name.
 
     Args:
         name: one of :func:`list_sources` (capitals, "-" and "_" do not matter); the path of an ``.npz`` file
-            in the MedMNIST layout, of a ``.csv`` file or of an image folder; or the name of such an ``.npz`` file or
-            folder in a data root.
+            in the MedMNIST layout, of a table (``.csv``, ``.tsv``, ``.parquet``) or of an image folder; or the name of
+            such a file or folder in a data root.
         root: the folder to search first. Then come the environment variable FEDCL_DISTILL_DATA and
             ``~/.cache/fedcl-distill``. In each, ``<name>.npz`` comes before torchvision's layout.
         download: whether torchvision may download what is found nowhere, into the first of those folders.
-        size: of the images of a folder, see :func:`load_image_folder`.
-        label_column: of a CSV file, by name or position, see :func:`load_csv`.
+        size, fit, on_error: of the images of a folder: their size in pixels, how they come to it, and what becomes of
+            files that cannot be read; see :func:`load_image_folder`.
+        label_column, feature_columns, group_column: of a table, by name or position, see :func:`load_csv`.
         allow_hflip: whether a mirrored image keeps its class; None takes what is known of the data set, and no for
             files and folders.
 
@@ -281,40 +288,60 @@ def load(
     """
     roots, name = data_roots(root), os.fspath(name)
     loader = _LOADERS.get(_CANONICAL.get(_plain(name), ""))
-    if loader is None:
-        splits, kind = _load_path(name, roots, size, label_column)
+    place = Path(name) if loader is not None else _place_of(name, roots)
+    kind = "known" if loader is not None else _kind_of(place)
+    pictures: dict[str, Any] = {"size": size, "fit": fit, "on_error": on_error}
+    columns: dict[str, Any] = {
+        "label_column": label_column,
+        "feature_columns": feature_columns,
+        "group_column": group_column,
+    }
+    for meant, arguments in (("folder", pictures), ("table", columns)):
+        for argument, value in arguments.items():
+            if value is not None and kind != meant:
+                raise SettingsError(f"{argument} is for {_MEANT[meant]}, {name!r} is none")
+    if loader is not None:
+        splits = loader(roots, download)
+    elif kind == "folder":
+        splits = load_image_folder(place, **{key: value for key, value in pictures.items() if value is not None})
+    elif kind == "npz":
+        splits = load_npz(place)
+    elif label_column is None:
+        hint = "label_column='…' or its position (on the command line --label-column)"
+        raise SettingsError(f"{place}: which column is the label? Give {hint}")
     else:
-        splits, kind = loader(roots, download), "known"
-    for argument, value, meant in (("size", size, "folder"), ("label_column", label_column, "csv")):
-        if value is not None and kind != meant:
-            raise SettingsError(f"{argument} is for {_MEANT[meant]}, {name!r} is none")
+        splits = load_table(place, label=label_column, features=feature_columns, group=group_column)
     if allow_hflip is None:
         return splits
     return Splits(*(part.with_spec(allow_hflip=allow_hflip) for part in (splits.train, splits.test)))
 
 
-_MEANT = {"folder": "folders of images", "csv": "CSV files"}
+_MEANT = {"folder": "folders of images", "table": "tables (.csv, .tsv, .parquet)"}
 
 
-def _load_path(
-    name: str, roots: list[Path], size: int | tuple[int, int] | None, label_column: Column | None
-) -> tuple[Splits, str]:
+def _place_of(name: str, roots: list[Path]) -> Path:
+    """Where the file or folder called ``name`` is."""
     places = [
         Path(name).expanduser(),
         *(root / f"{name}.npz" for root in roots),
         *(root / name for root in roots),
     ]
     for place in places:
-        if place.suffix == ".npz" and place.is_file():
-            return load_npz(place), "npz"
-        if place.suffix.lower() == ".csv" and place.is_file():
-            if label_column is None:
-                raise SettingsError(f"{place}: which column is the label? Give label_column='…' (or its position)")
-            return load_csv(place, label=label_column), "csv"
-        if place.is_dir():
-            return load_image_folder(place, size=size), "folder"
+        if place.is_dir() or (place.is_file() and place.suffix.lower() in (".npz", *TABLE_SUFFIXES)):
+            return place
+    there = next((place for place in places if place.is_file()), None)
+    if there is not None:
+        raise DataError(
+            f"{there}: what ends in {there.suffix!r} is not read; known are .npz, {', '.join(TABLE_SUFFIXES)}"
+        )
     searched = ", ".join(str(place) for place in places)
     raise DataError(f"{suggest('data set', name, _LOADERS)}; searched {searched}")
+
+
+def _kind_of(place: Path) -> Literal["folder", "npz", "table"]:
+    if place.is_dir():
+        return "folder"
+    return "npz" if place.suffix.lower() == ".npz" else "table"
 
 
 def _plain(name: str) -> str:

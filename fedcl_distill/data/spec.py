@@ -12,6 +12,8 @@ from torch import Tensor
 
 from fedcl_distill.errors import DataError
 
+_FLOAT32 = torch.finfo(torch.float32)
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -43,15 +45,23 @@ class Normalisation:
         return values.new_tensor(self.mean).view(shape), values.new_tensor(self.std).view(shape)
 
     @classmethod
-    def of(cls, unit: Tensor, *, min_std: float = 1e-6) -> Normalisation:
+    def of(cls, unit: Tensor) -> Normalisation:
         """Measure the normalisation of ``unit``, float (n, channels, …): a constant channel gets deviation 1.
+
+        Constant is what deviates by no more than float32 resolves at its mean, however small that is.
 
         Numbers are rounded to float32, in which they are applied: payloads so carry them in half the bytes.
         """
-        flat = unit.double().transpose(0, 1).flatten(1)
-        std = flat.std(dim=1, correction=0)
-        std = std.where(std >= min_std, std.new_ones(()))
-        return cls(tuple(flat.mean(dim=1).float().tolist()), tuple(std.float().tolist()))
+        variance, mean = torch.var_mean(unit.double().transpose(0, 1).flatten(1), dim=1, correction=0)
+        return cls.of_moments(mean, variance)
+
+    @classmethod
+    def of_moments(cls, mean: Tensor, variance: Tensor) -> Normalisation:
+        """What :meth:`of` gives for data of this ``mean`` and ``variance``, float64 (channels,)."""
+        std = variance.sqrt()
+        varies = (std > _FLOAT32.eps * mean.abs()) & (std > _FLOAT32.tiny)
+        std = std.where(varies, std.new_ones(()))
+        return cls(tuple(mean.float().tolist()), tuple(std.float().tolist()))
 
     def applies_like(self, other: Normalisation) -> bool:
         """Whether both map values alike, in float32."""
@@ -72,8 +82,12 @@ class DataSpec:
         allow_hflip: whether an image seen in a mirror keeps its class (not so for digits); augmentation asks. It is
             told, never guessed: False unless whoever knows the data says so.
         tasks: the task of each class, for streams that tell the task; None where there are none.
+        backbone: fingerprint of the frozen network that made the features; "" for data as they are. Features of
+            different networks are data of different kinds.
         feature_names: one name a feature, where they are known; they say what exported tables call their columns and
             do not count when specs are compared.
+        feature_ranges: smallest and largest value of each feature, where they are known: what clamped methods keep to,
+            and exported tables are clipped to. They stay at home: records, payloads and comparisons leave them out.
 
     Raises:
         DataError: on construction, if these do not fit each other.
@@ -92,7 +106,9 @@ class DataSpec:
     value_range: tuple[float, float] = (0.0, 1.0)
     allow_hflip: bool = False
     tasks: tuple[int, ...] | None = None
+    backbone: str = ""
     feature_names: tuple[str, ...] = field(default=(), compare=False)
+    feature_ranges: tuple[tuple[float, float], ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         shape, channels = tuple(self.sample_shape), len(self.normalisation.mean)
@@ -109,6 +125,8 @@ class DataSpec:
             raise DataError(f"{len(self.tasks)} tasks for {self.num_classes} classes: each class needs one")
         if self.feature_names and (len(self.feature_names),) != shape:
             raise DataError(f"{len(self.feature_names)} feature names for samples of shape {shape}")
+        if self.feature_ranges and (len(self.feature_ranges),) != shape:
+            raise DataError(f"{len(self.feature_ranges)} feature ranges for samples of shape {shape}")
 
     @property
     def num_classes(self) -> int:
@@ -117,6 +135,20 @@ class DataSpec:
     @property
     def is_image(self) -> bool:
         return len(self.sample_shape) == 3
+
+    def covering(self, samples: Tensor) -> DataSpec:
+        """This spec with ranges that reach as far as ``samples``, float (n, features), and as far as they did."""
+        low, high = (bounds.tolist() for bounds in torch.aminmax(samples, dim=0))
+        known = self.feature_ranges or tuple(zip(low, high, strict=True))
+        ranges = tuple((min(a, b), max(c, d)) for (a, c), b, d in zip(known, low, high, strict=True))
+        bounds = [self.value_range] if self.feature_ranges else []
+        value_range = (min(a for a, _ in [*ranges, *bounds]), max(b for _, b in [*ranges, *bounds]))
+        return replace(self, feature_ranges=ranges, value_range=value_range)
+
+    @property
+    def made_by(self) -> str:
+        """Of which backbone samples are features, in words."""
+        return f"features of the backbone {self.backbone[:50]!r}" if self.backbone else "of no backbone that is named"
 
     def describe_difference(self, other: DataSpec) -> str | None:
         """What ``other`` has otherwise than this spec, in one clause; None where they describe data of one kind.
@@ -134,6 +166,8 @@ class DataSpec:
             return "normalised with another mean or standard deviation than expected"
         if other.value_range != self.value_range:
             return f"value range {other.value_range}, expected {self.value_range}"
+        if other.backbone != self.backbone:
+            return f"they are {other.made_by}, expected {self.made_by}"
         if None not in (self.tasks, other.tasks) and other.tasks != self.tasks:
             return "classes belong to other tasks than expected"
         return None
@@ -167,10 +201,11 @@ class DataSpec:
             allow_hflip=all(one.allow_hflip for one in specs),
             tasks=next((one.tasks for one in specs if one.tasks is not None), None),
             feature_names=next((one.feature_names for one in specs if one.feature_names), ()),
+            feature_ranges=first.feature_ranges if all(o.feature_ranges == first.feature_ranges for o in specs) else (),
         )
 
     def as_record(self) -> dict[str, Any]:
-        """JSON values that :meth:`from_record` reads; ``tasks`` and ``feature_names`` only where they are known."""
+        """JSON values that :meth:`from_record` reads; tasks, backbone and names of features where known."""
         record: dict[str, Any] = {
             "sample_shape": list(self.sample_shape),
             "class_names": list(self.class_names),
@@ -180,6 +215,7 @@ class DataSpec:
             "allow_hflip": self.allow_hflip,
         }
         optional = {"tasks": self.tasks, "feature_names": self.feature_names}
+        record |= {"backbone": self.backbone} if self.backbone else {}
         return record | {name: list(value) for name, value in optional.items() if value}
 
     @classmethod
@@ -190,7 +226,8 @@ class DataSpec:
             DataError: something is missing, superfluous or out of place.
         """
         known = {"sample_shape", "class_names", "mean", "std", "value_range", "allow_hflip"}
-        missing, superfluous = known - set(record), set(record) - known - {"tasks", "feature_names"}
+        optional = {"tasks", "backbone", "feature_names"}
+        missing, superfluous = known - set(record), set(record) - known - optional
         if missing or superfluous:
             raise DataError(f"data spec: missing {sorted(missing)}, superfluous {sorted(superfluous)}")
         try:
@@ -204,9 +241,10 @@ class DataSpec:
                 value_range=(low, high),
                 allow_hflip=bool(record["allow_hflip"]),
                 tasks=tuple(int(task) for task in record["tasks"]) if record.get("tasks") else None,
+                backbone=str(record.get("backbone", "")),
                 feature_names=tuple(str(name) for name in record.get("feature_names", ())),
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"data spec: a value is out of place: {error}") from error
 
 

@@ -1,12 +1,30 @@
 """The engine: one loop, four interchangeable parts, one call."""
 
-from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.compressed import CompressedCoreSet
-from fedcl_distill.engine.core_set import CoreSet
-from fedcl_distill.engine.engine import Distiller, Engine, finished, quantisation_aware
+from fedcl_distill.engine.engine import (
+    INITS,
+    CoreSet,
+    Distiller,
+    Engine,
+    FromReal,
+    Initial,
+    MethodSpec,
+    Noise,
+    as_init,
+    finished,
+    quantisation_aware,
+    register_init,
+)
 from fedcl_distill.engine.loop import Callback, Checkpoints, OnProgress, Progress, ProgressBar, Run, observed_by
-from fedcl_distill.engine.method import INITS, FromReal, Initial, MethodSpec, Noise, as_init, register_init
-from fedcl_distill.engine.size import AbsentClasses, BitAllocation, ByteBudget, Size, allocate_bits, count_per_class
+from fedcl_distill.engine.size import (
+    AbsentClasses,
+    BitAllocation,
+    Budget,
+    ByteBudget,
+    Size,
+    allocate_bits,
+    count_per_class,
+)
 from fedcl_distill.optimisers import SGD, Adam, Optimiser
 
 __all__ = [

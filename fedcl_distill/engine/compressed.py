@@ -14,9 +14,8 @@ from torch import Tensor
 
 from fedcl_distill.data.dataset import DataLike, as_labelled
 from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.engine.budget import Budget
 from fedcl_distill.engine.loop import Callback
-from fedcl_distill.engine.size import AbsentClasses, ByteBudget, Size, bytes_of_counts, count_per_class, spread
+from fedcl_distill.engine.size import AbsentClasses, Budget, ByteBudget, Size, bytes_of_counts, count_per_class, spread
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import HardLabels, Labels
 from fedcl_distill.parameterizations import DCT, Pixels
@@ -24,10 +23,11 @@ from fedcl_distill.registry import describe
 from fedcl_distill.selection import Criterion, Random, select
 from fedcl_distill.settings import Count, Positive, checked, settings
 from fedcl_distill.synthetic import SyntheticSet, encoded_bytes
+from fedcl_distill.synthetic.quantise import Bits
 
 _STEPS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 _DEAD = 0.4  # a coefficient rounds up from 0.6 steps on: zeros are cheap
-_BITS = 8
+_BITS: Bits = 8
 _FEWEST = 16
 _GUESSES = 12
 _FREQUENCIES = 2.5  # for each byte of an image: finer steps tell of higher frequencies

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,8 +20,7 @@ from torch import Tensor
 from fedcl_distill.augmentation import augmentation_for
 from fedcl_distill.checkpoint import load_checkpoint, restoring, save_checkpoint
 from fedcl_distill.context import RealSampler, SetupContext, SyntheticBatch
-from fedcl_distill.engine.budget import Budget
-from fedcl_distill.engine.method import MethodSpec
+from fedcl_distill.engine.size import Budget
 from fedcl_distill.errors import DependencyError, DivergenceError, SettingsError
 from fedcl_distill.files import remove
 from fedcl_distill.labels import Labelling, on_simplex
@@ -31,6 +30,9 @@ from fedcl_distill.objectives import MatchContext
 from fedcl_distill.optimisers import Bounded, Group, build_optimiser
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.synthetic.quantise import rounded
+
+if TYPE_CHECKING:
+    from fedcl_distill.engine.engine import MethodSpec
 
 
 @dataclass
@@ -586,6 +588,8 @@ class Loop:
     def _clamp(self, array: Tensor) -> None:
         data = self.real.data
         corners = torch.tensor(data.value_range)[:, None].expand(2, data.sample_shape[0])
+        if data.spec.feature_ranges:
+            corners = torch.tensor(data.spec.feature_ranges).T
         corners = data.normalisation.apply(corners).to(self.real.device)
         shape = (1, -1) + (1,) * (array.ndim - 2)
         array.clamp_(corners[0].view(shape), corners[1].view(shape))

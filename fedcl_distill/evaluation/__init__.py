@@ -1,24 +1,18 @@
 """Judging a synthetic set: train from scratch on it, test on real data."""
 
-from fedcl_distill.evaluation.adversarial import PGD, Attacked
-from fedcl_distill.evaluation.evaluate import (
-    FAST,
-    FIELD,
-    PROTOCOLS,
-    QUICK,
-    Evaluation,
-    Protocol,
-    evaluate,
-    find_protocol,
-)
-from fedcl_distill.evaluation.kernel_regression import kernel_accuracy, kernel_predictions
+from fedcl_distill.evaluation.evaluate import Evaluation, evaluate
 from fedcl_distill.evaluation.scores import (
+    PGD,
+    Attacked,
     Scores,
     augmentation_robust_score,
+    kernel_accuracy,
+    kernel_predictions,
     label_robust_score,
     real_accuracy,
     score,
 )
+from fedcl_distill.training import FAST, FIELD, PROTOCOLS, QUICK, Protocol, find_protocol
 
 __all__ = [
     "FAST",

@@ -5,83 +5,18 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from fedcl_distill.augmentation import NoAugmentation, augmentation_for
-from fedcl_distill.context import as_device
 from fedcl_distill.data.dataset import DataLike, as_labelled
-from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.networks import Architecture, ArchitectureLike, default_architecture
+from fedcl_distill.errors import DataError
+from fedcl_distill.networks import Architecture, ArchitectureLike
+from fedcl_distill.networks.base import as_device
 from fedcl_distill.seeding import derive_seed
-from fedcl_distill.settings import Count, settings
 from fedcl_distill.synthetic import SyntheticSet
-from fedcl_distill.training import TrainConfig, class_accuracies, fit, predict
-
-
-@settings
-class Protocol:
-    """A way of judging.
-
-    Attributes:
-        name: what results carry.
-        train_config: how each network is trained on the synthetic set, by any optimiser, schedule and augmentation.
-        networks: how many networks are trained, each from its own seed.
-        width: of the ConvNet (or MLP), where no architecture is given.
-        augment: train with the augmentation that suits the data (DSA for images), where ``train_config`` has none.
-        max_samples: a network sees at most so many samples, passes multiplied, so that a large set does not take
-            hours: it gets fewer epochs, yet as many steps. None: no bound.
-    """
-
-    name: str
-    train_config: TrainConfig
-    networks: Count
-    width: Count
-    augment: bool = True
-    max_samples: Count | None = None
-
-    def train_config_for(self, data: LabelledData, samples: int = 1) -> TrainConfig:
-        """The train_config for a set of so many samples, with the augmentation that suits ``data``."""
-        epochs = self.train_config.epochs
-        if self.max_samples is not None:
-            epochs = max(1, min(epochs, self.max_samples // max(samples, 1)))
-        own = self.train_config.augmentation
-        augmentation = augmentation_for(data, None if self.augment and own == NoAugmentation() else own)
-        return replace(self.train_config, epochs=epochs, augmentation=augmentation)
-
-    def architecture_for(self, data: LabelledData) -> Architecture:
-        """The network to train where the caller names none."""
-        return default_architecture(data.sample_shape, self.width)
-
-
-FIELD = Protocol("field", TrainConfig(epochs=1000, schedule="halfway"), networks=5, width=128)
-"""The field's own (Zhao et al. 2021 and code of their successors): 1000 epochs with DSA, SGD 0.01, ×0.1 half way."""
-
-_FAST_TRAINING = TrainConfig(epochs=300, learning_rate=0.02, schedule="cosine")
-FAST = Protocol("fast", _FAST_TRAINING, networks=3, width=64)
-"""For small machines: a narrower network, a third of the epochs, a cosine schedule."""
-
-QUICK = Protocol("quick", _FAST_TRAINING, networks=3, width=64, max_samples=60_000)
-"""As fast, but sets of more than 200 samples get fewer epochs: for tables of many cells."""
-
-BRIEF = Protocol("brief", _FAST_TRAINING, networks=1, width=32, augment=False, max_samples=15_000)
-"""A quarter of the steps, without augmentation: where only large differences matter, as under attack."""
-
-PROTOCOLS = {protocol.name: protocol for protocol in (FIELD, FAST, QUICK, BRIEF)}
-
-
-def find_protocol(name: str) -> Protocol:
-    """The protocol called ``name``.
-
-    Raises:
-        SettingsError: there is none.
-    """
-    if name not in PROTOCOLS:
-        raise SettingsError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
+from fedcl_distill.training import FAST, Protocol, class_accuracies, fit, predict
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""Scores that compare synthetic sets fairly whatever their labels and the augmentation (DD-Ranking, Li et al. 2025).
+"""What accuracy alone does not say: robust scores, accuracy under attack, kernel regression.
 
+The robust scores compare sets fairly whatever their labels and the augmentation (DD-Ranking, Li et al. 2025).
 Accuracies are fractions of the test set. Both scores lie in [0, 1]: 0.27 stands for a set that is no better than random
 samples (and, for the label-robust score, as good as all real data); larger is better.
 """
@@ -13,19 +14,187 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fedcl_distill.augmentation import NoAugmentation
-from fedcl_distill.context import SetupContext, as_device
+from fedcl_distill.context import SetupContext, SyntheticBatch
 from fedcl_distill.data import Splits
 from fedcl_distill.data.labelled import LabelledData
-from fedcl_distill.evaluation.evaluate import FAST, Protocol, evaluate
+from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.evaluation.evaluate import evaluate
 from fedcl_distill.labels import HardLabels, Labelling, Labels, TeacherLabels
-from fedcl_distill.networks import Architecture, ArchitectureLike
+from fedcl_distill.network_sources.base import no_network
+from fedcl_distill.networks import Architecture, ArchitectureLike, adapted
+from fedcl_distill.networks.base import as_device, micro_batches
+from fedcl_distill.objectives.kernel_ridge import Kernel, gram, ridge_coefficients
 from fedcl_distill.parameterizations import Pixels
-from fedcl_distill.seeding import derive_seed
+from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.selection import Random, select
+from fedcl_distill.settings import Count, NonNegative, Positive, settings
 from fedcl_distill.synthetic import SyntheticSet
-from fedcl_distill.training import accuracy, fit, train_config_for
+from fedcl_distill.training import FAST, Protocol, accuracy, fit, train_config_for
+
+_AT_ONCE = 1000  # test samples; their kernel with the set is held at once
+
+
+@torch.no_grad()
+def kernel_predictions(
+    synthetic: SyntheticSet,
+    test: LabelledData,
+    kernel: Kernel,
+    *,
+    network: nn.Module | None = None,
+    regularisation: float = 1e-6,
+) -> Tensor:
+    """float64 (n, classes): what a ridge regression fitted to ``synthetic`` predicts for each sample of ``test``.
+
+    Predictions are of one-hot rows minus 1/classes; the largest names the class.
+
+    Args:
+        synthetic: what the regression is fitted to.
+        test: real data.
+        kernel: the one that the set was distilled for, as a rule.
+        network: whose embeddings a kernel of network features takes, any module with its weights; a closed form needs
+            none.
+        regularisation: relative to the mean of the kernel's diagonal.
+
+    Raises:
+        DataError: the test data have other classes or sample shapes than the set.
+        SettingsError: the kernel needs a network and there is none.
+        DivergenceError: the kernel of the set cannot be made positive definite.
+    """
+    if synthetic.class_names != test.class_names or synthetic.sample_shape != test.sample_shape:
+        raise DataError(f"{test.name} has other classes, or samples of another shape, than the synthetic set")
+    if network is None and kernel.needs_network:
+        raise SettingsError("this kernel takes the embeddings of a network; pass one")
+    seen = no_network() if network is None else adapted(network, synthetic.sample_shape, synthetic.num_classes).eval()
+    device = next(seen.parameters()).device
+    side = SyntheticBatch(
+        synthetic.inputs().to(device), classes=synthetic.labels.to(device), labels=synthetic.labels.to(device)
+    )
+    fitted = kernel.represent(seen, side.inputs)
+    labels = side.probabilities(test.num_classes) - 1 / test.num_classes
+    coefficients = ridge_coefficients(gram(kernel, fitted), labels, regularisation)
+    rows = [
+        kernel.between(kernel.represent(seen, test.inputs(part).to(device)), fitted) @ coefficients
+        for part in torch.split(torch.arange(len(test)), _AT_ONCE)
+    ]
+    return torch.cat(rows).cpu() if rows else coefficients.new_zeros(0, test.num_classes).cpu()
+
+
+def kernel_accuracy(
+    synthetic: SyntheticSet,
+    test: LabelledData,
+    kernel: Kernel,
+    *,
+    network: nn.Module | None = None,
+    regularisation: float = 1e-6,
+) -> float:
+    """Fraction of ``test`` that :func:`kernel_predictions` classifies correctly, in [0, 1]; NaN without samples."""
+    predicted = kernel_predictions(synthetic, test, kernel, network=network, regularisation=regularisation)
+    if len(test) == 0:
+        return float("nan")
+    return float((predicted.argmax(dim=1) == test.labels).double().mean())
+
+
+@settings
+class PGD:
+    """L∞ projected gradient ascent of the cross entropy with random starts (Madry et al. 2018).
+
+    Attributes:
+        epsilon: the most that any value may change, in unit values: 8 / 255 of a pixel, say.
+        steps: of each start.
+        step_size: of a step, in unit values; None takes 2.5 ε / steps, as that paper does.
+        restarts: random starts; a sample counts as right only if it is after every one of them.
+
+    Raises:
+        SettingsError: on construction, if a number is out of range.
+    """
+
+    epsilon: NonNegative = 8 / 255
+    steps: Count = 20
+    step_size: Positive | None = None
+    restarts: Count = 1
+
+    @property
+    def stride(self) -> float:
+        return 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
+
+    def attack(self, network: nn.Module, data: LabelledData, *, seed: int) -> Attacked:
+        """Attack ``network`` on every sample of ``data``, with full knowledge of it.
+
+        Values stay within the data's range. ``network`` is not changed; its parameters get no gradients.
+
+        Raises:
+            DataError: there are no samples.
+        """
+        if len(data) == 0:
+            raise DataError(f"{data.name}: there are no samples to attack")
+        network.eval()
+        unit = data.unit().clone()
+        survived = torch.ones(len(data), dtype=torch.bool)
+        found, losses = unit.clone(), []
+        for restart in range(self.restarts):
+            noise = torch.rand(unit.shape, generator=generator_for(seed, "pgd", restart)) * 2 - 1
+            parts = []
+            for x, y, start in micro_batches(unit, data.labels, noise):
+                parts.append(self._ascend(network, data, x, y, self._within(data, x, x + self.epsilon * start)))
+            reached = torch.cat([part for part, _ in parts])
+            losses.append(torch.stack([trace for _, trace in parts]).sum(dim=0) / len(data))
+            right = _scores(network, data, reached).argmax(dim=1) == data.labels
+            found[survived] = reached[survived]
+            survived &= right
+        return Attacked(found, survived, tuple(torch.stack(losses).mean(dim=0).tolist()))
+
+    def _ascend(
+        self, network: nn.Module, data: LabelledData, unit: Tensor, labels: Tensor, reached: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Where ascent from ``reached`` ends; float64 (steps + 1,): summed losses before each step and after all."""
+        device = next(network.parameters()).device
+        trace = []
+        for _ in range(self.steps):
+            moving = reached.detach().requires_grad_()
+            scores = network(data.normalisation.apply(moving).to(device))
+            loss = F.cross_entropy(scores, labels.to(device), reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, moving)
+            trace.append(float(loss.detach()))
+            reached = self._within(data, unit, reached + self.stride * gradient.sign())
+        final = _scores(network, data, reached)
+        trace.append(float(F.cross_entropy(final, labels, reduction="sum")))
+        return reached, torch.tensor(trace, dtype=torch.float64)
+
+    def _within(self, data: LabelledData, unit: Tensor, reached: Tensor) -> Tensor:
+        low, high = data.value_range
+        near = torch.minimum(torch.maximum(reached, unit - self.epsilon), unit + self.epsilon)
+        return near.clamp(low, high)
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack found.
+
+    Attributes:
+        unit: float32 (n, …): samples changed, in unit values; of the first start that led astray, or of the last.
+        survived: bool (n,): classified rightly after every start.
+        losses: mean loss before each step and after the last, mean over starts. Where it does not rise, gradients are
+            masked, and the accuracy says nothing (Athalye et al. 2018).
+    """
+
+    unit: Tensor
+    survived: Tensor
+    losses: tuple[float, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """In [0, 1]."""
+        return float(self.survived.double().mean())
+
+
+@torch.no_grad()
+def _scores(network: nn.Module, data: LabelledData, unit: Tensor) -> Tensor:
+    device = next(network.parameters()).device
+    return torch.cat([network(data.normalisation.apply(part).to(device)).cpu() for (part,) in micro_batches(unit)])
 
 
 def label_robust_score(

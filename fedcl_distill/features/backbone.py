@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from torch.nn import functional as F
 
 from fedcl_distill._imports import require
 from fedcl_distill.checkpoint import fingerprint, load_checkpoint, restoring, save_checkpoint
-from fedcl_distill.context import as_device
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.networks.base import as_device
 from fedcl_distill.registry import Registry
+from fedcl_distill.settings import Count, checked
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """What torchvision and timm normalise images by."""
@@ -70,6 +71,10 @@ class Backbone:
             digest.update(name.encode() + tensor.detach().cpu().float().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    def reading(self, spec: DataSpec) -> Backbone:
+        """This backbone for data that look like ``spec``: without a normalisation of its own it takes theirs."""
+        return self if self.normalisation is not None else replace(self, normalisation=spec.normalisation)
+
     def embed(self, images: Tensor) -> Tensor:
         """float32 (n, d): features of unit values, float (n, channels, height, width) or (n, features).
 
@@ -98,9 +103,11 @@ class Backbone:
             on_batch: called with samples done and samples in all.
 
         Raises:
-            DataError: the backbone gives NaN, or infinity.
+            DataError: the backbone gives NaN, or infinity; it resizes images, and ``data`` holds none.
             CheckpointError: the file in the cache is damaged.
         """
+        if self.size is not None and not data.is_image:
+            raise DataError(f"{self.name} reads images; {data.name} holds vectors of {data.sample_shape[0]} values")
         key = fingerprint(data, ["features", 1, self.fingerprint])
         path = None if cache is None else Path(cache) / f"features-{key[:24]}.pt"
         found = None if path is None else self._load(path, key)
@@ -113,11 +120,17 @@ class Backbone:
         return LabelledData(
             samples=found,
             labels=data.labels,
-            spec=DataSpec((size,), data.class_names, Normalisation((0.0,) * size, (1.0,) * size), ends),
+            spec=self.spec_of(data.class_names, size, ends),
             name=f"{data.name} ({self.name})",
             groups=data.groups,
             group_names=data.group_names,
+            notes=data.notes,
         )
+
+    def spec_of(self, class_names: Sequence[str], size: int, ends: tuple[float, float] = (-1.0, 1.0)) -> DataSpec:
+        """What features of ``size`` dimensions look like: no measured normalisation, and this fingerprint."""
+        plain = Normalisation((0.0,) * size, (1.0,) * size)
+        return DataSpec((size,), tuple(class_names), plain, ends, backbone=self.fingerprint)
 
     def _load(self, path: Path, key: str) -> Tensor | None:
         state = load_checkpoint(path, key)
@@ -207,27 +220,40 @@ def timm_backbone(model: str, size: int | None = None) -> Backbone:
     return Backbone(module, f"timm:{model}", size=size or known["input_size"][-1], normalisation=normalisation)
 
 
-@dataclass(frozen=True)
-class RandomFeatures:
+class RandomFeatures(nn.Module):
     """ReLU of a random projection, the same for whoever knows the seed: features without any backbone.
 
     Of raw samples they are random features of an arc-cosine kernel (Rahimi and Recht 2007; Cho and Saul 2009); behind
     a backbone they are what RanPAC (McDonnell et al. 2023) puts before its ridge regression.
 
-    Attributes:
+    Args:
         count: features.
         seed: names the projection.
+
+    Raises:
+        SettingsError: ``count`` is no positive whole number.
     """
 
-    count: int = 500
-    seed: int = 0
+    which: Tensor
 
-    def __call__(self, samples: Tensor) -> Tensor:
+    @checked
+    def __init__(self, count: Count = 500, seed: int = 0) -> None:
+        super().__init__()
+        self.count, self.seed = count, seed
+        self.register_buffer("which", torch.tensor([count, seed]))  # all that a fingerprint has to name
+
+    def forward(self, samples: Tensor) -> Tensor:
         """float32 (n, count) of float samples (n, …), flattened and centred by nobody."""
         flat = samples.flatten(1).float()
         generator = torch.Generator().manual_seed(self.seed)
         projection = torch.randn(flat.shape[1], self.count, generator=generator) / flat.shape[1] ** 0.5
         return F.relu(flat @ projection.to(flat.device))
+
+
+@BACKBONES.register("random")
+def random_backbone(count: int = 500, seed: int = 0) -> Backbone:
+    """ReLU of a random projection in place of a pretrained network: ``random:count=500``."""
+    return Backbone(RandomFeatures(count, seed), f"random:count={count},seed={seed}", normalisation=None)
 
 
 def _embedding(module: Any, layer: str | None, inputs: Tensor) -> Tensor:

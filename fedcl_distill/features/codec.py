@@ -10,7 +10,7 @@ import hashlib
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,18 @@ from torch import Tensor
 
 from fedcl_distill.errors import PayloadError, SettingsError
 from fedcl_distill.features.heads import Head
-from fedcl_distill.features.sums import Factor, FeatureSums, Gram, Second, Squares, within_scatter
+from fedcl_distill.features.sums import Centres, Factor, FeatureSums, Gram, Second, Sketch, Squares, within_scatter
 from fedcl_distill.synthetic.quantise import BITS, pack, packed_bytes, unpack
 
 _MAGIC, _VERSION = b"FS", 1
 _HEADER = struct.Struct("<2sBBBBHIIf8s")
-"""Magic, version, kind, bits of means, bits of second moments, classes, dimensions, rows, residual, digest."""
-_KINDS: tuple[type[Second] | type[Head] | None, ...] = (None, Factor, Gram, Squares, Head)
+"""Magic, version, kind, bits of means, bits of second moments, classes, dimensions, rows, residual, digest.
+
+Behind a projection, dimensions are those that are left, and the seed stands for rows.
+"""
+_KINDS: tuple[type[Second] | type[Head] | None, ...] = (None, Factor, Gram, Squares, Head, Sketch, Centres)
+_CENTRE = struct.Struct("<If")
+"""Class and count of a cluster centre."""
 _MATRIX_BITS = (4, 8, 16, 32)
 _MAX_COUNT = 2**32 - 1
 
@@ -65,24 +70,26 @@ def encode_sums(sums: FeatureSums, bits: int = 8, *, second_bits: int | None = N
     """
     kind = _KINDS.index(None if sums.second is None else type(sums.second))
     if second_bits is None:
-        second_bits = max(bits, 8) if isinstance(sums.second, Gram) else bits
+        second_bits = max(bits, 8) if isinstance(sums.second, Gram) else bits  # a sketch is one, too
     _check_bits(bits, second_bits, kind)
     counts = sums.counts.numpy().astype("<f4")
     if float(counts.max(initial=0)) > _MAX_COUNT:
         raise PayloadError(f"a class has more than {_MAX_COUNT:,} samples")
-    means = _pack_rows(list(sums.means.numpy()[counts > 0]), bits)
-    rows, residual = _rows_of(sums)
+    if isinstance(sums.second, Centres):  # class means follow from them
+        rows, before = list(sums.second.rows.numpy()), _pack_centres(sums.second)
+    else:
+        rows, before = _rows_of(sums), _pack_rows(list(sums.means.numpy()[counts > 0]), bits)
     layout = _Layout(
         kind=kind,
         bits=bits,
         second_bits=second_bits,
         classes=len(sums.counts),
         dimensions=sums.dimensions,
-        rows=len(rows),
-        residual=residual,
+        rows=sums.second.seed if isinstance(sums.second, Sketch) else len(rows),
+        residual=sums.second.residual if isinstance(sums.second, Factor | Centres) else 0.0,
         digest=_digest(sums.class_names, sums.backbone),
     )
-    return b"".join([layout.pack(), counts.tobytes(), means, _pack_rows(rows, second_bits)])
+    return b"".join([layout.pack(), counts.tobytes(), before, _pack_rows(rows, second_bits)])
 
 
 def decode_sums(payload: bytes, class_names: Sequence[str], dimensions: int, backbone: str = "") -> FeatureSums:
@@ -102,13 +109,23 @@ def decode_sums(payload: bytes, class_names: Sequence[str], dimensions: int, bac
     counts = np.frombuffer(reader.take(4 * layout.classes), "<f4").astype(np.float64)
     if not (np.isfinite(counts).all() and (counts >= 0).all()):
         raise PayloadError("feature sums: counts must be finite and not negative")
-    means = np.zeros((layout.classes, dimensions))
+    size = layout.dimensions
+    means = np.zeros((layout.classes, size))
     present = np.flatnonzero(counts > 0)
-    means[present] = reader.rows([dimensions] * len(present), layout.bits).reshape(len(present), dimensions)
-    second = _read_second(reader, layout)
+    second: Second | None
+    if _KINDS[layout.kind] is Centres:
+        second = _read_centres(reader, layout, counts)
+        weighted = second.rows * second.counts[:, None]
+        sums = torch.from_numpy(means).index_add(0, second.labels, weighted).numpy()
+        means[present] = sums[present] / counts[present, None]
+    else:
+        means[present] = reader.rows([size] * len(present), layout.bits).reshape(len(present), size)
+        second = _read_second(reader, layout)
     reader.end()
     if isinstance(second, Gram):  # around the means as they arrived, so that their rounding is not scatter
-        second = Gram(second.matrix + torch.from_numpy(means.T @ (means * counts[:, None])))
+        second = replace(second, matrix=second.matrix + torch.from_numpy(means.T @ (means * counts[:, None])))
+    if isinstance(second, Sketch):
+        second = replace(second, size=dimensions)
     return FeatureSums(torch.from_numpy(counts), torch.from_numpy(means), second, tuple(class_names), backbone)
 
 
@@ -150,28 +167,48 @@ def decode_head(payload: bytes, class_names: Sequence[str], dimensions: int, bac
 
 
 def encoded_size(
-    classes: int, dimensions: int, kind: type[Second] | None, rows: int, bits: int, second_bits: int
+    classes: int,
+    dimensions: int,
+    kind: type[Second] | None = None,
+    bits: int = 8,
+    second_bits: int = 8,
+    *,
+    rows: int = 0,
+    present: int | None = None,
 ) -> int:
-    """Bytes of encoded sums with all classes present; ``rows`` counts those of a :class:`Factor`."""
+    """Bytes of encoded sums of ``classes`` classes.
+
+    Args:
+        classes: of the data.
+        dimensions: of features, behind a projection if there is one.
+        kind: of second moments; None for means alone.
+        bits, second_bits: as of :func:`encode_sums`.
+        rows: directions of a :class:`~fedcl_distill.features.sums.Factor`, or centres of all classes together.
+        present: classes that have a sample; None takes all.
+    """
+    means = classes if present is None else present
     lengths: dict[type[Second] | None, list[int]] = {
         None: [],
         Factor: [dimensions] * rows,
         Gram: _matrix_rows(dimensions),
+        Sketch: _matrix_rows(dimensions),
         Squares: [dimensions] * classes,
+        Centres: [dimensions] * rows,
     }
-    second = sum(_row_bytes(length, second_bits) for length in lengths[kind])
-    return _HEADER.size + 4 * classes + classes * _row_bytes(dimensions, bits) + second
+    second = sum(row_bytes(length, second_bits) for length in lengths[kind])
+    first = rows * _CENTRE.size if kind is Centres else means * row_bytes(dimensions, bits) if dimensions else 0
+    return _HEADER.size + 4 * classes + first + second
 
 
 def _check_bits(bits: int, second_bits: int, kind: int) -> None:
     for what, given in (("bits", bits), ("second_bits", second_bits)):
         if given not in BITS:
             raise SettingsError(f"feature sums: {what} must be one of {BITS}, got {given!r}")
-    if _KINDS[kind] is Gram and second_bits not in _MATRIX_BITS:
+    if _KINDS[kind] in (Gram, Sketch) and second_bits not in _MATRIX_BITS:
         raise SettingsError(f"a whole matrix needs second_bits out of {_MATRIX_BITS}, got {second_bits}")
 
 
-def _rows_of(sums: FeatureSums) -> tuple[list[Floats], float]:
+def _rows_of(sums: FeatureSums) -> list[Floats]:
     """Second moments as rows.
 
     Of a whole matrix these are deviations within classes, and correlations below the diagonal: they are all of one
@@ -179,17 +216,40 @@ def _rows_of(sums: FeatureSums) -> tuple[list[Floats], float]:
     """
     second = sums.second
     if second is None:
-        return [], 0.0
+        return []
     if isinstance(second, Factor):
-        return list(second.rows.numpy()), second.residual
+        return list(second.rows.numpy())
     if isinstance(second, Squares):
-        return list(second.squares.numpy()), 0.0
+        return list(second.squares.numpy())
     scatter = within_scatter(sums)
     assert isinstance(scatter, Tensor)
     deviations = scatter.diagonal().clamp(min=0).sqrt()
     inverse = torch.where(deviations > 0, 1 / deviations, torch.zeros_like(deviations))
     correlations = (scatter * inverse[:, None] * inverse).clamp(-1, 1).numpy()
-    return [deviations.numpy(), *(row[:index] for index, row in enumerate(correlations) if index)], 0.0
+    return [deviations.numpy(), *(row[:index] for index, row in enumerate(correlations) if index)]
+
+
+def _pack_centres(second: Centres) -> bytes:
+    pairs = zip(second.labels.tolist(), second.counts.tolist(), strict=True)
+    return b"".join(_CENTRE.pack(label, count) for label, count in pairs)
+
+
+def _read_centres(reader: _Reader, layout: _Layout, counts: Floats) -> Centres:
+    """Centres whose counts are those of their classes."""
+    pairs = list(_CENTRE.iter_unpack(reader.take(_CENTRE.size * layout.rows)))
+    labels = np.array([label for label, _ in pairs], np.int64)
+    sizes = np.array([count for _, count in pairs], np.float64)
+    if labels.size and not (np.diff(labels, prepend=0) >= 0).all():
+        raise PayloadError("feature sums: centres are not in order of class")
+    if not (np.isfinite(sizes).all() and (sizes > 0).all() and labels.max(initial=0) < layout.classes):
+        raise PayloadError("feature sums: a centre stands for a class or a number of samples that cannot be")
+    together = np.bincount(labels, sizes, minlength=layout.classes)
+    if not np.allclose(together, counts, rtol=1e-4, atol=0):
+        raise PayloadError("feature sums: centres of a class stand for more or fewer samples than it has")
+    rows = reader.rows([layout.dimensions] * layout.rows, layout.second_bits).reshape(layout.rows, layout.dimensions)
+    if not 0 <= layout.residual < math.inf:
+        raise PayloadError("feature sums: the residual must be finite and not negative")
+    return Centres(torch.from_numpy(rows), torch.from_numpy(labels), torch.from_numpy(sizes), layout.residual)
 
 
 def _read_second(reader: _Reader, layout: _Layout) -> Second | None:
@@ -209,7 +269,8 @@ def _read_second(reader: _Reader, layout: _Layout) -> Second | None:
     deviations, correlations = values[:size], np.zeros((size, size))
     correlations[np.tril_indices(size, -1)] = values[size:]
     correlations += correlations.T + np.eye(size)
-    return Gram(torch.from_numpy(correlations * deviations[:, None] * deviations))
+    matrix = torch.from_numpy(correlations * deviations[:, None] * deviations)
+    return Sketch(matrix, seed=layout.rows) if kind is Sketch else Gram(matrix)
 
 
 def _matrix_rows(size: int) -> list[int]:
@@ -226,7 +287,10 @@ def _read_layout(payload: bytes, class_names: Sequence[str], dimensions: int, ba
     layout = _Layout(kind, bits, second_bits, classes, size, rows, residual, digest)
     if layout.kind >= len(_KINDS) or layout.bits not in BITS or layout.second_bits not in BITS:
         raise PayloadError("feature sums: unknown kind or bits")
-    if layout.classes != len(class_names) or layout.dimensions != dimensions:
+    fits = layout.dimensions == dimensions
+    if _KINDS[layout.kind] is Sketch:
+        fits = 0 < layout.dimensions < dimensions
+    if layout.classes != len(class_names) or not fits:
         raise PayloadError(
             f"feature sums of {layout.classes} classes and {layout.dimensions} dimensions, expected "
             f"{len(class_names)} and {dimensions}"
@@ -241,7 +305,8 @@ def _digest(class_names: Sequence[str], backbone: str) -> bytes:
     return hashlib.sha256("\0".join([backbone, *class_names]).encode()).digest()[:8]
 
 
-def _row_bytes(length: int, bits: int) -> int:
+def row_bytes(length: int, bits: int) -> int:
+    """Bytes of a row of so many values in so many bits each, with its scale."""
     if bits == 32:
         return 4 * length
     return 4 + (2 * length if bits == 16 else packed_bytes(length, bits) if bits < 8 else length)
@@ -276,7 +341,7 @@ class _Reader:
 
     def rows(self, lengths: Sequence[int], bits: int) -> Floats:
         """float64: all rows, one after the other; what is missing is found before anything is made."""
-        needed = sum(_row_bytes(length, bits) for length in lengths)
+        needed = sum(row_bytes(length, bits) for length in lengths)
         if needed > len(self._payload) - self._at:
             raise PayloadError("feature sums: the payload is cut")
         found = [self._row(length, bits) for length in lengths]
@@ -294,7 +359,7 @@ class _Reader:
             return np.frombuffer(self.take(4 * length), "<f4").astype(np.float64)
         half = 2 ** (bits - 1) - 1
         scale = float(np.frombuffer(self.take(4), "<f4")[0])
-        raw = self.take(_row_bytes(length, bits) - 4)
+        raw = self.take(row_bytes(length, bits) - 4)
         packed = np.frombuffer(raw, "<u2" if bits == 16 else np.uint8)
         codes = unpack(packed, bits, length) if bits < 8 else packed
         if codes.max(initial=0) > 2 * half or scale < 0:

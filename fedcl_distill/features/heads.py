@@ -7,7 +7,7 @@ features it is.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
@@ -15,11 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedcl_distill.errors import DataError, DivergenceError
-from fedcl_distill.features.sums import Factor, FeatureSums, Gram, Squares, within_scatter
+from fedcl_distill.features.sums import Centres, Factor, FeatureSums, Sketch, Squares, second_moments, within_scatter
 from fedcl_distill.registry import Registry
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.settings import Count, NonNegative, Positive, Range, settings
 
+Shrinkage = Literal["oas"] | Annotated[float, Range(ge=0, le=1)]
+"""A share in [0, 1] of the identity, or "oas" for the rule that has no setting."""
 _MIN_VARIANCE = 1e-12
 _RELATIVE_FLOOR = 1e-9  # of the mean variance: keeps matrices of full rank where some features do not vary
 _TOLERANCE = 1e-9
@@ -123,7 +125,7 @@ class LDA:
         priors: "uniform" takes all classes as equally frequent, "empirical" as frequent as they were.
     """
 
-    shrinkage: Literal["oas"] | Annotated[float, Range(ge=0, le=1)] = "oas"
+    shrinkage: Shrinkage = "oas"
     priors: Literal["uniform", "empirical"] = "uniform"
 
     def fit(self, sums: FeatureSums) -> Head:
@@ -192,7 +194,7 @@ class Ridge:
 
     def fit(self, sums: FeatureSums) -> Head:
         _require_samples(sums)
-        gram = _uncentred(sums)
+        gram = second_moments(sums)
         weight = torch.ones_like(sums.counts) if self.balance else sums.counts
         targets = sums.means * weight[:, None]
         gram = gram.clone()
@@ -214,6 +216,8 @@ class NaiveBayes:
 
     def fit(self, sums: FeatureSums) -> Head:
         _require_samples(sums)
+        if isinstance(sums.second, Sketch):
+            raise DataError("behind a projection, features are not independent: naive Bayes needs them as they are")
         variances = _variances(sums)
         variances = variances + self.smoothing * float(variances.max()) + _MIN_VARIANCE
         precision = 1 / variances
@@ -239,8 +243,16 @@ class Logistic:
     seed: int = 0
 
     def fit(self, sums: FeatureSums) -> Head:
-        """Fitted to draws from a Gaussian for each class (Beitollahi et al. 2024, FedPFT, with one component)."""
+        """Fitted to draws from a Gaussian for each class (Beitollahi et al. 2024, FedPFT, with one component).
+
+        Of cluster centres, it is fitted to these, each as often as it weighs.
+        """
         _require_samples(sums)
+        if isinstance(sums.second, Centres):
+            centres = sums.second
+            return self.fit_samples(
+                centres.rows, centres.labels, sums.class_names, weights=centres.counts, backbone=sums.backbone
+            )
         deviations = _variances(sums).clamp(min=0).sqrt()
         features, labels = [], []
         for label in torch.nonzero(sums.counts).flatten().tolist():
@@ -248,7 +260,8 @@ class Logistic:
             features.append(sums.means[label].float() + noise * deviations[label].float())
             labels.append(torch.full((self.draws,), label))
         drawn, classes = torch.cat(features), torch.cat(labels)
-        return self.fit_samples(drawn, classes, sums.class_names, backbone=sums.backbone)
+        head = self.fit_samples(drawn, classes, sums.class_names, backbone=sums.backbone)
+        return head if not isinstance(sums.second, Sketch) else replace(head, weight=_lifted(sums, head.weight))
 
     def fit_samples(
         self,
@@ -304,19 +317,6 @@ class Logistic:
 HEADS.register("logistic")(Logistic)
 
 
-def _uncentred(sums: FeatureSums) -> Tensor:
-    """Σ x xᵀ, float64 (d, d)."""
-    if isinstance(sums.second, Gram):
-        return sums.second.matrix
-    between = sums.means.T @ (sums.means * sums.counts[:, None])
-    scatter = within_scatter(sums)
-    if isinstance(scatter, Factor):
-        within = scatter.rows.T @ scatter.rows
-        within.diagonal().add_(scatter.floor)
-        scatter = within
-    return between + scatter
-
-
 def _variances(sums: FeatureSums) -> Tensor:
     """float64 (C, d): variances of each class, or pooled ones where sums know no others."""
     if isinstance(sums.second, Squares):
@@ -333,7 +333,12 @@ def _variances(sums: FeatureSums) -> Tensor:
 def _head(sums: FeatureSums, weight: Tensor, bias: Tensor, precision: Tensor | None = None) -> Head:
     bias = bias.masked_fill(sums.counts == 0, -torch.inf)
     rounded = None if precision is None else precision.float()
-    return Head(weight.float(), bias.float(), sums.class_names, sums.backbone, rounded)
+    return Head(_lifted(sums, weight), bias.float(), sums.class_names, sums.backbone, rounded)
+
+
+def _lifted(sums: FeatureSums, weight: Tensor) -> Tensor:
+    """float32 (C, d): ``weight`` as it applies to features that no projection was applied to."""
+    return (sums.second.lift(weight.double()) if isinstance(sums.second, Sketch) else weight).float()
 
 
 def _require_samples(sums: FeatureSums) -> None:

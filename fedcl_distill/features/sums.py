@@ -5,22 +5,20 @@ the same head however samples are divided over clients (Fanì et al. 2024, Fed3R
 2023, FedNCM), without training at a client and without a setting to tune.
 
 Second moments are what costs bytes: a whole matrix has d² values and is often larger than the data that it sums. So
-there are several ways to keep them (:class:`Means`, :class:`LowRank`, :class:`Diagonal`, :class:`Full`).
+there are several ways to keep them: see :mod:`fedcl_distill.features.storages`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DataError
-from fedcl_distill.registry import Registry
-from fedcl_distill.settings import Count, settings
+from fedcl_distill.seeding import generator_for
 
 _EPSILON = 1e-12
 
@@ -73,7 +71,7 @@ class Factor:
         apart = weights[:, None] * (means[0][shared] - means[1][shared])
         rows = torch.cat([self.rows, other.rows, apart])
         if len(rows) > rows.shape[1]:
-            rows = _compact(rows)
+            rows = compacted(rows)
         return Factor(rows, self.residual + other.residual)
 
 
@@ -112,61 +110,76 @@ class Squares:
         return Squares(self.squares + other.squares)
 
 
-@runtime_checkable
-class Storage(Protocol):
-    """Which second moments are kept."""
+@dataclass(frozen=True, eq=False)
+class Sketch(Gram):
+    """All second moments of features behind a random projection: ``matrix`` = Σ Px (Px)ᵀ, float64 (k, k).
 
-    def second(self, features: Tensor, labels: Tensor, weights: Tensor, means: Tensor) -> Second | None:
-        """Second moments of float64 (n, d) features with int64 (n,) labels and float64 (n,) weights."""
-        ...
-
-
-STORAGES: Registry[Storage] = Registry("storage of feature sums", "fedcl_distill.feature_storages", Storage)
-"""How second moments are kept, by name."""
-
-
-@STORAGES.register("means")
-@settings
-class Means:
-    """Class means alone (FedNCM, Legate et al. 2023; SimpleCIL, Zhou et al. 2024): the fewest bytes."""
-
-    def second(self, features: Tensor, labels: Tensor, weights: Tensor, means: Tensor) -> None:
-        return None
-
-
-@STORAGES.register("low-rank")
-@settings
-class LowRank:
-    """The ``rank`` largest directions of the scatter within classes, pooled over classes.
+    Class means are behind the same projection.
 
     Attributes:
-        rank: vectors that are kept; never more than samples or dimensions.
+        size: d, of features before it.
+        seed: names the projection.
     """
 
-    rank: Count = 8
+    size: int = 0
+    seed: int = 0
 
-    def second(self, features: Tensor, labels: Tensor, weights: Tensor, means: Tensor) -> Factor:
-        centred = (features - means[labels]) * weights.sqrt()[:, None]
-        return _truncated(centred, self.rank)
+    def add(self, other: Second, means: tuple[Tensor, Tensor], counts: tuple[Tensor, Tensor]) -> Sketch:
+        """Their sum."""
+        if not isinstance(other, Sketch) or (self.size, self.seed) != (other.size, other.seed):
+            raise DataError("sums behind a projection add up with those behind the same one alone")
+        return replace(self, matrix=self.matrix + other.matrix)
+
+    def seen(self, rows: Tensor) -> Tensor:
+        """(n, k): float64 (n, d) behind the projection."""
+        return rows @ projection(self.size, len(self.matrix), self.seed)
+
+    def lift(self, rows: Tensor) -> Tensor:
+        """(n, d): what ``rows`` (n, k), applied to projected features, are when applied to features themselves."""
+        return rows @ projection(self.size, len(self.matrix), self.seed).T
 
 
-@STORAGES.register("diagonal")
-@settings
-class Diagonal:
-    """A variance for each class and feature (FedPFT with one component, Beitollahi et al. 2024)."""
+@dataclass(frozen=True, eq=False)
+class Centres:
+    """Cluster centres of each class: what their scatter around the class's mean leaves out is known by its trace.
 
-    def second(self, features: Tensor, labels: Tensor, weights: Tensor, means: Tensor) -> Squares:
-        squares = torch.zeros_like(means)
-        return Squares(squares.index_add_(0, labels, features.square() * weights[:, None]))
+    Attributes:
+        rows: float64 (m, d), in order of class.
+        labels: int64 (m,): the class of each.
+        counts: float64 (m,): samples that each stands for.
+        residual: trace of the scatter around centres.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    counts: Tensor
+    residual: float = 0.0
+
+    @property
+    def values(self) -> int:
+        return self.rows.numel() + 2 * len(self.rows) + 1
+
+    def add(self, other: Second, means: tuple[Tensor, Tensor], counts: tuple[Tensor, Tensor]) -> Centres:
+        """All of both."""
+        if not isinstance(other, Centres):
+            raise DataError("cluster centres add up with cluster centres alone")
+        labels = torch.cat([self.labels, other.labels])
+        order = labels.argsort(stable=True)
+        rows, sizes = torch.cat([self.rows, other.rows]), torch.cat([self.counts, other.counts])
+        return Centres(rows[order], labels[order], sizes[order], self.residual + other.residual)
+
+    def factor(self, means: Tensor) -> Factor:
+        """The scatter within classes that centres know of, around ``means`` (C, d)."""
+        apart = self.counts.sqrt()[:, None] * (self.rows - means[self.labels])
+        return Factor(compacted(apart) if len(apart) > apart.shape[1] else apart, self.residual)
 
 
-@STORAGES.register("full")
-@settings
-class Full:
-    """The whole matrix Σ x xᵀ (Fed3R, Fanì et al. 2024; AFL, He et al. 2025; FedCGS, Guan et al. 2025): exact."""
-
-    def second(self, features: Tensor, labels: Tensor, weights: Tensor, means: Tensor) -> Gram:
-        return Gram(features.T @ (features * weights[:, None]))
+@lru_cache(maxsize=4)
+def projection(size: int, count: int, seed: int) -> Tensor:
+    """float64 (size, count): orthonormal columns in random directions, the same for whoever knows the seed."""
+    drawn = torch.randn(size, count, generator=generator_for(seed, "projection"), dtype=torch.float64)
+    directions: Tensor = torch.linalg.qr(drawn).Q
+    return directions
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,11 +237,13 @@ class FeatureSums:
         return len(self.counts) + present * self.dimensions + (0 if self.second is None else self.second.values)
 
     def __add__(self, other: FeatureSums) -> FeatureSums:
-        """Both together.
+        """Both together; a whole matrix and one of low rank give a whole one.
 
         Raises:
             DataError: they differ in classes, dimensions, backbone or storage.
         """
+        if {type(self.second), type(other.second)} == {Factor, Gram}:
+            return self.whole() + other.whole()
         self._check_alike(other)
         counts = self.counts + other.counts
         weights = torch.where(counts > 0, other.counts / counts.clamp(min=_EPSILON), torch.zeros_like(counts))
@@ -242,12 +257,12 @@ class FeatureSums:
         """Without ``other``: a client that leaves takes its samples along, exactly (unlearning).
 
         Raises:
-            DataError: they differ in kind, ``other`` counts more than there is, or sums are of low rank: a sum of
-                truncated scatters is truncated no further, so keep each client's sums and add up those that stay.
+            DataError: they differ in kind, ``other`` counts more than there is, or they keep directions or centres,
+                of which there is no difference: keep each client's sums and add up those that stay.
         """
         self._check_alike(other)
-        if isinstance(self.second, Factor):
-            raise DataError("sums of low rank cannot be subtracted; add up the sums of those that stay")
+        if isinstance(self.second, Factor | Centres):
+            raise DataError("sums of low rank, or of centres, cannot be subtracted; add up the sums of those that stay")
         counts = self.counts - other.counts
         if bool((counts < -1e-6 * (1 + self.counts)).any()):
             raise DataError("more samples are subtracted than there are")
@@ -256,10 +271,31 @@ class FeatureSums:
         means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=_EPSILON)[:, None], torch.zeros_like(sums))
         second: Second | None = None
         if isinstance(self.second, Gram) and isinstance(other.second, Gram):
-            second = Gram(self.second.matrix - other.second.matrix)
+            second = replace(self.second, matrix=self.second.matrix - other.second.matrix)
         elif isinstance(self.second, Squares) and isinstance(other.second, Squares):
             second = Squares(self.second.squares - other.second.squares)
         return replace(self, counts=counts, means=means, second=second)
+
+    def whole(self) -> FeatureSums:
+        """The same with all second moments as one matrix.
+
+        Raises:
+            DataError: means alone say nothing of them.
+        """
+        return replace(self, second=Gram(second_moments(self)))
+
+    def truncated(self, rank: int) -> FeatureSums:
+        """The same with the ``rank`` largest directions of the scatter within classes: a memory that does not grow.
+
+        Raises:
+            DataError: means alone say nothing of it.
+        """
+        scatter = within_scatter(self)
+        if isinstance(scatter, Tensor):
+            energies, vectors = torch.linalg.eigh(scatter)
+            scatter = Factor(energies.clamp(min=0).sqrt()[:, None] * vectors.T)
+        cut = truncated(scatter.rows, rank)
+        return replace(self, second=Factor(cut.rows, cut.residual + scatter.residual))
 
     def _check_alike(self, other: FeatureSums) -> None:
         for what in ("class_names", "dimensions", "backbone"):
@@ -267,54 +303,6 @@ class FeatureSums:
                 raise DataError(f"feature sums differ in {what}: {getattr(self, what)!r}, {getattr(other, what)!r}")
         if type(self.second) is not type(other.second):
             raise DataError("feature sums differ in how second moments are kept")
-
-
-def measure(
-    features: Tensor,
-    labels: Tensor,
-    class_names: Sequence[str],
-    storage: Storage | str = "full",
-    *,
-    weights: Tensor | None = None,
-    backbone: str = "",
-) -> FeatureSums:
-    """The sums of labelled features.
-
-    Args:
-        features: float (n, d).
-        labels: int64 (n,) classes.
-        class_names: one name a class.
-        storage: which second moments are kept: "means", "low-rank:rank=8", "diagonal" or "full".
-        weights: float (n,), positive: how many samples each one stands for; None counts each once.
-        backbone: fingerprint of what made the features.
-
-    Raises:
-        DataError: shapes do not fit, or values are not finite.
-    """
-    if features.ndim != 2 or labels.shape != (len(features),):
-        raise DataError(f"features must be (n, d) with (n,) labels, got {tuple(features.shape)}, {tuple(labels.shape)}")
-    features = features.double()
-    if not torch.isfinite(features).all():
-        raise DataError("features hold NaN or infinity")
-    each = torch.ones(len(features), dtype=torch.float64) if weights is None else weights.double()
-    if each.shape != (len(features),) or bool((each <= 0).any()):
-        raise DataError(f"{len(features)} features need as many positive weights")
-    classes = len(class_names)
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise DataError(f"labels span [{int(labels.min())}, {int(labels.max())}], expected [0, {classes - 1}]")
-    counts = torch.zeros(classes, dtype=torch.float64).index_add_(0, labels, each)
-    sums = torch.zeros(classes, features.shape[1], dtype=torch.float64)
-    sums.index_add_(0, labels, features * each[:, None])
-    means = sums / counts.clamp(min=_EPSILON)[:, None]
-    second = STORAGES.build(storage).second(features, labels, each, means)
-    return FeatureSums(counts, means, second, tuple(class_names), backbone)
-
-
-def measure_data(data: LabelledData, storage: Storage | str = "full", *, backbone: str = "") -> FeatureSums:
-    """:func:`measure` of feature vectors in unit values."""
-    if data.is_image:
-        raise DataError(f"{data.name} holds images; put them through a backbone first")
-    return measure(data.unit(), data.labels, data.class_names, storage, backbone=backbone)
 
 
 def within_scatter(sums: FeatureSums) -> Tensor | Factor:
@@ -325,6 +313,8 @@ def within_scatter(sums: FeatureSums) -> Tensor | Factor:
     """
     if isinstance(sums.second, Factor):
         return sums.second
+    if isinstance(sums.second, Centres):
+        return sums.second.factor(sums.means)
     if isinstance(sums.second, Gram):
         return sums.second.matrix - sums.means.T @ (sums.means * sums.counts[:, None])
     if isinstance(sums.second, Squares):
@@ -333,7 +323,24 @@ def within_scatter(sums: FeatureSums) -> Tensor | Factor:
     raise DataError("sums that keep class means alone say nothing of the scatter within classes")
 
 
-def _truncated(centred: Tensor, rank: int) -> Factor:
+def second_moments(sums: FeatureSums) -> Tensor:
+    """Σ x xᵀ, float64 (d, d).
+
+    Raises:
+        DataError: means alone say nothing of it.
+    """
+    if isinstance(sums.second, Gram):
+        return sums.second.matrix
+    between = sums.means.T @ (sums.means * sums.counts[:, None])
+    scatter = within_scatter(sums)
+    if isinstance(scatter, Factor):
+        within = scatter.rows.T @ scatter.rows
+        within.diagonal().add_(scatter.floor)
+        scatter = within
+    return between + scatter
+
+
+def truncated(centred: Tensor, rank: int) -> Factor:
     """The largest directions of (n, d) deviations, and what is left as a multiple of the identity."""
     count, dimensions = centred.shape
     # The smaller of both Gram matrices has all that is needed; an SVD of the whole takes ten times as long.
@@ -348,7 +355,7 @@ def _truncated(centred: Tensor, rank: int) -> Factor:
     return Factor(_signed(kept), max(0.0, residual))
 
 
-def _compact(rows: Tensor) -> Tensor:
+def compacted(rows: Tensor) -> Tensor:
     """At most d rows with the same ``rows.T @ rows``."""
     energies, vectors = torch.linalg.eigh(rows.T @ rows)
     return _signed((energies.clamp(min=0).sqrt()[:, None] * vectors.T).flip(0))

@@ -1,18 +1,10 @@
 """Published methods as presets of the engine, and the core sets they are compared with."""
 
-from fedcl_distill.methods.cafe import cafe
 from fedcl_distill.methods.core_sets import closest_to_mean, forgetting, herding, k_center, random
-from fedcl_distill.methods.dc import dc, dcc, dsa
-from fedcl_distill.methods.dd import dd, label_distillation
-from fedcl_distill.methods.dm import dm
-from fedcl_distill.methods.frepo import frepo
-from fedcl_distill.methods.idc import accdd, idc
-from fedcl_distill.methods.it_gan import it_gan
-from fedcl_distill.methods.kip import kip
-from fedcl_distill.methods.mtt import mtt, mtt_pruned, tesla
-from fedcl_distill.methods.ncfm import ncfm
-from fedcl_distill.methods.private_statistics import private_statistics
-from fedcl_distill.methods.psg import psg
+from fedcl_distill.methods.distribution import cafe, dm, it_gan, ncfm
+from fedcl_distill.methods.gradients import accdd, dc, dcc, dsa, idc
+from fedcl_distill.methods.performance import dd, frepo, kip, label_distillation, rfad, rtp
+from fedcl_distill.methods.private import private_statistics, psg
 from fedcl_distill.methods.registry import (
     CORE_SET,
     METHODS,
@@ -26,8 +18,7 @@ from fedcl_distill.methods.registry import (
     variant_of,
     with_objective,
 )
-from fedcl_distill.methods.rfad import rfad
-from fedcl_distill.methods.rtp import rtp
+from fedcl_distill.methods.trajectories import mtt, mtt_pruned, tesla
 
 __all__ = [
     "CORE_SET",

@@ -1,9 +1,16 @@
 """Sources of networks: through which networks an objective looks at both sides."""
 
-from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler, NetworkSource
+from fedcl_distill.network_sources.base import (
+    AroundNetwork,
+    DrawnNetwork,
+    FreshEnsemble,
+    FreshRandom,
+    NetworkSampler,
+    NetworkSource,
+    NoNetwork,
+)
 from fedcl_distill.network_sources.experts import ExpertTrajectories, GivenTrajectory
 from fedcl_distill.network_sources.pools import Interpolated, OnlinePool, PretrainedPool
-from fedcl_distill.network_sources.simple import AroundNetwork, FreshEnsemble, FreshRandom, NoNetwork
 from fedcl_distill.network_sources.trained import TrainedOnReal, TrainedOnSynthetic, WatchedTraining
 
 __all__ = [

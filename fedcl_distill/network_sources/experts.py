@@ -22,8 +22,7 @@ from fedcl_distill.context import SetupContext
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.files import write_atomically
-from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler, NetworkSource
-from fedcl_distill.network_sources.simple import digest_of
+from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler, NetworkSource, digest_of
 from fedcl_distill.networks import (
     Architecture,
     ArchitectureLike,

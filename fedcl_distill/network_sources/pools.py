@@ -13,9 +13,7 @@ from torch import Tensor
 from fedcl_distill.augmentation import Augmentation, Transform, augmentation_for
 from fedcl_distill.context import SetupContext, SyntheticBatch
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import micro_batches
-from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler, NetworkSource
-from fedcl_distill.network_sources.simple import perturbed
+from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler, NetworkSource, perturbed
 from fedcl_distill.networks import (
     Architecture,
     ArchitectureLike,
@@ -24,6 +22,7 @@ from fedcl_distill.networks import (
     architecture_for,
     as_architecture,
 )
+from fedcl_distill.networks.base import micro_batches
 from fedcl_distill.optimisers import Optimiser, check_optimiser
 from fedcl_distill.registry import Plain
 from fedcl_distill.seeding import derive_seed, generator_for

@@ -14,11 +14,10 @@ from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Augmentation, NoAugmentation, Transform, augmentation_for, cutmix
 from fedcl_distill.context import RealSampler, SetupContext, SyntheticBatch
-from fedcl_distill.micro_batches import micro_batches
-from fedcl_distill.network_sources.base import DrawnNetwork, NetworkSampler, NetworkSource
+from fedcl_distill.network_sources.base import DrawnNetwork, FreshRandom, NetworkSampler, NetworkSource
 from fedcl_distill.network_sources.pools import Episode
-from fedcl_distill.network_sources.simple import FreshRandom
 from fedcl_distill.networks import ArchitectureLike, Learning, Network, as_architecture
+from fedcl_distill.networks.base import micro_batches
 from fedcl_distill.optimisers import SGD, Optimiser, build_optimiser, check_optimiser
 from fedcl_distill.registry import Plain
 from fedcl_distill.seeding import derive_seed, generator_for

@@ -10,12 +10,11 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.networks.base import Network, Points
+from fedcl_distill.networks.base import Network, Points, tensors_of, trial_inputs
 from fedcl_distill.registry import qualified_name
-from fedcl_distill.seeding import generator_for, global_states, isolated_rng
+from fedcl_distill.seeding import global_states, isolated_rng
 
 _TIMM = ("forward_features", "forward_head", "get_classifier", "num_features")
 _TOLERANCE = 1e-3  # of a sample's logits, relative to the largest, between a batch and the sample alone
@@ -135,7 +134,7 @@ def trial(name: str, module: nn.Module, points: Points, sample_shape: tuple[int,
     if next(module.parameters(), None) is None:
         raise SettingsError(f"network {name} has no weights")
     device = next(iter([*module.parameters(), *module.buffers()])).device
-    inputs = _noise(sample_shape, device)
+    inputs = trial_inputs(sample_shape, device)
     buffers = [(one, one.clone()) for one in module.buffers()]
     random = _trains(name, module, inputs, num_classes)
     for buffer, before in buffers:
@@ -175,27 +174,9 @@ def adapted(module: nn.Module, sample_shape: tuple[int, ...], num_classes: int |
     with isolated_rng(0), torch.no_grad():
         tried = copy.deepcopy(module).eval()
         if num_classes is None:
-            logits = _run(name, tried, _noise(sample_shape, next(_tensors(tried)).device))
+            logits = _run(name, tried, trial_inputs(sample_shape, next(tensors_of(tried)).device))
             num_classes = logits.shape[-1] if isinstance(logits, Tensor) and logits.ndim else 0
         return AdaptedNetwork(module, trial(name, tried, Points(), sample_shape, num_classes))
-
-
-def materialise(module: nn.Module, sample_shape: tuple[int, ...]) -> None:
-    """Let lazy layers find out their shapes and draw their weights, from the global generators."""
-    if any(isinstance(one, UninitializedParameter | UninitializedBuffer) for one in _tensors(module)):
-        with torch.no_grad():
-            module.eval()(_noise(sample_shape, next(_tensors(module)).device))
-        module.train()
-
-
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
-
-
-def _noise(sample_shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """float32 (2, …): standard normal, the same every time."""
-    return torch.randn(2, *sample_shape, generator=generator_for(0, "trial"), device="cpu").to(device)
 
 
 def _run(name: str, module: nn.Module, inputs: Tensor) -> Any:

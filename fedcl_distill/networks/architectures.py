@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import zoo as zoo  # registers the networks of the field
-from fedcl_distill.networks.adapted import AdaptedNetwork, Layout, materialise, trial
-from fedcl_distill.networks.base import NETWORKS, PRECISIONS, Network, Points
+from fedcl_distill.networks.adapted import AdaptedNetwork, Layout, trial
+from fedcl_distill.networks.base import NETWORKS, PRECISIONS, Network, Points, materialise
 from fedcl_distill.registry import describe, parameters_of, parse, qualified_name, to_text
 from fedcl_distill.seeding import derive_seed, isolated_rng
 from fedcl_distill.settings import Count, check_values, hints_of, settings, suggest

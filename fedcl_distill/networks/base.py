@@ -1,7 +1,8 @@
-"""What every network offers: stages that end in an embedding, and a linear classifier on top of it."""
+"""What every network offers: stages, an embedding, a linear classifier; and how many samples pass it at once."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -11,10 +12,59 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.registry import Registry
-from fedcl_distill.seeding import isolated_rng
+from fedcl_distill.seeding import generator_for, isolated_rng
+
+_CPU_VALUES = 32 * 1024  # values of the input; what a network makes of them is some hundred times as large
+
+
+def micro_batch_size(inputs: Tensor) -> int:
+    """Samples of ``inputs`` (n, …) that one pass should take.
+
+    On a CPU, activations that fit its caches make a pass up to twice as fast as those of a whole batch, which are
+    written to memory and read back by every layer; about 32 images of 32×32 pixels are best (ConvNet-3, widths 32 to
+    128). Other devices take everything at once. Results differ by rounding alone, for no layer here mixes samples;
+    whoever trains networks that do (batch norm) asks for the ``whole`` batch.
+    """
+    if inputs.device.type != "cpu":
+        return max(1, len(inputs))
+    return max(16, _CPU_VALUES // math.prod(inputs.shape[1:]))
+
+
+def micro_batches(*tensors: Tensor, whole: bool = False) -> list[tuple[Tensor, ...]]:
+    """``tensors``, of equal length, cut alike into chunks that suit the first; a single one if it must be ``whole``."""
+    if whole:
+        return [tensors]
+    size = micro_batch_size(tensors[0])
+    return list(zip(*(torch.split(tensor, size) for tensor in tensors), strict=True))
+
+
+def as_device(device: str | torch.device) -> torch.device:
+    """The device that ``device`` names; "auto" is a GPU (CUDA, else MPS) where torch finds one, else the CPU.
+
+    Raises:
+        SettingsError: there is no such device, or not on this machine.
+
+    Example:
+        >>> as_device("cpu")
+        device(type='cpu')
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise SettingsError(f"unknown device {device!r}; give 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(found.type)
+    if count is not None and (found.index or 0) >= count:
+        raise SettingsError(
+            f"device {str(device)!r} is not there: torch finds {count} of type {found.type!r}; take 'auto' or 'cpu'"
+        )
+    return found
+
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -198,3 +248,22 @@ def _whole_batches(norms: Sequence[Any]) -> Iterator[None]:
 
 def _keeps(module: nn.Module) -> bool:
     return getattr(module, "running_mean", None) is not None
+
+
+def materialise(module: nn.Module, sample_shape: tuple[int, ...]) -> None:
+    """Let lazy layers find out their shapes and draw their weights, from the global generators."""
+    if any(isinstance(one, UninitializedParameter | UninitializedBuffer) for one in tensors_of(module)):
+        with torch.no_grad():
+            module.eval()(trial_inputs(sample_shape, next(tensors_of(module)).device))
+        module.train()
+
+
+def tensors_of(module: nn.Module) -> Iterator[Tensor]:
+    """Its parameters and buffers."""
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def trial_inputs(sample_shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """float32 (2, …): standard normal, the same every time."""
+    return torch.randn(2, *sample_shape, generator=generator_for(0, "trial"), device="cpu").to(device)

@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from fedcl_distill.augmentation import Draw
 from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import micro_batches
-from fedcl_distill.networks.base import Network
+from fedcl_distill.networks.base import Network, micro_batches
 from fedcl_distill.registry import Registry
 from fedcl_distill.settings import Positive, settings
 

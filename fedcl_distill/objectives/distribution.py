@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import micro_batch_size, micro_batches
+from fedcl_distill.networks.base import micro_batch_size, micro_batches
 from fedcl_distill.objectives.base import MatchContext, Objective, register_objective
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.settings import Count, NonNegative, Positive, settings

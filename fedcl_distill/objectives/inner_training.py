@@ -11,8 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Augmentation, Draw
-from fedcl_distill.micro_batches import micro_batch_size
-from fedcl_distill.networks.base import Network
+from fedcl_distill.networks.base import Network, micro_batch_size
 from fedcl_distill.seeding import generator_for
 
 Weights = tuple[Tensor, ...]

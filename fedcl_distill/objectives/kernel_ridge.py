@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.errors import DivergenceError
-from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import Network
+from fedcl_distill.networks.base import micro_batches
 from fedcl_distill.objectives.base import Learned, MatchContext, Objective, register_objective
 from fedcl_distill.registry import Registry
 from fedcl_distill.settings import Count, Natural, NonNegative, Positive, settings

@@ -14,8 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fedcl_distill.context import RealSampler, SyntheticBatch
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import micro_batches
-from fedcl_distill.networks.base import Network
+from fedcl_distill.networks.base import Network, micro_batches
 from fedcl_distill.objectives.base import MatchContext, Objective
 from fedcl_distill.objectives.gradients import Gradient, GradientMatching
 from fedcl_distill.privacy.noise import NoiseSource

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from fedcl_distill.augmentation import Augmentation, NoAugmentation
 from fedcl_distill.context import RealSampler, SyntheticBatch
-from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import Network, check_weights_alone
+from fedcl_distill.networks.base import micro_batches
 from fedcl_distill.objectives.base import Learned, MatchContext, Objective, register_objective
 from fedcl_distill.objectives.inner_training import Batch, InnerTraining, Student, Weights, weights_of
 from fedcl_distill.registry import Registry

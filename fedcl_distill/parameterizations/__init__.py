@@ -4,16 +4,19 @@ from fedcl_distill.parameterizations.addressing import Addressing
 from fedcl_distill.parameterizations.base import (
     PARAMETERIZATIONS,
     Arrays,
+    FixedPixels,
+    LowRank,
     Parameterization,
+    Pixels,
     Setting,
     Shape,
+    Tiles,
     build_parameterization,
     register_parameterization,
     stored_settings,
 )
 from fedcl_distill.parameterizations.dct import DCT
 from fedcl_distill.parameterizations.generator import GeneratorLatents
-from fedcl_distill.parameterizations.grids import FixedPixels, LowRank, Pixels, Tiles
 
 __all__ = [
     "DCT",

@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
 from fedcl_distill._imports import require
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import DependencyError, PayloadError, SettingsError
+from fedcl_distill.settings import OpenFraction, Positive, Range, checked, settings
 
 DELTA = 1e-5
 
+Epsilon = Positive
+"""Of a guarantee; finite."""
+Delta = OpenFraction
+"""Of a guarantee; far less than one over the number of records."""
 
-@dataclass(frozen=True)
+
+@settings
 class PrivacyTarget:
     """(ε, δ), for one record added or removed.
 
@@ -29,11 +35,8 @@ class PrivacyTarget:
         SettingsError: on construction, if a value is out of range.
     """
 
-    epsilon: float
-    delta: float = DELTA
-
-    def __post_init__(self) -> None:
-        check_target(self.epsilon, self.delta)
+    epsilon: Epsilon
+    delta: Delta = DELTA
 
     def guarantee(
         self, bound: float, *, sampling_rate: float = 1.0, queries: int = 1, seeded: bool = False
@@ -49,17 +52,18 @@ class PrivacyTarget:
         return Guarantee(self.epsilon, self.delta, mechanism, bound, accountant_name(), seeded)
 
 
+_MAX_QUERIES = 10**9
 RESERVE = 1e-3
 """Of ε: what whole noise may differ from rounded Gaussian noise, in each release on a grid."""
 
 KEY = "privacy"
 """Where provenance holds a guarantee."""
 
-UNIT, NEIGHBOURS = "record", "add or remove one"
-_MAX_QUERIES = 10**9
+UNIT: Final = "record"
+NEIGHBOURS: Final = "add or remove one"
 
 
-@dataclass(frozen=True)
+@settings
 class Mechanism:
     """Gaussian noise on sums of bounded vectors, ``queries`` times.
 
@@ -72,18 +76,9 @@ class Mechanism:
         SettingsError: on construction, if a value is out of range.
     """
 
-    noise_multiplier: float
-    sampling_rate: float = 1.0
-    queries: int = 1
-
-    def __post_init__(self) -> None:
-        if type(self.queries) is not int or not 1 <= self.queries <= _MAX_QUERIES:
-            raise SettingsError(f"privacy: queries must be an integer in [1, {_MAX_QUERIES}], got {self.queries!r}")
-        if not _positive(self.noise_multiplier) or not _positive(self.sampling_rate) or self.sampling_rate > 1:
-            raise SettingsError(
-                "privacy: noise_multiplier must be positive and sampling_rate in (0, 1], "
-                f"got {self.noise_multiplier!r} and {self.sampling_rate!r}"
-            )
+    noise_multiplier: Positive
+    sampling_rate: Annotated[float, Range(gt=0, le=1)] = 1.0
+    queries: Annotated[int, Range(ge=1, le=_MAX_QUERIES)] = 1
 
     def __str__(self) -> str:
         plain = f"Gaussian noise of {self.noise_multiplier:.3g} sensitivities"
@@ -92,7 +87,7 @@ class Mechanism:
         return f"{plain}, {self.queries:,} times on a Poisson sample at rate {self.sampling_rate:.3g}"
 
 
-@dataclass(frozen=True)
+@settings
 class Guarantee:
     """(ε, δ)-differential privacy (Dwork et al. 2006) of what was released, in the unit of one record.
 
@@ -111,21 +106,14 @@ class Guarantee:
         SettingsError: on construction, if a value is out of range.
     """
 
-    epsilon: float
-    delta: float
+    epsilon: Epsilon
+    delta: Delta
     mechanism: Mechanism
-    bound: float
+    bound: Positive
     accountant: str
     seeded: bool = False
-    unit: str = UNIT
-    neighbours: str = NEIGHBOURS
-
-    def __post_init__(self) -> None:
-        check_target(self.epsilon, self.delta)
-        if not _positive(self.bound):
-            raise SettingsError(f"privacy: bound must be positive, got {self.bound!r}")
-        if (self.unit, self.neighbours) != (UNIT, NEIGHBOURS):
-            raise SettingsError(f"privacy: only {UNIT!r} and {NEIGHBOURS!r} are known")
+    unit: Literal["record"] = UNIT
+    neighbours: Literal["add or remove one"] = NEIGHBOURS
 
     @property
     def deviation(self) -> float:
@@ -286,23 +274,14 @@ def _is_installed() -> bool:
     return True
 
 
-def check_target(epsilon: float, delta: float) -> None:
-    """SettingsError unless 0 < ε and 0 < δ < 1, both finite numbers."""
-    if not _positive(epsilon) or not _positive(delta) or delta >= 1:
-        raise SettingsError(f"privacy needs epsilon > 0 and delta in (0, 1), got {epsilon!r} and {delta!r}")
-
-
-def _positive(value: object) -> bool:
-    return type(value) in (int, float) and 0 < value < math.inf  # type: ignore[operator]
-
-
 _STEP = 1e-3  # of the discretised privacy loss; a tenth of it changes ε by less than half a per cent
 _TOLERANCE = 1e-3  # of the noise multiplier that is looked for, relative
 _ORDERS = [*range(2, 64), 96, 128, 256, 512]  # whole ones have a closed form
 _MIN_NOISE = 0.1  # sensitivities; a single release with so little has an ε of about 90
 
 
-def epsilon_of(mechanisms: Sequence[Mechanism], delta: float) -> float:
+@checked
+def epsilon_of(mechanisms: Sequence[Mechanism], delta: Delta) -> float:
     """The least ε that the accountant can vouch for after all ``mechanisms`` on the same records, at this ``delta``.
 
     Neighbours differ in one record, added or removed. Mechanisms must be chosen beforehand: their noise must not be
@@ -312,7 +291,6 @@ def epsilon_of(mechanisms: Sequence[Mechanism], delta: float) -> float:
         SettingsError: ``delta`` is not in (0, 1).
         DependencyError: dp-accounting is not installed.
     """
-    check_target(1.0, delta)
     if not mechanisms:
         return 0.0
     accountant = _accountant()
@@ -329,7 +307,7 @@ def noise_multiplier_for(epsilon: float, delta: float, sampling_rate: float = 1.
         SettingsError: a value is out of range, or the guarantee is so weak that it asks for next to no noise.
         DependencyError: dp-accounting is not installed.
     """
-    check_target(epsilon, delta)
+    PrivacyTarget(epsilon, delta)
     Mechanism(1.0, sampling_rate, queries)
     if _rdp_epsilon(_MIN_NOISE, sampling_rate, queries, delta) <= epsilon:
         raise SettingsError(f"privacy: epsilon {epsilon:g} asks for next to no noise; take less")

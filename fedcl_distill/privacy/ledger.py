@@ -11,7 +11,8 @@ from typing import Any
 
 from fedcl_distill.errors import FedclDistillError, PrivacyError, SettingsError, StorageError
 from fedcl_distill.files import locked, write_atomically
-from fedcl_distill.privacy.accounting import Mechanism, check_target, epsilon_of
+from fedcl_distill.privacy.accounting import Delta, Epsilon, Mechanism, epsilon_of
+from fedcl_distill.settings import settings
 from fedcl_distill.synthetic.container import compact, parse_object
 
 _FORMAT = 1
@@ -35,7 +36,7 @@ class Release:
     part: str = EVERYTHING
 
 
-@dataclass(frozen=True)
+@settings
 class PrivacyBudget:
     """(ε, δ) for all releases of one data set together, kept in a file.
 
@@ -52,11 +53,8 @@ class PrivacyBudget:
     """
 
     path: str | os.PathLike[str]
-    epsilon: float
-    delta: float
-
-    def __post_init__(self) -> None:
-        check_target(self.epsilon, self.delta)
+    epsilon: Epsilon
+    delta: Delta
 
     def spend(self, release: Release) -> None:
         """Write ``release`` down; from then on it may be made.

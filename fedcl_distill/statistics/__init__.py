@@ -2,17 +2,18 @@
 
 from fedcl_distill.statistics.codec import (
     BITS,
+    NoisyExpectation,
     StatisticsExpectation,
+    decode_noisy,
     decode_statistics,
+    encode_noisy,
     encode_statistics,
     load_statistics,
     save_statistics,
 )
 from fedcl_distill.statistics.distil import StatisticsDistiller, distil_statistics
-from fedcl_distill.statistics.fixed_point import FixedPoint
+from fedcl_distill.statistics.fixed_point import FixedPoint, NoisyFixedPoint
 from fedcl_distill.statistics.noisy import NoisyStatistics, Shares, add_up_noisy, release, spend, with_noise
-from fedcl_distill.statistics.noisy_codec import NoisyExpectation, decode_noisy, encode_noisy
-from fedcl_distill.statistics.noisy_fixed_point import NoisyFixedPoint
 from fedcl_distill.statistics.spec import StatisticsSpec
 from fedcl_distill.statistics.sums import ClassStatistics, RobustSum, Sums, add_up, class_statistics, no_statistics
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from fedcl_distill.checkpoint import fingerprint, load_checkpoint, restoring, save_checkpoint
-from fedcl_distill.context import as_device
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.data.spec import DataSpec
 from fedcl_distill.errors import CheckpointError, DataError, PrivacyError, SettingsError
+from fedcl_distill.networks.base import as_device
 from fedcl_distill.privacy import (
     MAX_STEPS,
     Guarantee,
@@ -31,6 +31,7 @@ from fedcl_distill.privacy import (
     guarantee_on_grid,
     weakest,
 )
+from fedcl_distill.settings import Positive, settings
 from fedcl_distill.statistics.spec import StatisticsSpec
 from fedcl_distill.statistics.sums import (
     FEATURES,
@@ -48,7 +49,7 @@ COUNTS = "counts"
 _DEVIATIONS_OF_A_CLASS = 4.0  # a noisy count below so many of its deviations counts as none: 1 in 30,000 by chance
 
 
-@dataclass(frozen=True)
+@settings
 class Shares:
     """How the one release divides its precision; see :mod:`~fedcl_distill.statistics.sums`.
 
@@ -64,16 +65,10 @@ class Shares:
         SettingsError: on construction, if one is not positive.
     """
 
-    features: float = 0.7
-    samples: float = 0.2
-    moments: float = 0.08
-    counts: float = 0.02
-
-    def __post_init__(self) -> None:
-        for name in (FEATURES, SAMPLES, MOMENTS, COUNTS):
-            value = getattr(self, name)
-            if type(value) not in (int, float) or not 0 < value < math.inf:
-                raise SettingsError(f"privacy: the share of {name} must be a positive number, got {value!r}")
+    features: Positive = 0.7
+    samples: Positive = 0.2
+    moments: Positive = 0.08
+    counts: Positive = 0.02
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Shares:

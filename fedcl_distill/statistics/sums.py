@@ -12,11 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedcl_distill.context import as_device
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.data.spec import DataSpec
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.micro_batches import micro_batch_size
+from fedcl_distill.networks.base import as_device, micro_batch_size
 from fedcl_distill.robust import CENTRES, capped
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics.spec import (

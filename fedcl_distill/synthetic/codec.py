@@ -71,7 +71,7 @@ FORMATS = (1, 2)
 HARD, SOFT = "hard", "soft"
 _REQUIRED = {"format", "bits", "store", "classes", "labels", "range"}
 _MOMENTS = {"mean", "std"}  # required in format 1 only
-_OPTIONAL = {"settings", "ranges", "shapes", "provenance", "hflip", "tasks", "features"}
+_OPTIONAL = {"settings", "ranges", "shapes", "provenance", "hflip", "tasks", "backbone", "features"}
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class Header:
         ranges: of each quantised array.
         shapes: of each array stored as a flat run of packed codes.
         provenance: as given.
-        allow_hflip, tasks, feature_names: as in :class:`~fedcl_distill.data.DataSpec`; left out of the text where they
-            are its defaults. Feature names describe, as provenance does, and travel with it.
+        allow_hflip, tasks, backbone, feature_names: as in :class:`~fedcl_distill.data.DataSpec`; left out of the text
+            where they are its defaults. Feature names describe, as provenance does, and travel with it.
     """
 
     bits: int
@@ -105,6 +105,7 @@ class Header:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     allow_hflip: bool = False
     tasks: tuple[int, ...] | None = None
+    backbone: str = ""
     feature_names: tuple[str, ...] = ()
 
     def spec(self, sample_shape: Shape, normalisation: Normalisation) -> DataSpec:
@@ -116,6 +117,7 @@ class Header:
             value_range=self.value_range,
             allow_hflip=self.allow_hflip,
             tasks=self.tasks,
+            backbone=self.backbone,
             feature_names=self.feature_names,
         )
 
@@ -129,6 +131,7 @@ class Header:
             "provenance": dict(self.provenance),
             "hflip": self.allow_hflip,
             "tasks": list(self.tasks or ()),
+            "backbone": self.backbone,
             "features": list(self.feature_names),
         }
         required = {
@@ -163,6 +166,7 @@ class Header:
             provenance=read_mapping(raw, "provenance"),
             allow_hflip=_flag(raw, "hflip"),
             tasks=_tasks(raw),
+            backbone=_string(raw, "backbone") if "backbone" in raw else "",
             feature_names=_feature_names(raw),
         )
 
@@ -412,6 +416,7 @@ def _plan(synthetic: SyntheticSet, bits: int, provenance: bool) -> tuple[dict[st
         provenance=synthetic.provenance if provenance else {},
         allow_hflip=synthetic.allow_hflip,
         tasks=synthetic.spec.tasks,
+        backbone=synthetic.spec.backbone,
         feature_names=synthetic.spec.feature_names if provenance else (),
     )
     if as_array is not None:
@@ -422,11 +427,16 @@ def _plan(synthetic: SyntheticSet, bits: int, provenance: bool) -> tuple[dict[st
 
 
 def _normalisation_array(synthetic: SyntheticSet) -> MatchContext | None:
-    """float32 or float64 (2, features): mean and deviation of feature vectors, where text would take more bytes."""
+    """float32 or float64 (2, features): mean and deviation of feature vectors, where text would take more bytes.
+
+    (2, 1) where all features have the same, as those of a frozen backbone do.
+    """
     if synthetic.is_image:
         return None
     moments = synthetic.normalisation
     exact = np.array([moments.mean, moments.std], dtype="<f8")
+    if bool((exact == exact[:, :1]).all()):
+        exact = exact[:, :1]
     array = single if np.array_equal(single := exact.astype("<f4"), exact) else exact
     return array if array.nbytes + _ARRAY_ENTRY_BYTES < len(compact(_moments(moments))) else None
 
@@ -509,14 +519,14 @@ def decode(payload: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIM
         return read_packed(view, limits)
     stored, text = read_container(payload, limits)
     header = Header.from_text(text, limits)
-    labels, normalisation = stored.pop(LABELS, None), _load_normalisation(stored, header)
+    labels, moments = stored.pop(LABELS, None), stored.pop(NORMALISATION, None)
     parameterization = build_parameterization(header.parameterization, header.settings)
     decoded = _check_sizes(stored, header, parameterization, limits)
     return SyntheticSet(
         labels=_load_labels(labels, header, decoded[0]),
         arrays={name: _load_array(name, view, header, header.bits) for name, view in stored.items()},
         parameterization=parameterization,
-        spec=header.spec(decoded[1:], normalisation),
+        spec=header.spec(decoded[1:], _load_normalisation(moments, header, decoded[1], limits)),
         provenance=header.provenance,
     )
 
@@ -539,13 +549,16 @@ def _check_sizes(stored: dict[str, MatchContext], header: Header, how: Parameter
     return decoded
 
 
-def _load_normalisation(stored: dict[str, MatchContext], header: Header) -> Normalisation:
-    """What the header says, or the array that says it in its place."""
+def _load_normalisation(array: MatchContext | None, header: Header, features: int, limits: Limits) -> Normalisation:
+    """What the header says, or the array that says it in its place, for all features or for each."""
     if header.normalisation is not None:
+        if array is not None:
+            raise PayloadError("normalisation travels twice")
         return header.normalisation
-    array = stored.pop(NORMALISATION, None)
     if array is None or array.dtype not in _FLOATS or array.ndim != 2 or len(array) != 2:
-        raise PayloadError("normalisation must be an array of float32 or float64, (2, features)")
+        raise PayloadError("normalisation must be an array of float32 or float64, (2, features) or (2, 1)")
+    if array.shape[1] == 1 and features <= limits.max_values:
+        array = array.repeat(features, axis=1)
     mean, std = array.astype(np.float64).tolist()
     return Normalisation(tuple(mean), tuple(std))
 

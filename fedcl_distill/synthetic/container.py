@@ -6,16 +6,17 @@ import json
 import math
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from fedcl_distill.errors import PayloadError, SettingsError
+from fedcl_distill.errors import PayloadError
+from fedcl_distill.settings import Count, settings
 
 
-@dataclass(frozen=True)
+@settings
 class Limits:
     """Bounds on a payload from an untrusted source.
 
@@ -34,18 +35,12 @@ class Limits:
         SettingsError: a bound is not a positive integer.
     """
 
-    max_payload_bytes: int = 64 * 2**20
-    max_metadata_bytes: int = 256 * 2**10
-    max_samples: int = 100_000
-    max_values: int = 2**27
-    max_classes: int = 10_000
-    max_coded_bits: int = 2**22
-
-    def __post_init__(self) -> None:
-        for bound in fields(self):
-            value = getattr(self, bound.name)
-            if type(value) is not int or value < 1:
-                raise SettingsError(f"limits: {bound.name} must be a positive integer, got {value!r}")
+    max_payload_bytes: Count = 64 * 2**20
+    max_metadata_bytes: Count = 256 * 2**10
+    max_samples: Count = 100_000
+    max_values: Count = 2**27
+    max_classes: Count = 10_000
+    max_coded_bits: Count = 2**22
 
 
 DEFAULT_LIMITS = Limits()

@@ -6,7 +6,7 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 UInts = npt.NDArray[np.unsignedinteger[Any]]
 
-BITS = (2, 4, 8, 16, 32)
+Bits = Literal[2, 4, 8, 16, 32]
+BITS: tuple[Bits, ...] = get_args(Bits)
 """Depths in which values are stored: codes below 8 bits are packed into bytes, 32 keeps float32 as it is."""
 
 _CHUNK = 2**18  # values looked up at once, so that wide indices never exist for the whole array

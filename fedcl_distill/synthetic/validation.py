@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from fedcl_distill.data.spec import DataSpec
-from fedcl_distill.errors import PayloadError, SettingsError
+from fedcl_distill.errors import PayloadError
+from fedcl_distill.settings import Count, NonNegative, settings
 from fedcl_distill.synthetic.set import SyntheticSet
 
 _FLOAT_ROUNDING = 1e-4
 _LABEL_ROUNDING = 0.5 / 255  # half a step of the coarsest codes that labels travel in, 8 bits
 
 
-@dataclass(frozen=True)
+@settings
 class Expectation:
     """What a synthetic set must look like to be welcome; soft labels must be probabilities.
 
@@ -32,16 +31,9 @@ class Expectation:
     """
 
     spec: DataSpec
-    slack: float = 10.0
-    max_samples: int | None = None
-    max_samples_per_class: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.slack >= 0:
-            raise SettingsError(f"expectation: slack must not be negative, got {self.slack}")
-        for bound in (self.max_samples, self.max_samples_per_class):
-            if bound is not None and bound < 1:
-                raise SettingsError(f"expectation: a bound on samples must be at least 1, got {bound}")
+    slack: NonNegative = 10.0
+    max_samples: Count | None = None
+    max_samples_per_class: Count | None = None
 
     def check(self, synthetic: SyntheticSet) -> None:
         """Return if ``synthetic`` is as expected; cheap questions come first, values last.

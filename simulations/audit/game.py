@@ -40,9 +40,10 @@ from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Count, Natural, Range, settings
 from fedcl_distill.synthetic import SyntheticSet, decode, encode, save_png
+from fedcl_distill.synthetic.quantise import Bits
 from fedcl_distill.training import TrainConfig, fit
 from simulations.data import load_splits
-from simulations.names import Bits, MethodName, without_places
+from simulations.settings import MethodName, without_places
 
 DISTIL = "distil"
 """The strategy of whoever has all data and distils them; every other name is a federated strategy."""
@@ -148,7 +149,7 @@ def _federation(settings: AuditSettings) -> Maker:
     from simulations.scenarios.federated import quiet_flower
     from simulations.settings import FederatedSettings
     from strategies.federated import InProcessGrid, list_strategies, make_client_app, run_server
-    from strategies.federated.weights import put_weights
+    from strategies.federated.answers import put_weights
 
     if settings.strategy not in list_strategies():
         raise SettingsError(f"unknown strategy {settings.strategy!r}; known: {DISTIL}, {', '.join(list_strategies())}")

@@ -33,6 +33,7 @@ class Command:
 _HERE, _DEV = "simulations.commands", "simulations.dev"
 
 COMMANDS = {
+    "advise": Command(f"{_HERE}.advise:advise", "Try every way to send your data in few bytes, and recommend one."),
     "distil": Command(f"{_HERE}.distil:distil", "Distil a data set with one or more methods and judge the result."),
     "distil-table": Command(
         f"{_HERE}.distil:distil_table", "Compare all methods at one budget, each run in a process of its own."
@@ -72,6 +73,7 @@ COMMANDS = {
 """Subcommands by name."""
 
 _DEV_COMMANDS = {
+    "advise": Command(f"{_HERE}.advise:advise", "Try every way to send your data in few bytes, and recommend one."),
     "bench": Command(
         f"{_DEV}.commands:bench", "Measure the library beside plain implementations of the published loops."
     ),

@@ -13,6 +13,7 @@ from fedcl_distill.methods import list_methods
 from simulations.commands.options import takes_settings
 from simulations.commands.output import (
     DEFAULT_OUT,
+    REPORT,
     Out,
     WorkerCount,
     records_of,
@@ -25,12 +26,21 @@ from simulations.running.compare import Failures, compare
 from simulations.running.console import open_console
 from simulations.running.pool import PoolSettings
 from simulations.running.runs import RESULTS, Kind, Run
-from simulations.scenarios.distil import DistilSettings
-from simulations.scenarios.distil_table import DEFAULT_SECONDS, baselines, records_of_cells, run_table, with_budget
+from simulations.scenarios.distil import (
+    DEFAULT_SECONDS,
+    DistilSettings,
+    baselines,
+    records_of_cells,
+    run_table,
+    with_budget,
+)
 from simulations.tables.comparison import without
 from simulations.tables.distil import markdown_page, tables_of
 
 DEFAULT_STEPS = 500  # minutes for DM on small images; the methods' own numbers, up to 20,000, take hours
+ReportToo = Annotated[
+    bool, typer.Option("--report", help="Also write the page that fedcl-distill report makes of the results.")
+]
 _MAIN = (
     *("data", "train_limit", "method", "method_settings", "images_per_class", "byte_budget"),
     *("distil_steps", "distil_seconds", "protocol", "device", "seed"),
@@ -38,7 +48,9 @@ _MAIN = (
 
 
 @takes_settings(DistilSettings, main=_MAIN, steps=DEFAULT_STEPS)
-def distil(cells: list[DistilSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1) -> None:
+def distil(
+    cells: list[DistilSettings], out: Out = DEFAULT_OUT, workers: WorkerCount = 1, report: ReportToo = False
+) -> None:
     """Distil a data set, save what is to be sent, and judge exactly that on real test data.
 
     Repeat a setting to compare, for instance: --method dm --method herding --method random --seed 0 --seed 1.
@@ -50,6 +62,10 @@ def distil(cells: list[DistilSettings], out: Out = DEFAULT_OUT, workers: WorkerC
         compare(runs, results, watcher, workers, failures=failures)
     show_results(console, records_of(results, runs), Kind.DISTIL, results)
     say_where(console, "sets and pictures", out / "sets")
+    if report and results.exists():
+        from simulations.report import write_report  # matplotlib takes a second
+
+        say_where(console, "report", write_report(results, out / REPORT))
     failures.check()
 
 

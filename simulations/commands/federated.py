@@ -21,7 +21,7 @@ from simulations.commands.output import (
 from simulations.running.compare import Failures, compare
 from simulations.running.console import open_console
 from simulations.running.runs import RESULTS, Kind, Record, Run
-from simulations.scenarios import tuning
+from simulations.scenarios.federated import choose_settings
 from simulations.scenarios.federated import list_variants as federated_strategies
 from simulations.scenarios.federated_continual import list_variants as federated_continual_strategies
 from simulations.settings import FederatedContinualSettings
@@ -70,7 +70,7 @@ def federated(
     console, results, choices, failures = open_console(), out / RESULTS, list[Record](), Failures()
     with watching(console) as watcher:
         if tune:
-            cells, choices = tuning.tune(cells, tune, results, watcher, workers)
+            cells, choices = choose_settings(cells, tune, results, watcher, workers)
         runs = [Run(Kind.FEDERATED, cell) for cell in cells]
         compare(runs, results, watcher, workers, failures=failures)
     records = records_of(results, runs)

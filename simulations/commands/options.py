@@ -22,6 +22,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.registry import parse
 from fedcl_distill.settings import suggest
 from simulations.commands.fields import Setting, read_table, settings_of, with_flags
+from simulations.data import DataOptions, with_options
 
 T = TypeVar("T")
 
@@ -41,8 +42,12 @@ _PANELS = {
     "stream": "Stream",
     "memory_images_per_class": "Memory",
     "attack": "Attack",
+    "image_size": "Files of your own",
 }
 """Titles of groups of flags, by the first setting of each."""
+_DATA = "data"
+_MAIN_OPTIONS = ("image_size", "label_column")
+"""Of those that say how data are read, what ``--help`` shows."""
 
 
 def read_cells(
@@ -53,8 +58,9 @@ def read_cells(
     Of a table, a flag replaces the keys that it names, and keeps the file's others. Settings of a method, a strategy or
     an attack may be written behind its name, too: ``dm:clamp=true``.
     A file may hold tables ``[[run]]``: each is a list of combinations of its own, on top of the file's other keys.
-    Settings that ``together`` names, such as ``together = ["seed", "order_seed"]``, take their first values at once,
-    then their second ones, and so on.
+    Where there is a setting ``data``, those of :class:`~simulations.data.DataOptions` are known, too, and come to stand
+    behind it. Settings that ``together`` names, such as ``together = ["seed", "order_seed"]``, take their first values
+    at once, then their second ones, and so on.
 
     Args:
         kind: the settings class.
@@ -65,7 +71,7 @@ def read_cells(
     Raises:
         SettingsError: an unreadable file, an unknown key, a value that does not fit, a missing required setting.
     """
-    known = settings_of(kind)
+    known = _known(kind)
     common = _read_toml(file) if file is not None else {}
     runs = common.pop(_RUN_TABLES, [{}])
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
@@ -106,9 +112,9 @@ def takes_settings(
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         settings = {
-            name: dataclasses.replace(one, help=(helps or {}).get(name, one.help))
-            for name, one in settings_of(kind).items()
+            name: dataclasses.replace(one, help=(helps or {}).get(name, one.help)) for name, one in _known(kind).items()
         }
+        visible = {*main, *(_MAIN_OPTIONS if _DATA in main else ())}
         shown = {**{name: ", ".join(map(str, several)) for name, several in (defaults or {}).items()}}
         if steps is not None:
             shown["distil_steps"] = f"{steps} unless seconds are given; null for the method's own"
@@ -124,7 +130,7 @@ def takes_settings(
 
         _lists = {name for name, one in settings.items() if one.shape != "switch"}
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-        flags = [_parameter(one, shown.get(name), not main or name in main) for name, one in settings.items()]
+        flags = [_parameter(one, shown.get(name), not main or name in visible) for name, one in settings.items()]
         parameters = [*own, _FILE, *([_HELP_ALL] if main else []), *flags]
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         run.__name__, run.__doc__ = command.__name__, command.__doc__
@@ -133,6 +139,16 @@ def takes_settings(
         return run
 
     return decorate
+
+
+def _known(kind: type) -> dict[str, Setting]:
+    """The settings of ``kind``, and those that say how the files that its ``data`` name are read."""
+    own = settings_of(kind)
+    return (
+        {**own, **{name: one for name, one in settings_of(DataOptions).items() if name not in own}}
+        if _DATA in own
+        else own
+    )
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -224,6 +240,9 @@ def _combine(
         for table, owner in _OWNERS.items():
             if table in known and (table in chosen or ":" in str(chosen.get(owner, ""))):
                 chosen |= _owned(table, owner, chosen, known[owner].default)
+        reading = {name: chosen.pop(name) for name in chosen.keys() & known.keys() - settings_of(kind).keys()}
+        if any(value is not None for value in reading.values()):
+            chosen[_DATA] = with_options(chosen.get(_DATA, known[_DATA].default), reading)
         yield _made(kind, chosen, known if by_flags else ())
 
 

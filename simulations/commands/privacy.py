@@ -13,8 +13,7 @@ from torch import Tensor
 from fedcl_distill.errors import SettingsError, StorageError
 from fedcl_distill.files import write_atomically
 from simulations.audit.game import AuditSettings
-from simulations.audit.gradients import GradientSettings, run_gradients
-from simulations.audit.run import audit_saved, saved_record
+from simulations.audit.run import GradientSettings, audit_saved, run_gradients, saved_record
 from simulations.commands.options import takes_settings
 from simulations.commands.output import DEFAULT_OUT, Out, WorkerCount, rich_table, say_where, watching
 from simulations.report.drawing import drawing_of_curves, drawing_of_privacy, standalone
@@ -33,8 +32,7 @@ from simulations.running.runs import (
 )
 from simulations.scenarios.privacy import PrivacySettings
 from simulations.scenarios.saved_sets import SavedSet
-from simulations.tables.audit import all_tables, markdown_page
-from simulations.tables.privacy import privacy_table, privacy_tasks
+from simulations.tables.privacy import all_tables, markdown_page, privacy_table, privacy_tasks
 from simulations.tables.variants import scenarios
 
 With = Annotated[

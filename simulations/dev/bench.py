@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from fedcl_distill.augmentation import NoAugmentation, SiameseAugmentation
 from fedcl_distill.context import RealSampler, SyntheticBatch
@@ -27,7 +29,6 @@ from fedcl_distill.settings import Count, Natural, settings
 from fedcl_distill.training import TrainConfig, fit, predict
 from simulations.costs import Meter
 from simulations.data import load_splits
-from simulations.dev.operations import OperationCounter, matrix_rate
 from simulations.dev.reference_loops import (
     PlainConvNet,
     PlainDM,
@@ -37,11 +38,55 @@ from simulations.dev.reference_loops import (
     plain_trajectory_step,
 )
 from simulations.formats import ABSENT, byte_size
-from simulations.names import without_places
 from simulations.running.processes import in_fresh_process, tune_allocator
 from simulations.running.progress import Watcher
 from simulations.running.runs import Record, append_record, make_record
+from simulations.settings import without_places
 from simulations.tables.comparison import Table
+
+_MATRIX = 1024
+_MATRIX_REPEATS = 15
+
+
+def matrix_rate() -> float:
+    """GFLOP per CPU-second of this process's float32 matrix product, of two square matrices of 1,024 a side."""
+
+    left, right = torch.randn(2, _MATRIX, _MATRIX, generator=torch.Generator().manual_seed(0))
+    taken = []
+    for _ in range(_MATRIX_REPEATS):
+        before = time.process_time()
+        left @ right
+        taken.append(time.process_time() - before)
+    return 2 * _MATRIX**3 / statistics.median(taken) / 1e9
+
+
+class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts, inside its block, the operations of convolutions and matrix products by PyTorch's own formulas.
+
+    PyTorch's ``FlopCounterMode`` counts them module by module, by hooks that fail where a network whose weights are
+    constant is differentiated in its inputs.
+
+    Attributes:
+        total: operations so far; a multiplication and an addition are two.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(getattr(func, "_overloadpacket", None))
+        if formula is not None:
+            self.total += int(formula(*args, **(kwargs or {}), out_val=result))
+        return result
+
 
 Tick = Callable[[], None]
 """Called before the first unit of work and after each."""

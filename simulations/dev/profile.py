@@ -28,8 +28,7 @@ from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
 from fedcl_distill.training import TrainConfig
 from simulations.dev.bench import CASES as SIDES
-from simulations.dev.bench import Side, Tick, Ticker, Ticking, Window, Workload, describe_work, operations
-from simulations.dev.operations import matrix_rate
+from simulations.dev.bench import Side, Tick, Ticker, Ticking, Window, Workload, describe_work, matrix_rate, operations
 from simulations.running.processes import in_fresh_process, tune_allocator
 from simulations.running.progress import Watcher
 from simulations.running.runs import Record, append_record, make_record
@@ -174,7 +173,7 @@ def _rounds(name: str, work: Workload, data: Splits, tick: Tick) -> None:
         ServerContext,
         make_client_app,
     )
-    from strategies.federated.weights import weights_of
+    from strategies.federated.answers import weights_of
 
     through = {"architecture": _text(work), "real_batch_per_class": work.real_batch_per_class}
     one_shot = OneShot({"name": "dm", **through}, images_per_class=work.images_per_class, steps=_DISTIL_STEPS)

@@ -17,10 +17,10 @@ from fedcl_distill.settings import Count, Positive, settings
 from fedcl_distill.synthetic import SyntheticSet
 from simulations.data import load_splits
 from simulations.dev.reference_loops import PlainDM, PlainDSA
-from simulations.names import MethodName, ProtocolName, without_places
 from simulations.running.processes import answers, tune_allocator
 from simulations.running.progress import Watcher
 from simulations.running.runs import Record, append_record, finished_keys, make_record, read_records, settings_key
+from simulations.settings import MethodName, ProtocolName, without_places
 from simulations.tables.comparison import Table
 
 

@@ -17,9 +17,9 @@ from flwr.serverapp import Grid, ServerApp
 from fedcl_distill.data import LabelledData, Splits, partition
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.files import remove
-from simulations.attacks.clients import poisoned, tamper
-from simulations.attacks.settings import AttackedSettings
-from simulations.data import held_out, load_splits
+from simulations.attacks import AttackedSettings, poisoned, tamper
+from simulations.data import held_out, load_splits, read_data
+from simulations.running.progress import Watcher
 from simulations.running.runs import append_record, finished_keys, make_record, settings_key
 from simulations.settings import FederatedData
 from strategies.federated import make_client_app, run_server
@@ -56,6 +56,13 @@ def client_parts(settings: FederatedData) -> list[LabelledData]:
 def central_test_data(settings: FederatedData) -> LabelledData:
     """What the server evaluates on: test data, or what is held out of the training data; kept for the next call."""
     return _splits(_source(settings)).test
+
+
+def prepare(settings: FederatedData, watcher: Watcher) -> None:
+    """Let a backbone, if the data name one, work where it is seen; who loads the data later finds its features."""
+    if read_data(settings.data)[1].features is not None:
+        data, root, train_limit, _, seed = _source(settings)
+        load_splits(data, root=root, train_limit=train_limit, seed=seed, watcher=watcher)
 
 
 _Source = tuple[str, str | None, int | None, float, int]

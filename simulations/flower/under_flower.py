@@ -18,8 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from fedcl_distill.errors import SettingsError
-from simulations.flower.credentials import make_node_key, make_server_credentials
-from simulations.flower.processes import FlowerProcessError, FlowerProcesses, free_port
+from simulations.flower.processes import (
+    FlowerProcessError,
+    FlowerProcesses,
+    free_port,
+    make_node_key,
+    make_server_credentials,
+)
 from simulations.running.runs import RESULTS, Record, read_records, settings_key
 from simulations.settings import FederatedSettings
 

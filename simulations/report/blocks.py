@@ -176,8 +176,14 @@ class Section:
     chapters: Sequence[Chapter]
 
 
+def spread_over(scenario: Scenario, what: str) -> str:
+    """What the marks of a plot are, where variants have several runs (or seeds)."""
+    count = scenario.seed_count
+    return f"Mean of up to {count} {what}s, bars show the standard deviation." if count > 1 else f"One {what}."
+
+
 def settings_facts(scenario: Scenario) -> ClientReport:
-    """What all variants share, and a table of what they differ in."""
+    """What all variants share, what reading did to the data, and a table of what variants differ in."""
     first = scenario.variants[0].settings
     shared = tuple((name, _show(value)) for name, value in first.items() if name not in scenario.varying)
     records = [record for variant in scenario.variants for record in variant.records]
@@ -191,7 +197,9 @@ def settings_facts(scenario: Scenario) -> ClientReport:
         for variant in scenario.variants
     )
     differing = Table("Where variants differ", ("variant", *scenario.varying), rows) if scenario.varying else None
-    return ClientReport("All settings", (*shared, *repeated), differing)
+    notes = dict.fromkeys(note for record in records for note in record["metrics"].get("data_notes", ()))
+    read = tuple((f"data as read, {number}", str(note)) for number, note in enumerate(notes, 1))
+    return ClientReport("All settings", (*shared, *repeated, *read), differing)
 
 
 def _show(value: Any) -> str:

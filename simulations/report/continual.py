@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
-from simulations.formats import byte_size, mean, number, percent, plural, seconds, spread
-from simulations.report.blocks import Block, Chapter, Grid, HeatMap, HeatMaps, Plot, Section, Sourced, settings_facts
+from matplotlib.axes import Axes
+
+from simulations.formats import byte_size, mean, number, numbers, percent, plural, seconds, spread
+from simulations.report.blocks import (
+    Block,
+    Chapter,
+    Grid,
+    HeatMap,
+    HeatMaps,
+    Plot,
+    Section,
+    Sourced,
+    settings_facts,
+    spread_over,
+)
 from simulations.report.drawing import (
     Point,
+    byte_panels,
+    chart,
     draw_level,
     draw_points,
     heat_cell,
     look,
-    new_figure,
-    show_legend,
     style,
-    to_svg,
     use_byte_axis,
     use_percent_axis,
     use_seconds_axis,
@@ -26,6 +38,7 @@ from simulations.tables.comparison import describe, final_memory_bytes, memory_c
 from simulations.tables.variants import (
     BUDGETS,
     SIZES,
+    Matrix,
     Scenario,
     Series,
     Variant,
@@ -54,36 +67,32 @@ def continual_section(sources: Sequence[Sourced]) -> Section | None:
 
 
 def _blocks(scenario: Scenario) -> list[Block]:
-    runs = scenario.seed_count
-    caption = f"Mean of up to {runs} runs, bars show the standard deviation." if runs > 1 else "One run."
-    blocks: list[Block] = [Grid(table_of(scenario))]
-    blocks += stage_plots(scenario, caption)
-    blocks += cost_plots(scenario, caption)
-    maps = tuple(_heat_map(variant) for variant in scenario.variants if matrices_of(variant))
-    if maps:
-        blocks.append(
-            HeatMaps(
-                "Accuracy matrix",
-                maps,
-                row_axis="after experience",
-                column_axis="accuracy (%) on the test data of experience",
-                caption="Mean over runs. Right of the diagonal are experiences that were still to come.",
-            )
-        )
-    return [*blocks, settings_facts(scenario)]
+    caption = spread_over(scenario, "run")
+    blocks: list[Block] = [Grid(table_of(scenario)), *stage_plots(scenario, caption), *cost_plots(scenario, caption)]
+    told = "Mean over runs. Right of the diagonal are experiences that were still to come."
+    return [*blocks, *_heat_maps(scenario, "Accuracy matrix", "after experience", told), settings_facts(scenario)]
 
 
-def _heat_map(variant: Variant) -> HeatMap:
-    matrices = matrices_of(variant)
-    shape = matrices[0]
-    averaged = [
-        [mean([one[i][j] for one in matrices if i < len(one) and j < len(one[i])]) for j in range(len(row))]
-        for i, row in enumerate(shape)
-    ]
-    names = [str(i + 1) for i in range(len(shape))] if len(shape) == len(shape[0]) else ["all"] * len(shape)
+def _heat_maps(scenario: Scenario, title: str, row_axis: str, caption: str) -> list[Block]:
+    """A matrix of accuracies for each variant that has one; a row for each stage of a stream, or a single one."""
+    found = [(variant, _alike(matrices_of(variant, square=False))) for variant in scenario.variants]
+    maps = tuple(_heat_map(variant, matrices) for variant, matrices in found if matrices)
+    column_axis = "accuracy (%) on the test data of experience"
+    return [HeatMaps(title, maps, row_axis=row_axis, column_axis=column_axis, caption=caption)] if maps else []
+
+
+def _alike(matrices: list[Matrix]) -> list[Matrix]:
+    """Without those that differ in shape from the first."""
+    return [one for one in matrices if (len(one), len(one[0])) == (len(matrices[0]), len(matrices[0][0]))]
+
+
+def _heat_map(variant: Variant, matrices: list[Matrix]) -> HeatMap:
+    stages, experiences = len(matrices[0]), len(matrices[0][0])
+    names = ["all"] if stages == 1 < experiences else [str(i + 1) for i in range(stages)]
+    averaged = [[mean([one[i][j] for one in matrices]) for j in range(experiences)] for i in range(stages)]
     rows = tuple((name, tuple(heat_cell(value) for value in row)) for name, row in zip(names, averaged, strict=True))
     average = percent(variant.values("average_accuracy"))
-    return HeatMap(f"{variant.label}: {average} %", tuple(str(j + 1) for j in range(len(shape[0]))), rows)
+    return HeatMap(f"{variant.label}: {average} %", tuple(str(j + 1) for j in range(experiences)), rows)
 
 
 Cost = Callable[[Variant], float | None]
@@ -109,14 +118,14 @@ def _against_bytes(scenario: Scenario) -> str:
     lines = [one for one in lines if _points(one.variants, final_memory_bytes)]
     if sum(len(one.variants) for one in lines) < 2:
         return ""
-    figure = new_figure(10.5, 3.9)
-    axes = figure.subplots()
-    for index, one in enumerate(lines):
-        draw_points(axes, _points(one.variants, final_memory_bytes), one.label, look(index))
-    use_byte_axis(axes, "bytes kept beside the model (log scale)")
-    use_percent_axis(axes, "average accuracy (%)")
-    show_legend(figure, axes)
-    return to_svg(figure, "Average accuracy against bytes kept")
+
+    def draw(axes: Axes) -> None:
+        for index, one in enumerate(lines):
+            draw_points(axes, _points(one.variants, final_memory_bytes), one.label, look(index))
+        use_byte_axis(axes, "bytes kept beside the model (log scale)")
+        use_percent_axis(axes, "average accuracy (%)")
+
+    return chart(draw, "Average accuracy against bytes kept", 3.9)
 
 
 def _against_seconds(scenario: Scenario) -> str:
@@ -125,22 +134,22 @@ def _against_seconds(scenario: Scenario) -> str:
     lines = [one for one in lines if _points(one.variants, memory_cpu_seconds)]
     if max((len(one.variants) for one in lines), default=0) < 2:
         return ""
-    figure = new_figure(10.5, 4.2)
-    axes = figure.subplots()
-    for index, one in enumerate(lines):
-        draw_points(axes, _points(one.variants, memory_cpu_seconds), one.label, look(index))
     others = [
         one
         for one in series_along(scenario, ())
         if not _distils(one.variants[0]) and final_memory_bytes(one.variants[0])
     ]
-    for index, one in enumerate(others, len(lines)):
-        level = 100 * (mean(one.variants[0].values("average_accuracy")) or 0.0)
-        draw_level(axes, level, f"{one.label}: {seconds(memory_cpu_seconds(one.variants[0]))}", index)
-    use_seconds_axis(axes, "CPU-seconds that the memory takes for each experience (log scale)")
-    use_percent_axis(axes, "average accuracy (%)")
-    show_legend(figure, axes)
-    return to_svg(figure, "Average accuracy against seconds of distilling")
+
+    def draw(axes: Axes) -> None:
+        for index, one in enumerate(lines):
+            draw_points(axes, _points(one.variants, memory_cpu_seconds), one.label, look(index))
+        for index, one in enumerate(others, len(lines)):
+            level = 100 * (mean(one.variants[0].values("average_accuracy")) or 0.0)
+            draw_level(axes, level, f"{one.label}: {seconds(memory_cpu_seconds(one.variants[0]))}", index)
+        use_seconds_axis(axes, "CPU-seconds that the memory takes for each experience (log scale)")
+        use_percent_axis(axes, "average accuracy (%)")
+
+    return chart(draw, "Average accuracy against seconds of distilling", 4.2)
 
 
 def _points(variants: Sequence[Variant], cost: Cost) -> list[Point]:
@@ -183,24 +192,29 @@ def stage_plots(scenario: Scenario, caption: str) -> list[Plot]:
 
 
 def _average_accuracy(scenario: Scenario) -> str:
-    figure = new_figure(10.5, 3.9)
-    axes = figure.subplots()
-    stages = 0
-    for index, variant in enumerate(scenario.variants):
-        curves = [seen_so_far(matrix) for matrix in matrices_of(variant) if len(matrix) > 1]
-        if curves:
-            columns = [[100 * value for value in column] for column in zip(*curves, strict=False)]
-            points = [(float(stage), mean(one) or 0.0, spread(one)) for stage, one in enumerate(columns, 1)]
-            draw_points(axes, points, variant.label, look(index))
-            stages = max(stages, len(columns))
-        elif variant.values("average_accuracy"):
-            level = 100 * (mean(variant.values("average_accuracy")) or 0.0)
-            draw_level(axes, level, f"{variant.label} (all at once)", index)
-    if not stages:
+    curves = {
+        index: _means([seen_so_far(matrix) for matrix in matrices_of(variant) if len(matrix) > 1])
+        for index, variant in enumerate(scenario.variants)
+    }
+    if not any(curves.values()):
         return ""
-    use_stage_axes(axes, stages, "experiences trained on")
-    show_legend(figure, axes)
-    return to_svg(figure, "Average accuracy after each experience")
+
+    def draw(axes: Axes) -> None:
+        for index, variant in enumerate(scenario.variants):
+            if curves[index]:
+                draw_points(axes, curves[index], variant.label, look(index))
+            elif variant.values("average_accuracy"):
+                level = 100 * (mean(variant.values("average_accuracy")) or 0.0)
+                draw_level(axes, level, f"{variant.label} (all at once)", index)
+        use_stage_axes(axes, max(map(len, curves.values())), "experiences trained on")
+
+    return chart(draw, "Average accuracy after each experience", 3.9)
+
+
+def _means(lists: Sequence[Sequence[float]]) -> list[Point]:
+    """Of lists of fractions, one a run: a point in per cent for each place, numbered from 1."""
+    columns = [[100 * value for value in column] for column in zip(*lists, strict=False)]
+    return [(float(place), mean(column) or 0.0, spread(column)) for place, column in enumerate(columns, 1)]
 
 
 def _forgetting(scenario: Scenario) -> str:
@@ -212,29 +226,28 @@ def _forgetting(scenario: Scenario) -> str:
     experiences = max((len(one) for _, _, lists in shown for one in lists), default=0)
     if not experiences:
         return ""
-    figure = new_figure(10.5, 3.6)
-    axes = figure.subplots()
     width = _BARS_SHARE / len(shown)
-    for position, (index, variant, lists) in enumerate(shown):
-        columns = [[100 * value for value in column] for column in zip(*lists, strict=False)]
-        places = [1 + i - _BARS_SHARE / 2 + width * (position + 0.5) for i in range(len(columns))]
-        deviations = [spread(column) for column in columns]
-        axes.bar(
-            places,
-            [mean(column) or 0.0 for column in columns],
-            width=0.92 * width,
-            yerr=deviations if any(deviations) else None,
-            color=look(index)["color"],
-            ecolor="#020202",
-            label=variant.label,
-        )
-    axes.axhline(0, color="#020202", linewidth=0.8)
-    axes.grid(visible=False, axis="x")
-    axes.set_xticks(range(1, experiences + 1))
-    axes.set_xlabel("experience")
-    axes.set_ylabel("forgetting (percentage points)")
-    show_legend(figure, axes)
-    return to_svg(figure, "Forgetting of each experience")
+
+    def draw(axes: Axes) -> None:
+        for position, (index, variant, lists) in enumerate(shown):
+            points = _means(lists)
+            deviations = [deviation for _, _, deviation in points]
+            axes.bar(
+                [place - _BARS_SHARE / 2 + width * (position + 0.5) for place, _, _ in points],
+                [height for _, height, _ in points],
+                width=0.92 * width,
+                yerr=deviations if any(deviations) else None,
+                color=look(index)["color"],
+                ecolor="#020202",
+                label=variant.label,
+            )
+        axes.axhline(0, color="#020202", linewidth=0.8)
+        axes.grid(visible=False, axis="x")
+        axes.set_xticks(range(1, experiences + 1))
+        axes.set_xlabel("experience")
+        axes.set_ylabel("forgetting (percentage points)")
+
+    return chart(draw, "Forgetting of each experience", 3.6)
 
 
 def federated_continual_section(sources: Sequence[Sourced]) -> Section | None:
@@ -254,50 +267,36 @@ def federated_continual_section(sources: Sequence[Sourced]) -> Section | None:
 
 def _federated_continual_blocks(scenario: Scenario) -> list[Block]:
     blocks: list[Block] = [Grid(table_of(scenario))]
-    seeds = scenario.seed_count
-    caption = f"Mean of up to {seeds} seeds, bars show the standard deviation." if seeds > 1 else "One seed."
+    caption = spread_over(scenario, "seed")
     with style():
         if svg := _by_stage(scenario):
             blocks.append(Plot("Average accuracy on what was seen so far", svg, caption))
         if svg := _federated_continual_against_bytes(scenario):
             blocks.append(Plot("Average accuracy against bytes", svg, f"After the last stage. {caption}"))
-    if maps := tuple(_federated_continual_heat_map(variant) for variant in scenario.variants if _rows(variant)):
-        blocks.append(
-            HeatMaps(
-                "Global accuracy matrix",
-                maps,
-                row_axis="after stage",
-                column_axis="accuracy (%) on the test data of experience",
-                caption="Mean over seeds. Experiences that nobody had met by then are still to come.",
-            )
-        )
-    return [*blocks, settings_facts(scenario)]
+    told = "Mean over seeds. Experiences that nobody had met by then are still to come."
+    return [*blocks, *_heat_maps(scenario, "Global accuracy matrix", "after stage", told), settings_facts(scenario)]
 
 
 def _by_stage(scenario: Scenario) -> str:
     curves = [(index, variant, _curve(variant)) for index, variant in enumerate(scenario.variants)]
-    shown = [one for one in curves if one[2]]
-    if not shown:
+    stages = max((len(curve) for _, _, curve in curves), default=0)
+    if not stages:
         return ""
-    figure = new_figure(10.5, 3.9)
-    axes = figure.subplots()
-    for index, variant, curve in shown:
-        draw_points(axes, curve, variant.label, look(index))
-    use_stage_axes(axes, max(len(curve) for _, _, curve in shown), "stage")
-    show_legend(figure, axes)
-    return to_svg(figure, "Average accuracy after each stage")
+
+    def draw(axes: Axes) -> None:
+        for index, variant, curve in curves:
+            if curve:
+                draw_points(axes, curve, variant.label, look(index))
+        use_stage_axes(axes, stages, "stage")
+
+    return chart(draw, "Average accuracy after each stage", 3.9)
 
 
 def _federated_continual_against_bytes(scenario: Scenario) -> str:
     """Two panels: what was sent both ways, and what is kept beside the models."""
-    figure = new_figure(10.5, 4.0)
-    panels = figure.subplots(1, 2, sharey=True)
-    kinds = {
-        "Sent, both ways": ("bytes_up", "bytes_down"),
-        "Kept, by server and clients": ("server_bytes", "client_bytes"),
-    }
-    drawn = False
-    for axes, (title, metrics) in zip(panels, kinds.items(), strict=True):
+
+    def draw(metrics: Sequence[str], axes: Axes) -> bool:
+        drawn = False
         for index, variant in enumerate(scenario.variants):
             size = sum(mean(variant.values(metric)) or 0.0 for metric in metrics)
             values = [100 * value for value in variant.values("average_accuracy")]
@@ -305,42 +304,17 @@ def _federated_continual_against_bytes(scenario: Scenario) -> str:
                 point = (size, mean(values) or 0.0, spread(values))
                 draw_points(axes, [point], variant.label, {**look(index), "linestyle": ""})
                 drawn = True
-        axes.set_title(title)
-        use_byte_axis(axes, "bytes of all clients and stages (log scale)")
-    use_percent_axis(panels[0], "average accuracy (%)")
-    show_legend(figure, panels[0])
-    return to_svg(figure, "Average accuracy against bytes sent and kept") if drawn else ""
+        return drawn
 
-
-def _federated_continual_heat_map(variant: Variant) -> HeatMap:
-    matrices = _rows(variant)
-    stages, experiences = len(matrices[0]), len(matrices[0][0])
-    averaged = [[mean([one[i][j] for one in matrices]) for j in range(experiences)] for i in range(stages)]
-    rows = tuple((str(i + 1), tuple(heat_cell(value) for value in row)) for i, row in enumerate(averaged))
-    average = 100 * (mean(variant.values("average_accuracy")) or 0.0)
-    return HeatMap(f"{variant.label}: {average:.1f} %", tuple(str(j + 1) for j in range(experiences)), rows)
-
-
-def _rows(variant: Variant) -> list[list[list[float]]]:
-    """The well-formed accuracy matrices of all seeds; those that differ in shape from the first are left out."""
-    found = [matrix for record in variant.records if (matrix := _matrix(record["metrics"].get("matrix")))]
-    return [one for one in found if (len(one), len(one[0])) == (len(found[0]), len(found[0][0]))]
-
-
-def _matrix(value: Any) -> list[list[float]] | None:
-    if not isinstance(value, list) or not value or not all(isinstance(row, list) and row for row in value):
-        return None
-    rows = [[number(one) for one in row] for row in value]
-    if any(len(row) != len(rows[0]) for row in rows):
-        return None
-    whole = [[one for one in row if one is not None] for row in rows]
-    return whole if [len(row) for row in whole] == [len(row) for row in rows] else None
+    panels = {
+        "Sent, both ways": partial(draw, ("bytes_up", "bytes_down")),
+        "Kept, by server and clients": partial(draw, ("server_bytes", "client_bytes")),
+    }
+    across = "bytes of all clients and stages (log scale)"
+    return byte_panels(panels, across, "average accuracy (%)", "Average accuracy against bytes sent and kept")
 
 
 def _curve(variant: Variant) -> list[Point]:
     """By stage: the mean over seeds, and the standard deviation."""
     lists = [record["metrics"].get("average_by_stage") for record in variant.records]
-    values = [[number(one) for one in found] for found in lists if isinstance(found, list)]
-    whole = [[100 * one for one in found if one is not None] for found in values if None not in found]
-    columns = [list(column) for column in zip(*whole, strict=False)]
-    return [(float(stage), mean(column) or 0.0, spread(column)) for stage, column in enumerate(columns, 1)]
+    return _means([numbers(one) for one in lists if isinstance(one, list) and len(numbers(one)) == len(one)])

@@ -116,6 +116,28 @@ def show_legend(figure: Figure, axes: Axes) -> None:
         figure.legend(handles, labels, loc="outside lower left", ncols=columns, fontsize=9.5)
 
 
+def chart(draw: Callable[[Axes], object], description: str, height: float = 4.0) -> str:
+    """As SVG, what ``draw`` draws on axes as wide as the page, with a legend below."""
+    figure = new_figure(10.5, height)
+    axes = figure.subplots()
+    draw(axes)
+    show_legend(figure, axes)
+    return to_svg(figure, description)
+
+
+def byte_panels(panels: Mapping[str, Callable[[Axes], bool]], across: str, up: str, description: str) -> str:
+    """As SVG, panels over bytes side by side; each function says whether it drew anything. "" where none did."""
+    figure = new_figure(10.5, 4.0)
+    places = figure.subplots(1, len(panels), sharey=True)
+    drawn = [draw(axes) for axes, draw in zip(places, panels.values(), strict=True)]
+    for axes, title in zip(places, panels, strict=True):
+        axes.set_title(title)
+        use_byte_axis(axes, across)
+    use_percent_axis(places[0], up)
+    show_legend(figure, places[0])
+    return to_svg(figure, description) if any(drawn) else ""
+
+
 def use_byte_axis(axes: Axes, label: str) -> None:
     """A logarithmic axis of bytes with ticks such as "10 kB"."""
     _use_log_axis(axes, label, _round_bytes)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from simulations.formats import byte_size, mean, number, percent, spread
@@ -22,26 +22,25 @@ from simulations.report.blocks import (
     Sourced,
     picture_of,
     settings_facts,
+    spread_over,
 )
 from simulations.report.drawing import (
     Point,
+    byte_panels,
+    chart,
     draw_points,
     drawing_of_curves,
     drawing_of_privacy,
     look,
-    new_figure,
-    show_legend,
     style,
-    to_svg,
     use_byte_axis,
     use_percent_axis,
     use_seconds_axis,
 )
 from simulations.running.runs import Kind
-from simulations.tables.audit import audit_tables
 from simulations.tables.comparison import describe, distil_accuracies, table_of
 from simulations.tables.federated import rounds_of, table_of_attacks, table_of_bytes
-from simulations.tables.privacy import privacy_table, privacy_tasks
+from simulations.tables.privacy import audit_tables, privacy_table, privacy_tasks
 from simulations.tables.variants import Scenario, Variant, scenarios
 
 _CHEAP_SECONDS = 0.1  # selections of real samples cost nothing worth drawing
@@ -85,24 +84,29 @@ def _against_bytes(scenario: Scenario) -> str:
     points = _points(scenario, "payload_bytes")
     if len({round(size) for line in points.values() for size, _, _ in line}) < 2:
         return ""
-    figure, axes = _lines(points)
-    use_byte_axis(axes, "payload (bytes, log scale)")
-    show_legend(figure, axes)
-    return to_svg(figure, "Accuracy against payload bytes")
+
+    def draw(axes: Axes) -> None:
+        _draw_lines(axes, points)
+        use_byte_axis(axes, "payload (bytes, log scale)")
+
+    return chart(draw, "Accuracy against payload bytes")
 
 
 def _against_cpu_seconds(scenario: Scenario) -> str:
     """A mark for each variant, one colour for each method; nothing where fewer than two cost anything."""
-    points = _points(scenario, "distil_cpu_seconds")
     points = {
-        method: dear for method, line in points.items() if (dear := [one for one in line if one[0] >= _CHEAP_SECONDS])
+        method: dear
+        for method, line in _points(scenario, "distil_cpu_seconds").items()
+        if (dear := [one for one in line if one[0] >= _CHEAP_SECONDS])
     }
     if sum(map(len, points.values())) < 2:
         return ""
-    figure, axes = _lines(points, joined=False)
-    use_seconds_axis(axes, "CPU-seconds of the distillation (log scale)")
-    show_legend(figure, axes)
-    return to_svg(figure, "Accuracy against CPU-seconds")
+
+    def draw(axes: Axes) -> None:
+        _draw_lines(axes, points, joined=False)
+        use_seconds_axis(axes, "CPU-seconds of the distillation (log scale)")
+
+    return chart(draw, "Accuracy against CPU-seconds")
 
 
 def _points(scenario: Scenario, metric: str) -> dict[str, list[Point]]:
@@ -115,13 +119,10 @@ def _points(scenario: Scenario, metric: str) -> dict[str, list[Point]]:
     return points
 
 
-def _lines(points: Mapping[str, list[Point]], *, joined: bool = True) -> tuple[Figure, Axes]:
-    figure = new_figure(10.5, 4.0)
-    axes = figure.subplots()
+def _draw_lines(axes: Axes, points: Mapping[str, list[Point]], *, joined: bool = True) -> None:
     for index, (method, line) in enumerate(points.items()):
         draw_points(axes, sorted(line), method, look(index) if joined else {**look(index), "linestyle": ""})
     use_percent_axis(axes, "test accuracy (%)")
-    return figure, axes
 
 
 def _picture(variant: Variant, sources: Sequence[Sourced]) -> Picture | None:
@@ -159,7 +160,8 @@ def federated_section(sources: Sequence[Sourced]) -> Section | None:
 def _federated_blocks(scenario: Scenario) -> list[Block]:
     blocks: list[Block] = [Grid(table_of(scenario))]
     blocks += [Grid(table) for table in (table_of_bytes(scenario), table_of_attacks(scenario)) if table]
-    over_seeds = f"{_seeds(scenario)} Lines lead from round to round, the large mark is the end."
+    seeds = spread_over(scenario, "seed")
+    over_seeds = f"{seeds} Lines lead from round to round, the large mark is the end."
     with style():
         svg = _federated_against_bytes(scenario)
         if svg:
@@ -170,7 +172,7 @@ def _federated_blocks(scenario: Scenario) -> list[Block]:
                 Plot(
                     "Accuracy over rounds",
                     svg,
-                    f"{_seeds(scenario)} Round 0 is the untrained model; dotted: the level of a single round.",
+                    f"{seeds} Round 0 is the untrained model; dotted: the level of a single round.",
                 )
             )
     return [*blocks, settings_facts(scenario)]
@@ -178,45 +180,41 @@ def _federated_blocks(scenario: Scenario) -> list[Block]:
 
 def _federated_against_bytes(scenario: Scenario) -> str:
     """Two panels: what clients sent, and what was sent to them."""
-    figure = new_figure(10.5, 4.0)
-    panels = figure.subplots(1, 2, sharey=True)
-    drawn = False
-    titles = {"bytes_up": "Sent by clients (up)", "bytes_down": "Sent to clients (down)"}
-    for axes, (metric, title) in zip(panels, titles.items(), strict=True):
-        for index, variant in enumerate(scenario.variants):
-            points = [point for point in _by_round(variant, metric) if point[0] > 0]
+
+    def draw(metric: str, axes: Axes) -> bool:
+        ways = [[point for point in _by_round(variant, metric) if point[0] > 0] for variant in scenario.variants]
+        for index, (variant, points) in enumerate(zip(scenario.variants, ways, strict=True)):
             if points:
                 _draw_path(axes, points, variant.label, index)
-                drawn = True
-        axes.set_title(title)
-        use_byte_axis(axes, "bytes of all clients and rounds (log scale)")
-    use_percent_axis(panels[0], "test accuracy (%)")
-    show_legend(figure, panels[0])
-    return to_svg(figure, "Accuracy against bytes sent up and down") if drawn else ""
+        return any(ways)
+
+    panels = {
+        "Sent by clients (up)": partial(draw, "bytes_up"),
+        "Sent to clients (down)": partial(draw, "bytes_down"),
+    }
+    across = "bytes of all clients and rounds (log scale)"
+    return byte_panels(panels, across, "test accuracy (%)", "Accuracy against bytes sent up and down")
 
 
 def _over_rounds(scenario: Scenario) -> str:
-    figure = new_figure(10.5, 3.9)
-    axes = figure.subplots()
-    last = 0.0
-    for index, variant in enumerate(scenario.variants):
-        points = _by_round(variant, "round")
-        if not points:
-            continue
-        last = max(last, points[-1][0])
-        if points[-1][0] > 1:
-            _draw_path(axes, points, variant.label, index)
-        else:  # a single round: a mark, and its level for the comparison with all later rounds
-            _draw_path(axes, points[-1:], variant.label, index)
-            axes.axhline(points[-1][1], color=look(index)["color"], linestyle=":", linewidth=1.2, alpha=0.8)
-    if not last:
+    ways = [(index, variant, _by_round(variant, "round")) for index, variant in enumerate(scenario.variants)]
+    last = max((points[-1][0] for _, _, points in ways if points), default=0.0)
+    if last <= 0:
         return ""
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlim(-0.04 * last, 1.04 * last)
-    axes.set_xlabel("communication round")
-    use_percent_axis(axes, "test accuracy (%)")
-    show_legend(figure, axes)
-    return to_svg(figure, "Accuracy over communication rounds")
+
+    def draw(axes: Axes) -> None:
+        for index, variant, points in ways:
+            if points and points[-1][0] > 1:
+                _draw_path(axes, points, variant.label, index)
+            elif points:  # a single round: a mark, and its level for the comparison with all later rounds
+                _draw_path(axes, points[-1:], variant.label, index)
+                axes.axhline(points[-1][1], color=look(index)["color"], linestyle=":", linewidth=1.2, alpha=0.8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(-0.04 * last, 1.04 * last)
+        axes.set_xlabel("communication round")
+        use_percent_axis(axes, "test accuracy (%)")
+
+    return chart(draw, "Accuracy over communication rounds", 3.9)
 
 
 def _draw_path(axes: Any, points: list[Point], label: str, index: int) -> None:
@@ -240,11 +238,6 @@ def _by_round(variant: Variant, metric: str) -> list[Point]:
                 places[index].append(place)
                 accuracies[index].append(100 * accuracy)
     return [(mean(places[i]) or 0.0, mean(accuracies[i]) or 0.0, spread(accuracies[i])) for i in sorted(places)]
-
-
-def _seeds(scenario: Scenario) -> str:
-    count = scenario.seed_count
-    return f"Mean of up to {count} seeds, bars show the standard deviation." if count > 1 else "One seed."
 
 
 _CAPTION = "Further left is more private. Dotted: methods that claim nothing, of the same size."

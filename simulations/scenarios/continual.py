@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from simulations.data import load_splits
+from fedcl_distill.data import Splits
+from simulations.data import load_splits, tell_notes
 from simulations.running.progress import Silent, Watcher
 from simulations.running.runs import Record, make_record
 from strategies.continual import ContinualResult, ContinualSettings
@@ -24,8 +25,11 @@ def run_continual(
         SettingsError, DataError: settings that do not fit each other or the data.
     """
     started = time.monotonic()
-    result = simulate(settings, watcher, checkpoint)
-    return make_record(KIND, settings.as_record(), result.as_record(), time.monotonic() - started)
+    watcher = watcher or Silent()
+    splits = _splits(settings, watcher)
+    notes = tell_notes(splits.notes, watcher)
+    result = _simulate(settings, splits, watcher, checkpoint)
+    return make_record(KIND, settings.as_record(), {**result.as_record(), **notes}, time.monotonic() - started)
 
 
 def simulate(
@@ -34,10 +38,19 @@ def simulate(
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> ContinualResult:
     """:func:`run_continual`'s run with everything it left behind: the accuracy matrix and the memory."""
+    watcher = watcher or Silent()
+    return _simulate(settings, _splits(settings, watcher), watcher, checkpoint)
+
+
+def _splits(settings: ContinualSettings, watcher: Watcher) -> Splits:
+    return load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit, watcher=watcher)
+
+
+def _simulate(
+    settings: ContinualSettings, splits: Splits, watcher: Watcher, checkpoint: str | os.PathLike[str] | None
+) -> ContinualResult:
     from strategies.continual import run_stream  # here, because importing Avalanche takes ten seconds
 
-    watcher = watcher or Silent()
-    splits = load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit)
     with watcher.stage(_describe(settings)) as stage:
 
         def on_stage(index: int, accuracies: tuple[float, ...]) -> None:

@@ -1,27 +1,32 @@
-"""Distil, write down, read back, judge: one run."""
+"""Distil, judge, measure; one run, or a table of all methods at one budget."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from fedcl_distill.data import LabelledData, Splits
-from fedcl_distill.engine import Budget, ByteBudget, Size, finished
+from fedcl_distill.engine import Budget, ByteBudget, Size, count_per_class, finished
+from fedcl_distill.engine.size import bytes_of_counts
 from fedcl_distill.evaluation import Evaluation, evaluate, find_protocol
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
+from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.settings import Count, Natural, NonNegative, settings
 from fedcl_distill.synthetic import BITS, SyntheticSet, decode, encode, encoded_bytes, load, save, save_png
+from fedcl_distill.synthetic.quantise import Bits
 from simulations.costs import Meter
-from simulations.data import load_splits
-from simulations.distillations import ShownDistillation
-from simulations.names import Bits, MethodName, ProtocolName, without_places
-from simulations.running.progress import Silent, Stage, Watcher
-from simulations.running.runs import Kind, Record, make_record, settings_key
+from simulations.data import load_splits, tell_notes
+from simulations.formats import number
+from simulations.running.pool import Outcome, PoolSettings, run_in_processes
+from simulations.running.progress import ShownDistillation, Silent, Stage, Watcher
+from simulations.running.runs import Kind, Record, Run, append_record, make_record, read_records, settings_key
+from simulations.settings import MethodName, ProtocolName, without_places
 
 _PICTURE_COLUMNS = 10
 _PICTURE_PIXELS, _MAX_IMAGE_PIXELS = 360, 72  # wide as a whole; high, a single image
@@ -128,7 +133,8 @@ def run_distil(
         KeyboardInterrupt: the user interrupted the distillation.
     """
     started, watcher, folder = time.monotonic(), watcher or Silent(), Path(out_dir)
-    splits = load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit)
+    splits = load_splits(settings.data, root=settings.data_root, train_limit=settings.train_limit, watcher=watcher)
+    notes = tell_notes(splits.notes, watcher)
     checkpoint = folder / "checkpoints" / f"{settings.key}.pt" if checkpoints else None
     with watcher.stage(str(settings)):
         meter = Meter(settings.device)
@@ -147,6 +153,7 @@ def run_distil(
         **evaluation.as_record("evaluation"),
         "files": files,
         "class_names": list(synthetic.class_names),
+        **notes,
     }
     return make_record(Kind.DISTIL, settings.as_record(), metrics, time.monotonic() - started)
 
@@ -240,3 +247,110 @@ def judge(
         device=settings.device,
         on_network=on_network,
     )
+
+
+DEFAULT_SECONDS = 600.0
+BASELINE = "random"
+
+
+def with_budget(cells: Iterable[DistilSettings], seconds: float | None = None) -> list[DistilSettings]:
+    """``cells`` without doubles, each with a budget, so that all cost the same.
+
+    ``seconds`` go to every cell; without them, :data:`DEFAULT_SECONDS` to those that have neither steps nor seconds.
+    """
+    budgeted = (_with_seconds(cell, seconds) for cell in cells)
+    sized = (cell if cell.byte_budget is None else replace(cell, images_per_class=1) for cell in budgeted)
+    return list({cell.key: cell for cell in sized}.values())
+
+
+def run_table(
+    cells: Sequence[DistilSettings],
+    results_path: str | os.PathLike[str],
+    workers: PoolSettings,
+    watcher: Watcher | None = None,
+    *,
+    retry_failed: bool = False,
+) -> list[Record]:
+    """Run those of ``cells`` that ``results_path`` does not hold yet, each in a fresh process; return the new records.
+
+    Each result is appended as soon as it is there. A run that fails becomes a record of kind
+    ``distil-failed``, whose metrics are ``error``, ``reason`` and ``during``, and stops nothing; it is tried again
+    only with ``retry_failed``.
+    """
+    watcher, new = watcher or Silent(), []
+    todo = _missing(cells, results_path, retry_failed)
+    with (
+        watcher.stage(f"{len(todo)} of {len(cells)} cells to do") as stage,
+        closing(run_in_processes([Run(Kind.DISTIL, cell) for cell in todo], workers, stage)) as outcomes,
+    ):
+        for record in map(_record, outcomes):
+            append_record(results_path, record)
+            new.append(record)
+            watcher.note(_in_one_line(record))
+    return new
+
+
+def baselines(cells: Sequence[DistilSettings], results_path: str | os.PathLike[str]) -> list[DistilSettings]:
+    """Random selections that take as many bytes as the finished ``cells`` do, without doubles.
+
+    Where the bytes hold equally many samples of every class, the baseline is the random cell of that number of images
+    per class, which a table often has anyway.
+    """
+    payloads = {one["key"]: number(one["metrics"].get("payload_bytes")) for one in read_records(results_path)}
+    train: dict[tuple[str, str | None, int | None], LabelledData] = {}
+    found: dict[str, DistilSettings] = {}
+    for cell in cells:
+        payload = payloads.get(cell.key)
+        if payload is None or cell.method == BASELINE:
+            continue
+        place = (cell.data, cell.data_root, cell.train_limit)
+        if place not in train:
+            train[place] = load_splits(cell.data, root=cell.data_root, train_limit=cell.train_limit).train
+        baseline = _baseline(cell, int(payload), train[place])
+        found.setdefault(baseline.key, baseline)
+    return list(found.values())
+
+
+def records_of_cells(cells: Sequence[DistilSettings], results_path: str | os.PathLike[str]) -> list[Record]:
+    """For each cell its result or, where there is none, why: the latest record of either kind."""
+    found = {record["key"]: record for record in read_records(results_path)}
+    either = (found.get(cell.key) or found.get(_failed_key(cell)) for cell in cells)
+    return [record for record in either if record is not None]
+
+
+def _record(outcome: Outcome) -> Record:
+    if outcome.record is not None:
+        return outcome.record
+    return make_record(Kind.DISTIL_FAILED, outcome.run.settings.as_record(), outcome.failure, outcome.seconds)
+
+
+def _with_seconds(cell: DistilSettings, seconds: float | None) -> DistilSettings:
+    if seconds is not None:
+        return replace(cell, distil_seconds=seconds)
+    return cell if cell.budget is not None else replace(cell, distil_seconds=DEFAULT_SECONDS)
+
+
+def _missing(
+    cells: Sequence[DistilSettings], results_path: str | os.PathLike[str], retry_failed: bool
+) -> list[DistilSettings]:
+    known = {record["key"] for record in read_records(results_path)}
+    return [cell for cell in cells if cell.key not in known and (retry_failed or _failed_key(cell) not in known)]
+
+
+def _failed_key(cell: DistilSettings) -> str:
+    return settings_key(Kind.DISTIL_FAILED, cell.as_record())
+
+
+def _baseline(cell: DistilSettings, payload: int, train: LabelledData) -> DistilSettings:
+    counts = count_per_class(ByteBudget(payload, cell.bits), train, Pixels())
+    random = replace(cell, method=BASELINE, method_settings={}, byte_budget=None)
+    if len(set(counts)) == 1:
+        return replace(random, images_per_class=counts[0])
+    return replace(random, images_per_class=1, byte_budget=bytes_of_counts(counts, train, cell.bits))
+
+
+def _in_one_line(record: Record) -> str:
+    cell, metrics = DistilSettings(**record["settings"]), record["metrics"]
+    if record["kind"] == Kind.DISTIL_FAILED:
+        return f"{cell}: failed, {metrics['error']}: {metrics['reason']}"
+    return f"{cell}: {100 * metrics['accuracy']:.1f} % · {metrics['distil_cpu_seconds']:.0f} CPU-s"

@@ -13,10 +13,11 @@ from fedcl_distill.checkpoint import fingerprint, load_checkpoint, save_checkpoi
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import Budget, finished
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.methods.private_statistics import PrivateStatistics, private_statistics
+from fedcl_distill.methods.private import PrivateStatistics, private_statistics
 from fedcl_distill.networks import Architecture
 from fedcl_distill.privacy import NoiseSource, publicly_scaled
-from fedcl_distill.settings import Count, settings
+from fedcl_distill.privacy.accounting import DELTA, Delta
+from fedcl_distill.settings import Count, NonNegative, settings
 from fedcl_distill.statistics import (
     ClassStatistics,
     NoisyStatistics,
@@ -28,11 +29,12 @@ from fedcl_distill.statistics import (
     with_noise,
 )
 from fedcl_distill.synthetic import encoded_bytes, load, save
+from fedcl_distill.synthetic.quantise import Bits
 from simulations.data import load_splits
-from simulations.names import Bits, ProtocolName, without_places
 from simulations.running.progress import Silent, Watcher
 from simulations.running.runs import Kind, Record, checkpoint_of, make_record, settings_key
 from simulations.scenarios.distil import judge
+from simulations.settings import ProtocolName, without_places
 
 
 @settings
@@ -64,8 +66,8 @@ class PrivacySettings:
     data_root: str | None = None
     train_limit: Count | None = None
     nodes: Count = 1
-    epsilon: float = 1.0
-    delta: float = 1e-5
+    epsilon: NonNegative = 1.0
+    delta: Delta = DELTA
     statistics: Mapping[str, Any] = field(default_factory=dict)
     images_per_class: Count = 10
     distil_steps: Count = 300

@@ -15,14 +15,13 @@ import torch
 from fedcl_distill.data import LabelledData, Splits
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import Protocol, evaluate, find_protocol, real_accuracy, score
-from fedcl_distill.evaluation.adversarial import PGD
+from fedcl_distill.evaluation.scores import PGD
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.seeding import derive_seed, generator_for
 from fedcl_distill.settings import Count, settings
 from fedcl_distill.synthetic import SyntheticSet, load
 from fedcl_distill.training import accuracy, fit, train_config_for
 from simulations.data import load_splits
-from simulations.names import ProtocolName, without_places
 from simulations.running.progress import Silent, Watcher
 from simulations.running.runs import (
     RESULTS,
@@ -34,6 +33,7 @@ from simulations.running.runs import (
     read_records,
     settings_key,
 )
+from simulations.settings import ProtocolName, without_places
 
 ARCHITECTURES = ("convnet:width=64", "convnet:width=128", "mlp", "lenet", "resnet18", "vgg11", "alexnet")
 

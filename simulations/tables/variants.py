@@ -254,9 +254,13 @@ def _shared(variant: Variant, along: Collection[str]) -> dict[str, object]:
 Matrix = list[list[float]]
 
 
-def matrices_of(variant: Variant) -> list[Matrix]:
-    """The well-formed accuracy matrices of all runs; results come from files, which may hold anything."""
-    return [matrix for matrix in (_matrix(record["metrics"].get("matrix")) for record in variant.records) if matrix]
+def matrices_of(variant: Variant, *, square: bool = True) -> list[Matrix]:
+    """The well-formed accuracy matrices of all runs; results come from files, which may hold anything.
+
+    ``square`` ones have as many rows as experiences, or a single one; those of stages have any number.
+    """
+    found = (_matrix(record["metrics"].get("matrix"), square) for record in variant.records)
+    return [matrix for matrix in found if matrix]
 
 
 def seen_so_far(matrix: Matrix) -> list[float]:
@@ -270,9 +274,9 @@ def forgotten(matrix: Matrix) -> list[float]:
     return [max(matrix[i][j] for i in range(j, last)) - matrix[last][j] for j in range(last)]
 
 
-def _matrix(value: Any) -> Matrix | None:
+def _matrix(value: Any, square: bool) -> Matrix | None:
     if not isinstance(value, list) or not value or not all(isinstance(row, list) and row for row in value):
         return None
     rows = [numbers(row) for row in value]
     regular = all(len(row) == len(value[0]) for row in value) and [len(r) for r in rows] == [len(r) for r in value]
-    return rows if regular and (len(rows) in (1, len(rows[0]))) else None
+    return rows if regular and (not square or len(rows) in (1, len(rows[0]))) else None

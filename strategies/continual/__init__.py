@@ -14,8 +14,14 @@ from strategies.continual.losses import ERACE, BalancedCrossEntropy, DERppLoss, 
 from strategies.continual.memory import EncodedMemory, HybridMemory, Memory, ReservoirMemory
 from strategies.continual.memory_registry import memory_bytes, named_memory
 from strategies.continual.registry import Setup, StrategyParts
-from strategies.continual.results import AccuracyMatrix, ContinualResult
-from strategies.continual.settings import CONTINUAL_STRATEGIES, MEMORIES, SCENARIOS, ContinualSettings
+from strategies.continual.settings import (
+    CONTINUAL_STRATEGIES,
+    MEMORIES,
+    SCENARIOS,
+    AccuracyMatrix,
+    ContinualResult,
+    ContinualSettings,
+)
 from strategies.continual.streams import class_groups, class_order
 
 if TYPE_CHECKING:
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
         labelled_data,
         task_incremental,
     )
+    from strategies.continual.feature_sums import FeatureSumMemory, SumLearner
     from strategies.continual.regularisation import AGEM, EWC, ICaRLLoss, LwF, NearestMean, NetworkEmbedding, Source
     from strategies.continual.replay import MIR, DERpp, FineTuning, GDumb, Replay
     from strategies.continual.run import build_benchmark, build_memory, run_stream
@@ -37,6 +44,7 @@ _ON_AVALANCHE = {
     "AGEM": "regularisation",
     "DERpp": "replay",
     "EWC": "regularisation",
+    "FeatureSumMemory": "feature_sums",
     "FineTuning": "replay",
     "GDumb": "replay",
     "ICaRLLoss": "regularisation",
@@ -48,6 +56,7 @@ _ON_AVALANCHE = {
     "MemoryBuffer": "storage_policy",
     "Replay": "replay",
     "Source": "regularisation",
+    "SumLearner": "feature_sums",
     "build_benchmark": "run",
     "build_memory": "run",
     "class_incremental": "benchmarks",
@@ -76,6 +85,7 @@ __all__ = [
     "DERppLoss",
     "DistilledMemory",
     "EncodedMemory",
+    "FeatureSumMemory",
     "FineTuning",
     "GDumb",
     "HybridMemory",
@@ -96,6 +106,7 @@ __all__ = [
     "Setup",
     "Source",
     "StrategyParts",
+    "SumLearner",
     "build_benchmark",
     "build_memory",
     "class_groups",

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -16,13 +16,15 @@ from fedcl_distill.engine import Budget, ByteBudget, Distiller, Engine, Size, fi
 from fedcl_distill.engine.size import AbsentClasses, bytes_of_counts, counts_within_bytes
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import HardLabels, Labels
-from fedcl_distill.methods.private_statistics import PrivateStatistics
+from fedcl_distill.methods.private import PrivateStatistics
 from fedcl_distill.parameterizations import LowRank, Parameterization, Pixels, Tiles
 from fedcl_distill.privacy import Guarantee, NoiseSource, publicly_scaled
 from fedcl_distill.privacy.accounting import composed, weakest
 from fedcl_distill.seeding import derive_seed
+from fedcl_distill.settings import Count, Range, settings
 from fedcl_distill.statistics import NoisyStatistics
 from fedcl_distill.synthetic import SyntheticSet, union
+from fedcl_distill.synthetic.quantise import Bits
 from strategies.continual.memory import EncodedMemory, Memory
 
 _BY_ROWS = (Pixels, Tiles, LowRank)
@@ -87,7 +89,7 @@ _A_FEW = 20  # samples of a class: every parameterization can store something of
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass
+@settings(frozen=False)
 class DistilledMemory(EncodedMemory):
     """Distils each experience, and condenses what it holds further as classes arrive.
 
@@ -130,7 +132,6 @@ class DistilledMemory(EncodedMemory):
     _counts: list[Counts] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not (self.redistil or self._by_rows):
             how = self.distiller.parameterization.name
             raise SettingsError(f"samples that share their storage cannot be dropped one by one ({how}): redistil them")
@@ -256,7 +257,7 @@ class GivenInit:
         return {"init": "given"}
 
 
-@dataclass
+@settings(frozen=False)
 class CondensedMemory(EncodedMemory):
     """Few synthetic samples of each class, and a small buffer of real ones that, when full, are condensed into them.
 
@@ -280,19 +281,16 @@ class CondensedMemory(EncodedMemory):
 
     distiller: Distiller = field(kw_only=True)
     budget: Budget | None = field(default=None, kw_only=True)
-    buffer_size: int = field(default=32, kw_only=True)
-    buffer_share: float = field(default=0.5, kw_only=True)
+    buffer_size: Count = field(default=32, kw_only=True)
+    buffer_share: Annotated[float, Range(ge=0, lt=1)] = field(default=0.5, kw_only=True)
     seed: int = field(default=0, kw_only=True)
     _condensations: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not isinstance(self.distiller, Engine):
             raise SettingsError(f"{self.distiller.name} selects samples; condensing needs a distillation method")
         if not isinstance(self.distiller.parameterization, Pixels) or self.distiller.labels.soft:
             raise SettingsError(f"{self.distiller.name} must store pixels with classes to be condensed step by step")
-        if self.buffer_size < 1 or not 0 <= self.buffer_share < 1:
-            raise SettingsError("a condensed memory needs buffer_size ≥ 1 and 0 ≤ buffer_share < 1")
         self._rooms: dict[tuple[object, ...], tuple[list[int], int]] = {}  # no field: no part of a checkpoint
 
     def check(self, data: LabelledData) -> None:
@@ -371,7 +369,7 @@ def _as_set(by_class: Inputs, spec: DataSpec) -> SyntheticSet:
     )
 
 
-@dataclass
+@settings(frozen=False)
 class PrivateMemory(Memory):
     """Keeps samples distilled from noisy statistics: one release of each experience.
 
@@ -389,8 +387,8 @@ class PrivateMemory(Memory):
         seed: fixes every draw but the noise.
     """
 
-    byte_budget: int
-    bits: int = 8
+    byte_budget: Count
+    bits: Bits = 8
     method: PrivateStatistics = field(kw_only=True)
     disjoint: bool = field(default=False, kw_only=True)
     budget: Budget | None = field(default=None, kw_only=True)

@@ -13,10 +13,12 @@ from torch.nn import functional as F
 
 from fedcl_distill.data import DataSpec, LabelledData
 from fedcl_distill.engine.size import ByteBudget, counts_within_bytes
-from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.errors import DataError
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.seeding import generator_for
-from fedcl_distill.synthetic import SyntheticSet, check_bits, decode, encode, encoded_bytes, union
+from fedcl_distill.settings import Count, settings
+from fedcl_distill.synthetic import SyntheticSet, decode, encode, encoded_bytes, union
+from fedcl_distill.synthetic.quantise import Bits
 
 
 class Memory(ABC):
@@ -78,7 +80,7 @@ class Memory(ABC):
         """
 
 
-@dataclass
+@settings(frozen=False)
 class EncodedMemory(Memory):
     """The common part: payloads, their bound, and how deep values are stored.
 
@@ -94,14 +96,9 @@ class EncodedMemory(Memory):
         SettingsError: on construction, if the budget or the bits cannot be.
     """
 
-    byte_budget: int
-    bits: int = 8
+    byte_budget: Count
+    bits: Bits = 8
     _payloads: tuple[bytes, ...] = field(default=(), init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.byte_budget, int) or isinstance(self.byte_budget, bool) or self.byte_budget < 1:
-            raise SettingsError(f"byte_budget must be a whole number at least 1, got {self.byte_budget!r}")
-        check_bits(self.bits)
 
     @property
     def bytes_kept(self) -> int:
@@ -180,7 +177,7 @@ def _extended(held: SyntheticSet, names: tuple[str, ...], span: tuple[float, flo
     return replace(held, labels=labels, spec=replace(held.spec, class_names=names, value_range=span))
 
 
-@dataclass
+@settings(frozen=False)
 class ReservoirMemory(EncodedMemory):
     """A uniform random sample of everything seen (Vitter 1985), the baseline of replay.
 

@@ -10,7 +10,7 @@ from fedcl_distill.engine import Budget, ByteBudget, CoreSet, Distiller, quantis
 from fedcl_distill.engine.size import bytes_of_counts, counts_within_bytes
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.methods import build_method
-from fedcl_distill.methods.private_statistics import private_statistics
+from fedcl_distill.methods.private import private_statistics
 from fedcl_distill.parameterizations import Parameterization, Pixels
 from fedcl_distill.registry import parse
 from fedcl_distill.seeding import derive_seed

@@ -16,6 +16,20 @@ from fedcl_distill.augmentation import Augmentation, NoAugmentation, augmentatio
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import CoreSet
 from fedcl_distill.errors import SettingsError
+from fedcl_distill.features import (
+    HEADS,
+    LDA,
+    ClusterCentres,
+    Full,
+    LowRank,
+    Means,
+    NearestMean,
+    RandomFeatures,
+    Ridge,
+    Storage,
+    SumHead,
+)
+from fedcl_distill.features.heads import Shrinkage
 from fedcl_distill.networks import Network
 from fedcl_distill.registry import build_with
 from fedcl_distill.seeding import derive_seed
@@ -31,6 +45,7 @@ from strategies.continual.settings import CONTINUAL_STRATEGIES, ContinualSetting
 if TYPE_CHECKING:
     from strategies.continual.replay import FineTuning, Replay
 
+SumBits = Literal[2, 4, 8, 16, 32]
 _FINE = 0.3
 """Fine-tuning starts at so many times the learning rate."""
 
@@ -112,6 +127,7 @@ class StrategyParts:
         classifier: what is tested after each experience; None for the model itself.
         template: what each experience trains on: itself ("naive"), all so far ("cumulative"), or all together
             ("joint").
+        trains: whether the model is trained at all; what is ``stateful`` takes experiences in either way.
         sample_bytes: of a sample of the stream, where the template keeps them all; 0 where it keeps none.
         online: works on mini-batches without boundaries.
     """
@@ -122,6 +138,7 @@ class StrategyParts:
     finetuning: FineTuning | None = None
     classifier: Callable[[], nn.Module] | None = None
     template: Literal["naive", "cumulative", "joint"] = "naive"
+    trains: bool = True
     sample_bytes: int = 0
     online: bool = True
 
@@ -285,6 +302,49 @@ def lwf(setup: Setup, *, strength: NonNegative = 1.0, temperature: Positive = 2.
     return StrategyParts(setup.loss, stateful=(continual.LwF(strength, temperature),), online=False)
 
 
+@CONTINUAL_STRATEGIES.register("ncm")
+@checked
+def ncm(setup: Setup, *, metric: Literal["euclidean", "cosine"] = "euclidean") -> StrategyParts:
+    """The nearest class mean; exact, whatever the order of experiences (SimpleCIL, Zhou et al. 2024)."""
+    return _sums(setup, Means(), NearestMean(metric))
+
+
+@CONTINUAL_STRATEGIES.register("slda")
+@checked
+def slda(setup: Setup, *, shrinkage: Shrinkage = "oas") -> StrategyParts:
+    """Class means and one running covariance (Deep SLDA, Hayes and Kanan 2020, who shrink by 1e-4)."""
+    return _sums(setup, Full(), LDA(shrinkage))
+
+
+@CONTINUAL_STRATEGIES.register("ridge")
+@checked
+def ridge(setup: Setup, *, regularisation: Positive = 1e-2) -> StrategyParts:
+    """Ridge regression on accumulated sums: that of all data at once."""
+    return _sums(setup, Full(), Ridge(regularisation))
+
+
+@CONTINUAL_STRATEGIES.register("ranpac")
+@checked
+def ranpac(setup: Setup, *, count: Count = 2000, regularisation: Positive = 1e-3, seed: int = 0) -> StrategyParts:
+    """Ridge regression behind a random projection with ReLU (RanPAC, McDonnell et al. 2023, with 10,000 of them)."""
+    return _sums(setup, Full(), Ridge(regularisation), features=RandomFeatures(count, seed))
+
+
+@CONTINUAL_STRATEGIES.register("low-rank")
+@checked
+def low_rank(setup: Setup, *, mean_bits: SumBits = 8, bits: SumBits = 16) -> StrategyParts:
+    """Class means, and as many directions of the scatter within classes as the byte budget holds; LDA."""
+    return _sums(setup, LowRank(), LDA(), mean_bits, bits, memory_bytes(setup.settings, setup.like))
+
+
+@CONTINUAL_STRATEGIES.register("clustered")
+@checked
+def clustered(setup: Setup, *, head: Literal["lda", "ridge", "logistic"] = "lda", bits: SumBits = 8) -> StrategyParts:
+    """As many cluster centres of each class, with their counts, as the byte budget holds."""
+    budget = memory_bytes(setup.settings, setup.like)
+    return _sums(setup, ClusterCentres(), HEADS.build(head), bits, bits, budget)
+
+
 def build_strategy(setup: Setup) -> StrategyParts:
     """The strategy that the settings name.
 
@@ -304,6 +364,20 @@ def build_strategy(setup: Setup) -> StrategyParts:
 def _replay(setup: Setup, memory: str, **own: Any) -> StrategyParts:
     held = continual.Replay(setup.memory({"name": memory, **own}), setup.like, **setup.replaying)
     return StrategyParts(setup.loss, held, online=_takes_batches(memory))
+
+
+def _sums(
+    setup: Setup,
+    storage: Storage,
+    head: SumHead,
+    bits: int = 32,
+    second_bits: int = 32,
+    byte_budget: int | None = None,
+    features: RandomFeatures | None = None,
+) -> StrategyParts:
+    memory = continual.FeatureSumMemory(storage, bits, second_bits, byte_budget, features)
+    learner = continual.SumLearner(memory, head, setup.like)
+    return StrategyParts(setup.loss, stateful=(learner,), classifier=learner.classifier, trains=False)
 
 
 def _takes_batches(memory: MemoryLike) -> bool:

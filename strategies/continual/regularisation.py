@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import Network, adapted
+from fedcl_distill.networks.base import micro_batches
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.continual.replay import Replay
 

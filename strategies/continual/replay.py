@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -17,8 +16,9 @@ from torch.nn import functional as F
 from fedcl_distill.augmentation import Augmentation
 from fedcl_distill.data import DataSpec, LabelledData
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import micro_batches
+from fedcl_distill.networks.base import micro_batches
 from fedcl_distill.seeding import derive_seed, generator_for
+from fedcl_distill.settings import Count, settings
 from fedcl_distill.training import TrainConfig, fit
 from strategies.continual.benchmarks import labelled_data, num_classes_of, tasks_of
 from strategies.continual.buffer import LogitsOf, ReplayBatch, ReplayBuffer
@@ -197,7 +197,7 @@ def _labels_together(current: Tensor, remembered: Tensor) -> Tensor:
     return torch.cat([current, remembered])
 
 
-@dataclass(frozen=True)
+@settings
 class MIR:
     """Maximally interfered retrieval (Aljundi et al. 2019): replay what the current batch is about to spoil.
 
@@ -212,11 +212,7 @@ class MIR:
         SettingsError: on construction, if there are no candidates.
     """
 
-    candidates: int = 5
-
-    def __post_init__(self) -> None:
-        if self.candidates < 1:
-            raise SettingsError(f"candidates must be at least 1, got {self.candidates}")
+    candidates: Count = 5
 
     def __call__(self, strategy: Any, replay: Replay, count: int) -> ReplayBatch:
         drawn = replay.draw_distinct(self.candidates * count)

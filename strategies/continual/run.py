@@ -35,8 +35,7 @@ from strategies.continual.losses import BalancedCrossEntropy, MaskedClassifier, 
 from strategies.continual.memory import Memory
 from strategies.continual.memory_registry import memory_bytes, named_memory
 from strategies.continual.registry import Setup, StrategyParts, build_strategy
-from strategies.continual.results import AccuracyMatrix, ContinualResult
-from strategies.continual.settings import ContinualSettings
+from strategies.continual.settings import AccuracyMatrix, ContinualResult, ContinualSettings
 
 
 class StreamTrainer:
@@ -145,7 +144,7 @@ def avalanche_strategy(
         optimizer=build_optimiser(sgd if optimiser is None else optimiser, weights),
         criterion=plan.loss,
         train_mb_size=settings.batch_size,
-        train_epochs=1 if settings.online else settings.epochs,
+        train_epochs=(1 if settings.online else settings.epochs) if plan.trains else 0,
         device=settings.device,
         plugins=plan.plugins,
         evaluator=EvaluationPlugin(),  # accuracies come from whole tensors, which is much faster

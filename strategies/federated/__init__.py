@@ -1,13 +1,22 @@
 """Federated learning on Flower: synthetic sets instead of models, and the baselines they are compared with."""
 
-from strategies.federated.averaging import Bulyan, FedAdam, FedAvgM, FedProx, Krum, Median, TrimmedMean
+from strategies.federated.aggregation import QuorumError, Rejection, ReplyCollector
 from strategies.federated.client import add_distilling, make_client_app
-from strategies.federated.collector import QuorumError, Rejection, ReplyCollector
-from strategies.federated.compressed import FedPAQ, TopKFedAvg
+from strategies.federated.compression import FedPAQ, TopKFedAvg
 from strategies.federated.distillation import Distillation, DistilRequest
 from strategies.federated.dynafed import DynaFed
-from strategies.federated.feature_sums import FederatedFeatures
-from strategies.federated.fedavg import FedAvg, OneShotAverage
+from strategies.federated.feature_sums import AFL, Fed3R, FedCGS, FederatedFeatures, FedNCM, FedPFT
+from strategies.federated.fedavg import (
+    Bulyan,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedProx,
+    Krum,
+    Median,
+    OneShotAverage,
+    TrimmedMean,
+)
 from strategies.federated.feddm import FedDM
 from strategies.federated.federated_statistics import FederatedStatistics
 from strategies.federated.grid import ByteLedger, InProcessGrid, MeteredGrid
@@ -31,6 +40,7 @@ from strategies.federated.strategy import (
 )
 
 __all__ = [
+    "AFL",
     "STRATEGIES",
     "Bulyan",
     "ByteLedger",
@@ -39,11 +49,15 @@ __all__ = [
     "DistilRequest",
     "Distillation",
     "DynaFed",
+    "Fed3R",
     "FedAdam",
     "FedAvg",
     "FedAvgM",
+    "FedCGS",
     "FedDM",
+    "FedNCM",
     "FedPAQ",
+    "FedPFT",
     "FedProx",
     "FederatedFeatures",
     "FederatedResult",

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedcl_distill.data import as_labelled
+from fedcl_distill.data import LabelledData, as_labelled, conform
 from fedcl_distill.engine import Distiller
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, NetworkLimits
 from fedcl_distill.privacy import PrivacyBudget
+from fedcl_distill.statistics.noisy import errors_kept_back
+from strategies.federated.agreement import DESCRIBE
 from strategies.federated.answers import METRICS, ClientReport
-from strategies.federated.identity import NodeIdentity
 from strategies.federated.internals import PARTITION_ID_KEY
-from strategies.federated.node import Task
+from strategies.federated.requests import NodeIdentity, Task, spec_in
 from strategies.federated.strategy import ClientStep, registered_steps
 
 LoadData = Callable[[Context], Any]
@@ -26,6 +28,8 @@ LoadData = Callable[[Context], Any]
 Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
 LoadBudget = Callable[[Context], PrivacyBudget]
 LoadIdentity = Callable[[Context], NodeIdentity]
+
+_MAX_PARTITIONS = 2**31
 
 
 def make_client_app(
@@ -43,8 +47,10 @@ def make_client_app(
 
     Args:
         load_data: gets the node's context and returns its data: :class:`~fedcl_distill.data.LabelledData`, or any
-            map-style data set of samples and integer labels. The node configuration names the ``partition-id``, and may
-            name the ``device`` to compute on, as the run configuration may; "cpu" otherwise.
+            map-style data set of samples and labels. Where the server says what data look like in its run, they are put
+            into its terms (:func:`~fedcl_distill.data.conform`): labels by the names of classes, columns by theirs. The
+            node configuration may name a ``partition-id`` (:func:`partition_of`) and the ``device`` to compute on, as
+            the run configuration may; "cpu" otherwise.
         mods: Flower's: they see every message on its way in and every answer on its way out.
         methods: distillers of the node's own, by the names that a server asks for them by. Nothing that arrives in a
             message names code to import: a node builds what is registered with it, and uses what it is given here.
@@ -60,7 +66,7 @@ def make_client_app(
     """
     app = ClientApp(mods=list(mods))
     node = Node(load_data, methods or {}, load_budget, network_limits, load_identity)
-    for step in registered_steps():
+    for step in (DESCRIBE, *registered_steps()):
         if load_budget is None or step.protected:
             (app.train(step.action) if step.action else app.train())(_handler(node, step))
     return app
@@ -92,7 +98,7 @@ def add_distilling(
         SettingsError: the app has a handler for one of these messages.
     """
     node = Node(load_data, methods or {}, load_budget, network_limits, load_identity)
-    for step in registered_steps():
+    for step in (DESCRIBE, *registered_steps()):
         if step.action and (load_budget is None or step.protected):
             try:
                 app.train(step.action)(_handler(node, step))
@@ -120,10 +126,15 @@ class Node:
     load_identity: LoadIdentity | None = None
 
     def task(self, message: Message, context: Context) -> Task:
-        """What ``message`` asks of the node of ``context``."""
+        """What ``message`` asks of the node of ``context``, whose data are put into the terms of the run.
+
+        Raises:
+            DataError: they are of another kind than the run's; PrivacyError, which does not say why, where there is a
+                privacy budget: names of classes and values are among what it protects.
+        """
         return Task(
             message.content,
-            as_labelled(self.load_data(context)),
+            self.data(message.content, context),
             partition_of(context),
             device_of(context),
             context.state,
@@ -132,6 +143,14 @@ class Node:
             self.methods,
             None if self.load_identity is None else self.load_identity(context),
         )
+
+    def data(self, content: RecordDict, context: Context) -> LabelledData:
+        """The node's data, as data of the run that a request with ``content`` belongs to."""
+        own, spec = as_labelled(self.load_data(context)), spec_in(content)
+        if spec is None:
+            return own
+        with nullcontext() if self.load_budget is None else errors_kept_back():
+            return conform(own, spec)
 
 
 def respond(message: Message, started: float, task: Task, step: ClientStep) -> Message:
@@ -152,14 +171,20 @@ def _handler(node: Node, step: ClientStep) -> Callable[[Message, Context], Messa
 
 
 def partition_of(context: Context) -> int:
-    """The node's ``partition-id``.
+    """The number by which a node is known: its ``partition-id``, or, where it has none, one made of its node id.
+
+    Seeds and the order of answers follow from it. A node id is drawn anew whenever a node registers: whoever wants the
+    same bits from every run gives nodes a ``partition-id``.
 
     Raises:
-        SettingsError: the node configuration names none.
+        SettingsError: the node configuration has a ``partition-id`` that is no whole number in [0, 2³¹).
     """
-    partition = context.node_config.get(PARTITION_ID_KEY)
-    if type(partition) is not int or partition < 0:
-        raise SettingsError(f"node configuration needs {PARTITION_ID_KEY} ≥ 0, got {partition!r}")
+    given = context.node_config.get(PARTITION_ID_KEY)
+    if given is None:
+        return context.node_id % _MAX_PARTITIONS
+    partition = int(given) if isinstance(given, str) and given.isdecimal() else given
+    if type(partition) is not int or not 0 <= partition < _MAX_PARTITIONS:
+        raise SettingsError(f"{PARTITION_ID_KEY} must be a whole number in [0, 2³¹), got {given!r}")
     return partition
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from flwr.app import RecordDict
 
@@ -16,9 +16,9 @@ from fedcl_distill.methods import METHODS, build_method, known_settings, list_me
 from fedcl_distill.registry import parse
 from fedcl_distill.settings import Count, Range, settings, suggest
 from fedcl_distill.synthetic import SyntheticSet
+from fedcl_distill.synthetic.quantise import Bits
 from strategies.federated.answers import pack_set
-from strategies.federated.node import Task
-from strategies.federated.requests import CONFIG, Request
+from strategies.federated.requests import CONFIG, Request, Task
 
 Methods = Mapping[str, Distiller]
 """Distillers by the names under which a node has them, beside those that are registered."""
@@ -81,7 +81,7 @@ class DistilRequest(Request):
     @property
     def size(self) -> Size:
         if self.byte_budget is not None:
-            return ByteBudget(self.byte_budget, self.bits)
+            return ByteBudget(self.byte_budget, cast(Bits, self.bits))  # which checks them
         return self.images_per_class
 
     def distiller(self, methods: Methods = _NONE) -> Distiller:
@@ -104,7 +104,7 @@ class DistilRequest(Request):
     ) -> SyntheticSet:
         """Do as asked, or to another ``size`` or by another ``distiller``; classes that are not there are left out."""
         return (distiller or self.distiller()).distil(
-            self.with_normalisation(data),
+            data,
             self.size if size is None else size,
             seed=seed,
             budget=Budget.if_given(self.steps, self.seconds),
@@ -160,13 +160,11 @@ class Distillation:
         """The object that was given, by the name that nodes know it by; empty where a name was given."""
         return self._named()[2]
 
-    def request(self, data: LabelledData, seed: int) -> DistilRequest:
-        """What clients are asked; ``data`` gives the normalisation, ``seed`` is the run's."""
+    def request(self, seed: int) -> DistilRequest:
+        """What clients are asked; ``seed`` is the run's."""
         name, given, _ = self._named()
         return DistilRequest(
             seed=seed,
-            mean=data.normalisation.mean,
-            std=data.normalisation.std,
             method=name,
             method_settings=given,
             images_per_class=self.images_per_class,
@@ -224,4 +222,4 @@ def distilled(task: Task, key: str = CONFIG) -> RecordDict:
     distiller = request.distiller(task.methods)
     task.admit(distiller)
     synthetic = request.distil(task.data, seed=task.seed(request), device=task.device, distiller=distiller)
-    return pack_set(finished(synthetic), request.bits)
+    return pack_set(finished(synthetic).with_spec(value_range=task.value_range), request.bits)

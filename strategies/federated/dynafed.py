@@ -24,13 +24,12 @@ from fedcl_distill.seeding import derive_seed
 from fedcl_distill.settings import Count, Natural, NonNegative, Positive, settings
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import TrainConfig
-from strategies.federated.collector import ReplyCollector
+from strategies.federated.aggregation import ReplyCollector
+from strategies.federated.answers import State, arrays_of, set_as_state, set_from_state, tensors_of, weights_of
 from strategies.federated.fedavg import Averaging, ValidatedFedAvg
 from strategies.federated.learner import Learner
 from strategies.federated.local_training import TrainRequest
-from strategies.federated.state import State, arrays_of, set_as_state, set_from_state, tensors_of
 from strategies.federated.strategy import ServerContext, register_strategy
-from strategies.federated.weights import weights_of
 
 
 @register_strategy("dynafed")

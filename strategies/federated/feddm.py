@@ -14,16 +14,13 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.network_sources import AroundNetwork
 from fedcl_distill.networks import Network
 from fedcl_distill.settings import NonNegative, settings
-from strategies.federated.aggregation import SetAggregator
-from strategies.federated.answers import WEIGHTS, pack_set, unpack_weights
-from strategies.federated.collector import ReplyCollector
+from strategies.federated.aggregation import ReplyCollector, SetAggregator
+from strategies.federated.answers import WEIGHTS, pack_network, pack_set, unpack_network, unpack_weights
 from strategies.federated.distillation import DistilRequest
 from strategies.federated.learner import Learner
-from strategies.federated.node import Task
 from strategies.federated.one_shot import OneShot, OneShotUnion
-from strategies.federated.requests import CONFIG
+from strategies.federated.requests import CONFIG, Task
 from strategies.federated.strategy import ClientStep, ServerContext, register_strategy
-from strategies.federated.weights import pack_network, unpack_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +57,7 @@ def distil_around(task: Task) -> RecordDict:
     unpack_network(network, unpack_weights(task.content), request.weight_bits)
     around = request.around(distiller, network)
     synthetic = request.distil(task.data, seed=task.seed(request), device=task.device, distiller=around)
-    return pack_set(finished(synthetic), request.bits)
+    return pack_set(finished(synthetic).with_spec(value_range=task.value_range), request.bits)
 
 
 SURROGATE = ClientStep("surrogate", distil_around)
@@ -88,7 +85,7 @@ class FedDM(OneShot):
     needs_model = True
 
     def server(self, context: ServerContext) -> FedDMServer:
-        asked = self._matching_logits().request(context.test, context.seed)
+        asked = self._matching_logits().request(context.seed)
         request = asked.extended(
             SurrogateRequest,
             architecture=context.learner.architecture_text,

@@ -19,7 +19,15 @@ from fedcl_distill.statistics import (
     StatisticsSpec,
 )
 from fedcl_distill.synthetic import SyntheticSet
-from strategies.federated.private_statistics import NODES, PRIVATELY_SUMMED, PrivacyOptions, private_statistics
+from strategies.federated.private_statistics import (
+    NODES,
+    PRIVATELY_SUMMED,
+    SUMMED,
+    PrivacyOptions,
+    StatisticsServer,
+    Total,
+    private_statistics,
+)
 from strategies.federated.requests import StatisticsRequest
 from strategies.federated.secure import (
     SECURE_STEPS,
@@ -27,7 +35,6 @@ from strategies.federated.secure import (
     SecureOptions,
     SecureStatistics,
 )
-from strategies.federated.statistics_first import SUMMED, StatisticsServer, Total
 from strategies.federated.strategy import ClientStep, FederatedStrategy, ServerContext, register_strategy
 
 
@@ -36,7 +43,7 @@ from strategies.federated.strategy import ClientStep, FederatedStrategy, ServerC
 class FederatedStatistics(FederatedStrategy):
     """Every node sends class-wise sums of features; the server adds them up and distils once.
 
-    See :mod:`strategies.federated.statistics_first`; no node optimises anything.
+    See :mod:`strategies.federated.private_statistics`; no node optimises anything.
 
     Attributes:
         features: what is summed; its seed is the run's.
@@ -125,8 +132,6 @@ class FederatedStatistics(FederatedStrategy):
         """What nodes are asked."""
         return StatisticsRequest(
             seed=context.seed,
-            mean=context.test.normalisation.mean,
-            std=context.test.normalisation.std,
             statistics=self.spec(context.seed).settings(),
             bits=self.bits,
         )

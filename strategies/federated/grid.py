@@ -27,7 +27,9 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
+from fedcl_distill.data import DataSpec
 from fedcl_distill.errors import SettingsError
+from strategies.federated.answers import State, arrays_of, tensors_of
 from strategies.federated.internals import (
     NUM_PARTITIONS_KEY,
     PARTITION_ID_KEY,
@@ -37,7 +39,7 @@ from strategies.federated.internals import (
     run_identity,
     sent_bytes,
 )
-from strategies.federated.state import State, arrays_of, tensors_of
+from strategies.federated.requests import SPEC, spec_record
 
 Direction = Literal["up", "down"]
 
@@ -118,6 +120,7 @@ class MeteredGrid(Grid):
     Args:
         grid: what really sends.
         ledger: where entries go; a new one by default.
+        spec: what data look like in the run, which every message that goes down shall say; None adds nothing.
 
     Attributes:
         ledger: the entries so far.
@@ -125,8 +128,9 @@ class MeteredGrid(Grid):
         held: seconds between replies that the server took for itself, by round.
     """
 
-    def __init__(self, grid: Grid, ledger: ByteLedger | None = None) -> None:
+    def __init__(self, grid: Grid, ledger: ByteLedger | None = None, spec: DataSpec | None = None) -> None:
         self._grid = grid
+        self._spec = None if spec is None else spec_record(spec)
         self.ledger = ByteLedger() if ledger is None else ledger
         self.returned_at: dict[int, float] = {}
         self.held: dict[int, float] = {}
@@ -177,6 +181,8 @@ class MeteredGrid(Grid):
         sizes: dict[int, tuple[int, int]] = {}  # strategies send one content to many nodes: measure it once
         for message in messages:
             content = message.content
+            if self._spec is not None:
+                content[SPEC] = self._spec
             self._round = _round_of(content, self._round)
             if id(content) not in sizes:
                 sizes[id(content)] = sent_bytes(content)

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from fedcl_distill.data import LabelledData
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.micro_batches import micro_batches
 from fedcl_distill.networks import Architecture, Network
+from fedcl_distill.networks.base import micro_batches
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import TrainConfig, class_accuracies, fit, predict
-from strategies.federated.weights import put_weights, weights_of
+from strategies.federated.answers import put_weights, weights_of
 
 
 class L2Projection:

@@ -15,10 +15,8 @@ from fedcl_distill.data import LabelledData
 from fedcl_distill.networks import Network
 from fedcl_distill.settings import Count, Momentum, NonNegative, Positive, settings
 from fedcl_distill.training import TrainConfig, fit
-from strategies.federated.answers import WEIGHTS, unpack_weights
-from strategies.federated.node import Task
-from strategies.federated.requests import Request
-from strategies.federated.weights import put_weights, weights_of
+from strategies.federated.answers import WEIGHTS, put_weights, unpack_weights, weights_of
+from strategies.federated.requests import Request, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +71,10 @@ class LocalTraining:
     batch_size: Count = 32
     augment: bool = False
 
-    def request(self, data: LabelledData, seed: int, architecture: str) -> TrainRequest:
-        """What clients are asked; ``data`` gives the normalisation, ``seed`` is the run's."""
+    def request(self, seed: int, architecture: str) -> TrainRequest:
+        """What clients are asked; ``seed`` is the run's."""
         return TrainRequest(
             seed=seed,
-            mean=data.normalisation.mean,
-            std=data.normalisation.std,
             architecture=architecture,
             epochs=self.epochs,
             learning_rate=self.learning_rate,
@@ -104,7 +100,7 @@ def train(task: Task) -> RecordDict:
 
 def fit_locally(task: Task, network: Network, request: TrainRequest, correct: Correction | None = None) -> None:
     """Train ``network`` as asked on the node's data; FedProx's term pulls it where there is no other correction."""
-    data = request.with_normalisation(task.data)
+    data = task.data
     if correct is None and request.proximal_mu:
         correct = proximal(network, request.proximal_mu)
     fit(network, data.inputs(), data.labels, request.train_config_for(data), seed=task.seed(request), correct=correct)

@@ -22,13 +22,12 @@ from fedcl_distill.robust import Agreement, Judge
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.settings import Count, Natural, NonNegative, Range, settings
 from fedcl_distill.synthetic import Expectation
-from strategies.federated.aggregation import AggregatedSets, Defence, SetAggregator, room_for
-from strategies.federated.collector import ReplyCollector
+from strategies.federated.aggregation import AggregatedSets, Defence, ReplyCollector, SetAggregator, room_for
+from strategies.federated.answers import State
 from strategies.federated.distillation import Distillation, DistilRequest, distilled
 from strategies.federated.internals import log
 from strategies.federated.learner import Learner
 from strategies.federated.requests import CONFIG
-from strategies.federated.state import State
 from strategies.federated.strategy import (
     ClientStep,
     FederatedStrategy,
@@ -85,7 +84,7 @@ class OneShot(Distillation, FederatedStrategy):
 
     def server(self, context: ServerContext) -> OneShotUnion:
         context.require_one_round("one-shot")
-        request = self.request(context.test, context.seed)
+        request = self.request(context.seed)
         return OneShotUnion(request, self.aggregator(context), context.learner, context.collector)
 
     def aggregator(self, context: ServerContext) -> SetAggregator:
@@ -95,7 +94,7 @@ class OneShot(Distillation, FederatedStrategy):
             SettingsError: the method cannot store samples of this shape, or merging does not fit.
         """
         test = context.test
-        room = room_for(self.request(test, context.seed), self.method, test.sample_shape, test.num_classes)
+        room = room_for(self.request(context.seed), self.method, test.sample_shape, test.num_classes)
         expectation = Expectation(
             test.spec, slack=context.slack, max_samples=room.samples, max_samples_per_class=room.samples_per_class
         )

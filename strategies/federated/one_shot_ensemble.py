@@ -17,17 +17,14 @@ from flwr.app import Message, RecordDict
 from fedcl_distill.errors import PayloadError
 from fedcl_distill.settings import Count, settings
 from fedcl_distill.synthetic import SyntheticSet
-from strategies.federated.aggregation import AggregatedSets, SetAggregator
-from strategies.federated.answers import WEIGHTS, ClientReport, unpack_weights
-from strategies.federated.collector import ReplyCollector
+from strategies.federated.aggregation import AggregatedSets, ReplyCollector, SetAggregator
+from strategies.federated.answers import WEIGHTS, ClientReport, unpack_weights, weights_of
 from strategies.federated.distillation import Distillation, DistilRequest, distilled
 from strategies.federated.learner import Ensemble, Learner, ensemble_weights, scores
 from strategies.federated.local_training import LocalTraining, TrainRequest, fit_locally
-from strategies.federated.node import Task
 from strategies.federated.one_shot import OneShot, OneShotUnion
-from strategies.federated.requests import CONFIG
+from strategies.federated.requests import CONFIG, Task
 from strategies.federated.strategy import ClientStep, FederatedStrategy, ServerContext, register_strategy
-from strategies.federated.weights import weights_of
 
 DISTIL_CONFIG = "distil-config"
 """Where the request to distil stands beside the request to train."""
@@ -70,9 +67,9 @@ class OneShotEnsemble(Distillation, FederatedStrategy):
     def server(self, context: ServerContext) -> OneShotEnsembleServer:
         context.require_one_round("one-shot-ensemble")
         architecture = context.learner.architecture_text
-        train = replace(self.local, epochs=self.epochs).request(context.test, context.seed, architecture)
+        train = replace(self.local, epochs=self.epochs).request(context.seed, architecture)
         own = OneShot(**{one.name: getattr(self, one.name) for one in fields(Distillation)})
-        request = self.request(context.test, context.seed)
+        request = self.request(context.seed)
         union = request, own.aggregator(context), context.learner, context.collector
         return OneShotEnsembleServer(train, *union, weighting=self.weighting)
 

@@ -1,4 +1,9 @@
-"""What the server asks of a node."""
+"""What a node is asked, and what it has to answer with.
+
+A node cannot know whether its answer arrived and was used. It keeps what belongs to the answer under the round's
+number, and the next request says in which round an answer of this node was used last. What belongs to any other round
+is forgotten: a round whose answer was not used has not happened, on either side.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +11,19 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Self, TypeVar
 
 import torch
-from flwr.app import ConfigRecord, RecordDict
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
-from fedcl_distill.data import LabelledData, Normalisation
-from fedcl_distill.errors import SettingsError
+from fedcl_distill.data import DataSpec, LabelledData
+from fedcl_distill.engine import Distiller
+from fedcl_distill.errors import CheckpointError, SettingsError
+from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, Architecture, Network, NetworkLimits, architectures_in
 from fedcl_distill.privacy import NoiseSource, PrivacyBudget, PrivacyTarget, publicly_scaled
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.statistics import (
@@ -124,7 +133,24 @@ def _basic(kind: Any) -> tuple[type, bool]:
 R = TypeVar("R", bound="Request")
 
 CONFIG = "config"
+SPEC = "data"
+"""Under which every message of a run carries what data look like there."""
 _ROUND_KEY = "server-round"
+
+
+def spec_record(spec: DataSpec) -> ConfigRecord:
+    """``spec`` as messages carry it."""
+    return ConfigRecord(spec.as_record())
+
+
+def spec_in(content: RecordDict) -> DataSpec | None:
+    """What data look like in the run that a request belongs to; None where it does not say.
+
+    Raises:
+        DataError: it is no specification.
+    """
+    record = content.get(SPEC)
+    return DataSpec.from_record(dict(record)) if isinstance(record, ConfigRecord) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +159,9 @@ class Request:
 
     Attributes:
         seed: of the run; a node derives its own from this, the round and its partition.
-        mean, std: the normalisation that all nodes and the server share, in unit values.
     """
 
     seed: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
     def to_record(self, server_round: int) -> ConfigRecord:
         return ConfigRecord({**to_flat(self), _ROUND_KEY: server_round})
@@ -155,10 +178,6 @@ class Request:
     def extended(self, kind: type[R], **more: Any) -> R:
         """The same asked for with ``more`` to it, as a request of another ``kind``."""
         return kind(**{one.name: getattr(self, one.name) for one in fields(self)}, **more)
-
-    def with_normalisation(self, data: LabelledData) -> LabelledData:
-        """``data``, normalised as the server asks: a node that measured its own would speak another language."""
-        return data.with_spec(normalisation=Normalisation(self.mean, self.std))
 
     def seed_for(self, server_round: int, partition: int) -> int:
         """The seed of one node in one round, the same wherever and in whatever order nodes run."""
@@ -190,7 +209,7 @@ class StatisticsRequest(Request):
 
     def measure(self, data: LabelledData, device: str = "cpu") -> ClassStatistics:
         """Do as asked; classes that the node does not hold have count 0."""
-        return class_statistics(self.with_normalisation(data), self.specification, device=device)
+        return class_statistics(data, self.specification, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,8 +252,8 @@ class _NoisyRequest(StatisticsRequest):
         return Shares.of(self.shares)
 
     def public(self, data: LabelledData) -> LabelledData:
-        """``data`` on the scale of the run, which nobody measured."""
-        return publicly_scaled(data, Normalisation(self.mean, self.std))
+        """``data`` on a scale that nobody measured, whatever messages say; SettingsError if there is none."""
+        return publicly_scaled(data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,3 +325,150 @@ def round_of(content: RecordDict) -> int:
     if not isinstance(value, int):
         raise SettingsError(f"request has no {_ROUND_KEY}")
     return value
+
+
+@dataclass(frozen=True)
+class NodeIdentity:
+    """A node's signing key (Ed25519), and those of all nodes that it takes part with.
+
+    Attributes:
+        private: 32 bytes, the node's own; not shown.
+        trusted: public keys, 32 bytes each, that were passed on without the server. None trusts the server to pass them
+            on: against one that hands out keys of its own, nothing holds then.
+
+    Raises:
+        SettingsError: on construction, if a key has another length.
+
+    Example:
+        >>> mine = NodeIdentity.fresh()
+        >>> mine.verifies(mine.public, mine.sign(b"text"), b"text")
+        True
+    """
+
+    private: bytes = field(repr=False)
+    trusted: frozenset[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        if any(len(key) != 32 for key in (self.private, *(self.trusted or ()))):
+            raise SettingsError("keys of node identities are Ed25519: 32 bytes each")
+
+    @classmethod
+    def fresh(cls, trusted: Collection[bytes] | None = None) -> NodeIdentity:
+        """With a new key."""
+        return cls(Ed25519PrivateKey.generate().private_bytes_raw(), None if trusted is None else frozenset(trusted))
+
+    @property
+    def public(self) -> bytes:
+        return Ed25519PrivateKey.from_private_bytes(self.private).public_key().public_bytes_raw()
+
+    def sign(self, text: bytes) -> bytes:
+        """64 bytes."""
+        return Ed25519PrivateKey.from_private_bytes(self.private).sign(text)
+
+    @staticmethod
+    def verifies(public: bytes, signature: bytes, text: bytes) -> bool:
+        """Whether the owner of ``public`` signed ``text``; False for anything that is no key or no signature."""
+        try:
+            Ed25519PublicKey.from_public_bytes(public).verify(signature, text)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+
+_USED_KEY = "used-round"
+_KEPT = "kept-in-round-"
+
+
+def reminding(message: Message, used_round: int) -> Message:
+    """``message`` as a message for its node alone: it names the round whose answer was used last, 0 for none."""
+    config = ConfigRecord({**config_of(message.content), _USED_KEY: used_round})
+    content = RecordDict({**message.content, CONFIG: config})
+    return Message(content, message.metadata.dst_node_id, message.metadata.message_type)
+
+
+def recall(state: RecordDict, request: RecordDict) -> ArrayRecord | None:
+    """What was kept in the round that ``request`` names, and nothing else stays; None if no answer was used yet.
+
+    Raises:
+        CheckpointError: it was in a round that this node knows nothing of, as after a restart.
+        SettingsError: the request names no round.
+    """
+    used = config_of(request).get(_USED_KEY)
+    if type(used) is not int:
+        raise SettingsError(f"request has no {_USED_KEY}")
+    name = f"{_KEPT}{used}"
+    for other in [key for key in state if key.startswith(_KEPT) and key != name]:
+        del state[other]
+    if used == 0:
+        return None
+    kept = state.get(name)
+    if not isinstance(kept, ArrayRecord):
+        raise CheckpointError(f"this node has lost what it kept in round {used}; it cannot go on with this run")
+    return kept
+
+
+def keep(state: RecordDict, server_round: int, arrays: ArrayRecord) -> None:
+    """Keep ``arrays`` until the server says whether the answer of ``server_round`` was used."""
+    state[f"{_KEPT}{server_round}"] = arrays
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a node is asked, and what it has to work with.
+
+    Attributes:
+        content: of the request.
+        data: the node's own, in the terms of the run.
+        partition: which part of all data these are.
+        device: where to compute.
+        state: what the node keeps over rounds.
+        budget: what the data may release under differential privacy.
+        network_limits: how large a network may be asked for.
+        methods: distillers that this node has beside those that are registered.
+        identity: what the node signs with, and whom it knows; None for a fresh key each round, and nobody.
+    """
+
+    content: RecordDict
+    data: LabelledData
+    partition: int
+    device: str
+    state: RecordDict
+    budget: PrivacyBudget | None = None
+    network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS
+    methods: Mapping[str, Distiller] = field(default_factory=dict)
+    identity: NodeIdentity | None = None
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """What the run agreed on, which answers carry: how far a node's own values reach is nobody's business."""
+        spec = spec_in(self.content)
+        return self.data.value_range if spec is None else spec.value_range
+
+    @property
+    def server_round(self) -> int:
+        return round_of(self.content)
+
+    def seed(self, request: Request) -> int:
+        """Of this node in this round."""
+        return request.seed_for(self.server_round, self.partition)
+
+    def network(self, request: Request, text: str) -> Network:
+        """A fresh network of the architecture that ``text``, of ``request``, names."""
+        architecture = Architecture.parse(text)
+        self.admit(architecture)
+        seed = self.seed(request)
+        return architecture.build(self.data.sample_shape, self.data.num_classes, seed=seed, device=self.device)
+
+    def admit(self, part: object) -> None:
+        """Return if all networks that ``part``, an architecture or a method, names are small enough to be built here.
+
+        Raises:
+            SettingsError: one is not.
+        """
+        for architecture in architectures_in(part):
+            self.network_limits.check(architecture, self.data.sample_shape, self.data.num_classes)
+
+    def admit_sums(self, request: StatisticsRequest) -> None:
+        """Return if the networks behind the sums, and the sums themselves, are small enough; SettingsError if not."""
+        self.admit(request.specification.architecture_for(self.data.sample_shape))
+        request.check_size(self.data)

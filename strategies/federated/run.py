@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from fedcl_distill.checkpoint import fingerprint
-from fedcl_distill.data import LabelledData, as_labelled
+from fedcl_distill.data import DataSpec, LabelledData, as_labelled, conform
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.evaluation import FAST, Protocol, find_protocol
 from fedcl_distill.networks import Architecture, as_architecture
@@ -23,15 +23,14 @@ from fedcl_distill.registry import build_with, describe
 from fedcl_distill.settings import Count, Fraction, Natural, NonNegative, Positive, settings
 from fedcl_distill.synthetic import SyntheticSet
 from fedcl_distill.training import TrainConfig, class_accuracies, predict
-from strategies.federated.collector import Rejection, ReplyCollector
+from strategies.federated.aggregation import Rejection, ReplyCollector
+from strategies.federated.agreement import agree
+from strategies.federated.answers import arrays_of, weights_of
 from strategies.federated.grid import ByteLedger, MeteredGrid
 from strategies.federated.internals import log
 from strategies.federated.learner import Learner
-from strategies.federated.result import FederatedResult, RoundResult
-from strategies.federated.resume import KeepsNodes, Progress, RoundOffset
-from strategies.federated.state import arrays_of
+from strategies.federated.result import FederatedResult, KeepsNodes, Progress, RoundOffset, RoundResult
 from strategies.federated.strategy import STRATEGIES, FederatedStrategy, LearnsFromSets, ServerContext
-from strategies.federated.weights import weights_of
 
 OnRound = Callable[[RoundResult], None]
 Strategy = FederatedStrategy | str | Mapping[str, Any]
@@ -64,6 +63,9 @@ class RunOptions:
             with a :class:`QuorumError` that names reasons when a single one is missing.
         slack: how far synthetic values may leave the data's range, as a multiple of its width. Unclamped methods do
             leave it: for pixels in [0, 1], DM at one image per class reached 3.7 after 4,000 steps.
+        spec: what data look like in this run; nodes put theirs into these terms, or refuse with a reason. None takes
+            that of the server's data. ``"agree"`` asks the nodes first (:mod:`strategies.federated.agreement`): for
+            sites that read their own files, none of which knows all classes, or how far the values of all reach.
         wait_seconds: for all clients to register; then the run goes on with those that did, if they are a quorum.
         reply_seconds: for the replies of a round.
 
@@ -79,6 +81,7 @@ class RunOptions:
     device: str = "cpu"
     quorum: Fraction = 1.0
     slack: NonNegative = 10.0
+    spec: DataSpec | Literal["agree"] | None = None
     wait_seconds: NonNegative = 60.0
     reply_seconds: Positive = 3600.0
 
@@ -116,10 +119,25 @@ class RunOptions:
             device=self.device,
         )
 
-    def context(self, grid: Grid, test: LabelledData, network: str = "") -> ServerContext:
+    def collector(self, grid: Grid) -> ReplyCollector:
+        """Of the nodes of this run."""
+        return ReplyCollector(self.clients or _count_nodes(grid, self.wait_seconds), self.quorum, self.wait_seconds)
+
+    def specified(self, grid: Grid, collector: ReplyCollector, test: LabelledData) -> LabelledData:
+        """The server's data in the terms of the run; nodes are asked first, where they shall agree.
+
+        Raises:
+            DataError: the data do not fit ``spec``.
+            QuorumError, SettingsError: nodes could not agree.
+        """
+        if self.spec is None:
+            return test
+        if isinstance(self.spec, DataSpec):
+            return conform(test, self.spec)
+        return conform(test, agree(grid, collector, test, seconds=self.reply_seconds))
+
+    def context(self, collector: ReplyCollector, test: LabelledData, network: str = "") -> ServerContext:
         """What the strategy's server works with; ``network`` is trained where the run names none."""
-        nodes = self.clients or _count_nodes(grid, self.wait_seconds)
-        collector = ReplyCollector(nodes, self.quorum, self.wait_seconds)
         return ServerContext(test, self.learner(test, network), collector, self.rounds, self.slack, self.reply_seconds)
 
     def as_record(self) -> dict[str, Any]:
@@ -143,16 +161,16 @@ def run_server(
     Args:
         grid: how nodes are reached.
         strategy: what is asked and what is made of the answers: an object, or its plain form.
-        test: the server's own data for evaluation, ``LabelledData`` or any map-style data set; their classes, shape
-            and normalisation are the run's.
+        test: the server's own data for evaluation, ``LabelledData`` or any map-style data set; their classes, shape,
+            range and normalisation are the run's, unless ``spec`` says more.
         initial: the global model to begin with, for strategies that send one: weights of the run's network, such as
             ``weights`` of an earlier result. None begins with fresh ones.
         on_round: called after each round, and once before the first; where a run goes on, that is with the last round
             that was finished.
         checkpoint: file where the server writes how it stands after each round, and from which it goes on; in the same
-            run of Flower, and in process in any, to the same bits, else without what nodes kept (see :mod:`resume`).
+            run of Flower, and in process in any, to the same bits, else without what nodes kept (see ``result.py``).
         options: fields of :class:`RunOptions`: ``rounds``, ``seed``, ``clients``, ``network``, ``train``, ``device``,
-            ``quorum``, ``slack``, ``wait_seconds``, ``reply_seconds``.
+            ``quorum``, ``slack``, ``spec``, ``wait_seconds``, ``reply_seconds``.
 
     Raises:
         SettingsError: a value is unknown or out of range, or settings do not fit each other or the data.
@@ -167,13 +185,12 @@ def run_server(
     """
     chosen = STRATEGIES.build(strategy)
     run = make_options(options)
-    test = chosen.scaled(as_labelled(test))
     if not run.trains_network:
         if initial is not None or checkpoint is not None:
             raise SettingsError("a run whose server trains no network of ours takes no initial model and no checkpoint")
-        return _train_elsewhere(grid, chosen, test, run, on_round)
-    context = run.context(grid, test, chosen.network)
-    metered, collector, learner = MeteredGrid(grid), context.collector, context.learner
+        return _train_elsewhere(grid, chosen, as_labelled(test), run, on_round)
+    context, metered = _prepared(grid, chosen, as_labelled(test), run)
+    test, collector, learner = context.test, context.collector, context.learner
     server = chosen.server(context)
     progress = None
     if checkpoint is not None:
@@ -237,7 +254,8 @@ def collect_sets(grid: Grid, strategy: Strategy, *, like: Any, **options: Any) -
         >>> union = collect_sets(grid, OneShot("herding", images_per_class=5), like=test).synthetic
     """
     chosen = STRATEGIES.build(strategy)
-    return _collect(grid, chosen, chosen.scaled(as_labelled(like)), make_options(options))
+    run = make_options(options)
+    return _collect(*_prepared(grid, chosen, as_labelled(like), run), chosen, run)
 
 
 def make_options(given: Mapping[str, Any]) -> RunOptions:
@@ -245,9 +263,19 @@ def make_options(given: Mapping[str, Any]) -> RunOptions:
     return build_with("run_server", RunOptions, given)
 
 
-def _collect(grid: Grid, strategy: FederatedStrategy, test: LabelledData, run: RunOptions) -> CollectedSets:
-    context = run.context(grid, test)
-    server, metered, collector = strategy.server(context), MeteredGrid(grid), context.collector
+def _prepared(
+    grid: Grid, strategy: FederatedStrategy, test: LabelledData, run: RunOptions
+) -> tuple[ServerContext, MeteredGrid]:
+    """What the server works with, and the grid on which every message says what data look like."""
+    collector, ledger = run.collector(grid), ByteLedger()
+    test = strategy.scaled(run.specified(MeteredGrid(grid, ledger), collector, test))
+    return run.context(collector, test, strategy.network), MeteredGrid(grid, ledger, test.spec)
+
+
+def _collect(
+    context: ServerContext, metered: MeteredGrid, strategy: FederatedStrategy, run: RunOptions
+) -> CollectedSets:
+    server, collector = strategy.server(context), context.collector
     if not isinstance(server, LearnsFromSets) or strategy.needs_model:
         raise SettingsError(f"nodes of {type(strategy).__name__} do not answer with sets that stand for themselves")
     messages = server.configure_train(1, ArrayRecord(), ConfigRecord({"server-round": 1}), metered)
@@ -269,7 +297,8 @@ def _train_elsewhere(
     grid: Grid, strategy: FederatedStrategy, test: LabelledData, run: RunOptions, on_round: OnRound | None
 ) -> FederatedResult:
     """A run that ends with the union, or with what a function of the user's makes of it."""
-    union = _collect(grid, strategy, test, run)
+    context, metered = _prepared(grid, strategy, test, run)
+    union, test = _collect(context, metered, strategy, run), context.test
     model, started = None, time.monotonic()
     if callable(run.train):
         model = run.train(union.synthetic) if union.weights is None else run.train(union.synthetic, union.weights)

@@ -21,15 +21,22 @@ from flwr.app import Message, RecordDict
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.networks import Network, check_weights_alone
 from fedcl_distill.settings import Positive, settings
-from strategies.federated.answers import CONTROL, WEIGHTS, pack_vector, unpack_vector, unpack_weights
-from strategies.federated.averaging import ValidatedFedAvgM
-from strategies.federated.collector import Answer, ReplyCollector
-from strategies.federated.fedavg import Averaging
+from strategies.federated.aggregation import Answer, ReplyCollector
+from strategies.federated.answers import (
+    CONTROL,
+    WEIGHTS,
+    State,
+    pack_vector,
+    put_weights,
+    tensor_of,
+    unpack_vector,
+    unpack_weights,
+    weights_of,
+)
+from strategies.federated.fedavg import Averaging, ValidatedFedAvgM
 from strategies.federated.local_training import TrainRequest, fit_locally, parameters_of, shifted
-from strategies.federated.node import Task, keep, recall, reminding
-from strategies.federated.state import State, tensor_of
+from strategies.federated.requests import Task, keep, recall, reminding
 from strategies.federated.strategy import ClientStep, ServerContext, register_strategy
-from strategies.federated.weights import put_weights, weights_of
 
 
 def train_with_control(task: Task) -> RecordDict:

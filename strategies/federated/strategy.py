@@ -29,11 +29,10 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.registry import Registry, build_with, parse
 from fedcl_distill.settings import hints_of, suggest
 from fedcl_distill.synthetic import SyntheticSet
-from strategies.federated.aggregation import AggregatedSets
-from strategies.federated.collector import ReplyCollector
+from strategies.federated.aggregation import AggregatedSets, ReplyCollector
+from strategies.federated.answers import State
 from strategies.federated.learner import Learner
-from strategies.federated.node import Task
-from strategies.federated.state import State
+from strategies.federated.requests import Task
 
 B = TypeVar("B", bound=Callable[..., Any])
 

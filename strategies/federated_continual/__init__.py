@@ -3,15 +3,19 @@
 Clients may build their streams with Avalanche, and train with replay on it; whatever only distils or sums does without.
 """
 
-from strategies.federated_continual.client import make_client_app
-from strategies.federated_continual.memories import NoMemory, ServerMemory, SetMemory, SumMemory
-from strategies.federated_continual.remembered_statistics import RememberedStatistics
-from strategies.federated_continual.remembered_union import RememberedUnion
+from strategies.federated_continual.memories import (
+    STRATEGIES,
+    MemorySize,
+    NoMemory,
+    ServerMemory,
+    SetMemory,
+    SumMemory,
+    register_strategy,
+)
+from strategies.federated_continual.remembered import RememberedStatistics, RememberedUnion
 from strategies.federated_continual.replay import ReplayFedAvg
-from strategies.federated_continual.result import FederatedContinualResult, StageResult
-from strategies.federated_continual.server import run_server
-from strategies.federated_continual.stages import AvailabilityPoll, StagedStrategy
-from strategies.federated_continual.strategy import STRATEGIES, MemorySize, register_strategy
+from strategies.federated_continual.server import FederatedContinualResult, StageResult, run_server
+from strategies.federated_continual.stages import AvailabilityPoll, StagedStrategy, make_client_app
 from strategies.federated_continual.streams import (
     SCENARIOS,
     STREAMS,

@@ -1,9 +1,9 @@
-"""What a server keeps from stage to stage beside the model: nothing, synthetic sets, or sums."""
+"""What a federated continual server keeps beside the model, how large that is, and the register of its strategies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +15,7 @@ from fedcl_distill.engine.size import bytes_of_counts, counts_within_bytes
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.merging import WeightedSet, weighted_union
 from fedcl_distill.seeding import derive_seed
+from fedcl_distill.settings import Count, settings
 from fedcl_distill.statistics import (
     ClassStatistics,
     StatisticsExpectation,
@@ -25,9 +26,40 @@ from fedcl_distill.statistics import (
 )
 from fedcl_distill.statistics.sums import Sums, shapes_of
 from fedcl_distill.synthetic import SyntheticSet
+from fedcl_distill.synthetic.quantise import Bits
 from strategies.continual.distilled_memory import DistilledMemory
 from strategies.continual.memory import as_bytes, as_tensor
 from strategies.federated.aggregation import AggregatedSets
+from strategies.federated.fedavg import FedAvg
+from strategies.federated.strategy import FederatedStrategy, StrategyRegistry
+
+STRATEGIES = StrategyRegistry(
+    "federated continual strategy", "fedcl_distill.federated_continual_strategies", FederatedStrategy
+)
+"""All federated continual strategies by name. Their servers may have a ``keeper``: what is kept beside the model."""
+
+register_strategy = STRATEGIES.register
+register_strategy("fedavg")(FedAvg)
+
+
+@settings
+class MemorySize:
+    """How large a memory is.
+
+    Attributes:
+        memory_images_per_class: as samples for each of all classes; the bytes that these take are its budget from the
+            first stage on.
+        memory_bytes: its budget, in place of ``memory_images_per_class``.
+    """
+
+    memory_images_per_class: Count = 10
+    memory_bytes: Count | None = None
+
+    def memory_budget(self, like: LabelledData, bits: int) -> int:
+        """Bytes of the memory, where a value takes ``bits``."""
+        if self.memory_bytes is not None:
+            return self.memory_bytes
+        return bytes_of_counts([self.memory_images_per_class] * like.num_classes, like, bits)
 
 
 class ServerMemory(Protocol):
@@ -57,7 +89,7 @@ class NoMemory:
         pass
 
 
-@dataclass
+@settings(frozen=False)
 class SetMemory:
     """One set for everything that was ever sent, under a byte budget; see :class:`DistilledMemory`.
 
@@ -73,8 +105,8 @@ class SetMemory:
     like: LabelledData
     reserve: bool = True
     seed: int = 0
-    _stages: int = field(default=0, repr=False)
-    _whole: int = field(init=False, repr=False)
+    _stages: int = field(default=0, init=False, repr=False)
+    _whole: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._whole = self.memory.byte_budget
@@ -141,7 +173,7 @@ def _weighted(gathered: AggregatedSets) -> WeightedSet:
 _MAX_COUNT = 2**32 - 1
 
 
-@dataclass
+@settings(frozen=False)
 class SumMemory:
     """The total of all sums that were ever sent, encoded: what is distilled is what its bytes hold.
 
@@ -157,9 +189,9 @@ class SumMemory:
     """
 
     expectation: StatisticsExpectation
-    byte_budget: int
-    bits: int = 32
-    _payload: bytes = field(default=b"", repr=False)
+    byte_budget: Count
+    bits: Bits = 32
+    _payload: bytes = field(default=b"", init=False, repr=False)
 
     def __post_init__(self) -> None:
         spec, domain = self.expectation.spec, self.expectation.domain
@@ -167,7 +199,7 @@ class SumMemory:
         if needed > self.byte_budget:
             raise SettingsError(
                 f"sums of {domain.num_classes} classes in {spec.views} views take {needed} bytes at {self.bits} bits, "
-                f"the memory has {self.byte_budget}; take fewer views, dimensions or moments, or more memory_bytes"
+                f"byte_budget is {self.byte_budget}; take fewer views, dimensions or moments, or more memory_bytes"
             )
 
     @property

@@ -22,15 +22,14 @@ from strategies.continual.losses import BalancedCrossEntropy
 from strategies.continual.memory import Memory
 from strategies.continual.memory_registry import named_memory
 from strategies.continual.settings import ContinualSettings
-from strategies.federated.answers import WEIGHTS, unpack_weights
-from strategies.federated.collector import Answer, ReplyCollector
+from strategies.federated.aggregation import Answer, ReplyCollector
+from strategies.federated.answers import WEIGHTS, put_weights, read_array, unpack_weights, weights_of
 from strategies.federated.distillation import Distillation
 from strategies.federated.fedavg import Averaging, ValidatedFedAvg
 from strategies.federated.local_training import TrainRequest
-from strategies.federated.node import Task
+from strategies.federated.requests import Task
 from strategies.federated.strategy import ClientStep, ServerContext
-from strategies.federated.weights import put_weights, read_array, weights_of
-from strategies.federated_continual.strategy import MemorySize, register_strategy
+from strategies.federated_continual.memories import MemorySize, register_strategy
 from strategies.federated_continual.streams import ClientStream, StreamTask
 
 MEMORY, BYTES_KEPT = "memory", "bytes-kept"
@@ -80,7 +79,7 @@ def train_with_replay(task: Task) -> RecordDict:
     put_weights(network, unpack_weights(task.content))
     memory = _Kept(task, request, stream)
     memory.take_in(position)
-    _train(network, request.with_normalisation(task.data), memory.recall(), request, task)
+    _train(network, task.data, memory.recall(), request, task)
     if task.server_round % request.rounds == 0:
         memory.take_in(position + 1)
     memory.keep()
@@ -114,7 +113,7 @@ class _Kept:
         for position in range(self._taken_in, experiences):
             data = self._stream.experiences[position]
             if len(data):
-                self._memory.add(self._request.with_normalisation(data))
+                self._memory.add(data)
             self._taken_in = position + 1
 
     def recall(self) -> SyntheticSet | None:
@@ -205,7 +204,7 @@ class ReplayFedAvg(MemorySize, Averaging):
 
     def server(self, context: ServerContext) -> ReplayFedAvgServer:
         plain, template, collector = self.parts(context)
-        of_memory = self.distillation.request(context.test, context.seed)
+        of_memory = self.distillation.request(context.seed)
         request = plain.extended(
             ReplayRequest,
             memory=self.memory,

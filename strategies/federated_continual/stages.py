@@ -1,22 +1,26 @@
-"""Stage after stage: who has something new, and any Flower strategy that asks those nodes."""
+"""Stage after stage: who has something new, a Flower strategy that asks those nodes, and the ClientApp that answers."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedcl_distill.errors import PayloadError, SettingsError
+from fedcl_distill.engine import Distiller
+from fedcl_distill.errors import DataError, PayloadError, SettingsError
+from fedcl_distill.networks import DEFAULT_NETWORK_LIMITS, NetworkLimits
+from strategies.federated.aggregation import QuorumError, ReplyCollector
 from strategies.federated.answers import METRICS, ClientReport
-from strategies.federated.client import partition_of
-from strategies.federated.collector import QuorumError, ReplyCollector
+from strategies.federated.client import device_of, partition_of, respond
 from strategies.federated.internals import Run, log
-from strategies.federated.requests import CONFIG, config_of
-from strategies.federated.strategy import TrainOnly
-from strategies.federated_continual.streams import ClientStream
+from strategies.federated.requests import CONFIG, config_of, spec_in
+from strategies.federated.strategy import ClientStep, TrainOnly, registered_steps
+from strategies.federated_continual.memories import STRATEGIES
+from strategies.federated_continual.streams import ClientStream, StreamTask
 
 ROLL_CALL = "query"
 _STAGE, _ROUND, _EXPERIENCE = "stage", "server-round", "experience"
@@ -204,3 +208,54 @@ class _Among(Grid):
 
     def set_run(self, run: Run) -> None:
         self._grid.set_run(run)
+
+
+LoadStream = Callable[[Context], ClientStream]
+
+
+def make_client_app(
+    load_stream: LoadStream,
+    *,
+    methods: Mapping[str, Distiller] | None = None,
+    network_limits: NetworkLimits = DEFAULT_NETWORK_LIMITS,
+) -> ClientApp:
+    """A ClientApp that answers with the experience that its stream has at the stage of the request.
+
+    An error on a node goes back as an error reply, as always in Flower.
+
+    Args:
+        load_stream: gets the node's context; its node configuration names the ``partition-id``, and may name the
+            ``device`` to compute on. It is called for every message, so let it keep what takes long to make.
+        methods, network_limits: as for :func:`strategies.federated.make_client_app`.
+    """
+    app = ClientApp()
+    app.query()(lambda message, context: answer_roll_call(load_stream(context), message, context))
+
+    def handler(step: ClientStep) -> Callable[[Message, Context], Message]:
+        def answer(message: Message, context: Context) -> Message:
+            started = time.monotonic()
+            stream, stage = load_stream(context), stage_of(message.content)
+            spec = spec_in(message.content)
+            if spec is not None:
+                stream = stream.conformed(spec)
+            position = stream.position_at(stage)
+            if position is None:
+                raise DataError(f"this node has nothing new at stage {stage}")
+            task = StreamTask(
+                message.content,
+                stream.experiences[position],
+                partition_of(context),
+                device_of(context),
+                context.state,
+                network_limits=network_limits,
+                methods=methods or {},
+                stream=stream,
+                position=position,
+            )
+            return respond(message, started, task, step)
+
+        return answer
+
+    for step in registered_steps(STRATEGIES):
+        (app.train(step.action) if step.action else app.train())(handler(step))
+    return app

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import torch
 
-from fedcl_distill.data import LabelledData
+from fedcl_distill.data import DataSpec, LabelledData, conform
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.registry import Registry
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.settings import suggest
 from strategies.continual.streams import DOMAINS, class_groups
-from strategies.federated.node import Task
+from strategies.federated.requests import Task
 
 SCENARIOS = ("class", "domain")
 """What changes from one experience to the next."""
@@ -168,6 +169,10 @@ class ClientStream:
         experiences = _Experiences(benchmark, like)
         return cls(experiences, itinerary or ClientSchedule(tuple(range(len(experiences)))))
 
+    def conformed(self, spec: DataSpec) -> ClientStream:
+        """The same with each experience put into the terms of ``spec`` when it is read; DataError if it cannot be."""
+        return replace(self, experiences=_Conformed(self.experiences, spec))
+
     def benchmark(self) -> Any:
         """The same as an Avalanche benchmark, for whatever runs on Avalanche."""
         from strategies.continual import in_parts  # here, because importing Avalanche takes ten seconds
@@ -182,15 +187,12 @@ class ClientStream:
         return position
 
 
-class _Experiences(Sequence[LabelledData]):
-    """The experiences of a benchmark, each read when it is asked for."""
+class _WhenAsked(Sequence[LabelledData], ABC):
+    """Experiences that are made one by one, each when it is asked for."""
 
-    def __init__(self, benchmark: Any, like: LabelledData) -> None:
-        self._stream = benchmark.train_stream
-        self._like = like
-
-    def __len__(self) -> int:
-        return len(self._stream)
+    @abstractmethod
+    def make(self, index: int) -> LabelledData:
+        """The experience at this place."""
 
     @overload
     def __getitem__(self, index: int) -> LabelledData: ...
@@ -199,11 +201,38 @@ class _Experiences(Sequence[LabelledData]):
     def __getitem__(self, index: slice) -> Sequence[LabelledData]: ...
 
     def __getitem__(self, index: int | slice) -> LabelledData | Sequence[LabelledData]:
+        if isinstance(index, slice):
+            return [self.make(place) for place in range(*index.indices(len(self)))]
+        return self.make(index)
+
+
+class _Experiences(_WhenAsked):
+    """Those of a benchmark."""
+
+    def __init__(self, benchmark: Any, like: LabelledData) -> None:
+        self._stream = benchmark.train_stream
+        self._like = like
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    def make(self, index: int) -> LabelledData:
         from strategies.continual import labelled_data
 
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
         return labelled_data(self._stream[index].dataset, self._like)
+
+
+class _Conformed(_WhenAsked):
+    """Others in the terms of one specification."""
+
+    def __init__(self, experiences: Sequence[LabelledData], spec: DataSpec) -> None:
+        self._experiences, self._spec = experiences, spec
+
+    def __len__(self) -> int:
+        return len(self._experiences)
+
+    def make(self, index: int) -> LabelledData:
+        return conform(self._experiences[index], self._spec)
 
 
 @dataclass(frozen=True)

@@ -106,9 +106,9 @@ def benchmark_of(splits, *, from_zero=False, tasks=True, train=TRAIN):
 
 
 def train(benchmark, plugins, model=None, criterion=None, epochs=3):
-    model = model or MultiHead()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
+        model = model or MultiHead()
         strategy = Naive(
             model=model,
             optimizer=torch.optim.Adam(model.parameters(), lr=0.005),

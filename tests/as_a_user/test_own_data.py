@@ -271,6 +271,12 @@ def test_a_data_frame_with_everything(tmp_path) -> None:
         from_dataframe(pandas.DataFrame({"x": ["17,99", "NA"], "y": [0, 1]}), label="y")
     with pytest.raises(DataError, match="from_dataframe"):
         build_method("random").distil(train, 1, seed=0)
+    back = encoder.decode(build_method("random").distil(data, 2, seed=0))
+    assert list(back.columns) == ["age", "member", "colour", "size", "income"]
+    assert sorted(map(str, back["colour"])) == sorted(map(str, train["colour"]))
+    assert back["member"].dtype == bool
+    assert back["age"].between(20, 50).all()
+    assert FrameEncoder.from_record(encoder.as_record()).decode(data)["member"].tolist() == [True, False, True, True]
 
 
 # A synthetic set as a torch citizen.

@@ -23,7 +23,7 @@ from strategies.federated import (
     register_strategy,
     run_server,
 )
-from strategies.federated.node import Task
+from strategies.federated.requests import Task
 from strategies.federated.strategy import TrainOnly, registered_steps
 
 

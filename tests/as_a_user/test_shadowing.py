@@ -47,14 +47,6 @@ def test_names_of_the_floors_above_are_those_of_their_packages(tmp_path: Path) -
     assert _python(tmp_path, "-c", code).stdout == "good\n"
 
 
-def test_the_command_line_and_its_workers_use_ours(clash: Path) -> None:
-    work = ["--method", "random", "--images-per-class", "1", "--networks", "1", "--protocol", "brief"]
-    program = "import sys; sys.path.pop(0); from simulations.cli import main; main()"  # as the console script starts
-    said = _python(clash, "-c", program, "distil", *work, "--seed", "0", "--seed", "1", "--workers", "2")
-    assert said.returncode == 0, said.stderr
-    assert len((clash / "runs" / "results.jsonl").read_text().splitlines()) == 2
-
-
 def test_a_fresh_process_uses_ours(clash: Path) -> None:
     code = (
         "import sys; sys.path.pop(0)\n"
@@ -64,7 +56,7 @@ def test_a_fresh_process_uses_ours(clash: Path) -> None:
     assert _python(clash, "-c", code).stdout == "1\n"
 
 
-def test_a_plugin_of_the_working_folder_reaches_the_workers_and_stands_in_for_nothing(clash: Path) -> None:
+def test_the_command_line_and_its_workers_use_ours_and_a_plugin_of_the_working_folder(clash: Path) -> None:
     (clash / "myparts.py").write_text(
         "from fedcl_distill.methods import random, register_method\n"
         "@register_method('mine', family='core sets', choose_when='always', paper='none')\n"
@@ -73,7 +65,7 @@ def test_a_plugin_of_the_working_folder_reaches_the_workers_and_stands_in_for_no
         "    return random()\n"
     )
     work = ["--method", "mine", "--images-per-class", "1", "--networks", "1", "--protocol", "brief"]
-    program = "import sys; sys.path.pop(0); from simulations.cli import main; main()"
+    program = "import sys; sys.path.pop(0); from simulations.cli import main; main()"  # as the console script starts
     plugin = ["--plugin", "myparts", "distil", *work, "--seed", "0,1", "--workers", "2"]
     said = _python(clash, "-c", program, *plugin)
     assert said.returncode == 0, said.stderr

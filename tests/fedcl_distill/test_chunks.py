@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fedcl_distill.micro_batches import micro_batch_size, micro_batches
 from fedcl_distill.networks import Architecture
+from fedcl_distill.networks.base import micro_batch_size, micro_batches
 
 
 def test_chunks_cover_everything_once_and_stay_small() -> None:

@@ -13,9 +13,8 @@ from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.merging import Merger, MergeTree, WeightedSet, weighted_union
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
-from fedcl_distill.resampling import systematic_resample
 from fedcl_distill.seeding import generator_for
-from fedcl_distill.training import TrainConfig, fit, predict
+from fedcl_distill.training import TrainConfig, fit, predict, systematic_resample
 from synthetic_builders import make_set
 
 DATA = blobs((6,), classes=3, per_class=40)

@@ -17,13 +17,12 @@ from fedcl_distill.privacy import Guarantee, Mechanism
 from fedcl_distill.synthetic import SyntheticSet, load, save
 from simulations.audit import run as audit_run
 from simulations.audit.game import AuditSettings, game_of_record, maker_for, toss_coins
-from simulations.audit.gradients import GradientSettings, run_gradients
-from simulations.audit.run import audit_saved, run_audit
+from simulations.audit.run import GradientSettings, audit_saved, run_audit, run_gradients
 from simulations.cli import app
 from simulations.running.progress import Silent
 from simulations.running.runs import Run, append_record, perform, read_records
 from simulations.scenarios.saved_sets import SavedSet
-from simulations.tables.audit import audit_tables, gradient_table
+from simulations.tables.privacy import audit_tables, gradient_table
 
 _QUICK = AuditSettings(
     candidates=300,

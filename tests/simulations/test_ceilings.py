@@ -8,9 +8,8 @@ import torch
 from fedcl_distill.errors import SettingsError
 from federations import quick
 from simulations.flower.app import client_parts
-from simulations.scenarios.ceilings import CEILINGS
-from simulations.scenarios.federated import run_federated, simulate
-from simulations.scenarios.federated_continual_ceilings import CEILINGS as BOTH
+from simulations.scenarios.federated import CEILINGS, run_federated, simulate
+from simulations.scenarios.federated_continual import CEILINGS as BOTH
 from simulations.tables.variants import RAW_DATA, REAL_SAMPLES_MARK, scenarios
 
 

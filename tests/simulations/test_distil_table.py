@@ -22,8 +22,7 @@ from simulations.commands.options import read_cells
 from simulations.data import load_splits
 from simulations.running.pool import PoolSettings
 from simulations.running.runs import Kind, append_record, make_record, read_records
-from simulations.scenarios.distil import DistilSettings
-from simulations.scenarios.distil_table import baselines, run_table, with_budget
+from simulations.scenarios.distil import DistilSettings, baselines, run_table, with_budget
 from stand_ins import replace_worker
 from watchers import Recording
 
@@ -153,7 +152,7 @@ def test_random_samples_of_equal_bytes_stand_beside_every_method(tmp_path):
 
 
 def test_the_settings_of_the_committed_table_fit_the_methods():
-    cells = read_cells(DistilSettings, ROOT / "docs" / "distil-table.toml", {}, {"method": list_methods()})
+    cells = read_cells(DistilSettings, ROOT / "experiments" / "distil-table.toml", {}, {"method": list_methods()})
     assert len(cells) == 2 * len(list_methods())
     assert {cell.budget for cell in cells} == {Budget(seconds=300.0, clock="cpu")}
 

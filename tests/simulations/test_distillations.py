@@ -10,9 +10,8 @@ import pytest
 
 from fedcl_distill import Budget, build_method
 from fedcl_distill.data import LabelledData, load
-from simulations import distillations
-from simulations.distillations import watch_distillations
-from simulations.running.progress import Silent, Stage
+from simulations.running import progress
+from simulations.running.progress import Silent, Stage, watch_distillations
 from simulations.running.runs import perform_named
 
 NETWORK = "mlp:width=8"
@@ -58,8 +57,8 @@ def test_every_step_is_told_inside_the_block_alone(data: LabelledData) -> None:
 
 
 def test_what_takes_long_is_estimated_once(data: LabelledData, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distillations, "_ESTIMATED_AFTER_SECONDS", 0.0)
-    monkeypatch.setattr(distillations, "_WORTH_TELLING", 0.0)
+    monkeypatch.setattr(progress, "_ESTIMATED_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_WORTH_TELLING", 0.0)
     heard = Heard()
     with watch_distillations(heard):
         _distil(data, 8)

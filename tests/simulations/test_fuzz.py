@@ -12,7 +12,7 @@ import pytest
 from fedcl_distill.errors import DependencyError, SettingsError
 from simulations.dev.fuzz.__main__ import _NAMES, main
 from simulations.dev.fuzz.fuzzer import Finding, Target, judge, mutate_bytes, mutate_json, mutate_tree
-from simulations.dev.fuzz.targets import TARGETS
+from simulations.dev.fuzz.messages import TARGETS
 
 RUNS = {"checkpoints": 100, "images": 150}
 MOST = 250

@@ -14,6 +14,7 @@ from fedcl_distill.errors import SettingsError
 from fedcl_distill.settings import Known, Range
 from simulations.commands.fields import settings_of
 from simulations.commands.options import read_cells, takes_settings
+from simulations.data import DataOptions, read_data, with_options
 from simulations.scenarios.distil import DistilSettings
 from simulations.settings import FederatedSettings
 
@@ -288,3 +289,32 @@ def test_files_that_no_run_can_come_from_are_refused(tmp_path, content):
     file.write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(SettingsError):
         read_cells(DistilSettings, file, {})
+
+
+def test_how_data_are_read_stands_behind_their_name_or_in_flags_or_in_a_file(tmp_path):
+    flags = {"data": ["photos"], "image_size": ["48x64"], "bad_pictures": ["skip"], "allow_hflip": True}
+    (cell,) = read_cells(DistilSettings, None, flags)
+    place, options = read_data(cell.data)
+    assert (place, options.size, options.bad_pictures, options.allow_hflip) == ("photos", (48, 64), "skip", True)
+    file = tmp_path / "settings.toml"
+    file.write_text('data = "photos:image_size=32"\nbad_pictures = "skip"')
+    (told,) = read_cells(FederatedSettings, file, {"image_size": ["48x64"], "allow_hflip": True})
+    assert told.data == cell.data
+    assert read_cells(DistilSettings, None, {"data": ["digits"]})[0].data == "digits"
+    with pytest.raises(SettingsError, match="HEIGHTxWIDTH, got 'big'"):
+        read_cells(DistilSettings, None, {"data": ["photos"], "image_size": ["big"]})
+    with pytest.raises(SettingsError, match=r"setting 'image_sise'; did you mean 'image_size'"):
+        read_data("photos:image_sise=3")
+
+
+@pytest.mark.parametrize("column", ["kind", "a,b", "x:y=[z]", "2020", '"', "größe", 3, -1])
+def test_any_name_of_a_column_comes_through(column):
+    options = {"label_column": column, "feature_columns": (column, "other")}
+    assert read_data(with_options("table.csv", options))[1] == DataOptions(**options)
+
+
+def test_a_folder_may_be_called_as_if_options_stood_behind_it(tmp_path):
+    odd = tmp_path / "photos:image_size=3"
+    odd.mkdir()
+    assert read_data(str(odd)) == (str(odd), DataOptions())
+    assert read_data("C:\\photos") == ("C:\\photos", DataOptions())

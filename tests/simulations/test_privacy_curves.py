@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from builders import blobs
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.evaluation.evaluate import BRIEF, PROTOCOLS
-from fedcl_distill.methods.private_statistics import private_statistics
+from fedcl_distill.methods.private import private_statistics
 from fedcl_distill.privacy import publicly_scaled
+from fedcl_distill.training import BRIEF, PROTOCOLS
 from simulations.cli import app
 from simulations.report import write_report
 from simulations.running.runs import Record, append_record, make_record, read_records

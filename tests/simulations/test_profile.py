@@ -15,8 +15,7 @@ from fedcl_distill.context import RealSampler
 from fedcl_distill.networks import Architecture
 from fedcl_distill.training import TrainConfig, fit
 from simulations.cli import app
-from simulations.dev.bench import Ticker, Window, Workload
-from simulations.dev.operations import OperationCounter
+from simulations.dev.bench import OperationCounter, Ticker, Window, Workload
 from simulations.dev.profile import (
     AUGMENTATION,
     BACKWARD,

@@ -13,7 +13,7 @@ from simulations.attacks import AttackedSettings
 from simulations.data import held_out, load_splits
 from simulations.flower.app import central_test_data, client_parts
 from simulations.running.runs import Kind, Run, read_records
-from simulations.scenarios.tuning import contests, run_trial, tune
+from simulations.scenarios.federated import choose_settings, contests, run_trial
 from simulations.tables.comparison import table_of
 from simulations.tables.variants import scenarios
 
@@ -73,7 +73,7 @@ def test_the_best_candidate_on_held_out_data_is_chosen_once(tmp_path):
     rates, path = (1e-6, 0.1), tmp_path / "results.jsonl"
     cells = [_cell(local_learning_rate=rate, local_epochs=5, seed=seed) for rate in rates for seed in (0, 1)]
     lone = _cell(strategy="one-shot", rounds=1)
-    chosen, lines = tune([*cells, lone], ["local_learning_rate"], path)
+    chosen, lines = choose_settings([*cells, lone], ["local_learning_rate"], path)
     trials = [replace(cell, validation_share=0.2) for cell in cells[::2]]
     alone = [run_trial(trial)["metrics"]["accuracy"] for trial in trials]
     assert alone[1] > alone[0]
@@ -88,7 +88,7 @@ def test_the_best_candidate_on_held_out_data_is_chosen_once(tmp_path):
         Kind.FEDERATED_TRIAL,
         Kind.FEDERATED_TUNING,
     ]
-    assert tune([*cells, lone], ["local_learning_rate"], path)[0] == chosen
+    assert choose_settings([*cells, lone], ["local_learning_rate"], path)[0] == chosen
     assert path.read_text() == before
     (scenario,) = scenarios(lines, Kind.FEDERATED_TUNING)
     assert table_of(scenario).rows[0][:2] == ("fedavg", "local learning rate 0.1")

@@ -10,8 +10,13 @@ import pytest
 
 from fedcl_distill.errors import DependencyError, SettingsError
 from simulations.dev.faults import Job, attempt, outliving
-from simulations.flower.credentials import make_node_key, make_server_credentials
-from simulations.flower.processes import FlowerProcessError, FlowerProcesses, find_program
+from simulations.flower.processes import (
+    FlowerProcessError,
+    FlowerProcesses,
+    find_program,
+    make_node_key,
+    make_server_credentials,
+)
 from simulations.flower.under_flower import _parse, _toml, main
 from simulations.settings import FederatedSettings
 

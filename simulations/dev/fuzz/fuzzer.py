@@ -308,7 +308,7 @@ def main(name: str, folder: Path, seconds: int, seed: int) -> None:
     logging.disable()
     warnings.simplefilter("ignore")
     with atheris.instrument_imports(include=list(_CODE), exclude=["simulations.dev.fuzz"]):
-        from simulations.dev.fuzz.targets import TARGETS
+        from simulations.dev.fuzz.messages import TARGETS
 
     target = TARGETS[name]
     corpus, findings = folder / "corpus" / name, folder / "findings"

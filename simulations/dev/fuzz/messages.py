@@ -1,4 +1,4 @@
-"""What reads Flower's messages."""
+"""What reads Flower's messages; and all targets by name."""
 
 from __future__ import annotations
 
@@ -23,31 +23,32 @@ from fedcl_distill.statistics import (
     encode_statistics,
 )
 from fedcl_distill.synthetic import Expectation
-from simulations.dev.fuzz.files import LIMITS
+from simulations.dev.fuzz import files
 from simulations.dev.fuzz.fuzzer import JUNK, Target, features, images, mutate_bytes, mutate_container, mutate_tree
 from strategies.federated import requests
-from strategies.federated.aggregation import SetAggregator
+from strategies.federated.aggregation import ReplyCollector, SetAggregator
 from strategies.federated.answers import (
     SUMS,
     UPDATE,
     ClientReport,
+    pack_network,
     pack_payload,
     pack_set,
     pack_update,
+    read_weights,
+    unpack_network,
     unpack_payload,
     unpack_update,
     unpack_vector,
     unpack_weights,
+    weights_of,
 )
-from strategies.federated.collector import ReplyCollector
-from strategies.federated.compressed import CompressedRequest
-from strategies.federated.compression import read_codec
+from strategies.federated.compression import CompressedRequest, read_codec
 from strategies.federated.distillation import DistilRequest
 from strategies.federated.feddm import SurrogateRequest
 from strategies.federated.internals import name_message, run_identity
 from strategies.federated.local_training import TrainRequest
-from strategies.federated.statistics_first import StatisticsServer
-from strategies.federated.weights import pack_network, read_weights, unpack_network, weights_of
+from strategies.federated.private_statistics import StatisticsServer
 
 _CODECS = ("plain", "topk:fraction=0.1", "topk:fraction=0.5,value_bits=32", "quantised:bits=2,bucket=8", "quantised")
 _COUNT = 40
@@ -76,7 +77,7 @@ def _network() -> Network:
 
 @cache
 def _gathering() -> SetAggregator:
-    return SetAggregator(Expectation(features().spec, max_samples=100, max_samples_per_class=50), LIMITS)
+    return SetAggregator(Expectation(features().spec, max_samples=100, max_samples_per_class=50), files.LIMITS)
 
 
 @cache
@@ -92,7 +93,7 @@ def _decoded_update(content: RecordDict) -> Any:
 
 _READ_ANSWER: dict[str, Callable[[RecordDict], Any]] = {
     "set": lambda content: _gathering().read(content),
-    "payload": lambda content: unpack_payload(content, SUMS, LIMITS),
+    "payload": lambda content: unpack_payload(content, SUMS, files.LIMITS),
     "statistics": lambda content: _first()._read(content),
     "weights": lambda content: read_weights(unpack_weights(content), _network()),
     "weights in 8 bits": lambda content: unpack_network(_network(), unpack_weights(content), 8),
@@ -226,7 +227,7 @@ def _mutate_npy(data: bytes, random: Random) -> bytes:
 
 
 def _requests() -> list[bytes]:
-    normal: dict[str, Any] = {"seed": 1, "mean": (0.5,), "std": (0.2,)}
+    normal: dict[str, Any] = {"seed": 1}
     sums: dict[str, Any] = {**normal, "statistics": _SPEC.settings(), "bits": 32}
     noise: dict[str, Any] = {"epsilon": 4.0, "delta": 1e-5, "shares": asdict(Shares())}
     made = {
@@ -304,3 +305,15 @@ def _check_update(found: Any) -> None:
 ANSWERS = Target("answers", _answers, _read_answer, (NotSendable, PayloadError), mutate=_mutate_answer)
 REQUESTS = Target("requests", _requests, _read_request, (NotSendable, SettingsError), _check_request, _mutate_json)
 UPDATES = Target("updates", _updates, _read_update, (PayloadError,), _check_update)
+
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        *(files.SETS, files.STATISTICS),
+        *(ANSWERS, REQUESTS, UPDATES),
+        *(files.SETTINGS, files.NAMES),
+        *(files.IDX, files.NPZ, files.CSV, files.IMAGES),
+        *(files.CHECKPOINTS, files.EXPERTS, files.RESULTS),
+    )
+}

@@ -1,8 +1,7 @@
 """Secure aggregation (Bonawitz et al. 2017): the server learns the sum of what nodes hold, and no single summand."""
 
+from strategies.federated.secure.crypto import SecureOptions
 from strategies.federated.secure.node import SECURE_STEPS
-from strategies.federated.secure.options import SecureOptions
-from strategies.federated.secure.private import PrivateSecureStatistics
-from strategies.federated.secure.statistics import SecureStatistics
+from strategies.federated.secure.statistics import PrivateSecureStatistics, SecureStatistics
 
 __all__ = ["SECURE_STEPS", "PrivateSecureStatistics", "SecureOptions", "SecureStatistics"]

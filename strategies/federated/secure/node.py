@@ -16,27 +16,32 @@ from flwr.app import ConfigRecord, RecordDict
 from fedcl_distill.errors import CheckpointError, PayloadError
 from fedcl_distill.statistics.fixed_point import Words
 from strategies.federated.answers import pack_words
-from strategies.federated.identity import NodeIdentity
 from strategies.federated.internals import create_shares
-from strategies.federated.node import Task
-from strategies.federated.requests import NoisyWordsRequest, SecureStatisticsRequest
-from strategies.federated.secure.keys import fresh_keys
-from strategies.federated.secure.letters import seal, unseal
-from strategies.federated.secure.masks import SEED_BYTES, add_mask, pair_mask
-from strategies.federated.secure.options import FEWEST
-from strategies.federated.secure.records import (
+from strategies.federated.requests import NodeIdentity, NoisyWordsRequest, SecureStatisticsRequest, Task
+from strategies.federated.secure.crypto import (
+    FEWEST,
     KEYS,
     LETTERS,
     MASKED,
     NOISED,
+    SEED_BYTES,
     SURVIVORS,
     UNMASK,
+    add_mask,
+    commitment_of,
+    fresh_keys,
+    key_text,
+    pair_mask,
     read_bytes,
     read_integer,
     read_positions,
+    seal,
     secure_record,
+    senders_text,
+    session_of,
+    survivors_text,
+    unseal,
 )
-from strategies.federated.secure.texts import commitment_of, key_text, senders_text, session_of, survivors_text
 from strategies.federated.strategy import ClientStep, Work
 
 _STATE = "secure-aggregation"

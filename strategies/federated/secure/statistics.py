@@ -1,4 +1,4 @@
-"""Statistics first, added up so that the server learns the total alone.
+"""Statistics first, added up so that the server learns the total alone; with noise on it if asked.
 
 The protocol is that of Bonawitz et al. (2017) with its consistency check: nodes exchange signed keys; share a seed and
 a key among each other, sealed; send their sums under masks, and sign who shared secrets; sign who stayed; and open
@@ -8,37 +8,123 @@ are Flower's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import combinations, islice
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedcl_distill.statistics import ClassStatistics, FixedPoint, NoisyFixedPoint
+from fedcl_distill.errors import PayloadError
+from fedcl_distill.privacy import PrivacyTarget
+from fedcl_distill.statistics import ClassStatistics, FixedPoint, NoisyFixedPoint, NoisyStatistics, Shares
 from fedcl_distill.statistics.fixed_point import Words
+from fedcl_distill.synthetic import SyntheticSet
+from strategies.federated.aggregation import QuorumError
 from strategies.federated.answers import unpack_words
-from strategies.federated.collector import QuorumError
-from strategies.federated.identity import NodeIdentity
-from strategies.federated.internals import log
-from strategies.federated.requests import CONFIG, SecureStatisticsRequest, StatisticsRequest, round_record
-from strategies.federated.secure.options import FEWEST, SecureOptions
-from strategies.federated.secure.records import (
+from strategies.federated.internals import combine_shares, log
+from strategies.federated.private_statistics import StatisticsServer, guaranteed, of_total
+from strategies.federated.requests import (
+    CONFIG,
+    NodeIdentity,
+    NoisyWordsRequest,
+    SecureStatisticsRequest,
+    StatisticsRequest,
+    round_record,
+)
+from strategies.federated.secure.crypto import (
+    FEWEST,
     KEYS,
     LETTERS,
     MASKED,
+    NOISED,
+    SEED_BYTES,
     SURVIVORS,
     UNMASK,
+    SecureOptions,
+    commitment_of,
+    pair_mask,
+    public_of,
     read_bytes,
     read_positions,
     read_public_key,
     read_short,
+    remove_mask,
     secure_record,
+    senders_text,
+    session_of,
+    survivors_text,
 )
-from strategies.federated.secure.texts import senders_text, session_of, survivors_text
-from strategies.federated.secure.unmask import unmask
-from strategies.federated.statistics_first import StatisticsServer
+
+
+def unmask(
+    total: Words,
+    mask_keys: Sequence[bytes],
+    senders: Iterable[int],
+    survivors: Iterable[int],
+    shares: Mapping[int, Sequence[bytes]],
+    threshold: int,
+    commitments: Mapping[int, bytes],
+) -> None:
+    """Take all masks off ``total``, in place.
+
+    Args:
+        total: the sum of the masked words of ``survivors``.
+        mask_keys: public keys by position.
+        senders: positions whose letters all survivors had, so that they share a mask with each of them.
+        survivors: positions whose words are in the sum.
+        shares: by position, of its seed for survivors, of its private key for other senders.
+        threshold: shares that a secret needs.
+        commitments: by position, to its seed.
+
+    Raises:
+        PayloadError: a secret cannot be put together from any of the shares.
+    """
+    stayed = set(survivors)
+    for sender in senders:
+        if sender in stayed:
+            seed = _combined(sender, shares.get(sender, ()), threshold, partial(_opens, commitments[sender]))
+            remove_mask(total, seed)
+        else:
+            key = _combined(sender, shares.get(sender, ()), threshold, partial(_is_half, mask_keys[sender]))
+            for survivor in stayed:
+                # What a survivor added for the lost node, as the lost node would have: the opposite of it.
+                pair_mask(total, key, mask_keys[survivor], sender, survivor)
+
+
+def _combined(position: int, shares: Sequence[bytes], threshold: int, fits: Callable[[bytes], bool]) -> bytes:
+    """The secret that enough of the shares make and that ``fits``; shares that some node spoiled are done without."""
+    if len(shares) < threshold:
+        raise PayloadError(f"{len(shares)} shares of the secret of position {position}, {threshold} are needed")
+    for chosen in islice(combinations(shares, threshold), _MOST_TRIES):
+        try:
+            secret = combine_shares(list(chosen))
+        except (ValueError, IndexError):
+            continue
+        if fits(secret):
+            return secret
+    raise PayloadError(
+        f"train.unmask: the shares of the secret of position {position} do not make what it announced; "
+        "it or too many others sent garbage"
+    )
+
+
+def _opens(commitment: bytes, seed: bytes) -> bool:
+    return len(seed) == SEED_BYTES and commitment_of(seed) == commitment
+
+
+def _is_half(public: bytes, private: bytes) -> bool:
+    try:
+        return public_of(private) == public
+    except ValueError:
+        return False
+
+
+_MOST_TRIES = 1000  # of ways to leave shares out
+
 
 T = TypeVar("T")
 
@@ -254,3 +340,65 @@ def _signature(content: RecordDict) -> bytes:
 def _require(server_round: int, found: int, needed: int, what: str) -> None:
     if found < needed:
         raise QuorumError(f"round {server_round}: {found} nodes {what}, {needed} are needed to add up securely")
+
+
+class PrivateSecureStatistics(SecureStatistics):
+    """:class:`SecureStatistics` where every node adds a share of noise, so that the total has that of one release.
+
+    The guarantee is against whoever sees what the server sees, as long as nodes do as agreed: each node that does not
+    add its share, or tells it to the server, takes one from the total.
+
+    Attributes:
+        noisy: the total, once the round is over.
+    """
+
+    action: ClassVar[str] = NOISED
+    noisy: NoisyStatistics | None = None
+    disjoint: bool = False
+    _heard: int = 0
+
+    @classmethod
+    def protecting(
+        cls,
+        plain: StatisticsServer,
+        target: PrivacyTarget,
+        options: SecureOptions,
+        timeout: float,
+        *,
+        disjoint: bool = False,
+    ) -> PrivateSecureStatistics:
+        """``plain``, secured and with noise; ``disjoint`` where whoever calls states that no record is at two nodes.
+
+        Raises:
+            SettingsError: its bits, or the bounds of ``options``, do not suit sums in fixed point with so much noise,
+                or its features are not bounded.
+        """
+        request = plain.request.extended(
+            NoisyWordsRequest,
+            epsilon=target.epsilon,
+            delta=target.delta,
+            shares=asdict(Shares()),
+            max_samples=options.max_samples,
+        )
+        others = plain.expectation, plain.distil, plain.learner, plain.collector
+        secured = cls(request, *others, options=options, timeout=timeout)
+        secured.disjoint = disjoint
+        return secured
+
+    def fixed_point(self, parties: int, threshold: int) -> NoisyFixedPoint:
+        """As that of :class:`SecureStatistics`, with noise."""
+        assert isinstance(self.request, NoisyWordsRequest)
+        fixed = self.request.fixed_point(parties, threshold)
+        fixed.guarantee(self.expectation.spec, self.expectation.domain)
+        return fixed
+
+    def _opened(self, fixed: FixedPoint | NoisyFixedPoint, total: Words, heard: int) -> ClassStatistics:
+        assert isinstance(fixed, NoisyFixedPoint)
+        self._heard = heard
+        self.noisy = fixed.total(total, heard, self.expectation.spec, self.expectation.domain)
+        return self.noisy.as_statistics()
+
+    def _distilled(self, statistics: ClassStatistics) -> SyntheticSet:
+        assert self.noisy is not None
+        copies = 1 if self.disjoint else self._heard
+        return guaranteed(self.distil(statistics), of_total(self.noisy.guarantee, copies))

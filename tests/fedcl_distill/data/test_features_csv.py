@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from fedcl_distill import Budget, build_method
 from fedcl_distill.data import Splits, load, load_csv
 from fedcl_distill.errors import DataError, SettingsError
 
@@ -109,7 +110,13 @@ def test_byte_order_mark_spaces_quotes_and_blank_lines(tmp_path: Path) -> None:
         ("", {}, "holds no rows"),
         ("x,y\n", {}, "holds no rows"),
         ("x,y\n1,0\n2\n", {}, "line 3: has 1 cells, expected 2"),
-        ("x,y\n1,0\nnan,1\n", {}, "line 3, column 1: 'nan' is no finite"),
+        ("x,y\n1,0\nnan,1\n", {"missing": ("?",)}, "line 3, column 1: 'nan' is no finite"),
+        ("x,y\n1,0\n1_000,1\n", {}, "'1_000' is no finite"),
+        ("x,y\n2024-01-05,0\n2024-02-06,1\n", {}, "line 2, column 1: '2024-01-05' is a date"),
+        ('x,y\n"17,99",0\n"3,5",1\n', {}, "'17,99' looks like a number with a decimal comma: .* decimal=','"),
+        ("x,y\n1.5,0\n2.5,1\n", {"decimal": ","}, "'1.5' is no finite|'1.5' looks like"),
+        ("x,y\n1,0\n2,1\n", {"features": ["y"]}, "'y' is the label"),
+        ("x,y\n" + "".join(f"name {i},{i % 2}\n" for i in range(60)), {}, "60 different texts, such as 'name 0'"),
         ("x,y\n1,0\n-inf,1\n", {}, "'-inf' is no finite"),
         ("x,y\n1,0\nred,1\n", {}, "'red' is no finite"),
         ("x,y\n1e60,0\n2,1\n", {}, "'1e60' is no finite float32 number"),
@@ -124,6 +131,76 @@ def test_byte_order_mark_spaces_quotes_and_blank_lines(tmp_path: Path) -> None:
 def test_unfit_tables_are_data_errors(tmp_path: Path, text: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         load_csv(write(tmp_path / "t.csv", text), **({"label": "y"} | options))
+
+
+EVERYTHING = """age;dose;member;colour;code;ill
+20;1,5;true;red;1;yes
+NA;2,5;False;null;2;no
+40;?;true;blue;1;yes
+50;1.000,5;;red;2;no
+"""
+
+
+def test_a_table_of_everything(tmp_path: Path) -> None:
+    file = write(tmp_path / "t.csv", EVERYTHING)
+    splits = load_csv(file, label="ill", categories=["code"], test_fraction=0.01)
+    names = ("age", "dose", "member", "colour=blue", "colour=red", "colour=(missing)", "code=1", "code=2")
+    assert splits.train.spec.feature_names == names
+    assert splits.train.samples.tolist() == [
+        [20, 1.5, 1, 0, 1, 0, 1, 0],
+        [40, 2.5, 0, 0, 0, 1, 0, 1],
+        [40, 2.5, 1, 1, 0, 0, 1, 0],
+        [50, 1000.5, 1, 0, 1, 0, 0, 1],
+    ]
+    assert splits.train.spec.feature_ranges[:3] == ((20, 50), (1.5, 1000.5), (0, 1))
+    notes = "\n".join(splits.notes)
+    assert "decimal commas" in notes
+    assert "colour (3), code (2)" in notes
+    assert "age: 1 as 40, dose: 1 as 2.5, member: 1 as 1" in notes
+
+
+def test_the_same_table_as_parquet_and_by_name(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    frame = pandas.DataFrame(
+        {
+            "age": [20.0, None, 40, 50] * 3,
+            "member": [True, False, True, False] * 3,
+            "colour": ["red", None, "blue", "red"] * 3,
+            "ill": ["yes", "no"] * 6,
+        }
+    )
+    frame.to_parquet(tmp_path / "t.parquet")
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_csv(tmp_path / "t.tsv", index=False, sep="\t")
+    expected = load(tmp_path / "t.csv", label_column="ill")
+    for kind in ("parquet", "tsv"):
+        found = load(tmp_path / f"t.{kind}", label_column="ill")
+        assert (found.train, found.test) == (expected.train, expected.test)
+    one = load(tmp_path / "t.parquet", label_column="ill", feature_columns=["age"]).train
+    assert one.spec.feature_names == ("age",)
+    with pytest.raises(DataError, match=r"ends in '\.xlsx' is not read; known are \.npz, \.csv"):
+        load(write(tmp_path / "t.xlsx", "no"), label_column="ill")
+
+
+def test_tiny_features_keep_their_spread_and_constant_ones_none(tmp_path: Path) -> None:
+    rows = "".join(f"{(i + 1) * 1e-9},{3.3},{1e6 + i},{i % 2}\n" for i in range(10))
+    data = load_csv(write(tmp_path / "t.csv", "a,b,c,y\n" + rows), label="y").train
+    spread = data.inputs().std(dim=0, correction=0)
+    assert spread.tolist() == pytest.approx([1, 0, 1], abs=1e-3)
+
+
+def test_a_method_that_clamps_keeps_every_feature_in_its_own_range(tmp_path: Path) -> None:
+    rows = "".join(f"{i / 10},{1000 + i},{i % 2}\n" for i in range(20))
+    data = load_csv(write(tmp_path / "t.csv", "a,b,y\n" + rows), label="y").train
+    method = build_method("dm", clamp=True, learning_rate=1000.0, architecture="mlp:width=8")
+    synthetic = method.distil(data, 2, seed=0, budget=Budget(steps=5))
+    (low_a, high_a), (low_b, high_b) = data.spec.feature_ranges
+    samples = synthetic.samples()
+    assert samples[:, 0].min() >= low_a - 1e-4
+    assert samples[:, 0].max() <= high_a + 1e-4
+    assert samples[:, 1].min() >= low_b - 0.1
+    assert samples[:, 1].max() <= high_b + 0.1
 
 
 def test_nan_may_be_declared_missing(tmp_path: Path) -> None:

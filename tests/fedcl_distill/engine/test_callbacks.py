@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from builders import blobs
-from fedcl_distill.context import as_device
 from fedcl_distill.engine import Budget, Callback, Checkpoints, OnProgress, Progress, ProgressBar
 from fedcl_distill.engine.loop import Forecast, Run
 from fedcl_distill.errors import DependencyError, DivergenceError, SettingsError
 from fedcl_distill.labels import TeacherLabels
 from fedcl_distill.methods import build_method, dm
+from fedcl_distill.networks.base import as_device
 from fedcl_distill.training import TrainConfig
 
 

@@ -110,7 +110,7 @@ def test_losses_begin_at_the_random_start():
 
 def test_bad_settings_and_no_samples_are_refused():
     for wrong in ({"epsilon": -1.0}, {"steps": 0}, {"restarts": 0}, {"step_size": 0.0}, {"epsilon": float("nan")}):
-        with pytest.raises(SettingsError, match="PGD needs"):
+        with pytest.raises(SettingsError, match=f"PGD: {next(iter(wrong))} "):
             PGD(**wrong)
     data = _wide()
     with pytest.raises(DataError, match="no samples"):

@@ -79,8 +79,8 @@ def test_digits_end_to_end(digits: Splits) -> None:
     distilled = build_method(
         "dm", architecture=Architecture("convnet", {"width": 32}), real_batch_per_class=64, steps_per_network=5
     )
-    protocol = dataclasses.replace(FAST, networks=2, width=32)
-    synthetic = distilled.distil(digits.train, 1, seed=0, budget=Budget(steps=200))
+    protocol = dataclasses.replace(FAST, networks=1, width=32)
+    synthetic = distilled.distil(digits.train, 1, seed=0, budget=Budget(steps=100))
     random = [
         evaluate(build_method("random").distil(digits.train, 1, seed=s), digits.test, protocol, seed=0).mean
         for s in range(3)

@@ -29,7 +29,7 @@ def test_predictions_are_those_of_numpy_and_do_not_hang_on_chunks(monkeypatch: p
     labels = np.eye(3)[synthetic.labels.numpy()] - 1 / 3
     expected = k_ts @ np.linalg.solve(k_ss + 1e-3 * np.trace(k_ss) / len(s) * np.eye(len(s)), labels)
     for at_once in (1000, 7):
-        monkeypatch.setattr("fedcl_distill.evaluation.kernel_regression._AT_ONCE", at_once)
+        monkeypatch.setattr("fedcl_distill.evaluation.scores._AT_ONCE", at_once)
         predicted = kernel_predictions(synthetic, data, kernel, regularisation=1e-3)
         assert np.allclose(predicted.numpy(), expected, atol=1e-8)
     accuracy = kernel_accuracy(synthetic, data, kernel, regularisation=1e-3)

@@ -40,7 +40,7 @@ def test_sums_come_back_within_their_rounding(digits, storage, bits):
     assert back.counts.tolist() == sums.counts.tolist()
     assert float((back.means - sums.means).abs().max()) <= step * float(sums.means.abs().max())
     kind = None if sums.second is None else type(sums.second)
-    assert len(payload) == encoded_size(10, 64, kind, 8, bits, bits)
+    assert len(payload) == encoded_size(10, 64, kind, bits, bits, rows=8)
 
 
 def test_the_header_is_short(digits):
@@ -58,7 +58,7 @@ def test_a_whole_matrix_keeps_its_head_in_eight_bits(digits):
 def test_absent_classes_cost_a_count(digits):
     features, labels = digits
     few = measure(features[labels < 2], labels[labels < 2], NAMES, "means")
-    assert len(encode_sums(few, 8)) == encoded_size(2, 64, None, 0, 8, 8) + 8 * 4
+    assert len(encode_sums(few, 8)) == encoded_size(10, 64, present=2)
     assert decode_sums(encode_sums(few, 8), NAMES, 64).counts[2:].sum() == 0
 
 

@@ -102,7 +102,7 @@ def test_weights_count_as_repetitions(clients):
 def test_what_cannot_be_added_up_is_refused(clients):
     one = measure(*clients[0], NAMES, "low-rank")
     with pytest.raises(DataError, match="second moments"):
-        one + measure(*clients[1], NAMES, "full")
+        one + measure(*clients[1], NAMES, "diagonal")
     with pytest.raises(DataError, match="backbone"):
         one + measure(*clients[1], NAMES, "low-rank", backbone="another")
     with pytest.raises(DataError, match="class_names"):

@@ -14,8 +14,7 @@ from builders import blobs
 from fedcl_distill.augmentation import Augmentation, InSequence, NoAugmentation
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import SGD, Budget, Callback, Engine, Run
-from fedcl_distill.methods.dc import dc, dcc, dsa
-from fedcl_distill.methods.idc import accdd, idc
+from fedcl_distill.methods.gradients import accdd, dc, dcc, dsa, idc
 from fedcl_distill.network_sources import FreshRandom, PretrainedPool, TrainedOnReal, TrainedOnSynthetic
 from fedcl_distill.objectives import CosineDistance, GradientMatching, HiddenWeights, SquaredDistance
 from fedcl_distill.parameterizations import Pixels, Tiles

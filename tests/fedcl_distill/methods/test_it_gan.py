@@ -9,7 +9,7 @@ from builders import blobs
 from fedcl_distill.engine import Adam, Budget, Callback, Engine
 from fedcl_distill.engine.loop import Run
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.methods.it_gan import it_gan
+from fedcl_distill.methods.distribution import it_gan
 from fedcl_distill.objectives import DistributionMatching, WithPairs
 from fedcl_distill.parameterizations import GeneratorLatents
 from fedcl_distill.synthetic import decode, encode

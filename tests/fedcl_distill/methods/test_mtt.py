@@ -14,7 +14,7 @@ from builders import blobs
 from fedcl_distill.data import LabelledData
 from fedcl_distill.engine import SGD, Budget, Callback, Engine, FromReal, Run
 from fedcl_distill.labels import LearnedLabels
-from fedcl_distill.methods.mtt import mtt, mtt_pruned, tesla
+from fedcl_distill.methods.trajectories import mtt, mtt_pruned, tesla
 from fedcl_distill.network_sources import ExpertTrajectories
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import PrunedCoordinates, Tesla, TrajectoryMatching, Unrolled

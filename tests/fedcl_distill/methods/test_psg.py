@@ -19,7 +19,7 @@ from fedcl_distill.engine import Budget
 from fedcl_distill.errors import DataError, PrivacyError, SettingsError
 from fedcl_distill.evaluation import evaluate
 from fedcl_distill.methods import build_method
-from fedcl_distill.methods.psg import PrivateSetGeneration, psg
+from fedcl_distill.methods.private import PrivateSetGeneration, psg
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.objectives import GradientMatching, MatchContext
 from fedcl_distill.objectives.private_gradients import (

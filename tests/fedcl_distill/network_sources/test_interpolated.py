@@ -11,7 +11,7 @@ from builders import blobs
 from fedcl_distill.context import SetupContext
 from fedcl_distill.engine import Budget
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.methods.ncfm import ncfm
+from fedcl_distill.methods.distribution import ncfm
 from fedcl_distill.network_sources import Interpolated, NetworkSampler
 from fedcl_distill.network_sources.pools import between
 from fedcl_distill.networks import Architecture

@@ -10,8 +10,8 @@ from builders import blobs
 from fedcl_distill.context import SetupContext
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.network_sources import NetworkSampler, PretrainedPool
+from fedcl_distill.network_sources.base import perturbed
 from fedcl_distill.network_sources.pools import pretrained_pair, pretrained_pool
-from fedcl_distill.network_sources.simple import perturbed
 from fedcl_distill.networks import Architecture, Network
 from fedcl_distill.training import TrainConfig, accuracy
 
@@ -85,7 +85,7 @@ def test_a_perturbation_moves_every_filter_by_its_own_norm_times_the_coefficient
 
 
 def test_one_direction_has_exactly_the_stated_size_and_either_sign(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedcl_distill.network_sources.simple._DIRECTIONS", 1)
+    monkeypatch.setattr("fedcl_distill.network_sources.base._DIRECTIONS", 1)
     network = MLP.build((1, 8, 8), 3, seed=0).requires_grad_(False)
     sizes = []
     for seed in range(100):

@@ -13,7 +13,7 @@ from builders import blobs
 from fedcl_distill.context import SetupContext, SyntheticBatch
 from fedcl_distill.engine import Budget
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.methods.cafe import cafe
+from fedcl_distill.methods.distribution import cafe
 from fedcl_distill.network_sources import NetworkSampler, WatchedTraining
 from fedcl_distill.network_sources.trained import spread_of_last
 from fedcl_distill.networks import Architecture

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedcl_distill.networks.layers import Convolution
+from fedcl_distill.networks.zoo import Convolution
 
 
 @pytest.mark.parametrize(("channels", "padding"), [(1, 3), (3, 1)])

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedcl_distill.networks import layers
-from fedcl_distill.networks.layers import NormReluPool
+from fedcl_distill.networks import zoo
+from fedcl_distill.networks.zoo import NormReluPool
 
 
 def layer_of(channels: int, dtype: torch.dtype = torch.float64) -> NormReluPool:
@@ -45,7 +45,7 @@ def test_it_is_norm_relu_and_pooling(shape: tuple[int, ...], layout: torch.memor
 def test_first_and_second_derivatives_are_right(
     size: tuple[int, int], layout: torch.memory_format, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layers, "_BLOCK", block)
+    monkeypatch.setattr(zoo, "_BLOCK", block)
     layer = layer_of(2)
     inputs = torch.randn(3, 2, *size, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
     weight, bias = (one.detach().clone().requires_grad_() for one in (layer.weight, layer.bias))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedcl_distill.networks.layers import InstanceNorm
+from fedcl_distill.networks.zoo import InstanceNorm
 
 
 def norm_of(channels: int) -> InstanceNorm:

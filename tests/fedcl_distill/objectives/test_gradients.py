@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import fedcl_distill.micro_batches
+import fedcl_distill.networks.base
 import fedcl_distill.objectives.gradients
 from builders import blobs
 from fedcl_distill.augmentation import NoAugmentation, SiameseAugmentation
@@ -150,7 +150,7 @@ def test_cutting_into_parts_changes_neither_loss_nor_gradients(over: str, monkey
     synthetic = synthetic_of([0, 0, 0, 1, 1, 2, 2, 2, 2, 2])
     target = objective.target(view, real)
     value, gradient = run(objective, view, real, synthetic)
-    for module in (fedcl_distill.micro_batches, fedcl_distill.objectives.gradients):
+    for module in (fedcl_distill.networks.base, fedcl_distill.objectives.gradients):
         monkeypatch.setattr(module, "micro_batch_size", lambda inputs: 2)
     for label, of_class in objective.target(view, real).items():
         torch.testing.assert_close(list(of_class), list(target[label]))

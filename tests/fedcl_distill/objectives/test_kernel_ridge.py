@@ -100,7 +100,7 @@ def test_chunks_change_neither_loss_nor_gradient(monkeypatch: pytest.MonkeyPatch
     classes = torch.arange(3).repeat_interleave(7)
     results = []
     for values in (32 * 1024, 64 * 16):
-        monkeypatch.setattr("fedcl_distill.micro_batches._CPU_VALUES", values)
+        monkeypatch.setattr("fedcl_distill.networks.base._CPU_VALUES", values)
         inputs = torch.randn(21, 1, 8, 8, generator=torch.Generator().manual_seed(5)).requires_grad_()
         labels = torch.eye(3)[classes].requires_grad_()
         side = SyntheticBatch(inputs, classes, labels)

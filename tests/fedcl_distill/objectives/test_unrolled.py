@@ -209,7 +209,7 @@ def test_chunks_change_neither_loss_nor_gradient(monkeypatch: pytest.MonkeyPatch
     target = objective.target(view, RealSampler(data, torch.device("cpu")))
     results = []
     for values in (32 * 1024, 64 * 16):
-        monkeypatch.setattr("fedcl_distill.micro_batches._CPU_VALUES", values)
+        monkeypatch.setattr("fedcl_distill.networks.base._CPU_VALUES", values)
         inputs = torch.randn(24, 1, 8, 8, generator=torch.Generator().manual_seed(5)).requires_grad_()
         (loss,) = objective.losses(view, target, SyntheticBatch(inputs, classes, classes))
         results.append((loss.item(), *torch.autograd.grad(loss, inputs)))

@@ -19,8 +19,7 @@ from builders import blobs
 from fedcl_distill.engine import Budget
 from fedcl_distill.errors import DependencyError, PrivacyError, SettingsError
 from fedcl_distill.merging import WeightedSet, weighted_union
-from fedcl_distill.methods.private_statistics import private_statistics
-from fedcl_distill.methods.psg import psg
+from fedcl_distill.methods.private import private_statistics, psg
 from fedcl_distill.privacy import (
     Mechanism,
     NoiseSource,

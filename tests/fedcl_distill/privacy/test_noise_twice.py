@@ -20,8 +20,7 @@ from fedcl_distill.context import RealSampler
 from fedcl_distill.data import LabelledData, Normalisation
 from fedcl_distill.engine import Budget, Callback, Run
 from fedcl_distill.errors import CheckpointError, PrivacyError, SettingsError
-from fedcl_distill.methods.private_statistics import PrivateStatistics, private_statistics
-from fedcl_distill.methods.psg import psg
+from fedcl_distill.methods.private import PrivateStatistics, private_statistics, psg
 from fedcl_distill.networks import Architecture
 from fedcl_distill.objectives import GradientMatching, MatchContext
 from fedcl_distill.objectives.private_gradients import PrivateGradientMatching
@@ -66,7 +65,7 @@ def attacked(one: NoisyStatistics, other: NoisyStatistics) -> dict[str, float]:
 def test_another_release_under_one_key_has_other_noise(target: PrivacyTarget, shares: Shares) -> None:
     key = NoiseSource.fresh()
     one, other = with_noise(EXACT, LOW, Shares(), key), with_noise(EXACT, target, shares, key)
-    assert min(attacked(one, other).values()) > 0.3
+    assert min(attacked(one, other).values()) > 0.01  # 1e-5 where noise repeats; three counts may be near by chance
     again = with_noise(EXACT, LOW, Shares(), key)
     assert torch.equal(again.counts, one.counts)  # the identical release repeats itself
 

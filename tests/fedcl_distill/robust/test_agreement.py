@@ -118,5 +118,5 @@ def test_same_seed_same_verdict_and_no_global_draws(digits, untouched_global_rng
 
 @pytest.mark.parametrize("wrong", [{"tolerance": 1.5}, {"significance": 0.0}, {"networks": 0}, {"shrinkage": 1.0}])
 def test_settings_out_of_range_are_refused(wrong):
-    with pytest.raises(SettingsError, match="agreement needs"):
+    with pytest.raises(SettingsError, match=f"Agreement: {next(iter(wrong))} "):
         Agreement(**wrong)

@@ -13,8 +13,7 @@ from builders import blobs
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.statistics import StatisticsSpec, class_statistics, decode_statistics, encode_statistics
 from fedcl_distill.synthetic.container import DEFAULT_LIMITS
-from simulations.attacks import ATTACKS, AttackedSettings, build_attack
-from simulations.attacks.success import success_rate
+from simulations.attacks import ATTACKS, AttackedSettings, build_attack, success_rate
 from simulations.running.runs import make_record
 from simulations.scenarios.federated import KIND, run_federated, simulate
 from simulations.tables.federated import table_of_attacks
@@ -110,7 +109,7 @@ FACTS = ClientReport(partition=1, examples=50, seconds=1.0, class_counts=(20, 30
 def test_boasts_are_consistent():
     spec = StatisticsSpec(views=2, architecture="mlp:width=4", moments=0)
     statistics = class_statistics(DATA, spec)
-    request = StatisticsRequest(seed=0, mean=(0.1,), std=(0.3,), statistics=spec.settings(), bits=32)
+    request = StatisticsRequest(seed=0, statistics=spec.settings(), bits=32)
     question = RecordDict({CONFIG: request.to_record(1)})
     facts = ClientReport(1, 100, 1.0, (25, 25, 25, 25))
     answer = RecordDict({**pack_payload(SUMS, encode_statistics(statistics, 32)), METRICS: facts.to_record()})

@@ -82,8 +82,8 @@ def test_final_shares_are_distilled_once_and_stay(method):
 
 def test_final_shares_need_room_for_a_sample():
     data = blobs((1, 8, 8), classes=4, per_class=5)
-    memory = _memory(130, final_shares=True)
-    with pytest.raises(SettingsError, match="130 bytes hold no sample of every class"):
+    memory = _memory(190, final_shares=True)
+    with pytest.raises(SettingsError, match="190 bytes hold no sample of every class"):
         memory.add(_only(data, 0, 1))
 
 
@@ -98,13 +98,13 @@ def test_a_class_with_one_sample_gives_its_share_to_others():
 
 def test_a_budget_of_one_sample_holds_one_and_says_what_is_lost(caplog):
     data = blobs((1, 8, 8), classes=4, per_class=5)
-    memory = _memory(130)
+    memory = _memory(190)
     for labels in [(0, 1), (2, 3)]:  # more classes than samples
         memory.add(_only(data, *labels))
         assert len(memory.recall()) in (1, 2)
-        assert memory.bytes_kept <= 130
+        assert memory.bytes_kept <= 190
     lost = set(range(4)) - set(memory.recall().hard_labels.tolist())
-    assert caplog.messages[-1] == f"130 bytes hold no sample of the classes {sorted(lost)}: they will be forgotten"
+    assert caplog.messages[-1] == f"190 bytes hold no sample of the classes {sorted(lost)}: they will be forgotten"
 
 
 def test_a_budget_below_one_sample_is_refused_and_leaves_the_memory_empty():

@@ -8,7 +8,7 @@ import torch
 from builders import blobs
 from fedcl_distill.engine import Budget
 from fedcl_distill.errors import PrivacyError
-from fedcl_distill.methods.private_statistics import private_statistics
+from fedcl_distill.methods.private import private_statistics
 from fedcl_distill.privacy import PrivacyBudget
 from fedcl_distill.synthetic import encode
 from strategies.continual import ContinualSettings, PrivateMemory

@@ -14,9 +14,8 @@ from federations import data_and_test, quick, run
 from plain_federated import network_of, parts_of, start_of, vector_of
 from strategies.federated import ReplyCollector
 from strategies.federated.answers import pack_update
-from strategies.federated.compressed import CompressedFedAvg, CompressedRequest, train_compressed
-from strategies.federated.compression import read_codec
-from strategies.federated.node import Task
+from strategies.federated.compression import CompressedFedAvg, CompressedRequest, read_codec, train_compressed
+from strategies.federated.requests import Task
 
 SOME = {"partition": "dirichlet:1.0", "clients": 3, "rounds": 3, "local_batch_size": 8}
 NPY_HEADER = 128
@@ -59,7 +58,7 @@ class _Node:
         train, _ = data_and_test()
         self.part = parts_of(self.settings, train)[0]
         self.count = start_of(self.settings, train).numel()
-        plain = self.settings.local.request(train, self.settings.seed, self.settings.architecture)
+        plain = self.settings.local.request(self.settings.seed, self.settings.architecture)
         self.request = CompressedRequest(**vars(plain), upload=upload)
         self.codec, self.state = read_codec(upload), RecordDict()
 
@@ -197,6 +196,6 @@ def test_networks_with_buffers_are_refused():
     settings, (train, _) = quick(**SOME), data_and_test()
     network = network_of(settings, train)
     network.register_buffer("seen", torch.zeros(1))
-    request = CompressedRequest(**vars(settings.local.request(train, settings.seed, settings.architecture)))
+    request = CompressedRequest(**vars(settings.local.request(settings.seed, settings.architecture)))
     with pytest.raises(SettingsError, match="buffers"):
         CompressedFedAvg(request, network, ReplyCollector(3))

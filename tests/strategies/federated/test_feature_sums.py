@@ -6,8 +6,18 @@ import torch
 from fedcl_distill import load_data
 from fedcl_distill.data import LabelledData, Normalisation, partition
 from fedcl_distill.errors import SettingsError
-from fedcl_distill.features import LDA, Ridge, measure_data
-from strategies.federated import FedAvg, FederatedFeatures, InProcessGrid, QuorumError, make_client_app, run_server
+from fedcl_distill.features import HEADS, LDA, Ridge, Within, decode_sums, encode_sums, measure_data
+from fedcl_distill.registry import describe
+from strategies.federated import (
+    STRATEGIES,
+    FedAvg,
+    FederatedFeatures,
+    InProcessGrid,
+    OneShot,
+    QuorumError,
+    make_client_app,
+    run_server,
+)
 
 
 def vectors(data):
@@ -88,3 +98,57 @@ def test_images_are_refused_with_the_way_out(digits):
 def test_settings_are_checked_on_construction(settings, message):
     with pytest.raises(SettingsError, match=message):
         FederatedFeatures(**settings)
+
+
+def test_a_byte_budget_is_what_each_node_keeps_to(digits):
+    train, test = digits
+    parts = partition(train, "dirichlet:0.1", clients=5, seed=1)
+    overhead = 900  # of a message around its payload
+    for budget in (700, 1500, 10_000):
+        last = run(FederatedFeatures(byte_budget=budget), parts, test).rounds[-1]
+        sent = [encode_sums(measure_data(part, Within(budget)), 4) for part in parts]
+        assert last.bytes_up <= sum(map(len, sent)) + 5 * overhead
+        assert max(map(len, sent)) <= budget
+        first, *others = (decode_sums(one, test.class_names, 64) for one in sent)
+        expected = LDA().fit(sum(others, first)).accuracy(test.samples, test.labels)
+        assert last.accuracy == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(QuorumError, match="do not hold the means"):
+        run(FederatedFeatures(byte_budget=50), parts, test)
+    with pytest.raises(SettingsError, match="leave second_bits out"):
+        FederatedFeatures(byte_budget=900, second_bits=8)
+
+
+@pytest.mark.parametrize("name", ["fedncm", "fed3r", "afl", "fedcgs", "fedpft"])
+def test_published_strategies_by_name_are_those_of_all_data_together(digits, name):
+    train, test = digits
+    strategy = STRATEGIES.build(name)
+    assert isinstance(strategy, FederatedFeatures)
+    assert describe(strategy) == name
+    head = HEADS.build(strategy.head).fit(measure_data(train, strategy.storage))
+    result = run(strategy, partition(train, "classes:2", clients=5, seed=1), test)
+    assert result.rounds[-1].accuracy == pytest.approx(head.accuracy(test.samples, test.labels), abs=0.006)
+
+
+def test_features_of_another_backbone_are_refused_by_node_and_server(digits):
+    train, test = digits
+    ours, theirs = test.with_spec(backbone="ours"), [train.with_spec(backbone="theirs")]
+    for strategy, network in ((FederatedFeatures(), None), (FedAvg(), "linear"), (OneShot("random"), None)):
+        with pytest.raises(QuorumError, match="backbone 'theirs'; agreed on are features of the backbone 'ours'"):
+            run(strategy, theirs, ours, network=network)
+    with pytest.raises(QuorumError, match="no backbone that is named; agreed on"):
+        run(FederatedFeatures(), [train], ours)
+    with pytest.raises(QuorumError, match="backbone 'theirs'; agreed on are of no backbone"):
+        run(FederatedFeatures(), theirs, test)
+    same = [train.with_spec(backbone="ours")]
+    assert run(FederatedFeatures(), same, ours).rounds[-1].accuracy > 0.8
+
+
+def test_a_client_that_leaves_takes_its_samples_along(digits):
+    """What is left of exact sums is, to the last digit that counts, what the others would have made without it."""
+    train, _ = digits
+    parts = partition(train, "dirichlet:0.5", clients=4, seed=2)
+    sent = [decode_sums(encode_sums(measure_data(one), 32), train.class_names, 64) for one in parts]
+    left = LDA().fit(sum(sent[1:], sent[0]) - sent[2])
+    never = LDA().fit(sent[0] + sent[1] + sent[3])
+    torch.testing.assert_close(left.weight, never.weight, rtol=1e-3, atol=1e-3)
+    assert torch.equal(left.predict(train.samples), never.predict(train.samples))

@@ -13,7 +13,7 @@ from fedcl_distill.networks import Architecture
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.training import fit
 from federations import data_and_test, quick, run
-from strategies.federated.collector import ReplyCollector
+from strategies.federated.aggregation import ReplyCollector
 from strategies.federated.scaffold import ScaffoldServer
 
 FEDAVG = {"strategy": "fedavg", "partition": "dirichlet:1.0"}
@@ -27,7 +27,7 @@ def test_one_round_is_the_weighted_average_of_the_clients_models():
     expected = None
     for number, part in enumerate(parts):
         network = Architecture.parse("mlp:width=8").build((6,), 3, seed=derive_seed(0, "model"))
-        train_config = settings.local.request(train, settings.seed, settings.architecture).train_config_for(part)
+        train_config = settings.local.request(settings.seed, settings.architecture).train_config_for(part)
         fit(network, part.inputs(), part.labels, train_config, seed=derive_seed(0, "client", 1, number))
         share = len(part) / len(train)
         weighted = {name: value.double() * share for name, value in network.state_dict().items()}
@@ -121,12 +121,11 @@ def test_impossible_shares_are_refused(strategy, share):
 
 
 def test_variates_cannot_be_bounded():
-    train, _ = data_and_test()
     settings = quick(strategy="scaffold")
     network = Architecture.parse("mlp:width=8").build((6,), 3, seed=0)
     with pytest.raises(SettingsError, match="client_share"):
         ScaffoldServer(
-            settings.local.request(train, settings.seed, settings.architecture),
+            settings.local.request(settings.seed, settings.architecture),
             network,
             ReplyCollector(4),
             client_share=0.5,

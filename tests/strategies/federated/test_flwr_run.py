@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from simulations.attacks.settings import AttackedSettings
+from simulations.attacks import AttackedSettings
 from simulations.flower.processes import FlowerProcesses
 from simulations.flower.under_flower import CHECKPOINT, PROJECT, run_deployed, run_simulated
 from simulations.running.runs import Record

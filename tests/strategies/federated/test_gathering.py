@@ -48,8 +48,8 @@ def test_a_class_that_nobody_holds_is_reported():
 
 def test_answers_are_heard_one_by_one_and_not_kept():
     settings = quick()
-    train, test = data_and_test()
-    content = RecordDict({"config": settings.distillation.request(test, settings.seed).to_record(1)})
+    train, _ = data_and_test()
+    content = RecordDict({"config": settings.distillation.request(settings.seed).to_record(1)})
     with InProcessGrid(honest_app(settings, train), 4) as nodes:
         grid, collector = MeteredGrid(nodes), ReplyCollector(4)
         messages = [Message(content, node, "train.distil") for node in range(1000, 1004)]
@@ -67,8 +67,8 @@ def test_answers_are_heard_one_by_one_and_not_kept():
 
 def test_answers_that_are_all_there_are_heard_in_order_of_partitions():
     settings = quick()
-    train, test = data_and_test()
-    content = RecordDict({"config": settings.distillation.request(test, settings.seed).to_record(1)})
+    train, _ = data_and_test()
+    content = RecordDict({"config": settings.distillation.request(settings.seed).to_record(1)})
     with InProcessGrid(honest_app(settings, train), 4) as grid:
         collector = ReplyCollector(4)
         messages = [Message(content, node, "train.distil") for node in (1002, 1000, 1003, 1001)]

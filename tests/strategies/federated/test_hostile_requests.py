@@ -12,30 +12,29 @@ from fedcl_distill.methods import build_method, list_methods
 from fedcl_distill.networks import NetworkLimits, architectures_in
 from federations import data_and_test, quick, serve
 from strategies.federated import InProcessGrid, make_client_app, requests
+from strategies.federated.aggregation import QuorumError, one_line
 from strategies.federated.answers import ClientReport
-from strategies.federated.collector import QuorumError, one_line
-from strategies.federated.compressed import CompressedRequest, train_compressed
+from strategies.federated.compression import CompressedRequest, train_compressed
 from strategies.federated.distillation import DistilRequest, distilled
 from strategies.federated.feddm import SurrogateRequest, distil_around
 from strategies.federated.local_training import TrainRequest, train
-from strategies.federated.node import Task
-from strategies.federated.statistics_first import sum_features
+from strategies.federated.private_statistics import sum_features
+from strategies.federated.requests import Task
 from strategies.federated.strategy import Work
 
-_NORMAL: dict[str, Any] = {"seed": 1, "mean": (0.5,), "std": (0.2,)}
+_NORMAL: dict[str, Any] = {"seed": 1}
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"std": [10**400]},
         {"seconds": 10**400},
         {"method-settings": "[" * 100_000},
         {"method-settings": '{"a":' * 50_000},
         {"method-settings": "[1]"},
-        {"mean": ["0"]},
+        {"seed": "0"},
     ],
-    ids=["huge item", "huge number", "deep list", "deep object", "list", "text"],
+    ids=["huge number", "deep list", "deep object", "list", "text"],
 )
 def test_requests_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     record = DistilRequest(**_NORMAL).to_record(1)
@@ -56,9 +55,9 @@ _SHARES = {"features": 0.7, "samples": 0.2, "moments": 0.08, "counts": 0.02}
 def test_noise_that_is_not_divided_over_the_blocks_is_refused(shares: dict[str, Any]) -> None:
     private = requests.PrivateStatisticsRequest(**_NORMAL, **_NOISE, shares=shares)
     noised = requests.NoisyWordsRequest(**_NORMAL, **_NOISE, shares=shares, bits=32, max_samples=9)
-    with pytest.raises(SettingsError, match="share"):
+    with pytest.raises(SettingsError, match=r"(?i)share"):
         private.release(data_and_test()[0], None)
-    with pytest.raises(SettingsError, match="share"):
+    with pytest.raises(SettingsError, match=r"(?i)share"):
         noised.fixed_point(3, 2)
 
 

@@ -10,8 +10,8 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from fedcl_distill.networks import Architecture
 from federations import data_and_test, honest_app, quick, run
 from strategies.federated import InProcessGrid, MeteredGrid
+from strategies.federated.answers import weights_of
 from strategies.federated.grid import ByteLedger, Entry
-from strategies.federated.weights import weights_of
 
 
 class _Listening(InProcessGrid):
@@ -41,13 +41,13 @@ def _uploaded(message: Message) -> int:
 
 def test_flowers_own_fedavg_is_metered():
     settings = quick(strategy="fedavg", clients=3)
-    train, test = data_and_test()
+    train, _ = data_and_test()
     with _Listening(honest_app(settings, train), 3) as inner:
         inner.heard = []
         metered = MeteredGrid(inner)
         strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=3, min_available_nodes=3)
         network = Architecture.parse("mlp:width=8").build((6,), 3, seed=0)
-        config = settings.local.request(test, settings.seed, settings.architecture).to_record(1)
+        config = settings.local.request(settings.seed, settings.architecture).to_record(1)
         strategy.start(metered, weights_of(network), num_rounds=2, train_config=config)
     entries = metered.ledger.entries
     assert [(entry.node, entry.direction, entry.sent) for entry in entries] == inner.heard
@@ -77,8 +77,8 @@ def test_models_cost_more_than_sets():
 
 def test_pushed_and_pulled_messages_are_metered_too():
     settings = quick(clients=2)
-    train, test = data_and_test()
-    content = RecordDict({"config": settings.distillation.request(test, settings.seed).to_record(7)})
+    train, _ = data_and_test()
+    content = RecordDict({"config": settings.distillation.request(settings.seed).to_record(7)})
     with InProcessGrid(honest_app(settings, train), 2) as inner:
         metered = MeteredGrid(inner)
         ids = metered.push_messages([Message(content, node, "train.distil") for node in inner.get_node_ids()])

@@ -17,13 +17,13 @@ from fedcl_distill.synthetic import decode, encode, union
 from fedcl_distill.training import accuracy, fit
 from federations import data_and_test, quick, run
 from strategies.federated import InProcessGrid, OneShot, QuorumError, collect_sets, make_client_app
-from strategies.federated.weights import put_weights
+from strategies.federated.answers import put_weights
 
 
 def _sets_by_hand(settings, train):
     """What every client sends, from the core alone."""
     parts = partition(train, settings.partition, settings.clients, seed=settings.seed)
-    request = settings.distillation.request(train, settings.seed)
+    request = settings.distillation.request(settings.seed)
     for number, part in enumerate(parts):
         seed = derive_seed(settings.seed, "client", 1, number)
         yield decode(encode(request.distil(part, seed=seed), settings.bits, provenance=False))
@@ -111,12 +111,7 @@ def test_a_fit_needs_a_budget_and_leaves_the_way_of_storing_that_was_asked_for()
     train, _ = data_and_test((1, 12, 12))
     request = quick(
         method="dm", byte_budget=700, fit_to_budget=True, method_settings={"parameterization": "low-rank:rank=2"}
-    ).distillation.request(
-        train,
-        quick(
-            method="dm", byte_budget=700, fit_to_budget=True, method_settings={"parameterization": "low-rank:rank=2"}
-        ).seed,
-    )
+    ).distillation.request(seed=0)
     assert request.fitted_to(train).method_settings == {"parameterization": "low-rank:rank=2"}
     assert not request.fitted_to(train).fit_to_budget
 

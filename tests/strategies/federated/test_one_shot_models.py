@@ -41,8 +41,8 @@ def test_labels_are_the_models_probabilities_by_class_counts(ensemble_run):
     train, _ = data_and_test()
     parts = parts_of(settings, train)
     request, distil = (
-        settings.local.request(train, settings.seed, settings.architecture),
-        settings.distillation.request(train, settings.seed),
+        settings.local.request(settings.seed, settings.architecture),
+        settings.distillation.request(settings.seed),
     )
     sets, members = [], []
     for number, part in enumerate(parts):

@@ -15,8 +15,8 @@ from fedcl_distill.privacy import PrivacyBudget, guarantee_of, publicly_scaled
 from fedcl_distill.statistics import Shares, StatisticsSpec, add_up, class_statistics
 from federations import quick, serve
 from strategies.federated import InProcessGrid, QuorumError, ReplyCollector, ServerContext, make_client_app
+from strategies.federated.answers import weights_of
 from strategies.federated.client import partition_of
-from strategies.federated.weights import weights_of
 
 TRAIN, TEST = blobs(classes=3, per_class=200), blobs(classes=3, per_class=20, seed=1)
 CLIENTS = 5

@@ -17,9 +17,9 @@ from fedcl_distill.synthetic import Limits
 from federations import quick, serve
 from simulations.settings import FederatedSettings
 from strategies.federated import InProcessGrid, make_client_app
+from strategies.federated.aggregation import QuorumError
 from strategies.federated.answers import SUMS, unpack_payload
 from strategies.federated.client import partition_of
-from strategies.federated.collector import QuorumError
 
 SMALL = {
     "views": 3,

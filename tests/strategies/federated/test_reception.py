@@ -45,8 +45,7 @@ def test_too_few_nodes_are_an_error(grid):
 
 def test_silence_is_a_rejection_and_order_is_by_partition(grid):
     settings = quick()
-    _, test = data_and_test()
-    content = RecordDict({"config": settings.distillation.request(test, settings.seed).to_record(1)})
+    content = RecordDict({"config": settings.distillation.request(settings.seed).to_record(1)})
     messages = [Message(content, node, "train.distil") for node in (1003, 1001, 1000)]
     collector = ReplyCollector(3)
     collector.expect_answers(messages)

@@ -12,7 +12,8 @@ from fedcl_distill.errors import CheckpointError, SettingsError
 from federations import data_and_test, honest_app, quick, serve
 from strategies.federated import FedAvg, InProcessGrid, list_strategies
 
-ON_IMAGES = [name for name in list_strategies() if name != "feature-sums"]  # which has tests of its own
+ON_FEATURES = ("feature-sums", "fedncm", "fed3r", "afl", "fedcgs", "fedpft")  # which have tests of their own
+ON_IMAGES = [name for name in list_strategies() if name not in ON_FEATURES]
 ONE_ROUND = ("one-shot", "one-shot-average", "one-shot-ensemble", "statistics")
 CHOSEN = {
     "one-shot-average": {"epochs": 2},

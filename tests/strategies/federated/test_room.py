@@ -33,8 +33,6 @@ WAYS: dict[str, dict[str, Any]] = {
 def request(**settings: Any) -> DistilRequest:
     return DistilRequest(
         seed=0,
-        mean=DATA.normalisation.mean,
-        std=DATA.normalisation.std,
         method="dm",
         method_settings={"architecture": "convnet:width=4", "real_batch_per_class": 4, **settings},
         images_per_class=3,
@@ -61,7 +59,7 @@ def test_pixels_with_hard_labels_have_exactly_what_was_asked_for() -> None:
 
 
 def test_a_byte_budget_bounds_bytes_alone() -> None:
-    asked = DistilRequest(seed=0, mean=(0.0,), std=(1.0,), method="random", byte_budget=5000)
+    asked = DistilRequest(seed=0, method="random", byte_budget=5000)
     assert room_for(asked, asked.distiller(), (1, 8, 8), 4) == AnswerLimits(None, None, 5000)
 
 

@@ -15,7 +15,7 @@ from plain_federated import parts_of, shares_of, start_of, trained, vector_of
 from simulations.settings import FederatedSettings
 from strategies.federated import InProcessGrid
 from strategies.federated.client import partition_of
-from strategies.federated.node import keep
+from strategies.federated.requests import keep
 from strategies.federated.scaffold import ScaffoldServer, effective_steps
 
 SOME = {"strategy": "scaffold", "partition": "dirichlet:1.0", "clients": 3}

@@ -25,11 +25,10 @@ from strategies.federated import (
     ServerContext,
     make_client_app,
 )
+from strategies.federated.answers import weights_of
 from strategies.federated.client import partition_of
-from strategies.federated.identity import NodeIdentity
-from strategies.federated.node import Task
+from strategies.federated.requests import NodeIdentity, Task
 from strategies.federated.secure import node
-from strategies.federated.weights import weights_of
 
 CLIENTS = 4
 SMALL = {"views": 3, "architecture": "mlp:width=8", "dimensions": 6, "secure": True, "max_samples": 50}

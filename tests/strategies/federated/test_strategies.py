@@ -15,7 +15,8 @@ from strategies.federated import (
 )
 from strategies.federated.client import partition_of
 
-ON_IMAGES = [name for name in list_strategies() if name != "feature-sums"]  # which has tests of its own
+ON_FEATURES = ("feature-sums", "fedncm", "fed3r", "afl", "fedcgs", "fedpft")  # which have tests of their own
+ON_IMAGES = [name for name in list_strategies() if name not in ON_FEATURES]
 ONE_ROUND = ("one-shot", "one-shot-average", "one-shot-ensemble", "statistics")
 LOOKS_THROUGH_NETWORKS = ("feddm", "statistics")
 CHOSEN = {

@@ -15,9 +15,9 @@ from fedcl_distill.synthetic import decode, encode, union
 from fedcl_distill.synthetic.quantise import Range, error_bound
 from fedcl_distill.training import TrainConfig, fit
 from federations import data_and_test, quick, run
+from strategies.federated.answers import RANGES, pack_network, put_weights, unpack_network, weights_of
 from strategies.federated.feddm import SurrogateRequest
 from strategies.federated.learner import Learner
-from strategies.federated.weights import RANGES, pack_network, put_weights, unpack_network, weights_of
 
 FEDDM = {
     "strategy": "feddm",
@@ -41,7 +41,7 @@ def test_two_rounds_are_what_the_core_does_by_hand():
     train, test = data_and_test()
     network = Architecture.parse("mlp:width=8").build((6,), 3, seed=derive_seed(0, "model"))
     hand = quick(**{**FEDDM, "method_settings": {**FEDDM["method_settings"], "logits_weight": 1.0}})
-    request = hand.distillation.request(test, hand.seed)
+    request = hand.distillation.request(hand.seed)
     request = request.extended(SurrogateRequest, architecture="mlp:width=8", radius=0.5)
     parts = partition(train, settings.partition, settings.clients, seed=settings.seed)
     for number in (1, 2):
@@ -111,7 +111,7 @@ def test_a_ball_holds_the_server():
     train_config = TrainConfig(epochs=20, learning_rate=0.1)
     learner = Learner(Architecture.parse("mlp:width=8"), lambda samples: train_config, (6,), 3, seed=0)
     start = learner.fresh()
-    synthetic = quick(method="random").distillation.request(train, quick(method="random").seed).distil(train, seed=0)
+    synthetic = quick(method="random").distillation.request(quick(method="random").seed).distil(train, seed=0)
     ways = {}
     for radius in (None, 0.5, 1e6):
         weights = learner.learn(synthetic, 1, start=weights_of(start), radius=radius)

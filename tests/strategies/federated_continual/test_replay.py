@@ -10,7 +10,7 @@ from flwr.app import Message, MetricRecord
 from fedcl_distill.errors import SettingsError
 from strategies.federated.answers import WEIGHTS
 from strategies.federated_continual import ClientStream
-from strategies.federated_continual.result import StageResult
+from strategies.federated_continual.server import StageResult
 from streams import live, quick, train_and_test
 
 REPLAY = {"strategy": "fedavg-replay", "rounds": 2, "local_epochs": 4, "local_learning_rate": 0.1}

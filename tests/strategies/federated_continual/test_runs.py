@@ -14,10 +14,10 @@ from fedcl_distill.seeding import derive_seed
 from fedcl_distill.synthetic import decode, encode, union
 from fedcl_distill.training import accuracy, fit
 from strategies.federated import QuorumError
+from strategies.federated.answers import put_weights
 from strategies.federated.client import partition_of
-from strategies.federated.weights import put_weights
 from strategies.federated_continual import make_client_app
-from strategies.federated_continual.result import StageResult
+from strategies.federated_continual.server import StageResult
 from streams import app_of, live, quick, train_and_test
 
 SUMS = {
@@ -43,7 +43,7 @@ def _same_weights(one, other):
 def test_first_stage_is_one_shot_learning_from_the_first_experience_by_hand():
     settings = quick(experiences=1)
     train, test = train_and_test()
-    request = settings.distillation.request(test, settings.seed)
+    request = settings.distillation.request(settings.seed)
     parts = partition(train, "iid", 3, seed=0, min_size=0)
     sets = [request.distil(part, seed=derive_seed(0, "client", 1, number)) for number, part in enumerate(parts)]
     whole = union([decode(encode(one, 8, provenance=False)) for one in sets])
