@@ -428,6 +428,9 @@ class CoreSet:
         """See :meth:`Distiller.distil`; the result holds real samples, which no one should call private."""
         started, real = time.monotonic(), as_labelled(real)
         counts = count_per_class(size, real, Pixels(), absent_classes, soft_labels=self.labels.soft)
+        budget_in_bytes = size if isinstance(size, ByteBudget) and not self.labels.soft else None
+        if budget_in_bytes is not None:
+            counts = counts_as_coded(budget_in_bytes, SetupContext(real, seed, torch.device("cpu")), Pixels(), counts)
         chosen = select(real, counts, self.criterion, seed=seed)
         selection = SyntheticSet.of_real(
             real.subset(chosen),
@@ -442,7 +445,8 @@ class CoreSet:
             },
         )
         labelling = self.labels.open(SetupContext(real, derive_seed(seed, "labels"), as_device(device)))
-        return replace(selection, labels=_relabelled(labelling, selection, as_device(device)))
+        selection = replace(selection, labels=_relabelled(labelling, selection, as_device(device)))
+        return selection if budget_in_bytes is None else cut_to_fit(selection, budget_in_bytes)
 
 
 @torch.no_grad()
