@@ -19,6 +19,7 @@ from fedcl_distill._imports import check_floors
 from fedcl_distill.settings import suggest
 from simulations.commands import COMMANDS
 
+_OURS = ("fedcl_distill", "strategies", "simulations")
 _USER_ERROR, _INTERRUPTED = 2, 130
 
 
@@ -59,6 +60,8 @@ class _Commands(TyperGroup):
             _say("interrupted; what was finished is saved, the same command goes on from there")
             raise typer.Exit(_INTERRUPTED) from None
         except ImportError as error:
+            if (error.name or "").partition(".")[0] in _OURS:  # a mistake in the program, not in the environment
+                raise
             _say(f"this needs {error.name or error}: pip install 'fedcl-distill[all]'" if error.name else str(error))
             raise typer.Exit(_USER_ERROR) from error
         except Exception as error:

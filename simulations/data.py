@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import torch
 
 from fedcl_distill.data import LabelledData, Splits, load
-from fedcl_distill.data.files import overlap_note
+from fedcl_distill.data.arrays import overlap_note
 from fedcl_distill.data.sources import data_roots
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.features import BACKBONES

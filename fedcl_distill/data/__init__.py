@@ -1,11 +1,10 @@
 """Labelled data in memory, where it comes from, and how it is divided over clients."""
 
-from fedcl_distill.data.conform import conform
-from fedcl_distill.data.dataset import DataLike, as_labelled, from_arrays, from_dataset
+from fedcl_distill.data.dataset import DataLike, from_arrays, from_dataset
 from fedcl_distill.data.files import load_npz, read_idx
 from fedcl_distill.data.folders import load_image_folder
 from fedcl_distill.data.frame import FrameEncoder, from_dataframe
-from fedcl_distill.data.labelled import LabelledData, Splits
+from fedcl_distill.data.labelled import LabelledData, Splits, as_labelled, conform
 from fedcl_distill.data.partition import (
     IID,
     PARTITIONERS,

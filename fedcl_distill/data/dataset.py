@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fedcl_distill.data.files import pixel_normalisation
-from fedcl_distill.data.labelled import LabelledData, Splits, grey_images, plain
+from fedcl_distill.data.arrays import numbered, pixel_normalisation
+from fedcl_distill.data.labelled import LabelledData, grey_images, plain
 from fedcl_distill.data.pictures import Fit, is_pil_image, pixels_of, resized
 from fedcl_distill.data.spec import Normalisation
-from fedcl_distill.data.targets import numbered
 from fedcl_distill.errors import DataError
 
 _LOG = logging.getLogger(__name__)
@@ -42,41 +41,6 @@ LABEL_KEYS = ("label", "labels", "fine_label")
 _NATURAL_IMAGES = frozenset({"CIFAR10", "CIFAR100", "FashionMNIST", "STL10", "Flowers102", "OxfordIIITPet", "Food101"})
 _REPEATED = "grey, repeated to three channels"
 _CHUNK = 16  # items that are held as they came, before they become bytes
-
-
-def as_labelled(data: DataLike) -> LabelledData:
-    """``data`` as what everything here works on; every public function that takes data calls this.
-
-    Args:
-        data: :class:`LabelledData` (returned as it is); a synthetic set (its samples with hard labels); any map-style
-            data set, Hugging Face's included, as :func:`from_dataset` reads it; a ``DataLoader``, of which only the
-            data set counts (batch size, sampler and ``collate_fn`` are ignored, and logged); or a pair (X, y) of
-            tensors or arrays, as :func:`from_arrays` reads it.
-
-    Raises:
-        DataError: it is none of these, or what it holds does not fit together.
-
-    Example:
-        >>> as_labelled((torch.rand(4, 3), torch.tensor([0, 1, 1, 0]))).class_names
-        ('0', '1')
-    """
-    if isinstance(data, LabelledData):
-        return data
-    if isinstance(data, Splits):
-        raise DataError("these are splits; give one part, .train or .test")
-    if hasattr(data, "as_labelled_data"):
-        made: LabelledData = data.as_labelled_data()
-        return made
-    if isinstance(data, DataLoader):
-        _LOG.info("of a DataLoader only its data set is read; batch size, sampler and collate_fn are ignored")
-        return from_dataset(data.dataset)  # type: ignore[arg-type]
-    if isinstance(data, Mapping):
-        raise DataError(f"this is a dict of splits {sorted(map(str, data))[:20]}; give one of them")
-    if hasattr(data, "columns") and hasattr(data, "iloc"):
-        raise DataError("a data frame does not say which column is the label: give from_dataframe(frame, label=…)[0]")
-    if isinstance(data, tuple) and len(data) == 2 and all(hasattr(one, "__len__") for one in data):
-        return from_arrays(*data)
-    return from_dataset(data)  # type: ignore[arg-type]
 
 
 def from_dataset(
@@ -102,7 +66,7 @@ def from_dataset(
         dataset: items are ``(sample, label, …)``, of which anything after the label is ignored (Avalanche adds a task
             label), or dicts, as those of Hugging Face and flwr-datasets. A sample is a PIL image, or a tensor or array
             (channels, height, width), (height, width, channels), (height, width) or (features,); what a label may be
-            says :func:`~fedcl_distill.data.targets.numbered`. PIL images become 8-bit pixels as
+            says :func:`~fedcl_distill.data.arrays.numbered`. PIL images become 8-bit pixels as
             :func:`~fedcl_distill.data.pictures.pixels_of` says; grey ones among coloured ones get three channels.
         keys: where items are dicts, those of sample and label; by default "image", "img" or "pixel_values" and
             "label", "labels" or "fine_label", if an item has just one of each.

@@ -1,13 +1,11 @@
-"""Readers of arrays in files (idx, npz), and what all readers of images share."""
+"""Readers of arrays in files: idx and npz."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import math
 import os
 import struct
-import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,156 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedcl_distill.data.labelled import LabelledData, Splits
-from fedcl_distill.data.spec import DataSpec, Normalisation
-from fedcl_distill.data.targets import numbered
+from fedcl_distill.data.arrays import Pair, channels_first, check_fits, int_labels
+from fedcl_distill.data.labelled import Splits, image_splits
+from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.errors import DataError, SettingsError
-from fedcl_distill.seeding import generator_for
-
-
-def check_fits(file: Path, shape: Sequence[int], item_bytes: int = 1) -> None:
-    """Return if an array of ``shape``, of items of so many bytes, fits into memory; axes of length 0 count as 1.
-
-    Raises:
-        DataError: it does not.
-    """
-    needed = math.prod(max(1, size) for size in shape) * item_bytes
-    if needed > _memory():
-        raise DataError(
-            f"{file}: declares an array of shape {tuple(shape)[:8]}, which is more than this machine's memory"
-        )
-
-
-def _memory() -> int:
-    """Bytes of physical memory; where that cannot be told, the most an address can name."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return sys.maxsize
-
-
-Pair = tuple[Tensor, Tensor]
-"""Samples and their labels, int64 (n,)."""
-
-
-def image_splits(
-    train: Pair,
-    test: Pair,
-    *,
-    name: str,
-    class_names: Sequence[str] | None = None,
-    normalisation: Normalisation | None = None,
-    allow_hflip: bool = False,
-    notes: Sequence[str] = (),
-) -> Splits:
-    """Build splits from uint8 images (n, channels, height, width).
-
-    Without class names, classes are the numbers that occur among the training labels, named by these; the
-    normalisation is measured on ``train``.
-
-    Raises:
-        DataError: no training images, two image shapes, or labels without a class.
-    """
-    if train[0].numel() == 0:
-        raise DataError(f"{name}: the training images are empty, of shape {tuple(train[0].shape)}")
-    if train[0].shape[1:] != test[0].shape[1:]:
-        shapes = f"{tuple(train[0].shape[1:])} and {tuple(test[0].shape[1:])}"
-        raise DataError(f"{name}: training and test images differ in shape (channels, height, width): {shapes}")
-    for images, targets in (train, test):
-        if len(images) != len(targets):
-            raise DataError(f"{name}: {len(images)} samples need labels of as many samples, got {len(targets)}")
-    labels, names = numbered(train[1], class_names, name)
-    if not class_names:  # training labels name the classes, also those of the test data
-        train, test = (train[0], labels), (test[0], numbered([*map(str, test[1].tolist())], names, f"{name} (test)")[0])
-    measured = normalisation or pixel_normalisation(train[0])
-    spec = DataSpec(tuple(train[0].shape[1:]), names, measured, allow_hflip=allow_hflip)
-    return Splits(
-        train=LabelledData(*train, spec, name, notes=tuple(notes)),
-        test=LabelledData(*test, spec, f"{name} (test)", notes=tuple(notes)),
-    )
-
-
-def overlap_note(train: Tensor, test: Tensor) -> list[str]:
-    """A line that counts the samples of ``test`` (n, …) that ``train`` holds too, to the last bit; none for none."""
-    known = {_digest(row) for row in train.contiguous().numpy()}
-    count = sum(_digest(row) in known for row in test.contiguous().numpy())
-    if not count:
-        return []
-    return [f"{count} of {len(test)} test samples are among the training samples too, to the last bit: results flatter"]
-
-
-def _digest(row: NDArray[Any]) -> bytes:
-    return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
-
-
-def pixel_normalisation(pixels: Tensor) -> Normalisation:
-    """Measure the normalisation of uint8 images (n, channels, height, width) exactly, in unit values.
-
-    It counts the 256 values of each channel, so that a large set needs no copy in floating point.
-    """
-    if pixels.dtype != torch.uint8 or pixels.ndim != 4:
-        raise DataError(f"expected uint8 images of 4 dimensions, got {pixels.dtype} {tuple(pixels.shape)}")
-    values = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
-    for channel in pixels.unbind(dim=1):
-        counts = torch.zeros(256, dtype=torch.int64)
-        for part in torch.split(channel, _COUNTED_TOGETHER):  # since counting takes eight bytes a pixel
-            counts += torch.bincount(part.flatten(), minlength=256)
-        share = counts.double() / channel.numel()
-        mean = (share * values).sum()
-        deviation = (share * (values - mean).square()).sum().sqrt()
-        means.append(float(mean))
-        deviations.append(float(deviation) if deviation > 1e-6 else 1.0)
-    return Normalisation(tuple(means), tuple(deviations))
-
-
-_COUNTED_TOGETHER = 64  # images
-
-
-def channels_first(images: NDArray[np.uint8]) -> Tensor:
-    """Turn uint8 (n, height, width[, channels]) into a tensor (n, channels, height, width)."""
-    if images.ndim == 3:
-        images = images[..., np.newaxis]
-    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-
-
-def int_labels(labels: NDArray[Any], where: str) -> Tensor:
-    """Turn integer labels, (n,) or (n, 1), into int64 (n,).
-
-    Raises:
-        DataError: labels of another shape (several labels a sample) or that are no integers.
-    """
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1:
-        raise DataError(f"{where}: labels must be (n,) or (n, 1), one label a sample, got {labels.shape}")
-    if labels.dtype.kind not in "iu":
-        raise DataError(f"{where}: labels must be integers, got {labels.dtype}")
-    return torch.from_numpy(labels.astype(np.int64))
-
-
-def stratified_split(strata: Tensor, test_fraction: float, seed: int) -> Pair:
-    """Split positions so that each stratum keeps about ``test_fraction`` of its samples for testing.
-
-    Args:
-        strata: int64 (n,), what to balance, such as the labels; a stratum always keeps one sample for
-            training.
-        test_fraction: in (0, 1).
-        seed: fixes the split.
-
-    Returns:
-        Training and test positions, int64, ascending.
-    """
-    if not 0 < test_fraction < 1:
-        raise SettingsError(f"test_fraction must be in (0, 1), got {test_fraction}")
-    held_out = torch.zeros(len(strata), dtype=torch.bool)
-    for stratum in sorted(set(strata.tolist())):
-        members = (strata == stratum).nonzero().flatten()
-        order = torch.randperm(len(members), generator=generator_for(seed, "split", stratum))
-        count = min(round(len(members) * test_fraction), len(members) - 1)
-        held_out[members[order[:count]]] = True
-    return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
-
 
 _UNSIGNED_BYTE = 0x08
 _MAX_DIMENSIONS = 8

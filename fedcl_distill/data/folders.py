@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from fedcl_distill._imports import require
-from fedcl_distill.data.files import Pair, Validation, image_splits, overlap_note, stratified_split
-from fedcl_distill.data.labelled import Splits
+from fedcl_distill.data.arrays import Pair, overlap_note, stratified_split
+from fedcl_distill.data.files import Validation
+from fedcl_distill.data.labelled import Splits, image_splits
 from fedcl_distill.data.pictures import Fit, Pixels, as_rgb, pixels_of, resized
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.settings import checked

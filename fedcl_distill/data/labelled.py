@@ -1,22 +1,29 @@
-"""The in-memory type for labelled data that everything else takes."""
+"""The in-memory type for labelled data that everything else takes: how data become it, and how they keep to a spec."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from fedcl_distill.data.spec import DataSpec, Normalisation
-from fedcl_distill.data.targets import numbered
+from fedcl_distill.data.arrays import Pair, numbered, pixel_normalisation
+from fedcl_distill.data.spec import DataSpec, Described, Normalisation
 from fedcl_distill.errors import DataError
+
+if TYPE_CHECKING:
+    from fedcl_distill.data.dataset import DataLike
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LabelledData:
+class LabelledData(Described):
     """Labelled samples in memory, with a :class:`DataSpec` that says what they look like.
 
     Attributes:
@@ -78,34 +85,10 @@ class LabelledData:
         return tuple(self.samples.shape[1:])
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.spec.class_names
-
-    @property
-    def normalisation(self) -> Normalisation:
-        return self.spec.normalisation
-
-    @property
-    def value_range(self) -> tuple[float, float]:
-        return self.spec.value_range
-
-    @property
-    def allow_hflip(self) -> bool:
-        return self.spec.allow_hflip
-
-    @property
-    def num_classes(self) -> int:
-        return self.spec.num_classes
-
-    @property
     def sample_bytes(self) -> int:
         """Bytes of one sample as it is, with its label in as many whole bytes as number the classes."""
         values = math.prod(self.sample_shape) * self.samples.element_size()
         return values + (1 if self.num_classes <= 256 else 2)
-
-    @property
-    def is_image(self) -> bool:
-        return self.samples.ndim == 4
 
     @property
     def class_counts(self) -> Tensor:
@@ -306,3 +289,198 @@ def _check_labels(labels: Tensor, count: int, classes: int, name: str) -> None:
         raise DataError(f"{name}: there are no groups")
     if count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise DataError(f"{name}: labels span [{int(labels.min())}, {int(labels.max())}], expected [0, {classes - 1}]")
+
+
+def image_splits(
+    train: Pair,
+    test: Pair,
+    *,
+    name: str,
+    class_names: Sequence[str] | None = None,
+    normalisation: Normalisation | None = None,
+    allow_hflip: bool = False,
+    notes: Sequence[str] = (),
+) -> Splits:
+    """Build splits from uint8 images (n, channels, height, width).
+
+    Without class names, classes are the numbers that occur among the training labels, named by these; the
+    normalisation is measured on ``train``.
+
+    Raises:
+        DataError: no training images, two image shapes, or labels without a class.
+    """
+    if train[0].numel() == 0:
+        raise DataError(f"{name}: the training images are empty, of shape {tuple(train[0].shape)}")
+    if train[0].shape[1:] != test[0].shape[1:]:
+        shapes = f"{tuple(train[0].shape[1:])} and {tuple(test[0].shape[1:])}"
+        raise DataError(f"{name}: training and test images differ in shape (channels, height, width): {shapes}")
+    for images, targets in (train, test):
+        if len(images) != len(targets):
+            raise DataError(f"{name}: {len(images)} samples need labels of as many samples, got {len(targets)}")
+    labels, names = numbered(train[1], class_names, name)
+    if not class_names:  # training labels name the classes, also those of the test data
+        train, test = (train[0], labels), (test[0], numbered([*map(str, test[1].tolist())], names, f"{name} (test)")[0])
+    measured = normalisation or pixel_normalisation(train[0])
+    spec = DataSpec(tuple(train[0].shape[1:]), names, measured, allow_hflip=allow_hflip)
+    return Splits(
+        train=LabelledData(*train, spec, name, notes=tuple(notes)),
+        test=LabelledData(*test, spec, f"{name} (test)", notes=tuple(notes)),
+    )
+
+
+def as_labelled(data: DataLike) -> LabelledData:
+    """``data`` as what everything here works on; every public function that takes data calls this.
+
+    Args:
+        data: :class:`LabelledData` (returned as it is); a synthetic set (its samples with hard labels); any map-style
+            data set, Hugging Face's included, as :func:`from_dataset` reads it; a ``DataLoader``, of which only the
+            data set counts (batch size, sampler and ``collate_fn`` are ignored, and logged); or a pair (X, y) of
+            tensors or arrays, as :func:`from_arrays` reads it.
+
+    Raises:
+        DataError: it is none of these, or what it holds does not fit together.
+
+    Example:
+        >>> as_labelled((torch.rand(4, 3), torch.tensor([0, 1, 1, 0]))).class_names
+        ('0', '1')
+    """
+    if isinstance(data, LabelledData):
+        return data
+    from fedcl_distill.data.dataset import from_arrays, from_dataset
+
+    if isinstance(data, Splits):
+        raise DataError("these are splits; give one part, .train or .test")
+    if hasattr(data, "as_labelled_data"):
+        made: LabelledData = data.as_labelled_data()
+        return made
+    if isinstance(data, DataLoader):
+        _LOG.info("of a DataLoader only its data set is read; batch size, sampler and collate_fn are ignored")
+        return from_dataset(data.dataset)  # type: ignore[arg-type]
+    if isinstance(data, Mapping):
+        raise DataError(f"this is a dict of splits {sorted(map(str, data))[:20]}; give one of them")
+    if hasattr(data, "columns") and hasattr(data, "iloc"):
+        raise DataError("a data frame does not say which column is the label: give from_dataframe(frame, label=…)[0]")
+    if isinstance(data, tuple) and len(data) == 2 and all(hasattr(one, "__len__") for one in data):
+        return from_arrays(*data)
+    return from_dataset(data)  # type: ignore[arg-type]
+
+
+RANGE_SLACK = 10.0
+"""How far real values may leave the range that was agreed on, as a multiple of its width: beyond is another unit."""
+_MOST_NAMES = 10
+
+
+def conform(data: LabelledData, spec: DataSpec) -> LabelledData:
+    """``data`` as data of the kind that ``spec`` describes: the same samples, in its order and on its scale.
+
+    Labels go by the names of classes, whatever their order here; classes that ``data`` lack have no samples. Columns of
+    tables go by their names where both sides name them. Normalisation, permission to mirror and tasks are those of
+    ``spec``; so is the range, but that float values which leave it (by at most ten times its width) widen it here, and
+    a warning says so.
+
+    Args:
+        data: as some reader gave them.
+        spec: what all who work together agreed on.
+
+    Raises:
+        DataError: samples have another shape or backbone, a class with samples or a column has no counterpart, a name
+            stands for two of them, or values are far outside the range.
+
+    Example:
+        >>> here = from_arrays([[1.0, 2.0], [3.0, 4.0]], ["dog", "cat"])
+        >>> agreed = replace(here.spec, class_names=("dog", "cat", "cow"))
+        >>> here.labels.tolist(), conform(here, agreed).labels.tolist()
+        ([1, 0], [0, 1])
+    """
+    if data.spec == spec and data.spec.feature_names == spec.feature_names:
+        return data
+    if data.spec.backbone != spec.backbone:
+        raise DataError(f"{data.name}: samples are {data.spec.made_by}; agreed on are {spec.made_by}")
+    samples, labels = _in_columns_of(spec, data), _in_classes_of(spec, data)
+    agreed = replace(spec, value_range=_range_of(samples, spec, data.name))
+    return replace(data, samples=samples, labels=labels, spec=agreed)
+
+
+def _in_columns_of(spec: DataSpec, data: LabelledData) -> Tensor:
+    own, wanted = data.spec.feature_names, spec.feature_names
+    if own and wanted and own != wanted:
+        missing, more = _without(wanted, own), _without(own, wanted)
+        if missing or more:
+            raise DataError(f"{data.name}: columns differ from what was agreed on: {_differences(missing, more)}")
+        return data.samples[:, _places(own, wanted, f"{data.name}: column")]
+    if data.sample_shape != spec.sample_shape:
+        hint = "; let load_data put images through a backbone" if data.is_image and not spec.is_image else ""
+        raise DataError(f"{data.name}: samples have shape {data.sample_shape}, agreed on is {spec.sample_shape}{hint}")
+    return data.samples
+
+
+def _in_classes_of(spec: DataSpec, data: LabelledData) -> Tensor:
+    own, wanted = data.class_names, spec.class_names
+    if own == wanted:
+        return data.labels
+    held = [name for name, count in zip(own, data.class_counts.tolist(), strict=True) if count]
+    unknown = _without(held, wanted)
+    if unknown:
+        raise DataError(
+            f"{data.name}: class {_listed(unknown)} is none of those agreed on, {_listed(wanted)}"
+            + _unnamed(own, wanted)
+        )
+    _places(own, held, f"{data.name}: class")
+    places = torch.zeros(len(own), dtype=torch.int64)
+    places[data.class_counts > 0] = torch.tensor(_places(wanted, held, f"{data.name}: class"), dtype=torch.int64)
+    return places[data.labels]
+
+
+def _places(names: Sequence[str], wanted: Sequence[str], what: str) -> list[int]:
+    """Where each of ``wanted`` is among ``names``."""
+    twice = next((name for name in wanted if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{what} {twice[:50]!r} is there twice: names do not tell which is which")
+    return [names.index(name) for name in wanted]
+
+
+def _range_of(samples: Tensor, spec: DataSpec, name: str) -> tuple[float, float]:
+    low, high = spec.value_range
+    if samples.dtype == torch.uint8 or not len(samples):
+        if samples.dtype == torch.uint8 and (low, high) != (0, 1):
+            raise DataError(f"{name}: 8-bit pixels stand for values in [0, 1], agreed on is [{low:g}, {high:g}]")
+        return low, high
+    smallest, largest = (float(end) for end in torch.aminmax(samples))
+    if low <= smallest and largest <= high:
+        return low, high
+    margin = RANGE_SLACK * (high - low)
+    if smallest < low - margin or largest > high + margin:
+        raise DataError(
+            f"{name}: values span [{smallest:g}, {largest:g}], far outside [{low:g}, {high:g}], which was agreed on: "
+            "are they in another unit?"
+        )
+    outside = int(((samples < low) | (samples > high)).flatten(1).any(dim=1).sum())
+    _LOG.warning(
+        "%s: %d of %d samples leave the range that was agreed on, [%g, %g]: values span [%g, %g]",
+        *(name, outside, len(samples), low, high, smallest, largest),
+    )
+    return min(low, smallest), max(high, largest)
+
+
+def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    known = set(others)
+    return [name for name in names if name not in known]
+
+
+def _differences(missing: Sequence[str], more: Sequence[str]) -> str:
+    both = (("missing are", missing), ("nobody knows", more))
+    return "; ".join(f"{what} {_listed(names)}" for what, names in both if names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name[:50]) for name in names[:_MOST_NAMES])
+    return shown + (f", … ({len(names)} in all)" if len(names) > _MOST_NAMES else "")
+
+
+def _unnamed(own: Sequence[str], wanted: Sequence[str]) -> str:
+    """Advice where one side has numbers for names."""
+    numbered = [all(name.isdigit() for name in names) for names in (own, wanted)]
+    if numbered[0] == numbered[1]:
+        return ""
+    who = "these data" if numbered[0] else "those"
+    return f"; {who} have numbers for names: give class_names=… where they are read"

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedcl_distill._imports import require
-from fedcl_distill.data.dataset import DataLike, as_labelled
-from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.data.dataset import DataLike
+from fedcl_distill.data.labelled import LabelledData, as_labelled
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.registry import Registry
 from fedcl_distill.seeding import derive_seed, generator_for

@@ -20,18 +20,10 @@ from numpy.typing import NDArray
 
 from fedcl_distill._imports import require
 from fedcl_distill.data import class_names
-from fedcl_distill.data.files import (
-    Pair,
-    channels_first,
-    has_idx_pairs,
-    image_splits,
-    int_labels,
-    load_npz,
-    read_idx_pairs,
-    stratified_split,
-)
+from fedcl_distill.data.arrays import Pair, channels_first, int_labels, stratified_split
+from fedcl_distill.data.files import has_idx_pairs, load_npz, read_idx_pairs
 from fedcl_distill.data.folders import load_image_folder
-from fedcl_distill.data.labelled import Splits
+from fedcl_distill.data.labelled import Splits, image_splits
 from fedcl_distill.data.pictures import Fit
 from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.data.tables import TABLE_SUFFIXES, Column, load_heart, load_table

@@ -248,6 +248,36 @@ class DataSpec:
             raise DataError(f"data spec: a value is out of place: {error}") from error
 
 
+class Described:
+    """Whatever carries a spec, with its fields as attributes."""
+
+    spec: DataSpec
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.spec.class_names
+
+    @property
+    def num_classes(self) -> int:
+        return self.spec.num_classes
+
+    @property
+    def normalisation(self) -> Normalisation:
+        return self.spec.normalisation
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        return self.spec.value_range
+
+    @property
+    def allow_hflip(self) -> bool:
+        return self.spec.allow_hflip
+
+    @property
+    def is_image(self) -> bool:
+        return self.spec.is_image
+
+
 def spec_of(data: DataSpec | Any) -> DataSpec:
     """The spec of ``data``: itself, or the ``spec`` of labelled data, a synthetic set or the training part of splits.
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fedcl_distill._imports import require
+from fedcl_distill.data.arrays import overlap_note, stratified_split
 from fedcl_distill.data.columns import (
     Cells,
     FrameColumn,
@@ -27,7 +28,6 @@ from fedcl_distill.data.columns import (
     read_cells,
     uses_decimal_commas,
 )
-from fedcl_distill.data.files import overlap_note, stratified_split
 from fedcl_distill.data.frame import series_cells, series_texts
 from fedcl_distill.data.labelled import LabelledData, Splits
 from fedcl_distill.data.spec import DataSpec, Normalisation

@@ -15,8 +15,8 @@ from torch import Tensor
 from fedcl_distill.augmentation import Augmentation, augmentation_for
 from fedcl_distill.checkpoint import fingerprint
 from fedcl_distill.context import RealSampler, SetupContext
-from fedcl_distill.data.dataset import DataLike, as_labelled
-from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.data.dataset import DataLike
+from fedcl_distill.data.labelled import LabelledData, as_labelled
 from fedcl_distill.engine.loop import Callback, Checkpoints, Forecast, Loop, Run, fake_quantize, observers, prepare
 from fedcl_distill.engine.size import (
     AbsentClasses,

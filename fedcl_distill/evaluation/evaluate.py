@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from fedcl_distill.data.dataset import DataLike, as_labelled
+from fedcl_distill.data.dataset import DataLike
+from fedcl_distill.data.labelled import as_labelled
 from fedcl_distill.errors import DataError
 from fedcl_distill.networks import Architecture, ArchitectureLike
 from fedcl_distill.networks.base import as_device

@@ -14,8 +14,8 @@ import torch
 
 from fedcl_distill.augmentation import Augmentation, Transform, as_augmentation
 from fedcl_distill.checkpoint import fingerprint
-from fedcl_distill.data.dataset import DataLike, as_labelled
-from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.data.dataset import DataLike
+from fedcl_distill.data.labelled import LabelledData, as_labelled
 from fedcl_distill.engine import Budget, ByteBudget, Callback, Engine, Noise, Size
 from fedcl_distill.engine.size import AbsentClasses
 from fedcl_distill.errors import CheckpointError, SettingsError

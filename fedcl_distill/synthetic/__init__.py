@@ -13,6 +13,7 @@ from fedcl_distill.synthetic.codec import (
 )
 from fedcl_distill.synthetic.container import Limits
 from fedcl_distill.synthetic.export import export_folder, image_grid, save_dd_ranking, save_png, to_arrays, to_dataframe
+from fedcl_distill.synthetic.foreign import read_foreign
 from fedcl_distill.synthetic.quantise import BITS, check_bits
 from fedcl_distill.synthetic.set import SyntheticSet, union
 from fedcl_distill.synthetic.validation import Expectation
@@ -33,6 +34,7 @@ __all__ = [
     "load",
     "payload_bytes",
     "quantisation_error",
+    "read_foreign",
     "save",
     "save_dd_ranking",
     "save_png",

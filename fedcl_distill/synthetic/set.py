@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from fedcl_distill.data.labelled import LabelledData, same_tensors
-from fedcl_distill.data.spec import DataSpec, Normalisation
+from fedcl_distill.data.spec import DataSpec, Described
 from fedcl_distill.errors import DataError
 from fedcl_distill.parameterizations import Parameterization, Pixels
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SyntheticSet:
+class SyntheticSet(Described):
     """A few synthetic (or selected) samples that stand for a data set.
 
     ``len(synthetic)`` counts decoded samples; ``synthetic[i]`` is ``(sample, label)`` as :meth:`dataset` has it, and
@@ -118,30 +118,6 @@ class SyntheticSet:
     def classes(self) -> list[str]:
         """The names of classes, as torchvision's data sets call them."""
         return list(self.class_names)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.spec.class_names
-
-    @property
-    def normalisation(self) -> Normalisation:
-        return self.spec.normalisation
-
-    @property
-    def value_range(self) -> tuple[float, float]:
-        return self.spec.value_range
-
-    @property
-    def allow_hflip(self) -> bool:
-        return self.spec.allow_hflip
-
-    @property
-    def is_image(self) -> bool:
-        return self.spec.is_image
-
-    @property
-    def num_classes(self) -> int:
-        return self.spec.num_classes
 
     @property
     def hard_labels(self) -> Tensor:

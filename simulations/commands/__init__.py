@@ -45,6 +45,7 @@ COMMANDS = {
         f"{_HERE}.saved_sets:cross_architecture",
         "Judge saved sets with several kinds of networks, and by DD-Ranking's scores.",
     ),
+    "judge": Command(f"{_HERE}.saved_sets:judge", "Judge anybody's sets beside real samples of as many bytes."),
     "robustness": Command(
         f"{_HERE}.saved_sets:robustness",
         "Attack networks trained on saved sets by PGD, beside networks trained on real data.",

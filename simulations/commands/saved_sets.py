@@ -1,17 +1,19 @@
-"""``fedcl-distill cross-architecture`` and ``robustness``."""
+"""``fedcl-distill cross-architecture``, ``judge`` and ``robustness``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from fedcl_distill.errors import SettingsError
 from fedcl_distill.files import write_atomically
 from simulations.commands.options import takes_settings
 from simulations.commands.output import DEFAULT_OUT, Out, rich_table, say_where, watching
 from simulations.running.console import open_console
 from simulations.running.runs import RESULTS
+from simulations.scenarios.judge import ForeignSettings, sets_to_judge
 from simulations.scenarios.saved_sets import (
     ARCHITECTURES,
     CrossSettings,
@@ -56,6 +58,36 @@ def cross_architecture(
         console.print(rich_table(table))
     if markdown is not None:
         write_atomically(markdown, "\n".join(markdown_table(table) for table in tables).encode())
+    say_where(console, "results", results)
+
+
+@takes_settings(ForeignSettings)
+def judge(
+    cells: list[ForeignSettings],
+    sets: Annotated[list[Path], typer.Argument(help="Files: sets of ours, or .pt files of other projects.")],
+    out: Out = DEFAULT_OUT,
+    protocol: Annotated[list[str] | None, typer.Option("--protocol", help="How networks are trained.")] = None,
+    architecture: Annotated[list[str] | None, typer.Option("--architecture", help="Of the networks.")] = None,
+    networks: Annotated[int | None, typer.Option("--networks", min=1, help="Of each architecture.")] = None,
+) -> None:
+    """Judge anybody's sets beside real samples of as many bytes: random, herded, compressed, labelled by a teacher.
+
+    Reads the tensors that DC, DSA, DM, IDC, MTT, TESLA, DATM, NCFM and DD-Ranking publish. No code in a file runs.
+    Results that the folder already holds are not computed again.
+    """
+    if len(cells) != 1:
+        raise SettingsError(f"judge takes one value of each setting, got {len(cells)} combinations")
+    (how,), console, results = cells, open_console(), out / RESULTS
+    common: dict[str, Any] = {"networks": networks, "data": how.data, "data_root": how.data_root, "seed": how.seed}
+    ways = [
+        CrossSettings(architecture=one, protocol=by, **common)
+        for by in protocol or ["fast"]
+        for one in architecture or ["convnet:width=64"]
+    ]
+    with watching(console) as watcher:
+        records = compare_architectures(sets_to_judge(sets, how, out, watcher), ways, results, watcher)
+    for table in cross_tables(records):
+        console.print(rich_table(table))
     say_where(console, "results", results)
 
 

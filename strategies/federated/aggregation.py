@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import time
@@ -195,6 +196,13 @@ class ReplyCollector:
         for node in silent.values():
             self._reject(server_round, node, "no reply")
         heard.sort(key=lambda one: (one[0].partition, one[1]))
+        for (facts, node), (next_facts, next_node) in itertools.pairwise(heard):
+            if facts.partition == next_facts.partition:
+                log.warning(
+                    "round %d: nodes %d and %d both say that they hold partition %d; if they hold the same data, "
+                    "these count twice",
+                    *(server_round, node, next_node, facts.partition),
+                )
         self.facts[server_round] = [facts for facts, _ in heard]
         self.used.update((node, server_round) for _, node in heard)
         self.require_quorum(server_round, len(heard))

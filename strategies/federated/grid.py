@@ -7,7 +7,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from types import TracebackType
@@ -33,11 +33,11 @@ from strategies.federated.answers import State, arrays_of, tensors_of
 from strategies.federated.internals import (
     NUM_PARTITIONS_KEY,
     PARTITION_ID_KEY,
+    SUPERLINK_NODE_ID,
     ErrorCode,
     Run,
-    name_message,
-    run_identity,
-    sent_bytes,
+    TaskIdentity,
+    get_all_nested_objects,
 )
 from strategies.federated.requests import SPEC, spec_record
 
@@ -379,3 +379,33 @@ def _copied(content: RecordDict) -> RecordDict:
         else:
             copies[key] = ConfigRecord(dict(record))
     return RecordDict(copies)
+
+
+@contextmanager
+def run_identity(run_id: int) -> Iterator[None]:
+    """Let ``Message(...)`` be called as on a server inside run ``run_id``; Flower's processes are born with that."""
+    names = ("_task_id", "_run_id", "_node_id")
+    before = {name: getattr(TaskIdentity, name) for name in names}
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = run_id, run_id, SUPERLINK_NODE_ID
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(TaskIdentity, name, value)
+
+
+def name_message(message: Message, message_id: str) -> None:
+    """Give ``message`` the id that a SuperLink would give it."""
+    message.metadata.__dict__["_message_id"] = message_id
+
+
+def sent_bytes(content: RecordDict) -> tuple[int, int]:
+    """What Flower sends for ``content``: bytes of all its objects, and the part of them that is array data.
+
+    A SuperLink and its nodes exchange content as a tree of objects (the record dictionary, its records, their arrays,
+    pieces of array data), each named by the hash of its bytes, an object that occurs twice only once. Array data are
+    ``.npy`` files: 128 bytes of header for an array, then its values.
+    """
+    total = sum(len(one.deflate()) for one in get_all_nested_objects(content).values())
+    records = [record for record in content.values() if isinstance(record, ArrayRecord)]
+    return total, sum(len(array.data) for record in records for array in record.values())

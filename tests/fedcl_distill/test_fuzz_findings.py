@@ -49,7 +49,7 @@ def test_an_archive_that_claims_more_than_there_is_memory_is_not_unpacked(
     file = tmp_path / "data.npz"
     np.savez_compressed(file, train_images=np.zeros((10, 100, 100), np.uint8))
     assert file.stat().st_size < 2000
-    monkeypatch.setattr("fedcl_distill.data.files._memory", lambda: 50_000)
+    monkeypatch.setattr("fedcl_distill.data.arrays._memory", lambda: 50_000)
     with pytest.raises(DataError, match="more than this machine's memory"):
         load_npz(file)
 

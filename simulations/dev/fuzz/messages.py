@@ -46,7 +46,7 @@ from strategies.federated.answers import (
 from strategies.federated.compression import CompressedRequest, read_codec
 from strategies.federated.distillation import DistilRequest
 from strategies.federated.feddm import SurrogateRequest
-from strategies.federated.internals import name_message, run_identity
+from strategies.federated.grid import name_message, run_identity
 from strategies.federated.local_training import TrainRequest
 from strategies.federated.private_statistics import StatisticsServer
 

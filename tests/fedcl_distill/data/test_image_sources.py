@@ -17,7 +17,7 @@ import torch
 
 from fedcl_distill.data import Splits, list_sources, load, load_digits, load_npz, read_idx
 from fedcl_distill.data import class_names as names
-from fedcl_distill.data.files import pixel_normalisation, stratified_split
+from fedcl_distill.data.arrays import pixel_normalisation, stratified_split
 from fedcl_distill.errors import DataError, DependencyError, SettingsError
 
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedcl_distill.data import LabelledData, from_arrays, load_npz
-from fedcl_distill.data.targets import numbered
+from fedcl_distill.data.arrays import numbered
 from fedcl_distill.errors import DataError
 
 FORMS: dict[str, Any] = {

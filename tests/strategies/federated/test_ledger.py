@@ -88,7 +88,7 @@ def test_pushed_and_pulled_messages_are_metered_too():
 
 @pytest.mark.parametrize("record", [ConfigRecord({"a": "", "b": []}), MetricRecord({}), ArrayRecord({})])
 def test_empty_values_can_be_measured(record):
-    from strategies.federated.internals import sent_bytes
+    from strategies.federated.grid import sent_bytes
 
     assert sent_bytes(RecordDict({"record": record}))[0] > 0
 

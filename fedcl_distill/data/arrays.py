@@ -1,8 +1,13 @@
-"""Labels as people have them: whole numbers with gaps, texts, bytes, one-hot rows; here int64 and names of classes."""
+"""What all readers do with arrays: labels become int64, images get their normalisation, samples are split."""
 
 from __future__ import annotations
 
+import hashlib
+import math
+import os
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedcl_distill.errors import DataError
+from fedcl_distill.data.spec import Normalisation
+from fedcl_distill.errors import DataError, SettingsError
+from fedcl_distill.seeding import generator_for
 
 
 def numbered(labels: Any, names: Sequence[str] | None, where: str) -> tuple[Tensor, tuple[str, ...]]:
@@ -129,3 +136,110 @@ def _positions(rows: NDArray[Any], where: str) -> NDArray[np.int64]:
 
 def _first(values: NDArray[Any]) -> Any:
     return values.flat[0] if values.size else None
+
+
+def check_fits(file: Path, shape: Sequence[int], item_bytes: int = 1) -> None:
+    """Return if an array of ``shape``, of items of so many bytes, fits into memory; axes of length 0 count as 1.
+
+    Raises:
+        DataError: it does not.
+    """
+    needed = math.prod(max(1, size) for size in shape) * item_bytes
+    if needed > _memory():
+        raise DataError(
+            f"{file}: declares an array of shape {tuple(shape)[:8]}, which is more than this machine's memory"
+        )
+
+
+def _memory() -> int:
+    """Bytes of physical memory; where that cannot be told, the most an address can name."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize
+
+
+Pair = tuple[Tensor, Tensor]
+"""Samples and their labels, int64 (n,)."""
+
+
+def overlap_note(train: Tensor, test: Tensor) -> list[str]:
+    """A line that counts the samples of ``test`` (n, …) that ``train`` holds too, to the last bit; none for none."""
+    known = {_digest(row) for row in train.contiguous().numpy()}
+    count = sum(_digest(row) in known for row in test.contiguous().numpy())
+    if not count:
+        return []
+    return [f"{count} of {len(test)} test samples are among the training samples too, to the last bit: results flatter"]
+
+
+def _digest(row: NDArray[Any]) -> bytes:
+    return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+
+
+def pixel_normalisation(pixels: Tensor) -> Normalisation:
+    """Measure the normalisation of uint8 images (n, channels, height, width) exactly, in unit values.
+
+    It counts the 256 values of each channel, so that a large set needs no copy in floating point.
+    """
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4:
+        raise DataError(f"expected uint8 images of 4 dimensions, got {pixels.dtype} {tuple(pixels.shape)}")
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in pixels.unbind(dim=1):
+        counts = torch.zeros(256, dtype=torch.int64)
+        for part in torch.split(channel, _COUNTED_TOGETHER):  # since counting takes eight bytes a pixel
+            counts += torch.bincount(part.flatten(), minlength=256)
+        share = counts.double() / channel.numel()
+        mean = (share * values).sum()
+        deviation = (share * (values - mean).square()).sum().sqrt()
+        means.append(float(mean))
+        deviations.append(float(deviation) if deviation > 1e-6 else 1.0)
+    return Normalisation(tuple(means), tuple(deviations))
+
+
+_COUNTED_TOGETHER = 64  # images
+
+
+def channels_first(images: NDArray[np.uint8]) -> Tensor:
+    """Turn uint8 (n, height, width[, channels]) into a tensor (n, channels, height, width)."""
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def int_labels(labels: NDArray[Any], where: str) -> Tensor:
+    """Turn integer labels, (n,) or (n, 1), into int64 (n,).
+
+    Raises:
+        DataError: labels of another shape (several labels a sample) or that are no integers.
+    """
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise DataError(f"{where}: labels must be (n,) or (n, 1), one label a sample, got {labels.shape}")
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{where}: labels must be integers, got {labels.dtype}")
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+def stratified_split(strata: Tensor, test_fraction: float, seed: int) -> Pair:
+    """Split positions so that each stratum keeps about ``test_fraction`` of its samples for testing.
+
+    Args:
+        strata: int64 (n,), what to balance, such as the labels; a stratum always keeps one sample for
+            training.
+        test_fraction: in (0, 1).
+        seed: fixes the split.
+
+    Returns:
+        Training and test positions, int64, ascending.
+    """
+    if not 0 < test_fraction < 1:
+        raise SettingsError(f"test_fraction must be in (0, 1), got {test_fraction}")
+    held_out = torch.zeros(len(strata), dtype=torch.bool)
+    for stratum in sorted(set(strata.tolist())):
+        members = (strata == stratum).nonzero().flatten()
+        order = torch.randperm(len(members), generator=generator_for(seed, "split", stratum))
+        count = min(round(len(members) * test_fraction), len(members) - 1)
+        held_out[members[order[:count]]] = True
+    return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
