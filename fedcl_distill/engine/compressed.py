@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcl_distill.data.dataset import DataLike, as_labelled
-from fedcl_distill.data.labelled import LabelledData
+from fedcl_distill.data.dataset import DataLike
+from fedcl_distill.data.labelled import LabelledData, as_labelled
 from fedcl_distill.engine.loop import Callback
 from fedcl_distill.engine.size import AbsentClasses, Budget, ByteBudget, Size, bytes_of_counts, count_per_class, spread
 from fedcl_distill.errors import SettingsError

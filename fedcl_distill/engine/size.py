@@ -306,7 +306,7 @@ class BitAllocation:
             1 for whole samples.
     """
 
-    bits: int
+    bits: Bits
     tiles: int = 1
 
     @property

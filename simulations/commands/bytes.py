@@ -91,11 +91,11 @@ def bytes_curve(
 
 def of_way(way: Way, size: int, cell: DistilSettings, seconds: float) -> DistilSettings:
     """The run that spends ``size`` bytes in this way."""
-    bits, own = way.bits, dict(way.settings)
+    own, bits = dict(way.settings), way.bits
     if bits is None:
         train = load_splits(cell.data, root=cell.data_root, train_limit=1).train
         spent = allocate_bits(size, train)
-        bits, own = spent.bits, {"parameterization": f"tiles:factor={spent.tiles}"}
+        own, bits = {"parameterization": f"tiles:factor={spent.tiles}"}, spent.bits
     settings = own if way.method else {**cell.method_settings, **own}
     return replace(
         cell,
