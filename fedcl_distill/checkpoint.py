@@ -8,14 +8,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.errors import CheckpointError
-from fedcl_distill.files import write_atomically
+from fedcl_distill.files import place, write_atomically
 
 
 def fingerprint(real: LabelledData, origin: Any) -> str:
@@ -59,7 +58,7 @@ def load_checkpoint(path: str | os.PathLike[str], fingerprint: str) -> dict[str,
         CheckpointError: the file is damaged, or belongs to a run with other data, size, seed or settings.
     """
     try:
-        content = Path(path).read_bytes()
+        content = place(path).read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -3,17 +3,24 @@
 A file is written under another name beside its place, synced, and renamed into it; then the folder is synced too, for
 a rename is only as lasting as the folder that records it. The other name follows from the file's: what a killed
 process leaves there is overwritten by the next write, so that nothing piles up.
+
+Systems without ``fcntl`` (Windows) rename closed files alone and have no locks of this kind: there every write has a
+name of its own, and is renamed once it is closed. Several processes must not append to one file there.
 """
 
 from __future__ import annotations
 
+import glob
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedcl_distill.errors import StorageError
 
+_BYTES = getattr(os, "O_BINARY", 0)  # or Windows turns every line break into two bytes
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # what stands at the other name is ours, or nothing
 
 
@@ -25,10 +32,14 @@ def write_atomically(path: str | os.PathLike[str], content: bytes, *, secret: bo
     Raises:
         StorageError: the folder cannot be written or the disk is full; an older file at ``path`` is untouched.
     """
-    target = Path(path)
+    target = place(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked_part(_part(target), 0o600 if secret else 0o666) as descriptor:
+        mode = 0o600 if secret else 0o666
+        if not _has_locks():
+            _write_and_rename(target, content, mode)
+            return target
+        with _locked_part(_part(target), mode) as descriptor:
             _write_all(descriptor, content)
             os.fsync(descriptor)
             os.replace(_part(target), target)
@@ -44,10 +55,12 @@ def remove(path: str | os.PathLike[str]) -> None:
     Raises:
         StorageError: it cannot be removed.
     """
-    target = Path(path)
+    target = place(path)
     try:
         target.unlink(missing_ok=True)
         _part(target).unlink(missing_ok=True)
+        for left in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+            left.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"could not remove {target}: {error.strerror or error}") from error
 
@@ -63,10 +76,10 @@ def append_line(path: str | os.PathLike[str], line: str) -> None:
     """
     if "\n" in line:
         raise ValueError("append_line takes one line, without a line break")
-    target = Path(path)
+    target = place(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BYTES, 0o666)
         try:
             _lock(descriptor)
             is_new = os.fstat(descriptor).st_size == 0
@@ -90,8 +103,8 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         StorageError: the file cannot be made.
     """
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        place(path).parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(place(path), os.O_RDWR | os.O_CREAT | _BYTES, 0o666)
     except OSError as error:
         raise StorageError(f"could not lock {path}: {error.strerror or error}") from error
     try:
@@ -99,6 +112,37 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def place(path: str | os.PathLike[str]) -> Path:
+    """``path`` with "~" as the home of whoever runs this."""
+    return Path(path).expanduser()
+
+
+def _write_and_rename(target: Path, content: bytes, mode: int) -> None:
+    """Write under a name that nobody else has, close, and rename."""
+    part = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BYTES, mode)
+        try:
+            _write_all(descriptor, content)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        _replace(part, target)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _replace(part: Path, target: Path) -> None:
+    """Rename, once whoever reads ``target`` has closed it: for two seconds, Windows refuses until then."""
+    for _ in range(40):
+        with suppress(PermissionError):
+            return os.replace(part, target)
+        time.sleep(0.05)
+    os.replace(part, target)
 
 
 def _part(target: Path) -> Path:
@@ -126,7 +170,7 @@ def _locked_part(part: Path, mode: int) -> Iterator[int]:
 def _open_locked(part: Path, mode: int) -> int:
     """A descriptor of the file at ``part``, locked: whoever had it before us may have renamed it, so look again."""
     while True:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | _NO_LINK, mode)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | _NO_LINK | _BYTES, mode)
         try:
             _lock(descriptor)
             if _is_at(descriptor, part):
@@ -161,15 +205,24 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def _has_locks() -> bool:
+    try:
+        import fcntl  # noqa: F401
+    except ImportError:  # not a POSIX system
+        return False
+    return True
+
+
 def _lock(descriptor: int) -> None:
     """Wait until no other process has it; closing the file lets the next one in. Nothing where there are no locks."""
-    try:
+    if _has_locks():
         import fcntl
-    except ImportError:  # not a POSIX system
-        return
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _lacks_final_break(descriptor: int) -> bool:
-    size = os.fstat(descriptor).st_size
-    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+    if os.fstat(descriptor).st_size == 0:
+        return False
+    os.lseek(descriptor, -1, os.SEEK_END)  # what is appended goes to the end all the same
+    return os.read(descriptor, 1) != b"\n"

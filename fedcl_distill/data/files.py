@@ -32,7 +32,7 @@ def read_idx(path: str | os.PathLike[str]) -> Tensor:
         DataError: no such file, another format, another value type than unsigned byte, too few or too many
             bytes.
     """
-    file = Path(path)
+    file = Path(path).expanduser()
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
             return _parse(cast(BinaryIO, stream), file)
@@ -140,7 +140,7 @@ def load_npz(
     """
     if validation not in ("unused", "train", "test"):
         raise SettingsError(f"validation must be 'unused', 'train' or 'test', got {validation!r}")
-    file = Path(path)
+    file = Path(path).expanduser()
     train = _npz_read_pair(file, "train")
     test = _npz_read_pair(file, "val" if validation == "test" else "test")
     if validation == "train":

@@ -59,7 +59,7 @@ def load_table(
     Raises:
         DependencyError: for parquet, pandas or pyarrow is not installed.
     """
-    file = Path(path)
+    file = Path(path).expanduser()
     if file.suffix.lower() != ".parquet":
         columns = read_table(file, label=label, features=features, group=group)
     else:
@@ -122,7 +122,7 @@ def load_csv(
     Example:
         splits = load_csv("patients.csv", label="ill", group="hospital")
     """
-    file = Path(path)
+    file = Path(path).expanduser()
     columns = read_table(
         file,
         label=label,

@@ -26,6 +26,7 @@ from fedcl_distill.engine.size import (
     count_per_class,
     counts_as_coded,
     cut_to_fit,
+    fewer_than_asked,
     settled,
 )
 from fedcl_distill.errors import SettingsError
@@ -321,7 +322,7 @@ class Engine(MethodSpec):
         interrupted = Loop(method, run, RealSampler(real, problem.device), ready.classes, ready.starts, seed).run(
             hooks, started
         )
-        summary = {**preparation, **run.summary(), "interrupted": interrupted}
+        summary = {**preparation, **run.summary(), "interrupted": interrupted, **_short(size, counts, real)}
         arrays, labels = run.state.outcome()
         arrays = settled(self.parameterization, fake_quantize(arrays, self.bits))
         with torch.no_grad():
@@ -347,6 +348,12 @@ class Engine(MethodSpec):
             "synthetic_counts": counts,
             "seed": seed,
         }
+
+
+def _short(size: Size, counts: Sequence[int], real: LabelledData) -> dict[str, Any]:
+    """What provenance says where classes got fewer samples than asked for: how many, and of how many."""
+    short = fewer_than_asked(size, counts, real.class_names)
+    return {"fewer_than_asked": {name: list(pair) for name, pair in short.items()}} if short else {}
 
 
 def quantisation_aware(distiller: Distiller, bits: int) -> Distiller:
@@ -442,6 +449,7 @@ class CoreSet:
                 "seed": seed,
                 "seconds": round(time.monotonic() - started, 3),
                 "holds_real_samples": True,
+                **_short(size, counts, real),
             },
         )
         labelling = self.labels.open(SetupContext(real, derive_seed(seed, "labels"), as_device(device)))

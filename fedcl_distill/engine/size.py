@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 import time
@@ -21,6 +22,7 @@ from fedcl_distill.settings import Count, Natural, NonNegative, settings
 from fedcl_distill.synthetic import SyntheticSet, encoded_bytes
 from fedcl_distill.synthetic.quantise import Bits
 
+_LOG = logging.getLogger(__name__)
 _PATIENCE = 2  # windows
 
 
@@ -117,6 +119,9 @@ def count_per_class(
 ) -> list[int]:
     """Samples of each class that a synthetic set of ``real`` gets; never more than the class has real samples.
 
+    Classes that get fewer than ``size`` asks for are logged: as a warning, or as information where ``absent_classes``
+    says that what there is will do.
+
     Raises:
         DataError: a class has no samples, and ``absent_classes`` is "error" or ``size`` asks for that class by name.
         SettingsError: ``size`` is negative, empty, of the wrong length, or too few bytes for a single sample.
@@ -142,7 +147,24 @@ def count_per_class(
     counts = [min(want, have) for want, have in zip(wanted, available, strict=True)]
     if sum(counts) == 0:
         raise DataError(f"{real.name}: there are no samples to distil")
+    short = fewer_than_asked(size, counts, real.class_names)
+    if short:
+        level = logging.WARNING if absent_classes == "error" else logging.INFO
+        listed = ", ".join(f"{name}: {got} of {want}" for name, (got, want) in list(short.items())[:10])
+        _LOG.log(level, "%s: fewer samples than asked for, as there are no more real ones: %s", real.name, listed)
     return counts
+
+
+def fewer_than_asked(size: Size, counts: Sequence[int], class_names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """For each class that gets fewer samples than ``size`` asks for, by name: how many it gets, and of how many.
+
+    A byte budget asks for no number.
+    """
+    if isinstance(size, ByteBudget):
+        return {}
+    wanted = [size] * len(counts) if isinstance(size, int) else size
+    together = zip(class_names, counts, wanted, strict=True)
+    return {name: (got, want) for name, got, want in together if got < want}
 
 
 def counts_within_bytes(

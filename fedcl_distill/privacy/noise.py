@@ -216,7 +216,7 @@ class NoiseSource:
             CheckpointError: the file is damaged, or belongs to other releases.
             StorageError: it could not be read or written.
         """
-        file = Path(path)
+        file = Path(path).expanduser()
         try:
             content = file.read_bytes()
         except FileNotFoundError:

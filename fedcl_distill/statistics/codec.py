@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import PayloadError, SettingsError
-from fedcl_distill.files import write_atomically
+from fedcl_distill.files import place, write_atomically
 from fedcl_distill.privacy import Guarantee, PrivacyTarget
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.settings import Positive, settings
@@ -210,7 +209,7 @@ def load_statistics(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMIT
         StorageError: there is no such file, or it cannot be read.
         PayloadError: its content is not statistics within ``limits``.
     """
-    content = read_bounded(Path(path), limits.max_payload_bytes)
+    content = read_bounded(place(path), limits.max_payload_bytes)
     try:
         return decode_statistics(content, limits)
     except PayloadError as error:

@@ -6,7 +6,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, get_args
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError, PayloadError, SettingsError, StorageError
-from fedcl_distill.files import write_atomically
+from fedcl_distill.files import place, write_atomically
 from fedcl_distill.parameterizations import Parameterization, Setting, Shape, build_parameterization, stored_settings
 from fedcl_distill.synthetic.container import (
     DEFAULT_LIMITS,
@@ -623,14 +623,17 @@ def save(
 ) -> int:
     """Write ``synthetic`` to ``path`` (usually ``*.safetensors``) and return the file's size in bytes.
 
-    Files are safetensors, which other tools open, unless ``coding`` says otherwise; :func:`load` reads all of them.
-    A crash leaves the older file or the new one, never a part.
+    A crash leaves the older file or the new one, never a part. The file says how to train on the set, wherever it gets
+    to: the provenance of what is read has a ``recipe`` (:func:`~fedcl_distill.synthetic.recipe.recipe`).
 
     Raises:
         StorageError: the file could not be written.
         SettingsError, PayloadError, DataError: as for :func:`~fedcl_distill.synthetic.encode`.
     """
-    payload = encode(synthetic, bits, coding=coding)
+    from fedcl_distill.synthetic.recipe import recipe  # here: it imports training, which decoding does without
+
+    told = synthetic.provenance if len(synthetic) == 0 else {**synthetic.provenance, "recipe": recipe(synthetic)}
+    payload = encode(replace(synthetic, provenance=told), bits, coding=coding)
     write_atomically(path, payload)
     return len(payload)
 
@@ -642,7 +645,7 @@ def load(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> Synth
         StorageError: there is no such file, or it cannot be read.
         PayloadError: its content is not a synthetic set within ``limits``; a file too large is never read.
     """
-    content = read_bounded(Path(path), limits.max_payload_bytes)
+    content = read_bounded(place(path), limits.max_payload_bytes)
     try:
         return decode(content, limits)
     except PayloadError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import struct
@@ -19,14 +20,15 @@ from fedcl_distill._imports import require
 from fedcl_distill.data.spec import Normalisation
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.files import write_atomically
+from fedcl_distill.synthetic.recipe import as_text, recipe
 from fedcl_distill.synthetic.set import SyntheticSet
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 3: 2}  # channels: grey, RGB
 
 
-def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """PNG bytes of ``pixels``, uint8 (height, width, 1 or 3), both sizes at least 1."""
+def encode_png(pixels: npt.NDArray[np.uint8], text: str = "") -> bytes:
+    """PNG bytes of ``pixels``, uint8 (height, width, 1 or 3), both sizes at least 1; ``text`` is its description."""
     height, width, channels = pixels.shape
     rows = np.zeros((height, 1 + channels * width), dtype=np.uint8)  # each row starts with its filter: 0, none
     rows[:, 1:] = pixels.reshape(height, channels * width)
@@ -35,6 +37,7 @@ def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
         (
             _SIGNATURE,
             _chunk(b"IHDR", struct.pack(">2I5B", width, height, *form)),
+            *([_chunk(b"iTXt", b"Description\0\0\0\0\0" + text.encode())] if text else []),
             _chunk(b"IDAT", zlib.compress(rows.tobytes(), level=9)),
             _chunk(b"IEND", b""),
         )
@@ -84,6 +87,8 @@ def save_png(
 ) -> Path:
     """Write :func:`image_grid` as a PNG file, each pixel ``scale`` x ``scale`` pixels large; return its path.
 
+    It is for the eye; its description says what values networks read, and how many were clipped for the picture.
+
     Raises:
         DataError: as for :func:`image_grid`.
         SettingsError: ``scale`` or ``columns`` is below 1.
@@ -92,15 +97,16 @@ def save_png(
     if scale < 1:
         raise SettingsError(f"scale must be at least 1, got {scale}")
     pixels = image_grid(synthetic, columns).repeat(scale, axis=0).repeat(scale, axis=1)
-    return write_atomically(path, encode_png(pixels))
+    return write_atomically(path, encode_png(pixels, _description(synthetic)))
 
 
 def export_folder(synthetic: SyntheticSet, folder: str | os.PathLike[str]) -> Path:
     """Write each image as ``folder/CLASS/00000.png``, as torchvision's ``ImageFolder`` and ``load_image_folder`` read.
 
-    Values are clamped to the set's value range; soft labels count as their most probable class. Folders are called as
-    the classes, with the label in front (``03-cat``) where names in alphabetical order would give other labels, or
-    could not be names of folders.
+    ``folder/recipe.json`` says how to train on them (:func:`~fedcl_distill.synthetic.recipe.recipe`), and which share
+    of the values 8 bits cannot hold. Values are clamped to the set's value range; soft labels count as their most
+    probable class. Folders are called as the classes, with the label in front (``03-cat``) where names in alphabetical
+    order would give other labels, or could not be names of folders.
 
     Returns:
         The folder.
@@ -115,7 +121,46 @@ def export_folder(synthetic: SyntheticSet, folder: str | os.PathLike[str]) -> Pa
     for image, label in zip(images, labels, strict=True):
         write_atomically(Path(folder) / names[label] / f"{written[label]:05d}.png", encode_png(image))
         written[label] += 1
+    told = {**recipe(synthetic), "clipped_values": _clipped_share(synthetic), "class_names": list(names)}
+    write_atomically(Path(folder) / "recipe.json", json.dumps(told, indent=1).encode())
     return Path(folder)
+
+
+def _description(synthetic: SyntheticSet) -> str:
+    clipped = 100 * _clipped_share(synthetic)
+    return f"{as_text(synthetic)} In this picture {clipped:.1f} % of the values were clipped to what it can show."
+
+
+def _clipped_share(synthetic: SyntheticSet) -> float:
+    """Which share of the decoded values lies outside of the set's value range, by more than a grey level."""
+    low, high = synthetic.value_range
+    samples, slack = synthetic.samples().detach(), (high - low) / 255
+    return float(((samples < low - slack) | (samples > high + slack)).double().mean())
+
+
+def save_npz(synthetic: SyntheticSet, path: str | os.PathLike[str]) -> Path:
+    """Write the set as one ``.npz`` file that ``numpy.load(path)`` reads, without pickle; return its path.
+
+    It holds ``samples`` (float32 (n, …), unit values: pixels in [0, 1], raw features), ``labels`` (int64 (n,) or soft
+    float32 (n, classes)), ``class_names``, ``mean`` and ``std`` (inputs of networks are (samples - mean) / std),
+    ``feature_names`` where they are known, and ``recipe``, JSON text on how to train.
+
+    Raises:
+        StorageError: the file could not be written.
+    """
+    samples, labels = to_arrays(synthetic)
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        samples=samples,
+        labels=labels,
+        class_names=np.array(synthetic.class_names),
+        mean=np.array(synthetic.normalisation.mean, dtype=np.float32),
+        std=np.array(synthetic.normalisation.std, dtype=np.float32),
+        feature_names=np.array(synthetic.spec.feature_names, dtype=str),
+        recipe=np.array(json.dumps(recipe(synthetic)) if len(synthetic) else "{}"),
+    )
+    return write_atomically(path, buffer.getvalue())
 
 
 def _folder_names(class_names: tuple[str, ...]) -> list[str]:
@@ -154,7 +199,11 @@ def to_dataframe(synthetic: SyntheticSet, label: str = "label") -> Any:
 
 
 def save_dd_ranking(
-    synthetic: SyntheticSet, folder: str | os.PathLike[str], *, normalisation: Normalisation | None = None
+    synthetic: SyntheticSet,
+    folder: str | os.PathLike[str],
+    *,
+    normalisation: Normalisation | None = None,
+    repeat: bool = False,
 ) -> tuple[Path, Path]:
     """Write ``images.pt`` and ``labels.pt`` for the benchmark DD-Ranking (NUS-HPC-AI-Lab/DD-Ranking).
 
@@ -172,12 +221,15 @@ def save_dd_ranking(
         synthetic: a set of images.
         folder: where to; made if absent.
         normalisation: of the written images; the set's own by default.
+        repeat: where classes have different numbers of samples, repeat those of small ones, in order, until all have as
+            many; such sets are refused otherwise, for the benchmark would take some for another class.
 
     Returns:
         The paths of images and labels.
 
     Raises:
-        DataError: the set does not hold images, or ``normalisation`` has another number of channels.
+        DataError: the set does not hold images, classes have different numbers of samples, a class has none, or
+            ``normalisation`` has another number of channels.
         StorageError: a file could not be written.
     """
     if len(synthetic.sample_shape) != 3:
@@ -187,10 +239,23 @@ def save_dd_ranking(
         if len(normalisation.mean) != synthetic.sample_shape[0]:
             raise DataError(f"normalisation has {len(normalisation.mean)} channels, images {synthetic.sample_shape[0]}")
         inputs = normalisation.apply(synthetic.samples())
-    order = synthetic.hard_labels.argsort(stable=True)
+    order = _equal_counts(synthetic, repeat)
     images = write_atomically(Path(folder) / "images.pt", _torch_bytes(inputs[order]))
     labels = write_atomically(Path(folder) / "labels.pt", _torch_bytes(synthetic.labels[order]))
     return images, labels
+
+
+def _equal_counts(synthetic: SyntheticSet, repeat: bool) -> Tensor:
+    """Positions in the order of classes, as many of each."""
+    counts = synthetic.class_counts.tolist()
+    most = max(counts)
+    if min(counts) == 0 or (min(counts) < most and not repeat):
+        raise DataError(
+            f"DD-Ranking takes as many samples of every class, this set has {min(counts)} to {most}"
+            + ("" if min(counts) == 0 else ": repeat=True repeats those of small classes")
+        )
+    members = [(synthetic.hard_labels == label).nonzero().flatten() for label in range(len(counts))]
+    return torch.cat([one.repeat(-(-most // len(one)))[:most] for one in members])
 
 
 def _displayable(synthetic: SyntheticSet, *, colour: bool = True) -> npt.NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedcl_distill.data.spec import DataSpec, Normalisation
 from fedcl_distill.errors import DataError, StorageError
+from fedcl_distill.files import place
 from fedcl_distill.parameterizations import Pixels, Tiles
 from fedcl_distill.synthetic.set import SyntheticSet
 
@@ -52,7 +53,7 @@ def read_foreign(
         StorageError: a file cannot be read.
         DataError: it holds something else, or images or labels do not fit ``spec``.
     """
-    images, found = _images_and_labels(Path(path), labels)
+    images, found = _images_and_labels(place(path), labels)
     if images.ndim != 1 + len(spec.sample_shape) or tuple(images.shape[1:]) != spec.sample_shape:
         raise DataError(f"{path}: images of shape {tuple(images.shape[1:])}, the data have {spec.sample_shape}")
     if normalisation is not None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from fedcl_distill.data.labelled import LabelledData, same_tensors
 from fedcl_distill.data.spec import DataSpec, Described
-from fedcl_distill.errors import DataError
+from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.parameterizations import Parameterization, Pixels
 
 
@@ -137,18 +137,34 @@ class SyntheticSet(Described):
         """float32 (n, …): decoded samples in unit values; an unclamped method may leave ``value_range``."""
         return self.normalisation.invert(self.inputs())
 
-    def dataset(self, *, normalised: bool = True) -> TensorDataset:
+    def dataset(
+        self, *, normalised: bool | None = None, transform: Callable[[Tensor], Any] | None = None
+    ) -> TensorDataset | TransformedSamples:
         """Decoded samples with their labels, detached, for any ``DataLoader``.
 
         Args:
             normalised: samples as the networks here read them: float32, normalised by the set's own
-                ``normalisation``. Your network reads them so if it was trained on data normalised alike; give False for
-                unit values (pixels in [0, 1], raw features), and normalise as your own data are.
+                ``normalisation``. Your network reads them so if it was trained on data normalised alike; False gives
+                unit values (pixels in [0, 1], raw features). By default they are normalised unless there is a
+                ``transform``.
+            transform: called on each sample whenever it is read: what your own data go through after ``ToTensor``, such
+                as ``Normalize((0.5,), (0.5,))`` or a random augmentation. It gets unit values, those that leave
+                ``value_range`` included.
 
         Returns:
             Items (sample, label): label int64 () or, if labels are soft, float32 (classes,).
+
+        Raises:
+            SettingsError: a transform of normalised samples is asked for, which would normalise them twice.
+
+        Example:
+            synthetic.dataset(transform=torchvision.transforms.Normalize((0.5,), (0.5,)))
         """
-        samples = self.inputs() if normalised else self.samples()
+        if transform is not None:
+            if normalised:
+                raise SettingsError("dataset: a transform gets unit values; give normalised or transform, not both")
+            return TransformedSamples(self.samples().detach(), self.labels.detach(), transform)
+        samples = self.samples() if normalised is False else self.inputs()
         return TensorDataset(samples.detach(), self.labels.detach())
 
     def to(self, device: str | torch.device) -> SyntheticSet:
@@ -187,6 +203,25 @@ class SyntheticSet(Described):
         if len(samples):
             low, high = min(low, float(samples.min())), max(high, float(samples.max()))
         return LabelledData(samples, self.hard_labels, replace(self.spec, value_range=(low, high)), name)
+
+
+class TransformedSamples(Dataset[tuple[Any, Tensor]]):
+    """Samples that go through a transform whenever they are read.
+
+    Attributes:
+        samples: float32 (n, …), unit values.
+        labels: int64 (n,) or float32 (n, classes).
+        transform: gets one sample.
+    """
+
+    def __init__(self, samples: Tensor, labels: Tensor, transform: Callable[[Tensor], Any]) -> None:
+        self.samples, self.labels, self.transform = samples, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Any, Tensor]:
+        return self.transform(self.samples[index].clone()), self.labels[index]
 
 
 def union(sets: Sequence[SyntheticSet], provenance: Mapping[str, Any] | None = None) -> SyntheticSet:

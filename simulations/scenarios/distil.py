@@ -140,6 +140,7 @@ def run_distil(
         meter = Meter(settings.device)
         synthetic = _distil(settings, splits, watcher, checkpoint)
         distillation = meter.cost()
+    notes |= _tell_short(synthetic, watcher)
     files = _save(settings, synthetic, folder)
     with watcher.stage(f"judging {settings}") as stage:
         meter = Meter(settings.device)
@@ -156,6 +157,16 @@ def run_distil(
         **notes,
     }
     return make_record(Kind.DISTIL, settings.as_record(), metrics, time.monotonic() - started)
+
+
+def _tell_short(synthetic: SyntheticSet, watcher: Watcher) -> dict[str, Any]:
+    """Say of which classes there are fewer samples than asked for."""
+    short = synthetic.provenance.get("fewer_than_asked")
+    if not short:
+        return {}
+    listed = ", ".join(f"{name}: {got} of {want}" for name, (got, want) in short.items())
+    watcher.note(f"fewer samples than asked for, as there are no more real ones: {listed}")
+    return {"fewer_than_asked": short}
 
 
 def _distil(settings: DistilSettings, splits: Splits, watcher: Watcher, checkpoint: Path | None) -> SyntheticSet:

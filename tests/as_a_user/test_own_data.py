@@ -355,7 +355,7 @@ def test_a_folder_of_images_comes_back_as_the_same_data(synthetic, tmp_path) -> 
 
 def test_hostile_names_of_classes_stay_inside_the_folder(synthetic, tmp_path) -> None:
     export_folder(synthetic.with_spec(class_names=("../../up", "/etc")), tmp_path / "set")
-    assert sorted(one.name for one in (tmp_path / "set").iterdir()) == ["0-_.._up", "1-_etc"]
+    assert sorted(one.name for one in (tmp_path / "set").iterdir()) == ["0-_.._up", "1-_etc", "recipe.json"]
     assert [one.name for one in tmp_path.iterdir()] == ["set"]
 
 

@@ -39,6 +39,7 @@ def read_png(content: bytes) -> np.ndarray:
         assert struct.unpack_from(">I", content, position + 8 + length) == (zlib.crc32(kind + data),)
         chunks.append((kind, data))
         position += 12 + length
+    chunks = [one for one in chunks if one[0] != b"iTXt"]
     assert [kind for kind, _ in chunks] == [b"IHDR", b"IDAT", b"IEND"]
     width, height, depth, colour, *rest = struct.unpack(">2I5B", chunks[0][1])
     assert (depth, colour, rest) == (8, 2, [0, 0, 0])
@@ -140,6 +141,19 @@ def test_dd_ranking_takes_another_normalisation_and_soft_labels(tmp_path):
     images, labels = save_dd_ranking(one, tmp_path, normalisation=RGB)
     torch.testing.assert_close(torch.load(images, weights_only=True), RGB.apply(one.samples())[[1, 0]])
     assert torch.equal(torch.load(labels, weights_only=True), soft[[1, 0]])
+
+
+def test_dd_ranking_refuses_unequal_counts_or_repeats_small_classes(tmp_path):
+    one = make_set()
+    counts = one.class_counts.tolist()
+    short = one.subset(torch.arange(len(one) - 1))
+    if len(set(short.class_counts.tolist())) == 1:
+        short = one.subset(torch.arange(1, len(one)))
+    with pytest.raises(DataError, match=r"as many samples of every class, this set has .*repeat=True"):
+        save_dd_ranking(short, tmp_path)
+    _, labels = save_dd_ranking(short, tmp_path, repeat=True)
+    most = max(short.class_counts.tolist())
+    assert torch.load(labels, weights_only=True).bincount().tolist() == [most] * len(counts)
 
 
 def test_dd_ranking_refuses_features_and_other_channels(tmp_path):
