@@ -437,7 +437,8 @@ class CoreSet:
         counts = count_per_class(size, real, Pixels(), absent_classes, soft_labels=self.labels.soft)
         budget_in_bytes = size if isinstance(size, ByteBudget) and not self.labels.soft else None
         if budget_in_bytes is not None:
-            counts = counts_as_coded(budget_in_bytes, SetupContext(real, seed, torch.device("cpu")), Pixels(), counts)
+            problem = SetupContext(real, seed, torch.device("cpu"))
+            counts = counts_as_coded(budget_in_bytes, problem, Pixels(), counts, selected=True)
         chosen = select(real, counts, self.criterion, seed=seed)
         selection = SyntheticSet.of_real(
             real.subset(chosen),

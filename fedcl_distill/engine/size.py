@@ -203,12 +203,17 @@ def counts_within_bytes(
 
 
 def counts_as_coded(
-    budget: ByteBudget, problem: SetupContext, parameterization: Parameterization, counts: Sequence[int]
+    budget: ByteBudget,
+    problem: SetupContext,
+    parameterization: Parameterization,
+    counts: Sequence[int],
+    *,
+    selected: bool = False,
 ) -> list[int]:
     """More samples of each class than ``counts``, which fit whatever their values are: what fits once coded, about.
 
     Distilled values are noisier than real ones. Where real samples, stored so, shrink to a share s of their bytes,
-    distilled ones are taken to shrink to (1 + 2 s) / 3; :func:`cut_to_fit` mends what was promised too much. Where
+    distilled ones are taken to shrink to (1 + 2 s) / 3, and ``selected`` real ones to s; :func:`cut_to_fit` mends what was promised too much. Where
     stored values are shared between samples, which could not be cut, and where a class has too few samples to see by,
     ``counts`` stay.
     """
@@ -222,7 +227,8 @@ def counts_as_coded(
     arrays = settled(parameterization, parameterization.start(some.inputs(), counts, problem))
     stored = SyntheticSet(arrays, parameterization, some.labels, real.spec)
     coded, fixed = (encoded_bytes(stored, budget.bits, coding=coding) for coding in ("smallest", "fixed"))
-    room = int(budget.total_bytes * 3 / (1 + 2 * coded / fixed))
+    share = coded / fixed if selected else (1 + 2 * coded / fixed) / 3
+    room = int(budget.total_bytes / share)
     return counts_within_bytes(ByteBudget(room, budget.bits), real, parameterization, available)
 
 
