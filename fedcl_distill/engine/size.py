@@ -213,9 +213,9 @@ def counts_as_coded(
     """More samples of each class than ``counts``, which fit whatever their values are: what fits once coded, about.
 
     Distilled values are noisier than real ones. Where real samples, stored so, shrink to a share s of their bytes,
-    distilled ones are taken to shrink to (1 + 2 s) / 3, and ``selected`` real ones to s; :func:`cut_to_fit` mends what was promised too much. Where
-    stored values are shared between samples, which could not be cut, and where a class has too few samples to see by,
-    ``counts`` stay.
+    distilled ones are taken to shrink to (1 + 2 s) / 3, and ``selected`` real ones to s; :func:`cut_to_fit` mends what
+    was promised too much. Where stored values are shared between samples, which could not be cut, and where a class
+    has too few samples to see by, ``counts`` stay.
     """
     real = problem.real
     wanted = parameterization.decoded_counts(counts, real.sample_shape)
