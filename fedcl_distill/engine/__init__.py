@@ -1,5 +1,6 @@
 """The engine: one loop, four interchangeable parts, one call."""
 
+from fedcl_distill.engine.compressed import CompressedCoreSet
 from fedcl_distill.engine.engine import (
     INITS,
     CoreSet,
@@ -36,6 +37,7 @@ __all__ = [
     "ByteBudget",
     "Callback",
     "Checkpoints",
+    "CompressedCoreSet",
     "CoreSet",
     "Distiller",
     "Engine",

@@ -18,7 +18,17 @@ from fedcl_distill.context import RealSampler, SetupContext
 from fedcl_distill.data.dataset import DataLike
 from fedcl_distill.data.labelled import LabelledData, as_labelled
 from fedcl_distill.engine.loop import Callback, Checkpoints, Forecast, Loop, Run, fake_quantize, observers, prepare
-from fedcl_distill.engine.size import AbsentClasses, Budget, Size, count_per_class, fewer_than_asked
+from fedcl_distill.engine.size import (
+    AbsentClasses,
+    Budget,
+    ByteBudget,
+    Size,
+    count_per_class,
+    counts_as_coded,
+    cut_to_fit,
+    fewer_than_asked,
+    settled,
+)
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.labels import HardLabels, Labelling, Labels
 from fedcl_distill.network_sources import FreshRandom, NetworkSource, NoNetwork
@@ -295,6 +305,8 @@ class Engine(MethodSpec):
         hooks = [*callbacks, *observers(), Forecast(self.name, chosen=budget is not None)]
         problem = SetupContext(real, seed, as_device(device), report=partial(_report, hooks))
         counts = count_per_class(size, real, self.parameterization, absent_classes, soft_labels=self.labels.soft)
+        if isinstance(size, ByteBudget) and not self.labels.soft:
+            counts = counts_as_coded(size, problem, self.parameterization, counts)
         try:
             ready = prepare(method, problem, counts, started)
         except BaseException:
@@ -312,16 +324,17 @@ class Engine(MethodSpec):
         )
         summary = {**preparation, **run.summary(), "interrupted": interrupted, **_short(size, counts, real)}
         arrays, labels = run.state.outcome()
-        arrays = fake_quantize(arrays, self.bits)
+        arrays = settled(self.parameterization, fake_quantize(arrays, self.bits))
         with torch.no_grad():
             labels = ready.labelling.final(self.parameterization.decode(arrays), labels)
-        return SyntheticSet(
+        made = SyntheticSet(
             arrays=_on_cpu(arrays),
             parameterization=self.parameterization,
             labels=labels.detach().cpu(),
             spec=real.spec,
             provenance={**origin, **summary},
         )
+        return cut_to_fit(made, size) if isinstance(size, ByteBudget) else made
 
     def with_bits(self, bits: int) -> Engine:
         """This method for a payload of ``bits``; see :func:`quantisation_aware`."""
@@ -422,6 +435,10 @@ class CoreSet:
         """See :meth:`Distiller.distil`; the result holds real samples, which no one should call private."""
         started, real = time.monotonic(), as_labelled(real)
         counts = count_per_class(size, real, Pixels(), absent_classes, soft_labels=self.labels.soft)
+        budget_in_bytes = size if isinstance(size, ByteBudget) and not self.labels.soft else None
+        if budget_in_bytes is not None:
+            problem = SetupContext(real, seed, torch.device("cpu"))
+            counts = counts_as_coded(budget_in_bytes, problem, Pixels(), counts, selected=True)
         chosen = select(real, counts, self.criterion, seed=seed)
         selection = SyntheticSet.of_real(
             real.subset(chosen),
@@ -437,7 +454,8 @@ class CoreSet:
             },
         )
         labelling = self.labels.open(SetupContext(real, derive_seed(seed, "labels"), as_device(device)))
-        return replace(selection, labels=_relabelled(labelling, selection, as_device(device)))
+        selection = replace(selection, labels=_relabelled(labelling, selection, as_device(device)))
+        return selection if budget_in_bytes is None else cut_to_fit(selection, budget_in_bytes)
 
 
 @torch.no_grad()

@@ -7,11 +7,13 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from torch import Tensor
 
+from fedcl_distill.context import SetupContext
 from fedcl_distill.data.labelled import LabelledData
 from fedcl_distill.data.spec import DataSpec, spec_of
 from fedcl_distill.errors import DataError, SettingsError
@@ -95,7 +97,10 @@ AbsentClasses = Literal["error", "skip"]
 
 @settings
 class ByteBudget:
-    """As many samples as fit into ``total_bytes`` once encoded with ``bits`` a value, provenance left out."""
+    """As many samples as fit into ``total_bytes`` once encoded with ``bits`` a value, provenance left out.
+
+    How many that are hangs on their values, which the payload codes; a payload of these ``bits`` never exceeds it.
+    """
 
     total_bytes: Count
     bits: Bits = 8
@@ -179,9 +184,7 @@ def counts_within_bytes(
     """
 
     def size_of(samples: int) -> int:
-        return encoded_bytes(
-            _blank(spec_of(spec), parameterization, _spread(samples, available), soft_labels), budget.bits
-        )
+        return bytes_of_counts(spread(samples, available), spec, budget.bits, parameterization, soft_labels=soft_labels)
 
     low, high = 0, sum(available)
     while low < high:
@@ -196,7 +199,84 @@ def counts_within_bytes(
         raise SettingsError(
             f"{budget.total_bytes} bytes hold no sample of shape {shape}: a single one takes {one} bytes"
         )
-    return _spread(low, available)
+    return spread(low, available)
+
+
+def counts_as_coded(
+    budget: ByteBudget,
+    problem: SetupContext,
+    parameterization: Parameterization,
+    counts: Sequence[int],
+    *,
+    selected: bool = False,
+) -> list[int]:
+    """More samples of each class than ``counts``, which fit whatever their values are: what fits once coded, about.
+
+    Distilled values are noisier than real ones. Where real samples, stored so, shrink to a share s of their bytes,
+    distilled ones are taken to shrink to (1 + 2 s) / 3, and ``selected`` real ones to s; :func:`cut_to_fit` mends what
+    was promised too much. Where stored values are shared between samples, which could not be cut, and where a class
+    has too few samples to see by, ``counts`` stay.
+    """
+    real = problem.real
+    wanted = parameterization.decoded_counts(counts, real.sample_shape)
+    available = real.class_counts.tolist()
+    if not _is_separable(parameterization) or any(map(int.__gt__, wanted, available)):
+        return list(counts)
+    rows = torch.cat([real.indices_of(label)[:count] for label, count in enumerate(wanted)])
+    some = real.subset(rows)
+    arrays = settled(parameterization, parameterization.start(some.inputs(), counts, problem))
+    stored = SyntheticSet(arrays, parameterization, some.labels, real.spec)
+    coded, fixed = (encoded_bytes(stored, budget.bits, coding=coding) for coding in ("smallest", "fixed"))
+    share = coded / fixed if selected else (1 + 2 * coded / fixed) / 3
+    room = int(budget.total_bytes / share)
+    return counts_within_bytes(ByteBudget(room, budget.bits), real, parameterization, available)
+
+
+def cut_to_fit(made: SyntheticSet, budget: ByteBudget) -> SyntheticSet:
+    """``made`` without the last samples of its largest classes, as many as it takes to fit into the budget once coded.
+
+    Raises:
+        SettingsError: not even one sample fits.
+    """
+    if not _is_separable(made.parameterization) or _fits(made, budget):
+        return made
+    rows = next(len(array) for array in made.arrays.values() if array.numel())
+    each = len(made) // rows
+    labels = made.hard_labels[::each]
+    place = torch.cat([torch.arange(int((labels == label).sum())) for label in range(made.num_classes)])
+    order = place[labels.argsort(stable=True).argsort()].argsort(stable=True)  # first of every class, second, …
+    low, high = 0, rows - 1
+    while low < high:  # about; what follows makes sure
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _fits(_rows_of(made, order[:middle], each), budget) else (low, middle - 1)
+    while low and not _fits(found := _rows_of(made, order[:low], each), budget):
+        low -= 1
+    if not low:
+        raise SettingsError(f"{budget.total_bytes} bytes hold no sample of shape {made.sample_shape}")
+    return found
+
+
+def _fits(made: SyntheticSet, budget: ByteBudget) -> bool:
+    return encoded_bytes(made, budget.bits, provenance=False) <= budget.total_bytes
+
+
+def _rows_of(made: SyntheticSet, rows: Tensor, each: int) -> SyntheticSet:
+    """``made`` with these stored rows alone, of which each decodes to so many samples."""
+    rows = rows.sort().values
+    arrays = {name: array[rows] if array.numel() else array for name, array in made.arrays.items()}
+    samples = (rows[:, None] * each + torch.arange(each)).flatten()
+    return replace(made, arrays=arrays, labels=made.labels[samples])
+
+
+def _is_separable(parameterization: Parameterization) -> bool:
+    """Whether each stored row is of its own samples alone, so that rows can be left out."""
+    return bool(getattr(parameterization, "separable", False))
+
+
+def settled(parameterization: Parameterization, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``arrays`` as the parameterization wants them stored, where it has a say in that: what they decode to stays."""
+    settle: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = getattr(parameterization, "settled", None)
+    return arrays if settle is None else settle(arrays)
 
 
 def bytes_of_counts(
@@ -207,11 +287,14 @@ def bytes_of_counts(
     *,
     soft_labels: bool = False,
 ) -> int:
-    """Exact size of so many whole samples of each class, with ``bits`` a value and without provenance.
+    """Size at most of so many whole samples of each class, with ``bits`` a value and without provenance.
+
+    Exactly that of coding "fixed": what values can be told beforehand by is not known of samples still to be made.
 
     ``spec`` may be data that carry one; ``parameterization`` says how samples are stored; None takes pixels.
     """
-    return encoded_bytes(_blank(spec_of(spec), parameterization or Pixels(), counts, soft_labels), bits)
+    blank = _blank(spec_of(spec), parameterization or Pixels(), counts, soft_labels)
+    return encoded_bytes(blank, bits, coding="fixed")
 
 
 def _or_nothing(size_of: Callable[[int], int], samples: int) -> int:
@@ -222,7 +305,7 @@ def _or_nothing(size_of: Callable[[int], int], samples: int) -> int:
         return 0
 
 
-def _spread(total: int, available: Sequence[int]) -> list[int]:
+def spread(total: int, available: Sequence[int]) -> list[int]:
     """``total`` samples spread evenly over the classes; what a small class cannot take goes to the others."""
     counts = [0] * len(available)
     present = sorted((label for label, have in enumerate(available) if have), key=lambda one: available[one])
@@ -251,7 +334,7 @@ class BitAllocation:
             1 for whole samples.
     """
 
-    bits: int
+    bits: Bits
     tiles: int = 1
 
     @property

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fedcl_distill.engine import CoreSet
+from fedcl_distill.engine import CompressedCoreSet, CoreSet
 from fedcl_distill.labels import Labels, build_labels
 from fedcl_distill.methods.registry import REAL_SAMPLES, REAL_TRAINING, register_method
 from fedcl_distill.networks import ArchitectureLike, as_architecture
 from fedcl_distill.registry import Plain
-from fedcl_distill.selection import EMBEDDINGS, ClosestToMean, Embedding, Forgetting, Herding, KCenter, Random
+from fedcl_distill.selection import (
+    EMBEDDINGS,
+    SELECTIONS,
+    ClosestToMean,
+    Criterion,
+    Embedding,
+    Forgetting,
+    Herding,
+    KCenter,
+    Random,
+)
 from fedcl_distill.settings import Count, Positive, Range
 
 
@@ -105,3 +115,26 @@ def forgetting(
     """
     criterion = Forgetting(epochs, candidates_per_class, as_architecture(architecture), learning_rate, batch_size)
     return CoreSet(criterion, build_labels(labels, learned=False))
+
+
+@register_method(
+    "compressed",
+    family="core set",
+    paper="cosine transform and entropy coder, as image codecs have had since JPEG (1992)",
+    choose_when="as the baseline at equal bytes: real samples, but compressed",
+    needs=(REAL_SAMPLES,),
+)
+def compressed(
+    *,
+    selection: Criterion | Plain = "random",
+    bytes_per_image: Positive | None = None,
+    block: Count | None = None,
+) -> CompressedCoreSet:
+    """Real images behind an image codec, as many as fit into the bytes; see :class:`CompressedCoreSet`.
+
+    Args:
+        selection: which images: "random", "herding", "k-center", …
+        bytes_per_image: of the payload; None follows a rule that was measured on MNIST.
+        block: side of the blocks that are transformed; None transforms whole images.
+    """
+    return CompressedCoreSet(SELECTIONS.build(selection), bytes_per_image, block)

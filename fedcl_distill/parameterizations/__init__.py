@@ -15,9 +15,11 @@ from fedcl_distill.parameterizations.base import (
     register_parameterization,
     stored_settings,
 )
+from fedcl_distill.parameterizations.dct import DCT
 from fedcl_distill.parameterizations.generator import GeneratorLatents
 
 __all__ = [
+    "DCT",
     "PARAMETERIZATIONS",
     "Addressing",
     "Arrays",

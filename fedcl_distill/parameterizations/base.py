@@ -63,6 +63,10 @@ class Parameterization(Protocol):
         pixel_arrays: arrays that hold pixel values with channels as their second dimension, so that they can be
             clamped to the value range.
         frozen: arrays that decoding needs but optimisation leaves alone.
+
+    Two more are optional: ``separable``, True where every row of the arrays with values decodes to samples of its own,
+    so that sets can be cut to fit into bytes; and a method ``settled(arrays)``, which gives arrays that decode to the
+    same samples in fewer bytes.
     """
 
     name: ClassVar[str]
@@ -135,6 +139,7 @@ class Pixels:
     """Samples stored as they are, in one array ``pixels`` (n, channels, height, width) or (n, features)."""
 
     name: ClassVar[str]
+    separable: ClassVar[bool] = True
     pixel_arrays: ClassVar[frozenset[str]] = frozenset({"pixels"})
     frozen: ClassVar[frozenset[str]] = frozenset()
 
@@ -179,6 +184,7 @@ class Tiles:
     factor: Annotated[int, Range(ge=1, le=_MAX_FACTOR)] = 2
 
     name: ClassVar[str]
+    separable: ClassVar[bool] = True
     pixel_arrays: ClassVar[frozenset[str]] = frozenset({"pixels"})
     frozen: ClassVar[frozenset[str]] = frozenset()
 
@@ -248,6 +254,7 @@ class LowRank:
     rank: Annotated[int, Range(ge=1, le=_MAX_RANK)] | None = None
 
     name: ClassVar[str]
+    separable: ClassVar[bool] = True
     pixel_arrays: ClassVar[frozenset[str]] = frozenset()
     frozen: ClassVar[frozenset[str]] = frozenset()
 

@@ -1,6 +1,7 @@
 """Synthetic sets: what they hold, how they are encoded, stored and exported."""
 
 from fedcl_distill.synthetic.codec import (
+    Encoding,
     PayloadBytes,
     decode,
     encode,
@@ -28,6 +29,7 @@ from fedcl_distill.synthetic.validation import Expectation
 
 __all__ = [
     "BITS",
+    "Encoding",
     "Expectation",
     "Limits",
     "PayloadBytes",

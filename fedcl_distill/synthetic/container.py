@@ -21,7 +21,7 @@ class Limits:
     """Bounds on a payload from an untrusted source.
 
     Decoding needs, besides the payload itself, at most about six bytes for each stored value (the float32
-    result, and for a moment its codes and a finiteness mask) and a few MiB for the header and lookup tables.
+    result, and for a moment its codes and a finiteness mask) and up to 16 MiB for the header and tables.
 
     Attributes:
         max_payload_bytes: size of the whole payload.
@@ -29,6 +29,7 @@ class Limits:
         max_samples: decoded samples.
         max_values: float32 values, of all stored arrays together and, separately, of all decoded samples.
         max_classes: classes.
+        max_coded_bits: bits of entropy-coded codes, each about 5 microseconds of work (4,194,304 are 20 seconds).
 
     Raises:
         SettingsError: a bound is not a positive integer.
@@ -39,6 +40,7 @@ class Limits:
     max_samples: Count = 100_000
     max_values: Count = 2**27
     max_classes: Count = 10_000
+    max_coded_bits: Count = 2**22
 
 
 DEFAULT_LIMITS = Limits()

@@ -15,6 +15,7 @@ from fedcl_distill.errors import PayloadError, SettingsError
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+UInts = npt.NDArray[np.unsignedinteger[Any]]
 
 Bits = Literal[2, 4, 8, 16, 32]
 BITS: tuple[Bits, ...] = get_args(Bits)
@@ -69,30 +70,70 @@ def check_bits(bits: int) -> None:
         raise SettingsError(f"bits must be one of {', '.join(map(str, BITS))}, got {bits!r}")
 
 
+def label_bits(bits: int) -> int:
+    """Depth of soft labels: fewer would be coarser than the differences they exist to tell."""
+    return max(bits, 8)
+
+
+def even_levels(span: Range, count: int) -> Floats:
+    """float32 (count,), ascending and evenly spaced, ``count`` ≥ 1. The ends are exactly ``span``."""
+    return np.linspace(span.low, span.high, count, dtype=np.float64).astype(np.float32)
+
+
 def grid(span: Range, bits: int) -> Floats:
     """float32 (2**bits,), ascending: the values that codes stand for. The ends are exactly ``span``."""
-    return np.linspace(span.low, span.high, 2**bits, dtype=np.float64).astype(np.float32)
+    return even_levels(span, 2**bits)
 
 
-def quantise(values: Floats, span: Range, bits: int) -> Codes:
-    """Codes of the grid values nearest to ``values``, of the same shape: uint8, or uint16 for 16 bits."""
-    levels = grid(span, bits)
+def nearest(values: Floats, levels: Floats) -> Codes:
+    """Codes of the ``levels`` (at most 65,536, ascending) nearest to ``values``, of the same shape: uint8 or uint16."""
     middles = (levels[:-1].astype(np.float64) + levels[1:]) / 2
     # Where float32 is coarser than the grid, neighbours coincide. Taking the first of equals makes codes
     # canonical: quantising what they decode to gives the same codes again.
     first_equal = np.searchsorted(levels, levels)
     codes = first_equal[np.searchsorted(middles, values)]
-    return codes.astype(np.uint16) if bits == 16 else codes.astype(np.uint8)
+    return codes.astype(np.uint16) if len(levels) > 256 else codes.astype(np.uint8)
 
 
-def dequantise(codes: Codes, span: Range, bits: int) -> Floats:
-    """float32 grid values of ``codes`` (each below 2**bits), of the same shape, all within ``span``."""
-    levels = grid(span, bits)
+def lookup(codes: UInts, levels: Floats) -> Floats:
+    """float32: the levels that ``codes`` (each below their number) stand for, of the same shape."""
     flat = codes.reshape(-1)
     values = np.empty(flat.shape, dtype=np.float32)
     for start in range(0, flat.size, _CHUNK):
         values[start : start + _CHUNK] = levels[flat[start : start + _CHUNK]]
     return values.reshape(codes.shape)
+
+
+def levels_for(values: Floats, span: Range, most: int) -> Floats:
+    """The even levels over ``span``, the range of ``values``, that a payload stores them on.
+
+    They are the fewest, 256 at most, that hold every value exactly; ``most`` if there are no such. Values that were
+    rounded to a few even steps stay exact so, however many steps, and what is decoded asks for the same levels again.
+    """
+    levels = even_levels(span, most)
+    exact = _exact_levels(values, span, most)
+    if exact is None:
+        exact = _exact_levels(lookup(nearest(values, levels), levels), span, most)
+    return levels if exact is None else exact
+
+
+def _exact_levels(values: Floats, span: Range, most: int) -> Floats | None:
+    present = np.unique(values)
+    for count in range(max(len(present), 1), min(most, 256) + 1):
+        levels = even_levels(span, count)
+        if np.array_equal(lookup(nearest(present, levels), levels), present):
+            return levels
+    return None
+
+
+def quantise(values: Floats, span: Range, bits: int) -> Codes:
+    """Codes of the grid values nearest to ``values``, of the same shape: uint8, or uint16 for 16 bits."""
+    return nearest(values, grid(span, bits))
+
+
+def dequantise(codes: Codes, span: Range, bits: int) -> Floats:
+    """float32 grid values of ``codes`` (each below 2**bits), of the same shape, all within ``span``."""
+    return lookup(codes, grid(span, bits))
 
 
 def rounded(values: Floats, bits: int) -> Floats:
@@ -119,7 +160,6 @@ def is_packed(bits: int) -> bool:
     return bits < 8
 
 
-UInts = npt.NDArray[np.unsignedinteger[Any]]
 _PACKING_CHUNK = 2**16  # codes at once, so that single bits never exist for the whole array; whole bytes at any depth
 
 

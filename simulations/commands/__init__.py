@@ -38,6 +38,9 @@ COMMANDS = {
     "distil-table": Command(
         f"{_HERE}.distil:distil_table", "Compare all methods at one budget, each run in a process of its own."
     ),
+    "bytes": Command(
+        f"{_HERE}.bytes:bytes_curve", "Accuracy against true bytes: distilled sets beside compressed real samples."
+    ),
     "cross-architecture": Command(
         f"{_HERE}.saved_sets:cross_architecture",
         "Judge saved sets with several kinds of networks, and by DD-Ranking's scores.",

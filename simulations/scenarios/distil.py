@@ -18,7 +18,7 @@ from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.settings import Count, Natural, NonNegative, settings
-from fedcl_distill.synthetic import BITS, SyntheticSet, encoded_bytes, load, save, save_png
+from fedcl_distill.synthetic import BITS, SyntheticSet, decode, encode, encoded_bytes, load, save, save_png
 from fedcl_distill.synthetic.quantise import Bits
 from simulations.costs import Meter
 from simulations.data import load_splits, tell_notes
@@ -186,7 +186,13 @@ def _save(settings: DistilSettings, synthetic: SyntheticSet, folder: Path) -> di
     """Write the set and, of images, a picture; return paths relative to ``folder``."""
     name = f"{settings.method}-{settings.key}"
     files = {"set": f"sets/{name}.safetensors"}
-    save(synthetic, folder / files["set"], settings.bits)
+    if hasattr(
+        synthetic.parameterization, "settled"
+    ):  # whole numbers: a file of 32 bits holds what a payload decodes to
+        sent = decode(encode(synthetic, settings.bits))
+        save(sent, folder / files["set"], 32)
+    else:
+        save(synthetic, folder / files["set"], settings.bits)
     if len(synthetic.sample_shape) == 3 and synthetic.sample_shape[0] in (1, 3):
         files["picture"] = f"sets/{name}.png"
         side_by_side = min(_PICTURE_COLUMNS, int(synthetic.class_counts.max()))

@@ -84,6 +84,9 @@ class Memory(ABC):
 class EncodedMemory(Memory):
     """The common part: payloads, their bound, and how deep values are stored.
 
+    Payloads are of the coding "fixed": a stream may change a memory with every mini-batch, and shares of classes are
+    divided before there are values. :func:`~fedcl_distill.synthetic.encode` makes what is held smaller for a file.
+
     Attributes:
         byte_budget: most bytes to keep.
         bits: of a stored value: 2, 4, 8, 16 or 32. 8 keep uint8 images within half a grey level, and exactly where both
@@ -126,7 +129,7 @@ class EncodedMemory(Memory):
         return [decode(payload) for payload in self._payloads]
 
     def _keep(self, *held: SyntheticSet) -> None:
-        self._payloads = tuple(encode(one, self.bits, provenance=False) for one in held)
+        self._payloads = tuple(encode(one, self.bits, provenance=False, coding="fixed") for one in held)
 
     def _share(self, data: LabelledData, available: Sequence[int]) -> list[int]:
         """How many samples of each class fit, spread evenly over the classes, given how many there are."""
@@ -209,7 +212,8 @@ class ReservoirMemory(EncodedMemory):
         """As many of ``chosen`` as fit, in order of class: how many digits their counts take is seen only here."""
         while True:
             ordered = chosen[everyone.hard_labels[chosen].argsort(stable=True)]
-            if encoded_bytes(everyone.subset(ordered), self.bits, provenance=False) <= self.byte_budget:
+            size = encoded_bytes(everyone.subset(ordered), self.bits, provenance=False, coding="fixed")
+            if size <= self.byte_budget:
                 return ordered
             chosen = chosen[:-1]
 

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from fedcl_distill.statistics import (
     decode_statistics,
     encode_statistics,
 )
-from fedcl_distill.synthetic import Expectation, Limits, SyntheticSet, decode, encode
+from fedcl_distill.synthetic import Encoding, Expectation, Limits, SyntheticSet, decode, encode
 from simulations.commands.options import read_cells
 from simulations.dev.fuzz.fuzzer import (
     JUNK,
@@ -45,6 +45,7 @@ from simulations.dev.fuzz.fuzzer import (
     mutate_bytes,
     mutate_container,
     mutate_json,
+    mutate_packed,
     mutate_text,
     mutate_tree,
     scratch_file,
@@ -150,7 +151,14 @@ CSV = Target(
 IMAGES = Target("images", _pictures, _read_folder, (DataError,))
 
 
-LIMITS = Limits(max_payload_bytes=2**20, max_metadata_bytes=2**16, max_samples=1000, max_values=2**20, max_classes=1000)
+LIMITS = Limits(
+    max_payload_bytes=2**20,
+    max_metadata_bytes=2**16,
+    max_samples=1000,
+    max_values=2**20,
+    max_classes=1000,
+    max_coded_bits=2**16,
+)
 _STORES = (
     "pixels",
     "tiles:factor=2",
@@ -170,7 +178,7 @@ def _sets() -> list[bytes]:
     made.append(build_method("random").distil(features(), 2, seed=0))
     soft = torch.eye(3)[made[0].labels]
     made.append(SyntheticSet(made[0].arrays, made[0].parameterization, soft, made[0].spec))
-    return [encode(one, bits) for one in made for bits in (4, 8, 32)]
+    return [encode(one, bits, coding=coding) for one in made for bits in (4, 8, 32) for coding in get_args(Encoding)]
 
 
 def _check_set(one: SyntheticSet) -> None:
@@ -213,7 +221,7 @@ def _check_statistics(one: ClassStatistics) -> None:
     assert encode_statistics(again, 32) == payload
 
 
-SETS = Target("sets", _sets, lambda data: decode(data, LIMITS), (PayloadError,), _check_set, mutate_container)
+SETS = Target("sets", _sets, lambda data: decode(data, LIMITS), (PayloadError,), _check_set, mutate_packed)
 STATISTICS = Target(
     "statistics",
     _statistics,

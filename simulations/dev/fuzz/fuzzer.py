@@ -20,6 +20,7 @@ import tempfile
 import time
 import traceback
 import warnings
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +32,7 @@ import torch
 
 from fedcl_distill.data import LabelledData, Splits
 from fedcl_distill.seeding import generator_for
+from fedcl_distill.synthetic.packed import MAGIC
 
 
 def scratch_file(name: str, content: bytes) -> Path:
@@ -255,6 +257,14 @@ def mutate_container(payload: bytes, random: Random) -> bytes:
     if random.randrange(2):
         body = _of_declared_length(entries, body)
     return put_together(entries, metadata, body)
+
+
+def mutate_packed(payload: bytes, random: Random) -> bytes:
+    """Another payload of format 3, whose checksum mostly fits; of other formats :func:`mutate_container`."""
+    if not payload.startswith(MAGIC) or not random.randrange(16):
+        return mutate_container(payload, random)
+    body = MAGIC + mutate_bytes(payload[len(MAGIC) : -4], random)
+    return body + (zlib.crc32(body).to_bytes(4, "little") if random.randrange(8) else payload[-4:])
 
 
 def _of_declared_length(entries: Mapping[str, Any], body: bytes) -> bytes:

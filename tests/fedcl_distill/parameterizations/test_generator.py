@@ -92,12 +92,14 @@ def test_sets_travel_with_their_generator_in_exactly_the_announced_bytes(bits: i
     data = blobs((3, 7, 12), per_class=5)
     arrays = started(SMALL, data, [2, 0, 3])
     sent = SyntheticSet(arrays, SMALL, torch.tensor([0, 0, 2, 2, 2]), data.spec)
-    payload = encode(sent, bits)
+    payload = encode(sent, bits, coding="safetensors")
     received = decode(payload)
-    assert len(payload) == encoded_bytes(sent, bits)
-    assert payload_bytes(sent, bits).arrays == sum((array.numel() * bits + 7) // 8 for array in arrays.values())
+    assert len(payload) == encoded_bytes(sent, bits, coding="safetensors")
+    assert payload_bytes(sent, bits, coding="safetensors").arrays == sum(
+        (array.numel() * bits + 7) // 8 for array in arrays.values()
+    )
     assert received.parameterization == SMALL
-    assert encode(received, bits) == payload
+    assert encode(received, bits, coding="safetensors") == payload
     if bits == 32:
         assert torch.equal(received.inputs(), sent.inputs())
 

@@ -108,17 +108,19 @@ def test_sets_of_every_kind_travel_in_exactly_the_announced_bytes(how: Parameter
     arrays = how.start(draw(how, COUNTS, shape), COUNTS, PROBLEM)
     labels = torch.arange(3).repeat_interleave(torch.tensor(how.decoded_counts(COUNTS, shape)))
     sent = SyntheticSet(arrays, how, labels, make_set((1, *shape), classes=3).spec)
-    payload = encode(sent, bits)
+    payload = encode(sent, bits, coding="safetensors")
     received = decode(payload)
-    assert len(payload) == encoded_bytes(sent, bits)
-    assert payload_bytes(sent, bits).arrays == sum((array.numel() * bits + 7) // 8 for array in arrays.values())
+    assert len(payload) == encoded_bytes(sent, bits, coding="safetensors")
+    assert payload_bytes(sent, bits, coding="safetensors").arrays == sum(
+        (array.numel() * bits + 7) // 8 for array in arrays.values()
+    )
     assert received.parameterization == how
     assert torch.equal(received.labels, labels)
-    assert encode(received, bits) == payload
+    assert encode(received, bits, coding="safetensors") == payload
     if bits == 32:
         assert torch.equal(received.inputs(), sent.inputs())
     blank = replace(sent, arrays={name: torch.zeros(size) for name, size in how.shapes(COUNTS, shape).items()})
-    assert encoded_bytes(blank, bits) == len(payload)
+    assert encoded_bytes(blank, bits, coding="safetensors") == len(payload)
 
 
 @pytest.mark.parametrize("how", [Tiles(), LowRank()], ids=str)

@@ -155,14 +155,14 @@ def test_soft_labels_get_at_least_8_bits(bits):
     labels = torch.rand(5, 4, generator=torch.Generator().manual_seed(1)).softmax(dim=1)
     one = make_set((5, 3, 2, 2), classes=4, labels=labels)
     assert_round_trip(one, bits)
-    assert payload_bytes(one, bits).labels == 5 * 4 * max(bits, 8) // 8
+    assert payload_bytes(one, bits, coding="safetensors").labels == 5 * 4 * max(bits, 8) // 8
 
 
 @pytest.mark.parametrize(("classes", "each"), [(2, 1), (256, 1), (257, 2), (65_536, 2), (65_537, 4)])
 def test_hard_labels_take_the_smallest_integers(classes, each):
     labels = torch.tensor([classes - 1, 0, classes - 1])
     one = make_set((3, 2), classes=classes, labels=labels)
-    assert payload_bytes(one).labels == 3 * each
+    assert payload_bytes(one, coding="safetensors").labels == 3 * each
     if classes <= 10_000:
         assert torch.equal(decode(encode(one)).labels, labels)
 
@@ -171,13 +171,13 @@ def test_hard_labels_take_the_smallest_integers(classes, each):
 def test_labels_in_order_travel_as_counts(counts):
     labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
     one = make_set((sum(counts), 2), classes=3, labels=labels)
-    assert payload_bytes(one).labels == 0
+    assert payload_bytes(one, coding="safetensors").labels == 0
     assert_round_trip(one, 8)
 
 
 def test_labels_in_order_of_many_classes_travel_as_an_array():
     one = make_set((5, 2), classes=1000, labels=torch.tensor([0, 1, 2, 3, 999]))
-    assert payload_bytes(one).labels == 10
+    assert payload_bytes(one, coding="safetensors").labels == 10
     assert_round_trip(one, 8)
 
 
@@ -190,27 +190,29 @@ def test_a_hundred_named_classes():
 def test_bytes_are_accounted_for():
     one = make_set((3, 1, 3, 3), labels=torch.tensor([1, 0, 1]))
     for bits, arrays in [(2, 7), (4, 14), (8, 27), (16, 54), (32, 108)]:
-        parts = payload_bytes(one, bits)
+        parts = payload_bytes(one, bits, coding="safetensors")
         assert (parts.arrays, parts.labels) == (arrays, 3)
-        assert parts.total == len(encode(one, bits))
+        assert parts.total == len(encode(one, bits, coding="safetensors"))
         assert parts.header < 500
 
 
 def test_size_does_not_depend_on_values_and_provenance_can_stay():
     one, zeros = make_set(), make_set(pixels=torch.zeros(4, 1, 3, 5))
     for bits in BITS:
-        assert len(encode(one, bits)) == encoded_bytes(zeros, bits)
+        for coding in ("safetensors", "fixed"):
+            assert len(encode(one, bits, coding=coding)) == encoded_bytes(zeros, bits, coding=coding)
         assert encoded_bytes(one, bits, provenance=False) == len(encode(one, bits, provenance=False))
     assert encoded_bytes(one, provenance=False) < encoded_bytes(one)
     assert decode(encode(one, provenance=False)).provenance == {}
 
 
+@pytest.mark.parametrize("coding", ["safetensors", "fixed"])
 @pytest.mark.parametrize("classes", [3, 10, 100, 300])
-def test_size_grows_with_the_number_of_samples_in_order(classes):
+def test_size_grows_with_the_number_of_samples_in_order(classes, coding):
     sizes = []
     for count in range(1, 3 * classes, max(1, classes // 10)):
         labels = (torch.arange(count) % classes).sort().values
-        sizes.append(encoded_bytes(make_set((count, 1, 8, 8), classes=classes, labels=labels), 4))
+        sizes.append(encoded_bytes(make_set((count, 1, 8, 8), classes=classes, labels=labels), 4, coding=coding))
     assert sizes == sorted(sizes)
 
 
@@ -230,7 +232,7 @@ def test_tensors_that_are_views_or_need_gradients_are_encoded():
 @pytest.mark.parametrize("bits", BITS)
 def test_safetensors_reads_what_we_write(scaled, bits):
     for one in (scaled, make_set((3, 1, 3, 3), labels=torch.tensor([1, 0, 1]))):
-        payload = encode(one, bits)
+        payload = encode(one, bits, coding="safetensors")
         assert set(safetensors_load(payload)) >= set(one.arrays)
         entries, _, _ = take_apart(payload)
         assert safetensors_load(payload).keys() == entries.keys()
@@ -241,7 +243,7 @@ def test_safetensors_reads_what_we_write(scaled, bits):
 
 def test_we_read_what_safetensors_writes():
     one = make_set((3, 1, 3, 3), labels=torch.tensor([1, 0, 1]))
-    payload = encode(one)
+    payload = encode(one, coding="safetensors")
     _, metadata, _ = take_apart(payload)
     rewritten = safetensors_save(safetensors_load(payload), {KEY: json.dumps(metadata)})
     assert torch.equal(decode(rewritten).arrays["pixels"], decode(payload).arrays["pixels"])

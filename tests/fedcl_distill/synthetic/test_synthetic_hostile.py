@@ -20,8 +20,8 @@ from synthetic_builders import KEY, make_set, put_together, take_apart, with_hea
 HARD = make_set((3, 1, 3, 3), labels=torch.tensor([1, 0, 1]))
 SOFT = make_set((3, 3), labels=torch.tensor([[0.2, 0.8], [1.0, 0.0], [0.5, 0.5]]))
 ORDERED = make_set((2, 3, 2, 1))
-PAYLOADS = [encode(one, bits) for one in (HARD, SOFT, ORDERED) for bits in (4, 8, 16, 32)]
-PAYLOADS += [encode(one, 2) for one in (HARD, SOFT, ORDERED)]
+PAYLOADS = [encode(one, bits, coding="safetensors") for one in (HARD, SOFT, ORDERED) for bits in (4, 8, 16, 32)]
+PAYLOADS += [encode(one, 2, coding="safetensors") for one in (HARD, SOFT, ORDERED)]
 IDS = [f"{name}-{bits}" for name in ("hard", "soft", "ordered") for bits in (4, 8, 16, 32)]
 IDS += [f"{name}-2" for name in ("hard", "soft", "ordered")]
 MEBIBYTE = 2**20
@@ -258,7 +258,7 @@ def test_every_limit_holds_and_is_named(limits, said):
 
 
 def test_limits_that_are_just_enough_are_enough():
-    payload = encode(HARD)
+    payload = encode(HARD, coding="safetensors")
     (header,) = struct.unpack_from("<Q", payload)
     limits = Limits(len(payload), header, max_samples=3, max_values=27, max_classes=2)
     assert len(decode(payload, limits)) == 3
@@ -323,10 +323,11 @@ def test_claims_of_size_cost_neither_memory_nor_time(name):
     assert peak < 32 * MEBIBYTE
 
 
+@pytest.mark.parametrize("coding", ["safetensors", "fixed"])
 @pytest.mark.parametrize("bits", [2, 4, 8, 16, 32])
-def test_memory_of_an_honest_payload_is_as_stated(bits):
+def test_memory_of_an_honest_payload_is_as_stated(bits, coding):
     values = 2**21
-    payload = encode(make_set(pixels=torch.linspace(-1, 1, values).view(2, 1, 1024, 1024)), bits)
+    payload = encode(make_set(pixels=torch.linspace(-1, 1, values).view(2, 1, 1024, 1024)), bits, coding=coding)
     tracemalloc.start()
     try:
         decode(payload)

@@ -40,7 +40,7 @@ def test_what_is_kept_is_what_encoding_takes_and_never_exceeds_the_budget(shape,
     for labels in [(0, 1), (2,), (3, 4, 5)]:
         memory.add(_only(data, *labels))
         held = memory.recall()
-        assert memory.bytes_kept == len(encode(held, bits, provenance=False)) <= byte_budget
+        assert memory.bytes_kept == len(encode(held, bits, provenance=False, coding="fixed")) <= byte_budget
         seen = labels[-1] + 1
         assert len(held.hard_labels.unique()) == min(len(held), seen), "no class is left out while there is room"
 
@@ -55,7 +55,7 @@ def test_the_budget_is_used_up():
 
 def test_classes_share_evenly_and_old_ones_shrink():
     data = blobs((1, 8, 8), classes=4, per_class=100)
-    memory = _memory(400 + 20 * 64)
+    memory = _memory(60 + 20 * 64)
     memory.add(_only(data, 0, 1))
     first = memory.recall().class_counts.tolist()
     memory.add(_only(data, 2, 3))
@@ -82,14 +82,14 @@ def test_final_shares_are_distilled_once_and_stay(method):
 
 def test_final_shares_need_room_for_a_sample():
     data = blobs((1, 8, 8), classes=4, per_class=5)
-    memory = _memory(450, final_shares=True)
-    with pytest.raises(SettingsError, match="450 bytes hold no sample of every class"):
+    memory = _memory(190, final_shares=True)
+    with pytest.raises(SettingsError, match="190 bytes hold no sample of every class"):
         memory.add(_only(data, 0, 1))
 
 
 def test_a_class_with_one_sample_gives_its_share_to_others():
     data = blobs((1, 8, 8), classes=2, per_class=100)
-    memory = _memory(400 + 20 * 64)
+    memory = _memory(60 + 20 * 64)
     memory.add(data.subset(torch.cat([data.indices_of(0)[:1], data.indices_of(1)])))
     one, many = memory.recall().class_counts.tolist()
     assert one == 1
@@ -98,13 +98,13 @@ def test_a_class_with_one_sample_gives_its_share_to_others():
 
 def test_a_budget_of_one_sample_holds_one_and_says_what_is_lost(caplog):
     data = blobs((1, 8, 8), classes=4, per_class=5)
-    memory = _memory(450)
+    memory = _memory(190)
     for labels in [(0, 1), (2, 3)]:  # more classes than samples
         memory.add(_only(data, *labels))
         assert len(memory.recall()) in (1, 2)
-        assert memory.bytes_kept <= 450
+        assert memory.bytes_kept <= 190
     lost = set(range(4)) - set(memory.recall().hard_labels.tolist())
-    assert caplog.messages[-1] == f"450 bytes hold no sample of the classes {sorted(lost)}: they will be forgotten"
+    assert caplog.messages[-1] == f"190 bytes hold no sample of the classes {sorted(lost)}: they will be forgotten"
 
 
 def test_a_budget_below_one_sample_is_refused_and_leaves_the_memory_empty():
@@ -179,7 +179,7 @@ def test_soft_labels_are_kept_and_count(method):
     memory.add(_only(data, 2, 3))
     held = memory.recall()
     assert held.labels.shape == (len(held), 4)
-    assert memory.bytes_kept == len(encode(held, 8, provenance=False)) <= 1500
+    assert memory.bytes_kept == len(encode(held, 8, provenance=False, coding="fixed")) <= 1500
     hard = DistilledMemory(1500, distiller=build_method("random"))
     hard.add(_only(data, 0, 1))
     assert len(held) < len(hard.recall()), "labels take the bytes of samples"
@@ -224,7 +224,7 @@ def test_a_class_that_returns_keeps_the_share_of_its_past(redistil):
     """Three experiences of the same classes, each brighter: a third of the memory each, whatever came last."""
     data = blobs((1, 8, 8), classes=2, per_class=50)
     levels = [replace(data, samples=(data.samples.float() / 8 + 80 * step).to(torch.uint8)) for step in range(3)]
-    memory = _memory(400 + 24 * 64, "random", redistil=redistil)
+    memory = _memory(60 + 24 * 64, "random", redistil=redistil)
     for level in levels:
         memory.add(level)
     brightness = memory.recall().samples().flatten(1).mean(dim=1) * 255
@@ -266,7 +266,7 @@ def test_no_stream_exceeds_the_bytes(byte_budget, bits, groups, redistil):
     for labels in groups:
         memory.add(_only(data, *labels))
         seen |= labels
-        assert memory.bytes_kept == len(encode(memory.recall(), bits, provenance=False)) <= byte_budget
+        assert memory.bytes_kept == len(encode(memory.recall(), bits, provenance=False, coding="fixed")) <= byte_budget
         assert set(memory.recall().hard_labels.tolist()) <= seen
 
 

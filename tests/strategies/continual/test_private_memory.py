@@ -54,7 +54,7 @@ def test_what_is_recalled_looks_like_the_stream():
         real = DATA.inputs(DATA.indices_of(label)).mean(dim=0)
         near, far = ((held.inputs()[held.labels == each].mean(dim=0) - real).norm() for each in (label, 1 - label))
         assert near < far / 2
-    assert len(encode(held, 8, provenance=False)) < 2_500
+    assert len(encode(held, 8, provenance=False, coding="fixed")) < 2_500
 
 
 def test_a_memory_goes_on_from_its_state():
