@@ -194,7 +194,7 @@ class ClosestToMean:
 class KCenter:
     """Greedily covers the class: each sample is the farthest from those chosen (Sener and Savarese 2018).
 
-    Starts from the sample closest to the mean, so that the result does not hang on a random first pick.
+    Starts from the sample closest to the mean, so that the result does not depend on a random first pick.
     """
 
     name: ClassVar[str]

@@ -1,6 +1,6 @@
 """``python -m simulations``.
 
-Python then looks into the folder where it was started first; what a user keeps there shall not stand in for our code.
+Python then looks into the folder where it was started first; what a user keeps there must not stand in for our code.
 """
 
 import sys

@@ -65,7 +65,7 @@ class Goal:
 
     Attributes:
         data: test samples, changed as the attacker would change them; none of the target's class.
-        target: what they shall be called.
+        target: the class that they are given.
     """
 
     data: LabelledData
@@ -181,7 +181,7 @@ class Backdoor(Attack):
     target's class make way, for then all it sends of that class carries the patch.
 
     Attributes:
-        target: what patched images shall be called.
+        target: the class that patched images are given.
         size: of the square patch in pixels, in the corner at the lower right.
         share: of the samples of other classes, in (0, 1], of which a patched copy is made.
 

@@ -327,7 +327,7 @@ class FederatedContinualSettings(FederatedSettings):
         super().__post_init__()
         if self.domain not in DOMAINS:
             raise SettingsError(suggest("domain", self.domain, DOMAINS))
-        _ = self.itineraries  # a stream that does not fit shall be told of at once
+        _ = self.itineraries  # a stream that does not fit is reported at once
 
     def shared_with(self, kind: Any) -> dict[str, Any]:
         """As of :class:`FederatedSettings`, and what memories there are."""

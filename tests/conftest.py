@@ -10,7 +10,7 @@ import torch
 
 from fedcl_distill.data import Splits, load
 
-# Tests share the cores among processes, and bits hang on the number of threads, also in processes that tests start.
+# Tests share the cores among processes, and bits depend on the number of threads, also in processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 

@@ -99,7 +99,7 @@ AbsentClasses = Literal["error", "skip"]
 class ByteBudget:
     """As many samples as fit into ``total_bytes`` once encoded with ``bits`` a value, provenance left out.
 
-    How many that are hangs on their values, which the payload codes; a payload of these ``bits`` never exceeds it.
+    How many that are depends on their values, which the payload codes; a payload of these ``bits`` never exceeds it.
     """
 
     total_bytes: Count

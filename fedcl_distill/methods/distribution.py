@@ -91,7 +91,7 @@ def dm(
     "cafe",
     family="distribution matching",
     paper="Wang et al. 2022, CAFE: Learning to Condense Dataset by Aligning Features",
-    choose_when="features of every layer shall agree, not of the last alone; it needs networks that learn from the set",
+    choose_when="features of every layer must agree, not of the last alone; it needs networks that learn from the set",
 )
 @takes_optimiser("learning_rate", "momentum")
 def cafe(
@@ -259,7 +259,7 @@ def ncfm(
     "it-gan",
     family="generative",
     paper="Zhao and Bilen 2022, Synthesizing Informative Training Samples with GAN",
-    choose_when="samples shall look like data, or many share one generator whose weights are paid once",
+    choose_when="samples are to look like data, or many share one generator whose weights are paid once",
     needs=(REAL_TRAINING,),
 )
 @takes_optimiser("learning_rate")

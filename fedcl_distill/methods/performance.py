@@ -250,7 +250,7 @@ def rtp(
     "kip",
     family="performance matching",
     paper="Nguyen et al. 2021, Dataset Meta-Learning from Kernel Ridge-Regression",
-    choose_when="the result shall serve kernel regression or an MLP; for features rather than images; steps take ms",
+    choose_when="the result is for kernel regression or an MLP; for features rather than images; steps take ms",
 )
 @takes_optimiser("learning_rate")
 def kip(
@@ -380,7 +380,7 @@ _LAST_WEIGHT_VARIANCE, _LAST_BIAS_VARIANCE = 2.0, 0.01  # of the linear layer on
     "rfad",
     family="performance matching",
     paper="Loo et al. 2022, Efficient Dataset Distillation using Random Feature Approximation",
-    choose_when="the result shall serve kernel regression, or networks nobody trained",
+    choose_when="the result is for kernel regression, or networks nobody trained",
     needs=("memory that grows with the real batch",),
 )
 @takes_optimiser("learning_rate")

@@ -93,7 +93,7 @@ register_objective = OBJECTIVES.register
 
 @settings
 class WithAddend(Objective[Any]):
-    """An objective, and beside it an addend that hangs on the synthetic side and the view's networks alone.
+    """An objective, and beside it an addend that depends on the synthetic side and the view's networks alone.
 
     Attributes:
         inner: the objective that it is added to.

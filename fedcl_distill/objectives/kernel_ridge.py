@@ -177,7 +177,7 @@ class SquaredErrorWithMargin(_LearnsNothing):
     """½ squared error, summed over classes, minus the labels' margin up to 1/classes (Zhou et al. 2022, authors' code).
 
     The margin is how far the largest entry of a synthetic sample's label lies above the second largest: learned labels
-    shall keep naming a class.
+    must keep naming a class.
     """
 
     def __call__(

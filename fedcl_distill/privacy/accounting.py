@@ -70,7 +70,7 @@ class Mechanism:
     Attributes:
         noise_multiplier: standard deviation of the noise over the sum's L2 sensitivity, positive.
         sampling_rate: chance with which each record takes part in a query, by itself (Poisson sampling), in (0, 1].
-        queries: how many sums are released; each may hang on those before it.
+        queries: how many sums are released; each may depend on those before it.
 
     Raises:
         SettingsError: on construction, if a value is out of range.
@@ -285,7 +285,7 @@ def epsilon_of(mechanisms: Sequence[Mechanism], delta: Delta) -> float:
     """The least ε that the accountant can vouch for after all ``mechanisms`` on the same records, at this ``delta``.
 
     Neighbours differ in one record, added or removed. Mechanisms must be chosen beforehand: their noise must not be
-    set by what earlier ones gave (their *queries* may hang on that).
+    set by what earlier ones gave (their *queries* may depend on that).
 
     Raises:
         SettingsError: ``delta`` is not in (0, 1).

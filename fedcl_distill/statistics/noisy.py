@@ -216,7 +216,7 @@ def release(
             raise SettingsError("a release without noise cannot be paid from a privacy budget")
         return with_noise(class_statistics(data, spec, device=device), None, shares, NoiseSource.fresh())
     source = noise or NoiseSource.fresh()
-    release_guarantee(spec, domain, target, shares)  # what cannot be shall not be paid for, and sees no record
+    release_guarantee(spec, domain, target, shares)  # what is impossible must not be paid for, and sees no record
     if budget is not None:
         spend(budget, data, target, source, release_origin(data, spec, target, shares, device), part)
     with errors_kept_back():

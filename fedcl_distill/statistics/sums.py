@@ -367,7 +367,7 @@ def looked_at(hashes: Hashes, share: float, seed: int, view: int) -> Tensor:
 
 
 def _mixed(values: Hashes) -> Hashes:
-    """Every bit made to hang on all bits: the last steps of splitmix64 (Steele et al. 2014)."""
+    """Every bit made to depend on all bits: the last steps of splitmix64 (Steele et al. 2014)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

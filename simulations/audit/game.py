@@ -59,10 +59,10 @@ class AuditSettings:
         candidates: training samples of which a fair coin makes each a member or not, anew for every release.
         releases: how many are made. Each is attacked in turn, with the others as shadows.
         strategy: who makes a release: ``distil``, or a federated strategy such as ``fedavg`` or ``one-shot``.
-        strategy_settings: what the strategy shall do in its own way.
+        strategy_settings: the strategy's own settings.
         federated: further settings of the federated run, such as ``clients=4`` or ``rounds=10``.
         method: of distillation or selection.
-        method_settings: what the method shall do in its own way, such as ``init=noise``; ``dm.clamp=true`` is for
+        method_settings: the method's own settings, such as ``init=noise``; ``dm.clamp=true`` is for
             dm alone.
         images_per_class: synthetic samples of each class.
         distil_steps: optimisation steps; the method's own number by default.
@@ -161,7 +161,7 @@ def _federation(settings: AuditSettings) -> Maker:
             f"a federated run has no setting {', '.join(unknown)} here; it has: {', '.join(sorted(own))}"
         )
     given: dict[str, Any] = {name: getattr(settings, name) for name in shared}
-    FederatedSettings(**given, **settings.federated)  # what is wrong shall be told before anything runs
+    FederatedSettings(**given, **settings.federated)  # what is wrong is reported before anything runs
 
     def make(members: LabelledData, test: LabelledData, seed: int) -> Release:
         run = FederatedSettings(**{**given, "seed": seed}, **settings.federated)

@@ -56,7 +56,7 @@ COMMANDS = {
     ),
     "continual": Command(
         f"{_HERE}.continual:continual",
-        "Simulate continual learning: what a memory of synthetic or real samples saves from oblivion.",
+        "Simulate continual learning: what a memory of synthetic or real samples prevents of forgetting.",
     ),
     "federated-continual": Command(
         f"{_HERE}.federated:federated_continual",

@@ -18,7 +18,7 @@ _HELPS = {
     "strategy": f"One of {', '.join(one.name for one in CONTINUAL_STRATEGIES)}.",
     "strategy_settings": "Of the strategy, such as memory=distilled or der++.alpha=0.3 (for der++ alone).",
     "method": "Memories 'distilled', 'hybrid' and 'condensed' are made by this; see fedcl-distill methods.",
-    "method_settings": "What the method shall do in its own way, such as init=noise; dm.clamp=true is for dm alone.",
+    "method_settings": "The method's own settings, such as init=noise; dm.clamp=true is for dm alone.",
     "bits": "Of each remembered value: 2, 4, 8, 16 or 32.",
 }
 

@@ -48,11 +48,11 @@ _MAIN = (
 _MAIN_OF_BOTH = (*_MAIN, "stream", "scenario", "experiences", "memory_images_per_class")
 _HELPS = {
     "strategy": f"One of {', '.join(federated_strategies())}.",
-    "strategy_settings": "What the strategy shall do in its own way, such as mu=0.1; topk.fraction=0.1 is for topk.",
+    "strategy_settings": "The strategy's own settings, such as mu=0.1; topk.fraction=0.1 is for topk.",
     "method": "Clients distil by this; see fedcl-distill methods.",
-    "method_settings": "What the method shall do in its own way, such as init=noise; dm.clamp=true is for dm alone.",
+    "method_settings": "The method's own settings, such as init=noise; dm.clamp=true is for dm alone.",
     "attack": f"What attackers do: {', '.join(list_attacks())}.",
-    "attack_settings": "What they shall do in their own way, such as share=0.5; backdoor.target=3 is for backdoor.",
+    "attack_settings": "The attacks' own settings, such as share=0.5; backdoor.target=3 is for backdoor.",
     "bits": "Of each sent value: 2, 4, 8, 16 or 32.",
 }
 
@@ -86,10 +86,9 @@ def federated(
 
 _FEDERATED_CONTINUAL_HELPS = {
     "strategy": f"One of {', '.join(federated_continual_strategies())}.",
-    "strategy_settings": "What the strategy shall do in its own way, such as reserve=false; statistics.views=20 is "
-    "for statistics.",
+    "strategy_settings": "The strategy's own settings, such as reserve=false; statistics.views=20 is for statistics.",
     "method": "Clients distil by this, the server its memory; see fedcl-distill methods.",
-    "method_settings": "What the method shall do in its own way, such as init=noise; dm.clamp=true is for dm alone.",
+    "method_settings": "The method's own settings, such as init=noise; dm.clamp=true is for dm alone.",
     "bits": "Of each sent and remembered value: 2, 4, 8, 16 or 32.",
 }
 

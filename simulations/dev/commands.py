@@ -42,7 +42,7 @@ def bench(works: list[Workload], out: Out = DEFAULT_OUT, case: Cases = None, rou
         raise SettingsError(f"unknown case {', '.join(unknown)}; known: {', '.join(CASES)}")
     console = open_console()
     for work in works:
-        load_splits(work.data, root=work.data_root)  # what is wrong with the data shall be told here, not by a child
+        load_splits(work.data, root=work.data_root)  # what is wrong with the data is reported here, not by a child
         with watching(console) as watcher:
             records = run_bench(work, case or list(CASES), rounds, out / RESULTS, watcher)
         console.print(rich_table(table_of_bench(records)))
@@ -56,7 +56,7 @@ def time_to_accuracy(races: list[TimeToAccuracySettings], out: Out = DEFAULT_OUT
     """
     console = open_console()
     for settings in races:
-        load_splits(settings.data, root=settings.data_root)  # what is wrong shall be told here, not by a child
+        load_splits(settings.data, root=settings.data_root)  # what is wrong is reported here, not by a child
         with watching(console) as watcher:
             record = run_time_to_accuracy(settings, out / RESULTS, watcher)
         console.print(rich_table(table_of_times(record)))
@@ -79,7 +79,7 @@ def profile(works: list[Workload], out: Out = DEFAULT_OUT, case: ProfileCases = 
         raise SettingsError(f"unknown case {', '.join(unknown)}; known: {', '.join(PROFILE_CASES)}")
     console = open_console()
     for work in works:
-        work.load()  # what is wrong with the data shall be told here, not by a process
+        work.load()  # what is wrong with the data is reported here, not by a process
         with watching(console) as watcher:
             records = run_profile(work, case or list(PROFILE_CASES), out / RESULTS, watcher)
         for start in range(0, len(records), _COLUMNS):

@@ -90,7 +90,7 @@ class Job:
     Attributes:
         name: on the command line.
         work: does it, or the rest of it, in a folder.
-        loads: modules that all copies of a process shall have loaded, so that kills do not only fall on imports.
+        loads: modules that all copies of a process have loaded, so that kills do not only hit imports.
         goodbye_seconds: within which all that it started must be gone after it was killed.
     """
 

@@ -53,7 +53,7 @@ class InsistentInterrupts:
 
     Distillers end early on Ctrl-C and return what they have. In a simulation that must not become a result, as if the
     budget had been spent; so the run is interrupted again at the next thing it reports, until it ends. Use it in a
-    ``with`` block, in the main thread. ``signal_number`` is that of another signal that shall do what Ctrl-C does.
+    ``with`` block, in the main thread. ``signal_number`` is that of another signal that must do what Ctrl-C does.
     """
 
     def __init__(self, watcher: Watcher, signal_number: signal.Signals = signal.SIGINT) -> None:

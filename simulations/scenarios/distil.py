@@ -41,7 +41,7 @@ class DistilSettings:
         data_root: folder to search first; a place on this computer, and no part of a result's settings.
         train_limit: at most so many training samples, drawn at random; all by default.
         method: of distillation or selection, one that ``fedcl-distill methods`` lists.
-        method_settings: what the method shall do in its own way, such as ``init=noise`` or
+        method_settings: the method's own settings, such as ``init=noise`` or
             ``architecture=convnet:width=64``; ``dm.clamp=true`` is for dm alone.
         images_per_class: synthetic samples of each class.
         byte_budget: largest payload in bytes at ``bits`` a value, in place of images per class.

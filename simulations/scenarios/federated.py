@@ -190,7 +190,7 @@ def simulate(
 ) -> FederatedResult:
     """:func:`run_federated`'s run with everything it left behind: weights, synthetic union, ledger."""
     watcher = watcher or Silent()
-    client_parts(settings)  # what is wrong with the data shall be told here, not by every client
+    client_parts(settings)  # what is wrong with the data is reported here, not by every client
     with quiet_flower(), watcher.stage(_describe(settings)) as stage:
         result = _run(settings, _Steps(stage, settings.rounds), checkpoint)
     watcher.note(f"{_describe(settings)}: {_outcome(result)}")
@@ -348,7 +348,7 @@ def contests(cells: Sequence[AttackedSettings], tuned: Sequence[str]) -> list[Co
         raise SettingsError(f"cannot tune {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     for name in names:
         if len({_text(getattr(cell, name)) for cell in cells}) < 2:
-            raise SettingsError(f"{name} shall be tuned, but has a single value; give the values to choose from")
+            raise SettingsError(f"{name} is to be tuned, but has a single value; give the values to choose from")
     groups: dict[str, list[AttackedSettings]] = {}
     for cell in cells:
         rest = {name: value for name, value in cell.as_record().items() if name not in (*names, "seed")}

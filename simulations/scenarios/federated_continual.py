@@ -175,7 +175,7 @@ def simulate(
 ) -> FederatedContinualResult:
     """:func:`run_federated_continual`'s run with everything it left behind."""
     watcher = watcher or Silent()
-    client_streams(settings)  # what is wrong with the data shall be told here, not by every client
+    client_streams(settings)  # what is wrong with the data is reported here, not by every client
     with quiet_flower(), watcher.stage(_describe(settings)) as stage:
 
         def on_stage(result: StageResult) -> None:

@@ -77,7 +77,7 @@ class ERACE(nn.Module):
 
 
 class DERppLoss(nn.Module):
-    """DER++ (Buzzega et al. 2020): remembered samples shall get the logits they once had, beside their labels.
+    """DER++ (Buzzega et al. 2020): remembered samples must keep the logits they once had, beside their labels.
 
     Args:
         replay: whose samples the batch ends with, and who remembers their logits.

@@ -256,7 +256,7 @@ def icarl(setup: Setup) -> StrategyParts:
 def der(
     setup: Setup, *, memory: MemoryLike = "reservoir", alpha: NonNegative = 0.5, beta: NonNegative = 1.0
 ) -> StrategyParts:
-    """DER++: remembered samples shall get the logits they once had."""
+    """DER++: remembered samples must keep the logits they once had."""
     left = bytes_beside_logits(setup.settings, setup.like, memory)
     held = continual.DERpp(named_memory(memory, setup.settings, left), setup.like, **setup.replaying)
     loss = DERppLoss(held, setup.loss, alpha=alpha, beta=beta)

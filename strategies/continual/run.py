@@ -82,7 +82,7 @@ class StreamTrainer:
         self.bytes_kept.append(self._plan.bytes_kept + self._seen * self._plan.sample_bytes)
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next experience hangs on, and what was measured."""
+        """Everything that the next experience depends on, and what was measured."""
         return {
             "rows": [list(row) for row in self.rows],
             "bytes_kept": self.bytes_kept,

@@ -96,7 +96,7 @@ class ReplyCollector:
     """Receives the nodes of one run.
 
     Attributes:
-        nodes: how many shall take part.
+        nodes: how many are to take part.
         quorum: fraction of ``nodes``, in [0, 1], whose answers are needed each round; one is always needed.
         wait_seconds: how long to wait for ``nodes`` nodes to register before a round starts with those that did.
         min_examples: the fewest real samples that an answer may be about.
@@ -250,7 +250,7 @@ class ReplyCollector:
         node = reply.metadata.src_node_id
         try:
             return ClientReport.of(reply.content, self.min_examples).partition, node
-        except Exception:  # an error reply, or a hostile one: it is turned away where it is read
+        except Exception:  # an error reply, or a hostile one: it is rejected where it is read
             return math.inf, node
 
 
@@ -428,7 +428,7 @@ class SetAggregator:
         limits: of a payload.
         size_exponent: a client's samples count together as much as the number of its real samples to this power: 1 in
             proportion to its size, 0 as much as it sent samples. The number is what the client says.
-        merging: a new, empty tree for sets that shall not all be held; None keeps every sample.
+        merging: a new, empty tree for sets that are not all held at once; None keeps every sample.
         defence: judges the sets, all of which it must hold at once; None believes every valid one.
         client_share: the most, in (0, 1], that one client's samples may weigh of a class; 1 for no bound.
         disjoint: whether no real record is at two clients; privacy guarantees add up otherwise.

@@ -2,7 +2,7 @@
 
 Every node is asked once for a :class:`Statement`: shape, names of classes and columns, how far values reach, and sums
 from which mean and deviation of all follow as if the data lay in one place. A node with a privacy budget states names
-alone. The server's own data say which shape and columns the run has; nodes that differ are turned away with the reason.
+alone. The server's own data say which shape and columns the run has; nodes that differ are rejected with the reason.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def agree(grid: Grid, collector: ReplyCollector, own: LabelledData, *, seconds: 
 
     Args:
         grid: how nodes are reached.
-        collector: waits for nodes, and turns away those that differ.
+        collector: waits for nodes, and rejects those that differ.
         own: the server's.
         seconds: for the answers.
 

@@ -45,7 +45,7 @@ class UpdateCodec(Protocol):
     """Codes vectors of a length that both sides know; the length fixes the number of bytes.
 
     Attributes:
-        error_feedback: whether a sender shall add to its next vector what this one lost.
+        error_feedback: whether a sender adds to its next vector what this one lost.
     """
 
     @property

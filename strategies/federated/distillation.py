@@ -120,7 +120,7 @@ class Distillation:
 
     Attributes:
         distiller: a method's name, with settings or without (``"dm"``, ``"dm:clamp=true"``, ``{"name": "dm", "clamp":
-            True}``), which every node builds for itself; or an object. Objects do not travel: a node that shall use one
+            True}``), which every node builds for itself; or an object. Objects do not travel: a node that is to use one
             has it under the same name, by ``make_client_app(load_data, methods={"mine": distiller})``, and it is asked
             for here by ``{"mine": distiller}``, or by itself where that is the name it has.
         images_per_class: synthetic samples for each class that a client holds.

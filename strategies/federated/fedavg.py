@@ -1,4 +1,4 @@
-"""FedAvg (McMahan et al. 2017) and its kin, Flower's own, with a guard at the door.
+"""FedAvg (McMahan et al. 2017) and its kin, Flower's own, with checks of every answer.
 
 The server sends the model to every node. Each trains it on its data and sends it back. The server averages the models,
 weighted by the number of samples.

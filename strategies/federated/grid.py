@@ -120,7 +120,7 @@ class MeteredGrid(Grid):
     Args:
         grid: what really sends.
         ledger: where entries go; a new one by default.
-        spec: what data look like in the run, which every message that goes down shall say; None adds nothing.
+        spec: what data look like in the run, which every message that goes down says; None adds nothing.
 
     Attributes:
         ledger: the entries so far.

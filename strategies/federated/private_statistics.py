@@ -143,7 +143,7 @@ NODE, NODES, SERVER = "node", "nodes", "server"
 
 @settings
 class PrivacyOptions:
-    """How private statistics shall be.
+    """How private statistics are to be.
 
     Attributes:
         epsilon: of every record; 0 for statistics without noise.
@@ -177,7 +177,7 @@ PRIVATELY_SUMMED = ClientStep("private", sum_privately, protected=True, discreet
 
 
 class NodeNoiseStatistics(StatisticsServer):
-    """Nodes send noisy sums; neither a node's size nor its seconds are told, for both hang on its data."""
+    """Nodes send noisy sums; neither a node's size nor its seconds are told, for both depend on its data."""
 
     kind = PRIVATELY_SUMMED.kind
 

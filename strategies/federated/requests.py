@@ -295,7 +295,7 @@ class NoisyWordsRequest(_NoisyRequest):
         """Do as asked, if the node's budget covers it; PrivacyError if not."""
         public, spec, source = self.public(data), self.specification, NoiseSource.fresh()
         fixed = self.fixed_point(parties, fewest)
-        fixed.guarantee(spec, public.spec)  # what cannot be shall not be paid for
+        fixed.guarantee(spec, public.spec)  # what is impossible must not be paid for
         if budget is not None:
             origin = release_origin(public, spec, self.target, self.precision, device, fixed)
             spend(budget, public, self.target, source, origin)

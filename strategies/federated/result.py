@@ -98,7 +98,7 @@ class FederatedResult:
         return self.rounds[-1].accuracy
 
     def __str__(self) -> str:
-        """Who was turned away comes first, one line a reason; then what was reached, and for how many bytes."""
+        """Who was rejected comes first, one line a reason; then what was reached, and for how many bytes."""
         last = self.rounds[-1]
         reached = f"accuracy {100 * last.accuracy:.1f} %" if not math.isnan(last.accuracy) else "nothing was tested"
         lines = [f"{reached} after {last.server_round} rounds, {last.bytes_up:,} bytes up, {last.bytes_down:,} down"]

@@ -124,7 +124,7 @@ class RunOptions:
         return ReplyCollector(self.clients or _count_nodes(grid, self.wait_seconds), self.quorum, self.wait_seconds)
 
     def specified(self, grid: Grid, collector: ReplyCollector, test: LabelledData) -> LabelledData:
-        """The server's data in the terms of the run; nodes are asked first, where they shall agree.
+        """The server's data in the terms of the run; nodes are asked first, where they are to agree.
 
         Raises:
             DataError: the data do not fit ``spec``.

@@ -97,7 +97,7 @@ class StagedStrategy(TrainOnly):
 
     Rounds are counted through all stages, so that no two of them draw alike. A stage at which nobody has anything new
     leaves the model as it is; so does, where no quorum is asked for, a round without a single answer that can be used:
-    with skewed data a stage may hang on one node.
+    with skewed data a stage may depend on one node.
 
     Args:
         strategy: what happens within a round.

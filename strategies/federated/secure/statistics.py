@@ -174,7 +174,7 @@ class SecureStatistics(StatisticsServer):
         super().__init__(request, *others)
         self.options, self.timeout = options, timeout
         nodes = self.collector.nodes
-        self.fixed_point(nodes, options.threshold_of(nodes))  # bounds that cannot be met shall not cost a round
+        self.fixed_point(nodes, options.threshold_of(nodes))  # bounds that cannot be met must not cost a round
         self._session: _Session | None = None
 
     @classmethod

@@ -14,7 +14,7 @@ from fedcl_distill.seeding import generator_for
 from fedcl_distill.selection import Random, select
 from fedcl_distill.synthetic import SyntheticSet
 
-LIARS = (2, 5, 8)
+MALICIOUS = (2, 5, 8)
 JUDGE = Agreement(networks=1, width=16)
 
 
@@ -28,7 +28,7 @@ def sets_of(train, rule, seed=0, ipc=8):
 
 
 def with_attackers(sets, lie):
-    return [lie(one, number) if number in LIARS else one for number, one in enumerate(sets)]
+    return [lie(one, number) if number in MALICIOUS else one for number, one in enumerate(sets)]
 
 
 def flipped(one, number):
@@ -65,8 +65,8 @@ def test_without_attackers_everyone_stays(digits, seed):
 @pytest.mark.parametrize("lie", [flipped, half_flipped, noise])
 def test_three_attackers_of_ten_go_and_all_honest_parties_stay(digits, lie):
     verdicts = JUDGE.judge(with_attackers(sets_of(digits.train, "iid"), lie), seed=0)
-    assert kept_shares(verdicts) == [0.0 if number in LIARS else 1.0 for number in range(10)]
-    for number in LIARS:
+    assert kept_shares(verdicts) == [0.0 if number in MALICIOUS else 1.0 for number in range(10)]
+    for number in MALICIOUS:
         (drop,) = verdicts[number].drops
         assert (drop.label, drop.samples) == (None, len(verdicts[number].kept))
         assert "agree with the other sets" in drop.reason
@@ -77,7 +77,7 @@ def test_a_lie_about_one_class_costs_that_class_alone(digits):
     verdicts = JUDGE.judge(sets, seed=0)
     for number, (one, verdict) in enumerate(zip(sets, verdicts, strict=True)):
         dropped = one.labels[~verdict.kept]
-        if number in LIARS:
+        if number in MALICIOUS:
             assert len(dropped) >= 6
             assert set(dropped.tolist()) == {3}
             assert [drop.label for drop in verdict.drops] == [3]
@@ -92,8 +92,8 @@ def test_where_classes_are_with_few_parties_honest_ones_lose_little(digits, seed
     assert sum(int((~one.kept).sum()) for one in honest) <= 0.05 * sum(map(len, sets))
     verdicts = JUDGE.judge(with_attackers(sets, flipped), seed=seed)
     lost = [int((~one.kept).sum()) for one in verdicts]
-    assert sum(lost[number] for number in LIARS) >= 0.8 * sum(len(sets[number]) for number in LIARS)
-    others = [number for number in range(10) if number not in LIARS]
+    assert sum(lost[number] for number in MALICIOUS) >= 0.8 * sum(len(sets[number]) for number in MALICIOUS)
+    others = [number for number in range(10) if number not in MALICIOUS]
     assert sum(lost[number] for number in others) <= 0.15 * sum(len(sets[number]) for number in others)
 
 

@@ -1,4 +1,4 @@
-"""Codecs of updates: what they lose, what they take, and what they turn away."""
+"""Codecs of updates: what they lose, what they take, and what they reject."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs under attack: who is turned away, what is bounded, and Flower's robust averages against NumPy."""
+"""Runs under attack: who is rejected, what is bounded, and Flower's robust averages against NumPy."""
 
 from __future__ import annotations
 

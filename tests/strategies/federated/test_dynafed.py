@@ -1,4 +1,4 @@
-"""DynaFed: FedAvg by itself until the path is long enough, then a set that hangs on the path alone."""
+"""DynaFed: FedAvg by itself until the path is long enough, then a set that depends on the path alone."""
 
 from __future__ import annotations
 

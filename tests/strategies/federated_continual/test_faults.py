@@ -1,4 +1,4 @@
-"""Nodes that fail, lie or stay silent are turned away and counted; the stage goes on without them."""
+"""Nodes that fail, lie or stay silent are rejected and counted; the stage goes on without them."""
 
 from __future__ import annotations
 
