@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import ClassVar
 
 from fedcl_distill.privacy import PrivacyTarget
-from fedcl_distill.statistics import ClassStatistics, FixedPoint, NoisyFixedPoint, NoisyStatistics, Shares
+from fedcl_distill.statistics import ClassStatistics, NoisyFixedPoint, NoisyStatistics, Shares
 from fedcl_distill.statistics.fixed_point import Words
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.federated.private_statistics import guaranteed, of_total
@@ -14,6 +13,7 @@ from strategies.federated.requests import NoisyWordsRequest
 from strategies.federated.secure.options import SecureOptions
 from strategies.federated.secure.records import NOISED
 from strategies.federated.secure.statistics import SecureStatistics
+from strategies.federated.secure.sum import Fixed
 from strategies.federated.statistics_first import StatisticsServer
 
 
@@ -27,7 +27,7 @@ class PrivateSecureStatistics(SecureStatistics):
         noisy: the total, once the round is over.
     """
 
-    action: ClassVar[str] = NOISED
+    action: str = NOISED
     noisy: NoisyStatistics | None = None
     disjoint: bool = False
     _heard: int = 0
@@ -67,7 +67,7 @@ class PrivateSecureStatistics(SecureStatistics):
         fixed.guarantee(self.expectation.spec, self.expectation.domain)
         return fixed
 
-    def _opened(self, fixed: FixedPoint | NoisyFixedPoint, total: Words, heard: int) -> ClassStatistics:
+    def _opened(self, fixed: Fixed, total: Words, heard: int) -> ClassStatistics:
         assert isinstance(fixed, NoisyFixedPoint)
         self._heard = heard
         self.noisy = fixed.total(total, heard, self.expectation.spec, self.expectation.domain)
