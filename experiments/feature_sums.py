@@ -96,7 +96,9 @@ def of_sums(storage: str, bits: int, head: SumHead, second_bits: int | None = No
     def make(run: Run) -> Made:
         like = run.clients[0]
         payloads = [encode_sums(measure_data(one, storage), bits, second_bits=second_bits) for one in run.clients]
-        first, *others = (decode_sums(one, like.class_names, like.sample_shape[0]) for one in payloads)
+        first, *others = (
+            decode_sums(one, like.class_names, like.sample_shape[0], like.spec.backbone) for one in payloads
+        )
         return head.fit(sum(others, first)), sum(map(len, payloads))
 
     return make
