@@ -16,11 +16,11 @@ NAMES_OF_FLOORS_ABOVE = {"fedcl_distill/flower.py", "fedcl_distill/avalanche.py"
 
 
 MOST_FILES = {
-    "fedcl_distill": 107,
-    "strategies/federated": 29,
+    "fedcl_distill": 108,
+    "strategies/federated": 30,
     "strategies/continual": 15,
     "strategies/federated_continual": 8,
-    "simulations": 73,
+    "simulations": 74,
 }
 """A new file needs a reader's question of its own; where it answers a known one, it belongs to the file that does."""
 MOST_LINES = 680

@@ -9,62 +9,25 @@ strategies of their own, by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
-
-from fedcl_distill.errors import PayloadError, SettingsError
-from fedcl_distill.features import (
-    HEADS,
-    STORAGES,
-    FeatureSums,
-    Head,
-    NaiveBayes,
-    Storage,
-    SumHead,
-    Within,
-    decode_sums,
-    encode_sums,
-    measure_data,
-)
+from fedcl_distill.errors import SettingsError
+from fedcl_distill.features import HEADS, STORAGES, NaiveBayes, Storage, SumHead, Within
+from fedcl_distill.features.release import admit_storage
 from fedcl_distill.registry import Plain, describe, to_text
 from fedcl_distill.settings import Count, settings
-from fedcl_distill.synthetic.container import DEFAULT_LIMITS
-from strategies.federated.answers import ClientReport, State, pack_payload, unpack_payload, weights_of
-from strategies.federated.internals import log
-from strategies.federated.requests import CONFIG, Task, config_of, from_flat, round_record, to_flat
-from strategies.federated.strategy import ClientStep, FederatedStrategy, ServerContext, TrainOnly, register_strategy
-
-SUMS = "feature-sums"
-_UNSEEN = -1e4  # the bias of a class that no node has, as a number that can be sent
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """What a node is asked: which second moments, as text for ``STORAGES``, and the bits of a value."""
-
-    storage: str
-    bits: int
-    second_bits: int
-
-    def to_record(self, server_round: int) -> ConfigRecord:
-        return ConfigRecord({**round_record(server_round), **to_flat(self)})
-
-
-def sum_features(task: Task) -> RecordDict:
-    """The node's sums; SettingsError where its data are images, or the sums have more values than may be sent."""
-    question = from_flat(Question, config_of(task.content))
-    task.work_limits.check_numbers(question)
-    if task.data.is_image:
-        raise SettingsError("feature-sums takes feature vectors: let load_data put images through a backbone")
-    sums = measure_data(task.data, question.storage)
-    if sums.values > DEFAULT_LIMITS.max_values:
-        raise SettingsError(f"sums of {sums.values:,} values, at most {DEFAULT_LIMITS.max_values:,} are sent")
-    return pack_payload(SUMS, encode_sums(sums, question.bits, second_bits=question.second_bits or None))
+from strategies.federated.feature_server import (
+    SUMMED_FEATURES,
+    WORD_STEPS,
+    FeatureServer,
+    NoisyFeatures,
+    Question,
+    SecretFeatures,
+    WordsQuestion,
+)
+from strategies.federated.private_statistics import NODES, PrivacyOptions
+from strategies.federated.secure import SECURE_STEPS, SecureOptions
+from strategies.federated.strategy import FederatedStrategy, ServerContext, register_strategy
 
 
 @register_strategy("feature-sums")
@@ -80,9 +43,13 @@ class FederatedFeatures(FederatedStrategy):
         second_bits: of each value of second moments; 0 takes ``bits``, and at least 8 for whole matrices.
         byte_budget: of a node's sums, in place of ``storage``: the whole matrix where it fits, else as many directions
             as fit, and never more bytes than its features themselves.
+        aggregation: whether the server sees a node's sums, or the total alone.
+        privacy: how much noise the total gets. ε holds for every record, whose features are shortened to length 1
+            where they are longer; class names and the backbone are public.
 
     Raises:
-        SettingsError: on construction, if a value is out of range or unknown, or the head is no linear one.
+        SettingsError: on construction, if a value is out of range or unknown, the head is no linear one, or what is
+            kept does not add up number by number where it must, in secret or with noise.
 
     Example:
         >>> run_server(grid, FederatedFeatures("low-rank:rank=16"), test=features_of_the_test_data)
@@ -94,24 +61,49 @@ class FederatedFeatures(FederatedStrategy):
     second_bits: Literal[0, 2, 4, 8, 16, 32] = 0
     byte_budget: Count | None = None
 
-    client_steps = (ClientStep("feature_sums", sum_features),)
+    aggregation: SecureOptions = SecureOptions()
+    privacy: PrivacyOptions = PrivacyOptions()
+
+    client_steps = (SUMMED_FEATURES, *WORD_STEPS, *SECURE_STEPS)
     network = "linear"
 
     def __post_init__(self) -> None:
         _ = self.kept
         if isinstance(HEADS.build(self.head), NaiveBayes):
             raise SettingsError("feature-sums trains a linear head; naive-bayes is none")
+        secure, epsilon = self.aggregation.secure, self.privacy.epsilon
+        if epsilon and secure != (self.privacy.trust == NODES):
+            raise SettingsError(
+                "nodes that trust each other with shares of the noise (trust=nodes) add up in secret (secure=true), "
+                "others do not"
+            )
+        if secure or epsilon:
+            admit_storage(self.kept)
 
     def server(self, context: ServerContext) -> FeatureServer:
         context.require_one_round("feature-sums")
         if context.test.is_image:
             raise SettingsError("feature-sums takes feature vectors: put the server's images through the backbone, too")
-        question = Question(
+        head, asked = HEADS.build(self.head), self._question(context)
+        if not (self.aggregation.secure or self.privacy.epsilon):
+            return FeatureServer(asked, head, context)
+        words = WordsQuestion(
+            **vars(asked),
+            max_samples=self.aggregation.max_samples,
+            epsilon=self.privacy.epsilon,
+            delta=self.privacy.delta,
+            parties=context.collector.nodes,
+        )
+        if self.aggregation.secure:
+            return SecretFeatures(words, head, context, self.aggregation, self.privacy)
+        return NoisyFeatures(words, head, context, self.privacy)
+
+    def _question(self, context: ServerContext) -> Question:
+        return Question(
             storage=to_text(describe(self.kept)),
             bits=self.bits,
             second_bits=self.second_bits,
         )
-        return FeatureServer(question, HEADS.build(self.head), context)
 
     @property
     def kept(self) -> Storage:
@@ -178,62 +170,3 @@ class FedPFT(FederatedFeatures):
     storage: Storage | Plain = "diagonal"
     head: SumHead | Plain = "logistic"
     bits: Literal[2, 4, 8, 16, 32] = 16
-
-
-class FeatureServer(TrainOnly):
-    """The server of :class:`FederatedFeatures`.
-
-    Attributes:
-        sums: of all nodes, once the round is over.
-        fitted: the head that follows from them.
-    """
-
-    def __init__(self, question: Question, head: SumHead, context: ServerContext) -> None:
-        self.question, self.head = question, head
-        self.spec, self.learner, self.collector = context.test.spec, context.learner, context.collector
-        self.sums: FeatureSums | None = None
-        self.fitted: Head | None = None
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """Ask every node for its sums; there is no model to send."""
-        (step,) = FederatedFeatures.client_steps
-        content = RecordDict({CONFIG: self.question.to_record(server_round)})
-        return self.collector.ask(grid, content, step.kind)
-
-    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
-        """Check the sums, add them up in the order of partitions, and fit the head.
-
-        Raises:
-            QuorumError: too few answers could be used.
-        """
-        answers = self.collector.iter_replies(server_round, replies, self._read)
-        first, *others = (answer.value for answer in answers)
-        self.sums = sum(others, first)
-        self.fitted = self.head.fit(self.sums)
-        return weights_of(self._network(self.fitted)), MetricRecord({"num-clients": len(answers)})
-
-    def state(self) -> State:
-        """Nothing: there is one round."""
-        return {}
-
-    def restore(self, state: State) -> None:
-        """Nothing."""
-
-    def summary(self) -> None:
-        """Log what nodes are asked."""
-        log.info("every node sends sums of its features: %s in %d bits", self.question.storage, self.question.bits)
-
-    def _read(self, content: RecordDict) -> FeatureSums:
-        payload = bytes(unpack_payload(content, SUMS, DEFAULT_LIMITS))
-        sums = decode_sums(payload, self.spec.class_names, self.spec.sample_shape[0], self.spec.backbone)
-        said = ClientReport.of(content).examples
-        if round(sums.total) != said:
-            raise PayloadError(f"sums count {sums.total:g} samples, the node says it has {said}")
-        return sums
-
-    def _network(self, head: Head) -> torch.nn.Module:
-        network = self.learner.fresh()
-        network.classifier.load_state_dict({"weight": head.weight, "bias": head.bias.clamp(min=_UNSEEN)})
-        return network

@@ -104,7 +104,7 @@ def send_masked(task: Task) -> RecordDict:
         task.admit_sums(request)
         return request.fixed_point(parties).words(request.measure(task.data, task.device))
 
-    return _send(task, MASKED, words)
+    return send_words(task, MASKED, words)
 
 
 def send_noised(task: Task) -> RecordDict:
@@ -121,10 +121,10 @@ def send_noised(task: Task) -> RecordDict:
         task.admit_sums(request)
         return request.words(task.data, task.budget, parties, threshold, device=task.device)
 
-    return _send(task, NOISED, words)
+    return send_words(task, NOISED, words)
 
 
-def _send(task: Task, action: str, words: Callable[[int, int], Words]) -> RecordDict:
+def send_words(task: Task, action: str, words: Callable[[int, int], Words]) -> RecordDict:
     """What ``words`` gives for so many nodes and their threshold, masked."""
     own = _kept(task, 2)
     senders = read_positions(task.content, "senders", len(own["mask-keys"]))

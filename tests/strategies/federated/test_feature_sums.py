@@ -7,6 +7,7 @@ from fedcl_distill import load_data
 from fedcl_distill.data import LabelledData, Normalisation, partition
 from fedcl_distill.errors import SettingsError
 from fedcl_distill.features import HEADS, LDA, Ridge, Within, decode_sums, encode_sums, measure_data
+from fedcl_distill.privacy import PrivacyBudget
 from fedcl_distill.registry import describe
 from strategies.federated import (
     STRATEGIES,
@@ -14,7 +15,9 @@ from strategies.federated import (
     FederatedFeatures,
     InProcessGrid,
     OneShot,
+    PrivacyOptions,
     QuorumError,
+    SecureOptions,
     make_client_app,
     run_server,
 )
@@ -152,3 +155,56 @@ def test_a_client_that_leaves_takes_its_samples_along(digits):
     never = LDA().fit(sent[0] + sent[1] + sent[3])
     torch.testing.assert_close(left.weight, never.weight, rtol=1e-3, atol=1e-3)
     assert torch.equal(left.predict(train.samples), never.predict(train.samples))
+
+
+def test_sums_in_secret_are_the_sums(digits):
+    train, test = digits
+    parts = partition(train, "dirichlet:0.5", clients=4, seed=2)
+    options = {"storage": "projected:dimensions=20", "bits": 32}
+    open_ = run(FederatedFeatures(**options), parts, test).rounds[-1].accuracy
+    secret = run(FederatedFeatures(**options, aggregation=SecureOptions(True, max_samples=500)), parts, test)
+    assert secret.rounds[-1].accuracy == pytest.approx(open_, abs=0.004)
+    with pytest.raises(SettingsError, match=r"low-rank.* does not add up"):
+        FederatedFeatures(aggregation=SecureOptions(True))
+    with pytest.raises(SettingsError, match=r"within.* does not add up"):
+        FederatedFeatures(byte_budget=900, privacy=PrivacyOptions(1.0, trust="server"))
+
+
+@pytest.mark.parametrize("trust", ["server", "nodes", "node"])
+def test_a_release_with_noise_whoever_is_trusted(digits, trust):
+    train, test = digits
+    parts = partition(train, "iid", clients=4, seed=0)
+    strategy = FederatedFeatures(
+        "means",
+        "ncm",
+        aggregation=SecureOptions(trust == "nodes", max_samples=100),
+        privacy=PrivacyOptions(30.0, trust=trust, disjoint_clients=True),
+    )
+    assert run(strategy, parts, test).rounds[-1].accuracy > 0.7
+    with pytest.raises(SettingsError, match="trust=nodes"):
+        FederatedFeatures(
+            "means", aggregation=SecureOptions(trust != "nodes"), privacy=PrivacyOptions(1.0, trust=trust)
+        )
+
+
+@pytest.mark.parametrize(("trust", "pays"), [("nodes", True), ("node", True), ("server", False)])
+def test_a_node_with_a_budget_pays_for_its_release_and_gives_nothing_exact(digits, tmp_path, trust, pays):
+    train, test = digits
+    parts = partition(train, "iid", clients=3, seed=0)
+    budgets = [PrivacyBudget(tmp_path / f"{at}.json", 2.0, 1e-5) for at in range(3)]
+    app = make_client_app(
+        lambda context: parts[context.node_config["partition-id"]],
+        load_budget=lambda context: budgets[context.node_config["partition-id"]],
+    )
+    strategy = FederatedFeatures(
+        "means",
+        aggregation=SecureOptions(trust == "nodes", max_samples=200),
+        privacy=PrivacyOptions(1.0, 1e-6, trust=trust, disjoint_clients=True),
+    )
+    with InProcessGrid(app, nodes=3) as grid:
+        if pays:
+            run_server(grid, strategy, test=test, clients=3)
+            assert [len(one.releases()) for one in budgets] == [1, 1, 1]
+        else:
+            with pytest.raises(QuorumError, match="exact_features"):
+                run_server(grid, strategy, test=test, clients=3)
