@@ -6,8 +6,6 @@ import torch
 
 from fedcl_distill.data.spec import DataSpec
 from fedcl_distill.errors import PayloadError
-from fedcl_distill.parameterizations import Parameterization
-from fedcl_distill.registry import describe
 from fedcl_distill.settings import Count, NonNegative, settings
 from fedcl_distill.synthetic.set import SyntheticSet
 
@@ -27,7 +25,6 @@ class Expectation:
             [-1.3, 3.2] after 2,000 steps and 3.7 after 4,000. 10.0 lets pixels of [0, 1] reach [-10, 11].
         max_samples: of all classes together, or None for no bound.
         max_samples_per_class: of any class (soft labels count for their largest entry), or None for no bound.
-        store: how samples must be stored, or None for any way: what was not asked for may decode to many more.
 
     Raises:
         SettingsError: ``slack`` is negative or a bound is below 1.
@@ -37,7 +34,6 @@ class Expectation:
     slack: NonNegative = 10.0
     max_samples: Count | None = None
     max_samples_per_class: Count | None = None
-    store: Parameterization | None = None
 
     def check(self, synthetic: SyntheticSet) -> None:
         """Return if ``synthetic`` is as expected; cheap questions come first, values last.
@@ -48,9 +44,6 @@ class Expectation:
         difference = self.spec.describe_difference(synthetic.spec)
         if difference is not None:
             raise PayloadError(f"synthetic set: {difference}")
-        if self.store is not None and synthetic.parameterization != self.store:
-            found, asked = describe(synthetic.parameterization), describe(self.store)
-            raise PayloadError(f"set is stored as {found}, asked for was {asked}")
         self._check_counts(synthetic)
         self._check_values(synthetic)
 

@@ -265,13 +265,11 @@ class AnswerLimits:
         samples: decoded, of all classes together; None for no bound but that on bytes.
         samples_per_class: decoded, of any class; None where storage is shared, or labels are soft.
         payload_bytes: encoded, at 32 bits a value.
-        store: how samples must be stored, which was asked for; None where that was left to the node.
     """
 
     samples: int | None
     samples_per_class: int | None
     payload_bytes: int
-    store: Parameterization | None = None
 
     @property
     def limits(self) -> Limits:
@@ -287,28 +285,14 @@ def room_for(request: DistilRequest, distiller: Distiller, sample_shape: Shape, 
     Raises:
         SettingsError: the distiller cannot store samples of this shape.
     """
-    how, ipc = distiller.parameterization, request.images_per_class
     if request.byte_budget is not None:
-        if request.fit_to_budget:  # bits and tiles are the node's choice
-            return AnswerLimits(None, None, request.byte_budget)
-        whole = 8 * request.byte_budget // (request.bits * math.prod(sample_shape))
-        return AnswerLimits(_decoded_from(how, whole, sample_shape), None, request.byte_budget, how)
+        return AnswerLimits(None, None, request.byte_budget)
+    how, ipc = distiller.parameterization, request.images_per_class
     samples = _max_decoded(how, ipc, classes, sample_shape)
     stored = sum(math.prod(shape) for shape in how.shapes([ipc] * classes, sample_shape).values())
     values = stored + samples * classes  # labels may be soft
     plain = isinstance(how, Pixels) and not distiller.labels.soft
-    store = None if request.fit_to_budget else how
-    return AnswerLimits(samples, ipc if plain else None, 4 * values + Limits.max_metadata_bytes, store)
-
-
-def _decoded_from(how: Parameterization, whole: int, sample_shape: Shape) -> int | None:
-    """The most that storage for ``whole`` samples of any classes may decode to; None where it holds no sample."""
-    if isinstance(how, Pixels):
-        return max(1, whole)
-    try:
-        return max(1, _SLACK * sum(how.decoded_counts([whole], sample_shape)))
-    except SettingsError:  # too few bytes for this way to store them; the node will say so
-        return None
+    return AnswerLimits(samples, ipc if plain else None, 4 * values + Limits.max_metadata_bytes)
 
 
 def _max_decoded(how: Parameterization, ipc: int, classes: int, sample_shape: Shape) -> int:

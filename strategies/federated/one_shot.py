@@ -95,7 +95,9 @@ class OneShot(Distillation, FederatedStrategy):
         """
         test = context.test
         room = room_for(self.request(context.seed), self.method, test.sample_shape, test.num_classes)
-        expectation = Expectation(test.spec, context.slack, room.samples, room.samples_per_class, room.store)
+        expectation = Expectation(
+            test.spec, slack=context.slack, max_samples=room.samples, max_samples_per_class=room.samples_per_class
+        )
         judge = self._judge
         seed = derive_seed(context.seed, "defence")
         defence = None if judge is None else Defence(judge, seed, context.device)
