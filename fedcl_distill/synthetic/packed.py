@@ -4,8 +4,8 @@ In order, with whole numbers as :class:`~fedcl_distill.synthetic.binary.Writer` 
 
 - four bytes that no older payload begins with, flags, the kind of labels;
 - the parameterization (a number where it is well known, else its name) and its settings;
-- classes: their number, or names; tasks, normalisation, value range, names of features and provenance, where there
-  are any; counts of classes, where they say all labels;
+- classes: their number, or names; tasks, normalisation, value range, names of features, backbone and provenance, where
+  there are any; counts of classes, where they say all labels;
 - for each array its name, shape, how it is stored (float32 as it is, packed codes, or codes by the context coder of
   :mod:`~fedcl_distill.synthetic.entropy`), the number of levels, the codes, smallest and largest value;
 - CRC-32 of everything before.
@@ -58,7 +58,8 @@ _NAMES = (
 )
 """What costs one byte. Only ever append."""
 
-_PROVENANCE, _HFLIP, _TASKS, _CLASS_NAMES, _FEATURES, _SETTINGS, _RANGE = (1 << place for place in range(7))
+_PROVENANCE, _HFLIP, _TASKS, _CLASS_NAMES, _FEATURES, _SETTINGS, _RANGE, _BACKBONE = (1 << place for place in range(8))
+_UNIFORM = 16  # beside the kind of labels: one mean and one deviation for all channels or features
 _SAME_COUNT, _COUNTS, _HARD, _SOFT = range(4)
 _FLOATS, _PACKED, _CONTEXTS = range(3)
 _UNIT = (0.0, 1.0)
@@ -137,8 +138,10 @@ def _write_header(header: Writer, synthetic: SyntheticSet, kind: int, provenance
         _FEATURES: bool(features),
         _SETTINGS: bool(settings),
         _RANGE: tuple(spec.value_range) != _UNIT,
+        _BACKBONE: bool(spec.backbone),
     }
-    header.parts += MAGIC + bytes([sum(flag for flag, is_set in flags.items() if is_set), kind])
+    uniform = _is_uniform(spec.normalisation)
+    header.parts += MAGIC + bytes([sum(flag for flag, is_set in flags.items() if is_set), kind + _UNIFORM * uniform])
     _write_name(header, synthetic.parameterization.name)
     if settings:
         header.whole(len(settings))
@@ -150,18 +153,27 @@ def _write_header(header: Writer, synthetic: SyntheticSet, kind: int, provenance
         header.text(name)
     for task in spec.tasks or ():
         header.signed(task)
-    header.whole(len(spec.normalisation.mean))
-    header.reals([*spec.normalisation.mean, *spec.normalisation.std])
+    mean, std = spec.normalisation.mean, spec.normalisation.std
+    header.whole(len(mean))
+    header.reals([mean[0], std[0]] if uniform else [*mean, *std])
     if flags[_RANGE]:
         header.reals(spec.value_range)
     for name in features:
         header.text(name)
+    if flags[_BACKBONE]:
+        header.text(spec.backbone)
     if told:
         header.text(compact(told))
     if kind in (_SAME_COUNT, _COUNTS):
         counts = synthetic.class_counts.tolist()
         for samples in counts if kind == _COUNTS else counts[:1]:
             header.whole(samples)
+
+
+def _is_uniform(normalisation: Normalisation) -> bool:
+    """Whether one mean and one deviation are those of all channels or features, as behind a frozen backbone."""
+    mean, std = normalisation.mean, normalisation.std
+    return len(mean) > 1 and len(set(mean)) == 1 and len(set(std)) == 1
 
 
 def _write_name(writer: Writer, name: str) -> None:
@@ -282,10 +294,11 @@ def read_packed(payload: memoryview, limits: Limits) -> SyntheticSet:
         raise PayloadError("payload is truncated or damaged: its checksum does not fit")
     reader = Reader(payload[:end], len(MAGIC))
     flags, kind = reader.take(2)
-    if flags > 127 or kind > _SOFT:
+    uniform, kind = kind >= _UNIFORM, kind % _UNIFORM
+    if kind > _SOFT:
         raise PayloadError("payload says something that this version does not know")
     name, settings = _read_name(reader), _read_settings(reader, flags)
-    facts, provenance = _read_spec(reader, flags, limits)
+    facts, provenance = _read_spec(reader, flags, limits, uniform)
     counts = _read_counts(reader, kind, len(facts["class_names"]))
     if reader.position > limits.max_metadata_bytes:
         raise PayloadError(f"header has {reader.position} bytes, at most {limits.max_metadata_bytes} are allowed")
@@ -325,7 +338,7 @@ def _read_settings(reader: Reader, flags: int) -> Mapping[str, Setting]:
     return dict(pairs)
 
 
-def _read_spec(reader: Reader, flags: int, limits: Limits) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_spec(reader: Reader, flags: int, limits: Limits, uniform: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a DataSpec takes beside the shape of samples; and the provenance."""
     classes = reader.whole(limits.max_classes, "the number of classes")
     if classes == 0:
@@ -333,9 +346,17 @@ def _read_spec(reader: Reader, flags: int, limits: Limits) -> tuple[dict[str, An
     names = tuple(reader.many(classes, reader.text)) if flags & _CLASS_NAMES else _numbered(classes)
     tasks = tuple(reader.many(classes, reader.signed)) if flags & _TASKS else None
     channels = reader.whole(limits.max_values, "the number of channels or features")
-    moments = reader.reals(2 * channels)
+    if uniform and channels < 2:
+        raise PayloadError("one channel needs no moments for all")
+    moments = reader.reals(2 if uniform else 2 * channels)
+    means, deviations = moments[: len(moments) // 2], moments[len(moments) // 2 :]
+    times = channels if uniform else 1
+    normalisation = Normalisation(means * times, deviations * times)
+    if uniform != _is_uniform(normalisation):
+        raise PayloadError("moments of all channels are written one by one")
     span = reader.reals(2) if flags & _RANGE else _UNIT
     features = tuple(reader.many(channels, reader.text)) if flags & _FEATURES else ()
+    backbone = reader.text() if flags & _BACKBONE else ""
     provenance = {}
     if flags & _PROVENANCE:
         text = reader.text()
@@ -345,9 +366,10 @@ def _read_spec(reader: Reader, flags: int, limits: Limits) -> tuple[dict[str, An
     facts = {
         "class_names": names,
         "tasks": tasks,
-        "normalisation": Normalisation(moments[:channels], moments[channels:]),
+        "normalisation": normalisation,
         "value_range": (span[0], span[1]),
         "feature_names": features,
+        "backbone": backbone,
         "allow_hflip": bool(flags & _HFLIP),
     }
     return facts, provenance

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from fedcl_distill.data import LabelledData, Splits
-from fedcl_distill.engine import Budget, ByteBudget, Size, count_per_class, finished
-from fedcl_distill.engine.size import bytes_of_counts
+from fedcl_distill.engine import Budget, ByteBudget, Size, finished
 from fedcl_distill.evaluation import Evaluation, evaluate, find_protocol
 from fedcl_distill.methods import build_method
 from fedcl_distill.networks import Architecture
-from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.settings import Count, Natural, NonNegative, settings
 from fedcl_distill.synthetic import BITS, SyntheticSet, decode, encode, encoded_bytes, load, save, save_png
 from fedcl_distill.synthetic.quantise import Bits
@@ -302,24 +300,11 @@ def run_table(
 
 
 def baselines(cells: Sequence[DistilSettings], results_path: str | os.PathLike[str]) -> list[DistilSettings]:
-    """Random selections that take as many bytes as the finished ``cells`` do, without doubles.
-
-    Where the bytes hold equally many samples of every class, the baseline is the random cell of that number of images
-    per class, which a table often has anyway.
-    """
+    """Random selections in as many true bytes as the finished ``cells`` take, without doubles."""
     payloads = {one["key"]: number(one["metrics"].get("payload_bytes")) for one in read_records(results_path)}
-    train: dict[tuple[str, str | None, int | None], LabelledData] = {}
-    found: dict[str, DistilSettings] = {}
-    for cell in cells:
-        payload = payloads.get(cell.key)
-        if payload is None or cell.method == BASELINE:
-            continue
-        place = (cell.data, cell.data_root, cell.train_limit)
-        if place not in train:
-            train[place] = load_splits(cell.data, root=cell.data_root, train_limit=cell.train_limit).train
-        baseline = _baseline(cell, int(payload), train[place])
-        found.setdefault(baseline.key, baseline)
-    return list(found.values())
+    sized = [(cell, payloads.get(cell.key)) for cell in cells if cell.method != BASELINE]
+    found = [_baseline(cell, int(payload)) for cell, payload in sized if payload is not None]
+    return list({one.key: one for one in found}.values())
 
 
 def records_of_cells(cells: Sequence[DistilSettings], results_path: str | os.PathLike[str]) -> list[Record]:
@@ -352,12 +337,8 @@ def _failed_key(cell: DistilSettings) -> str:
     return settings_key(Kind.DISTIL_FAILED, cell.as_record())
 
 
-def _baseline(cell: DistilSettings, payload: int, train: LabelledData) -> DistilSettings:
-    counts = count_per_class(ByteBudget(payload, cell.bits), train, Pixels())
-    random = replace(cell, method=BASELINE, method_settings={}, byte_budget=None)
-    if len(set(counts)) == 1:
-        return replace(random, images_per_class=counts[0])
-    return replace(random, images_per_class=1, byte_budget=bytes_of_counts(counts, train, cell.bits))
+def _baseline(cell: DistilSettings, payload: int) -> DistilSettings:
+    return replace(cell, method=BASELINE, method_settings={}, images_per_class=1, byte_budget=payload)
 
 
 def _in_one_line(record: Record) -> str:

@@ -21,7 +21,7 @@ from fedcl_distill.networks.base import as_device
 from fedcl_distill.parameterizations import Pixels
 from fedcl_distill.selection import Random, select
 from fedcl_distill.settings import Count, settings
-from fedcl_distill.synthetic import SyntheticSet, encode, load, read_foreign, save
+from fedcl_distill.synthetic import SyntheticSet, decode, encode, load, read_foreign, save
 from fedcl_distill.synthetic.quantise import Bits
 from simulations.data import load_splits
 from simulations.formats import byte_size
@@ -123,7 +123,8 @@ def _write(folder: Path, sets: Iterable[tuple[str, SyntheticSet]], size: int, ho
         for name, one in sets:
             told = {"method": f"{name}, {byte_size(size)}", "data": how.data}
             target = Path(place) / "sets" / f"{name.replace(' ', '-')}.safetensors"
-            save(replace(one, provenance={**one.provenance, **told}), target, how.bits)
+            stored = decode(encode(one, how.bits))
+            save(replace(stored, provenance={**one.provenance, **told}), target)
         (Path(place) / "sets").rename(folder)
 
 

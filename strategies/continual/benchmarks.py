@@ -22,7 +22,7 @@ from fedcl_distill.data import DataSpec, LabelledData, Normalisation, Splits
 from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.synthetic import SyntheticSet
 from strategies.continual.memory import kind_without_samples
-from strategies.continual.streams import DOMAINS, class_order, group_sizes
+from strategies.continual.streams import DOMAINS, class_order, group_sizes, up_to
 
 _ROWS_AT_ONCE = 256  # items in memory as a network reads them
 _ROUNDING = 0.05  # pixel levels: what normalising and back may change, in float32
@@ -171,11 +171,6 @@ def _read(dataset: Any, normalisation: Normalisation | None, *, pixels: bool) ->
     if len({part.dtype for part in parts}) > 1:
         parts = [part.float() / 255 if part.dtype == torch.uint8 else part for part in parts]
     return torch.cat(parts), torch.tensor(labels)
-
-
-def up_to(labels: Tensor) -> list[str]:
-    """Names of classes "0", "1", … up to the largest label: an experience holds some, and their labels must stay."""
-    return [str(label) for label in range(int(labels.max()) + 1)] if len(labels) else ["0"]
 
 
 def _measured(samples: Tensor, labels: Tensor, normalisation: Normalisation | None) -> LabelledData:

@@ -16,8 +16,8 @@ from fedcl_distill.errors import DataError, SettingsError
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.synthetic import SyntheticSet, quantisation_error
 from fedcl_distill.synthetic.quantise import Range, dequantise, quantise
-from strategies.continual.benchmarks import up_to
 from strategies.continual.memory import Memory, kind_without_samples
+from strategies.continual.streams import up_to
 
 LogitsOf = Callable[[Tensor, Tensor], Tensor]
 """float32 (n, classes) logits of inputs (n, …) whose tasks are int64 (n,)."""

@@ -96,3 +96,8 @@ DOMAINS: dict[str, Callable[[LabelledData, int, int], LabelledData]] = {
 
 def _like(unit: Tensor, data: LabelledData) -> Tensor:
     return (unit * 255).round().to(torch.uint8) if data.samples.dtype == torch.uint8 else unit
+
+
+def up_to(labels: Tensor) -> list[str]:
+    """Names of classes "0", "1", … up to the largest label: an experience holds some, and their labels must stay."""
+    return [str(label) for label in range(int(labels.max()) + 1)] if len(labels) else ["0"]

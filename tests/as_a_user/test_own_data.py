@@ -376,7 +376,8 @@ def test_the_header_of_features_is_smaller_than_their_values() -> None:
     data = LabelledData.from_tensors(torch.randn(40, 1280, generator=generator), torch.arange(40) % 10)
     one = build_method("random").distil(data, 1, seed=0)
     size = payload_bytes(one, 8, provenance=False)
-    assert (size.arrays, size.total) == (12_800, len(encode(one, 8, provenance=False)))
+    assert size.arrays <= 12_800  # coded, where that is smaller
+    assert size.total == len(encode(one, 8, provenance=False))
     assert 2 * 4 * 1280 < size.header < 2 * 4 * 1280 + 600  # as JSON it was 51 kB
     assert decode(encode(one, 8)).normalisation == one.normalisation
     exact = one.with_spec(normalisation=type(one.normalisation)((0.1,) * 1280, (0.3,) * 1280))  # no float32 numbers

@@ -506,7 +506,7 @@ def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> Non
         exec(compile(example, "docs/networks.md", "exec"), {"__name__": "example"})
     finally:
         NETWORKS._entries.pop("mine", None)
-    assert "% (1 networks, fast)" in capsys.readouterr().out
+    assert "% (1 network, fast)" in capsys.readouterr().out
 
 
 def test_messages_build_only_what_can_be_counted_without_memory() -> None:

@@ -31,7 +31,7 @@ def test_a_curve_is_drawn_within_the_bytes_and_goes_on(tmp_path: Path, monkeypat
     for _ in range(2):
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 0, result.output
-    records = read_records(tmp_path / RESULTS)
+    records = list(read_records(tmp_path / RESULTS))
     assert [record["settings"]["method"] for record in records] == ["compressed", "random"]
     assert all(400 < record["metrics"]["payload_bytes"] <= 600 for record in records)
     assert records[0]["metrics"]["samples"] > 2 * records[1]["metrics"]["samples"]

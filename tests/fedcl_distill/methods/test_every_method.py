@@ -18,7 +18,7 @@ from quick_methods import quick_settings
 NAMES = [method.name for method in all_methods()]
 DISTILLING = [method.name for method in all_methods() if method.family != CORE_SET]
 
-ONLY_IMAGES = {"it-gan", "idc", "accdd", "ncfm"}  # a generator of images, tiles of images
+ONLY_IMAGES = {"compressed", "it-gan", "idc", "accdd", "ncfm"}  # a generator of images, tiles of images
 FOR_FEATURES = {
     "idc": {"parameterization": "pixels", "augmentation": "none"},
     "accdd": {"parameterization": "pixels", "augmentation": "none"},
@@ -65,7 +65,13 @@ def test_any_data(name: str, data: LabelledData) -> None:
 def test_imbalanced_data_with_an_absent_class(name: str) -> None:
     synthetic = quick(name).distil(IMBALANCED, 2, seed=0, budget=Budget(steps=2), absent_classes="skip")
     assert synthetic.hard_labels.max() < 2 or synthetic.labels.ndim == 2
-    assert synthetic.provenance["synthetic_counts"] == [2, 2, 0]
+    asked = [2, 2, 0]
+    found = synthetic.provenance["synthetic_counts"]
+    if name == "compressed":  # in the bytes of as many
+        assert found[2] == 0
+        assert min(found[:2]) >= 2
+    else:
+        assert found == asked
 
 
 @pytest.mark.parametrize("name", NAMES)

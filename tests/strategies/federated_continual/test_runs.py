@@ -137,13 +137,13 @@ def test_same_seed_same_bits_and_another_seed_others(settings, untouched_global_
 
 
 def test_the_memory_stays_within_its_budget_and_is_counted():
-    settings = quick(memory_bytes=700)
+    settings = quick(memory_bytes=400)
     result = live(settings)
     kept = [stage.server_bytes for stage in result.stages]
-    assert 0 < kept[0] < kept[2] <= 700
+    assert 0 < kept[0] < kept[2] <= 400
     assert all(stage.client_bytes == 0 for stage in result.stages)
     unreserved = live(replace(settings, strategy_settings={"reserve": False}))
-    assert kept[0] < unreserved.stages[0].server_bytes <= 700
+    assert kept[0] < unreserved.stages[0].server_bytes <= 400
 
 
 def test_a_memory_without_room_for_a_sample_is_refused():
