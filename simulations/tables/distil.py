@@ -217,7 +217,7 @@ def _random_at_equal_bytes(variant: Variant, finished: Sequence[Record]) -> str:
 
 
 def _equal_in_bytes(record: Record, finished: Sequence[Record]) -> list[Record]:
-    """The random selection that fills the record's payload: one more sample would not have fitted; none if absent."""
+    """The random selection that was given the record's bytes, or that fills them to a sample; none if absent."""
     payload = number(record["metrics"].get("payload_bytes"))
     if payload is None:
         return []
@@ -234,7 +234,8 @@ def _equal_in_bytes(record: Record, finished: Sequence[Record]) -> list[Record]:
     if best is None:
         return []
     filled, samples = best["metrics"]["payload_bytes"], best["metrics"]["samples"]
-    return [best] if payload - filled <= filled / samples else []
+    given = best["settings"].get("byte_budget") == payload
+    return [best] if given or payload - filled <= filled / samples else []
 
 
 def _paper(variant: Variant) -> Published | None:

@@ -34,7 +34,7 @@ def test_a_curve_is_drawn_within_the_bytes_and_goes_on(tmp_path: Path, monkeypat
     records = list(read_records(tmp_path / RESULTS))
     assert [record["settings"]["method"] for record in records] == ["compressed", "random"]
     assert all(400 < record["metrics"]["payload_bytes"] <= 600 for record in records)
-    assert records[0]["metrics"]["samples"] > 2 * records[1]["metrics"]["samples"]
+    assert records[0]["metrics"]["samples"] > records[1]["metrics"]["samples"]
     table = (tmp_path / "t.md").read_text()
     assert "compressed random †" in table
     assert "600 bytes" in table
