@@ -156,7 +156,8 @@ def test_the_command_writes_the_table_and_goes_on_where_it_stopped(tmp_path):
     )
     page = tmp_path / "table.md"
     arguments = ["distil-table", "--settings", settings, "--out", tmp_path / "runs", "--workers", 2, "--markdown", page]
-    first = CliRunner().invoke(app, [*map(str, arguments), "--random-at-equal-bytes"])
+    arguments.append("--random-at-equal-bytes")
+    first = CliRunner().invoke(app, [str(one) for one in arguments])
     assert first.exit_code == 0, first.output
     records = list(read_records(tmp_path / "runs" / "results.jsonl"))
     assert len(records) == 3  # random at one image a class, and in the bytes of the other
