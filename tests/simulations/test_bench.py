@@ -103,6 +103,7 @@ def test_every_side_does_all_its_units(digits, case):
         assert len(ticker.seconds) == len(ticker.cpu_seconds) == TINY.repeats
 
 
+@pytest.mark.slow
 def test_bench_measures_in_processes_and_tells_ratios(tmp_path):
     records = run_bench(TINY, ["DM step"], 1, tmp_path / "results.jsonl", Silent())
     assert [one["settings"]["side"] for one in records] == list(CASES["DM step"])

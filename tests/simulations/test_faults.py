@@ -39,6 +39,7 @@ def test_a_doubled_line_is_found_out(tmp_path: Path) -> None:
     assert any("different: results.jsonl" in one for one in tally.wrong)
 
 
+@pytest.mark.slow
 def test_a_comparison_on_the_command_line_survives_kills(tmp_path: Path) -> None:
     tally = faults.kill_often(JOBS["comparison"], kills=2, seed=0, place=tmp_path / "place")
     assert tally.wrong == []

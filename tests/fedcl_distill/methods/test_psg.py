@@ -228,6 +228,7 @@ def test_a_run_that_resumes_asks_nothing_new_and_ends_the_same(tmp_path: Path) -
         method.distil(data, 1, seed=0, budget=Budget(steps=4))
 
 
+@pytest.mark.slow
 def test_it_learns_digits_through_noise() -> None:
     digits = load("digits")
     method = psg(epsilon=10.0, architecture="convnet:width=16", expected_batch=64, noise_seed=1)

@@ -174,6 +174,7 @@ def test_success_is_counted_on_what_the_attacker_wants():
     assert success_rate(build_attack("garbage", {}), Always(1), DATA) is None
 
 
+@pytest.mark.slow
 def test_three_of_ten_hurt_the_union_and_the_defence_takes_that_back():
     common = {"train_limit": None, "clients": 10, "images_per_class": 10, "architecture": "mlp:width=64"}
     attacked = {**common, "attack": "label-flip", "attackers": 3}

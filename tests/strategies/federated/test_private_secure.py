@@ -100,6 +100,7 @@ def test_a_lost_node_takes_its_share_and_no_more() -> None:
     assert strategy.noisy.variance == 1.0
 
 
+@pytest.mark.slow
 def test_it_learns_what_a_trusted_server_learns() -> None:
     accuracies = []  # with little noise, for nodes draw it anew each time
     for own in ({}, {"secure": False, "trust": "server"}):
