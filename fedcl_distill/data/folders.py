@@ -209,7 +209,8 @@ class _Reader:
         listed = "; ".join(f"{file}: cannot be read as an image: {why}" for file, why in list(bad.items())[:_LISTED])
         more = f"; and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
         if self.on_error == "raise":
-            raise DataError(f"{listed}{more} ({len(bad)} of {asked} files; on_error='skip' leaves them out)")
+            way = "on_error='skip' (on the command line --bad-pictures skip) leaves them out"
+            raise DataError(f"{listed}{more} ({len(bad)} of {asked} files; {way})")
         self.notes.append(f"left out {_pictures(len(bad))} that cannot be read: {listed}{more}")
 
 
