@@ -36,9 +36,9 @@ _ROLE = re.compile(r":(?:class|func|meth|mod|data|attr|exc):`~?(?:[\w.]*\.)?(\w+
 
 def on_files(files: Files, config: Any) -> Files:
     """Add a page of reference for each package, and every file outside of ``docs`` that a page links to."""
-    shown = {f"{package}.{name}" for package in REFERENCE.values() for name in _public(package)}
-    pages = {page: _reference(f"`{package}`", sorted(_shown_in(package))) for page, package in REFERENCE.items()}
-    for page, text in {**pages, "fedcl_distill": _top_level(shown)}.items():
+    names = {page: [f"{package}.{name}" for name in _public(package)] for page, package in REFERENCE.items()}
+    pages = {page: _reference(f"`{REFERENCE[page]}`", shown) for page, shown in names.items()}
+    for page, text in {**pages, "fedcl_distill": _top_level(set().union(*names.values()))}.items():
         files.append(File.generated(config, f"reference/{page}.md", content=text))
     linked = {
         target
@@ -51,10 +51,6 @@ def on_files(files: Files, config: Any) -> Files:
         text = source if source.is_file() else source / "README.md"
         files.append(File.generated(config, f"files/{target.rstrip('/')}.txt", content=text.read_bytes()))
     return files
-
-
-def _shown_in(package: str) -> list[str]:
-    return [f"{package}.{name}" for name in _public(package)]
 
 
 def _reference(title: str, names: list[str]) -> str:

@@ -25,6 +25,7 @@ from fedcl_distill.settings import (
     settings,
     suggest,
 )
+from fedcl_distill.synthetic.quantise import Bits
 from strategies.continual.streams import DOMAINS
 from strategies.federated import (
     STRATEGIES,
@@ -157,7 +158,7 @@ class FederatedSettings(FederatedData):
     byte_budget: Count | None = None
     distil_steps: Count | None = None
     distil_seconds: Annotated[float, Range(gt=0)] | None = None
-    bits: Literal[2, 4, 8, 16, 32] = 8
+    bits: Bits = 8
     quantisation_aware: bool = False
     fit_to_budget: bool = False
 

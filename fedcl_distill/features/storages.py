@@ -31,6 +31,7 @@ from fedcl_distill.registry import Plain, Registry
 from fedcl_distill.seeding import generator_for
 from fedcl_distill.selection import k_means, squared_distances
 from fedcl_distill.settings import Count, Natural, settings
+from fedcl_distill.synthetic.quantise import Bits
 
 _ITERATIONS = 50  # of k-means
 _EPSILON = 1e-12
@@ -185,7 +186,7 @@ class Within(Storage):
     """
 
     budget: Count
-    bits: Literal[2, 4, 8, 16, 32] = 4
+    bits: Bits = 4
     matrix_bits: Literal[8, 16, 32] = 8
 
     def second(self, features: Tensor, labels: Tensor, weights: Tensor, means: Tensor) -> Second:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def read_foreign(
         {"pixels": images.float().contiguous()},
         how,
         given.repeat_interleave(factor**2, dim=0),
-        replace(spec),
+        spec,
         {"method": Path(path).stem, "source": Path(path).name},
     )
 

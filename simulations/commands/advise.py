@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fedcl_distill.errors import SettingsError
 from simulations.commands.options import takes_settings
 from simulations.commands.output import DEFAULT_OUT, REPORT, Out, WorkerCount, rich_table, say_where, watching
-from simulations.formats import byte_size, seconds
+from simulations.formats import byte_size, plural, seconds
 from simulations.report import write_report
 from simulations.running.console import open_console
 from simulations.running.runs import RESULTS
@@ -56,5 +56,5 @@ def table_of_ways(asked: AdviceSettings, tried: Sequence[Tried], held_out: int) 
     ]
     if any(one.way.sends_real_samples for one in tried):
         notes.append(REAL_SAMPLES_NOTE)
-    title = f"{asked.data} · {asked.clients} client{'s' if asked.clients > 1 else ''} · {byte_size(asked.bytes)} each"
+    title = f"{asked.data} · {plural(asked.clients, 'client')} · {byte_size(asked.bytes)} each"
     return Table(title, ("way", "accuracy", "bytes a client", "seconds"), rows, tuple(notes))

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fedcl_distill.context import SetupContext
 from fedcl_distill.data import LabelledData, Normalisation
-from fedcl_distill.engine import ByteBudget
-from fedcl_distill.engine.size import counts_within_bytes
+from fedcl_distill.engine import ByteBudget, CoreSet, Distiller
 from fedcl_distill.errors import FedclDistillError, SettingsError
 from fedcl_distill.labels import TeacherLabels
-from fedcl_distill.methods import METHODS, build_method
-from fedcl_distill.networks.base import as_device
-from fedcl_distill.parameterizations import Pixels
-from fedcl_distill.selection import Random, select
+from fedcl_distill.methods import build_method
+from fedcl_distill.selection import Random
 from fedcl_distill.settings import Count, settings
 from fedcl_distill.synthetic import SyntheticSet, decode, encode, load, read_foreign, save
 from fedcl_distill.synthetic.quantise import Bits
@@ -30,7 +25,7 @@ from simulations.running.runs import settings_key
 from simulations.settings import without_places
 
 CHOSEN = ("random", "herding", "compressed")
-"""Methods that hand on real samples; those that are registered stand beside every set."""
+"""Methods that hand on real samples, which stand beside every set."""
 
 
 @settings
@@ -133,21 +128,10 @@ def _beside(
 ) -> Iterator[tuple[str, SyntheticSet]]:
     """Real samples in at most ``size`` bytes; what does not fit or suit the data is noted."""
     budget = ByteBudget(size, how.bits)
-    ways: dict[str, Callable[[], SyntheticSet]] = {
-        name: partial(build_method(name).distil, real, budget, seed=how.seed) for name in CHOSEN if name in METHODS
-    }
-    ways["random with a teacher's labels"] = partial(_labelled_by_a_teacher, budget, real, how)
-    for name, make in ways.items():
+    ways: dict[str, Distiller] = {name: build_method(name) for name in CHOSEN}
+    ways["random with a teacher's labels"] = CoreSet(Random(), TeacherLabels(architecture=how.teacher))
+    for name, method in ways.items():
         try:
-            yield name, make()
+            yield name, method.distil(real, budget, seed=how.seed, device=how.device)
         except FedclDistillError as error:
             watcher.note(f"{name} in {byte_size(size)}: {error}")
-
-
-def _labelled_by_a_teacher(budget: ByteBudget, real: LabelledData, how: ForeignSettings) -> SyntheticSet:
-    """Random real samples whose labels, which count, are those of a network trained on all data."""
-    counts = counts_within_bytes(budget, real, Pixels(), real.class_counts.tolist(), soft_labels=True)
-    chosen = SyntheticSet.of_real(real.subset(select(real, counts, Random(), seed=how.seed)))
-    labelling = TeacherLabels(architecture=how.teacher).open(SetupContext(real, how.seed, as_device(how.device)))
-    inputs = chosen.inputs()
-    return replace(chosen, labels=labelling.final(inputs, labelling.initial(inputs, chosen.labels)).cpu())

@@ -35,6 +35,7 @@ from fedcl_distill.registry import build_with
 from fedcl_distill.seeding import derive_seed
 from fedcl_distill.selection import Herding
 from fedcl_distill.settings import Count, Momentum, NonNegative, Positive, Range, checked
+from fedcl_distill.synthetic.quantise import Bits
 from fedcl_distill.training import TrainConfig
 from strategies import continual
 from strategies.continual.losses import ERACE, DERppLoss
@@ -45,7 +46,6 @@ from strategies.continual.settings import CONTINUAL_STRATEGIES, ContinualSetting
 if TYPE_CHECKING:
     from strategies.continual.replay import FineTuning, Replay
 
-SumBits = Literal[2, 4, 8, 16, 32]
 _FINE = 0.3
 """Fine-tuning starts at so many times the learning rate."""
 
@@ -332,14 +332,14 @@ def ranpac(setup: Setup, *, count: Count = 2000, regularisation: Positive = 1e-3
 
 @CONTINUAL_STRATEGIES.register("low-rank")
 @checked
-def low_rank(setup: Setup, *, mean_bits: SumBits = 8, bits: SumBits = 16) -> StrategyParts:
+def low_rank(setup: Setup, *, mean_bits: Bits = 8, bits: Bits = 16) -> StrategyParts:
     """Class means, and as many directions of the scatter within classes as the byte budget holds; LDA."""
     return _sums(setup, LowRank(), LDA(), mean_bits, bits, memory_bytes(setup.settings, setup.like))
 
 
 @CONTINUAL_STRATEGIES.register("clustered")
 @checked
-def clustered(setup: Setup, *, head: Literal["lda", "ridge", "logistic"] = "lda", bits: SumBits = 8) -> StrategyParts:
+def clustered(setup: Setup, *, head: Literal["lda", "ridge", "logistic"] = "lda", bits: Bits = 8) -> StrategyParts:
     """As many cluster centres of each class, with their counts, as the byte budget holds."""
     budget = memory_bytes(setup.settings, setup.like)
     return _sums(setup, ClusterCentres(), HEADS.build(head), bits, bits, budget)

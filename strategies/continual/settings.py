@@ -12,6 +12,7 @@ from fedcl_distill.methods import known_settings
 from fedcl_distill.registry import Registry, parse
 from fedcl_distill.settings import Count, Momentum, Natural, NonNegative, Positive, settings, suggest
 from fedcl_distill.synthetic import SyntheticSet
+from fedcl_distill.synthetic.quantise import Bits
 
 if TYPE_CHECKING:
     from strategies.continual.memory import Memory
@@ -100,7 +101,7 @@ class ContinualSettings:
     method_settings: Mapping[str, Any] = field(default_factory=dict)
     images_per_class: Count = 10
     byte_budget: Count | None = None
-    bits: Literal[2, 4, 8, 16, 32] = 8
+    bits: Bits = 8
     distil_steps: Natural | None = None
     distil_seconds: NonNegative | None = None
     redistil: bool = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Self, cast
 
 from flwr.app import RecordDict
 
@@ -141,7 +141,7 @@ class Distillation:
     byte_budget: Count | None = None
     steps: Count | None = None
     seconds: Annotated[float, Range(gt=0)] | None = None
-    bits: Literal[2, 4, 8, 16, 32] = 8
+    bits: Bits = 8
     quantisation_aware: bool = False
     fit_to_budget: bool = False
 

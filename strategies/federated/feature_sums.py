@@ -16,6 +16,7 @@ from fedcl_distill.features import HEADS, STORAGES, NaiveBayes, Storage, SumHead
 from fedcl_distill.features.release import admit_storage
 from fedcl_distill.registry import Plain, describe, to_text
 from fedcl_distill.settings import Count, settings
+from fedcl_distill.synthetic.quantise import Bits
 from strategies.federated.feature_server import (
     SUMMED_FEATURES,
     WORD_STEPS,
@@ -57,7 +58,7 @@ class FederatedFeatures(FederatedStrategy):
 
     storage: Storage | Plain = "low-rank:rank=8"
     head: SumHead | Plain = "lda"
-    bits: Literal[2, 4, 8, 16, 32] = 4
+    bits: Bits = 4
     second_bits: Literal[0, 2, 4, 8, 16, 32] = 0
     byte_budget: Count | None = None
 
@@ -126,7 +127,7 @@ class FedNCM(FederatedFeatures):
 
     storage: Storage | Plain = "means"
     head: SumHead | Plain = "ncm"
-    bits: Literal[2, 4, 8, 16, 32] = 32
+    bits: Bits = 32
 
 
 @register_strategy("fed3r")
@@ -136,7 +137,7 @@ class Fed3R(FederatedFeatures):
 
     storage: Storage | Plain = "full"
     head: SumHead | Plain = "ridge"
-    bits: Literal[2, 4, 8, 16, 32] = 32
+    bits: Bits = 32
 
 
 @register_strategy("afl")
@@ -146,7 +147,7 @@ class AFL(FederatedFeatures):
 
     storage: Storage | Plain = "full"
     head: SumHead | Plain = "ridge:regularisation=1e-6"
-    bits: Literal[2, 4, 8, 16, 32] = 32
+    bits: Bits = 32
 
 
 @register_strategy("fedcgs")
@@ -156,7 +157,7 @@ class FedCGS(FederatedFeatures):
 
     storage: Storage | Plain = "full"
     head: SumHead | Plain = "lda"
-    bits: Literal[2, 4, 8, 16, 32] = 32
+    bits: Bits = 32
 
 
 @register_strategy("fedpft")
@@ -169,4 +170,4 @@ class FedPFT(FederatedFeatures):
 
     storage: Storage | Plain = "diagonal"
     head: SumHead | Plain = "logistic"
-    bits: Literal[2, 4, 8, 16, 32] = 16
+    bits: Bits = 16
