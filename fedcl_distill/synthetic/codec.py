@@ -540,12 +540,7 @@ def _check_sizes(stored: dict[str, MatchContext], header: Header, how: Parameter
     if sum(map(math.prod, shapes.values())) > limits.max_values:
         raise PayloadError(f"stored arrays have more than {limits.max_values} values")
     decoded = how.decoded_shape(shapes)
-    if len(decoded) not in (2, 4) or 0 in decoded[1:]:
-        raise PayloadError(f"decoded samples would have shape {decoded}")
-    if decoded[0] > limits.max_samples:
-        raise PayloadError(f"{decoded[0]} samples, at most {limits.max_samples} are allowed")
-    if math.prod(decoded) > limits.max_values:
-        raise PayloadError(f"{math.prod(decoded)} decoded values, at most {limits.max_values} are allowed")
+    limits.check_decoded(decoded)
     return decoded
 
 

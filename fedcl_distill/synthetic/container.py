@@ -42,6 +42,19 @@ class Limits:
     max_classes: Count = 10_000
     max_coded_bits: Count = 2**22
 
+    def check_decoded(self, shape: tuple[int, ...]) -> None:
+        """Return if samples of ``shape``, (n, …), which nothing has been allocated for yet, are within bounds.
+
+        Raises:
+            PayloadError: they are not, or they would be neither images nor feature vectors.
+        """
+        if len(shape) not in (2, 4) or 0 in shape[1:]:
+            raise PayloadError(f"decoded samples would have shape {shape}")
+        if shape[0] > self.max_samples:
+            raise PayloadError(f"{shape[0]} samples, at most {self.max_samples} are allowed")
+        if math.prod(shape) > self.max_values:
+            raise PayloadError(f"{math.prod(shape)} decoded values, at most {self.max_values} are allowed")
+
 
 DEFAULT_LIMITS = Limits()
 

@@ -423,12 +423,7 @@ def _check_sizes(stored: Sequence[_Stored], decoded: Shape, limits: Limits) -> N
         raise PayloadError(f"stored arrays have more than {limits.max_values} values")
     if sum(one.coded_bits for one in stored) > limits.max_coded_bits:
         raise PayloadError(f"more than {limits.max_coded_bits} bits are entropy-coded")
-    if len(decoded) not in (2, 4) or 0 in decoded[1:]:
-        raise PayloadError(f"decoded samples would have shape {decoded}")
-    if decoded[0] > limits.max_samples:
-        raise PayloadError(f"{decoded[0]} samples, at most {limits.max_samples} are allowed")
-    if math.prod(decoded) > limits.max_values:
-        raise PayloadError(f"{math.prod(decoded)} decoded values, at most {limits.max_values} are allowed")
+    limits.check_decoded(decoded)
 
 
 def _load_labels(stored: _Stored | None, kind: int, counts: list[int] | None, samples: int, classes: int) -> Tensor:
